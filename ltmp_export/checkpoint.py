@@ -1,0 +1,362 @@
+"""From a file to a `Checkpoint`: weights, frozen plan, architecture and preprocessing (SPEC §2).
+
+What a file does not say is asked for, never guessed; what had to be assumed is in `notes`, what
+looks wrong but can be used is in `warnings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from ltmp_export import families, files, vit
+from ltmp_export.errors import InputError
+from ltmp_export.plan import Plan
+from ltmp_export.reference import verify_against_timm
+from ltmp_export.vit import Vit
+
+KINDS = ("merge", "prune")
+FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no thresholds (SPEC §1)
+INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
+
+_THRESHOLD = re.compile(r"blocks\.(\d+)\.(merge|prune)_masker\.threshold")
+_PREFIXES = ("module.", "_orig_mod.")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may state about a checkpoint; None leaves it to the file.
+
+    Attributes:
+        family: One of `families.names()`.
+        model: timm name of the dense model.
+        base_checkpoint: File with the weights of a thresholds-only checkpoint.
+        use_ema: Take the exponential moving average of the weights.
+        num_heads: Attention heads.
+        image_size: (height, width) in pixels.
+        mean: Per-channel mean of the normalisation, in [0, 1].
+        std: Per-channel standard deviation of the normalisation.
+    """
+
+    family: str | None = None
+    model: str | None = None
+    base_checkpoint: Path | None = None
+    use_ema: bool = False
+    num_heads: int | None = None
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the model's input, in timm's words.
+
+    Attributes:
+        mean: Subtracted per channel, after scaling to [0, 1].
+        std: Divided by per channel.
+        crop_pct: Share of the resized image's side that the centre crop keeps.
+        interpolation: Resampling filter of the resize.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A fine-tuned checkpoint, read, checked and frozen.
+
+    Attributes:
+        path: The file.
+        sha256: Digest of the file.
+        arch: The name the file gives itself, if any.
+        plan: Family and frozen thresholds per block.
+        vit: Geometry of the dense model.
+        model: timm's model with the weights, eval mode, float32.
+        preprocessing: Normalisation and resize.
+        label_names: Class names where the file or timm knows them.
+        use_ema: Whether the weights are the moving average.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    path: Path
+    sha256: str
+    arch: str | None
+    plan: Plan
+    vit: Vit
+    model: VisionTransformer = field(repr=False)
+    preprocessing: Preprocessing
+    label_names: tuple[str, ...] | None
+    use_ema: bool
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """A file taken apart: weights and thresholds under timm's names, and what else it says."""
+
+    arch: str | None
+    args: Mapping[str, Any]
+    weights: dict[str, torch.Tensor]
+    thresholds: dict[str, dict[int, float]]
+
+
+def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpoint:
+    """Read a fine-tuned LTMP checkpoint.
+
+    Args:
+        path: timm `CheckpointSaver` file, bare state_dict, `{"model": …}`, safetensors, or
+            thresholds only (then `choices.base_checkpoint` holds the weights).
+        choices: What the file does not say, or what the user wants otherwise.
+
+    Raises:
+        InputError: The file cannot be read or used, or something must be stated.
+    """
+    path, choices = Path(path), choices or Choices()
+    contents = _take_apart(path, choices.use_ema)
+    weights = _with_base(path, contents, choices.base_checkpoint)
+    _require_finite(weights)
+    family, name, warnings = _family_and_name(path, contents, choices)
+    depth = vit.block_count(weights)
+    plan = families.load(family).freeze(_complete(path, contents.thresholds, family, depth))
+    warnings += _untrained(plan)
+    built = vit.build(
+        weights,
+        name,
+        heads=choices.num_heads,
+        image_size=choices.image_size or _stated_image_size(contents.args),
+        pool=contents.args.get("gp"),
+    )
+    verify_against_timm(built.model, built.vit.input_size, built.vit.name)
+    preprocessing, assumed = _preprocessing(contents.args, built.vit, choices)
+    return Checkpoint(
+        path=path,
+        sha256=files.sha256(path),
+        arch=contents.arch,
+        plan=plan,
+        vit=built.vit,
+        model=built.model,
+        preprocessing=preprocessing,
+        label_names=_label_names(contents.args, built.vit),
+        use_ema=choices.use_ema,
+        notes=built.notes + assumed,
+        warnings=tuple(warnings),
+    )
+
+
+def _take_apart(path: Path, use_ema: bool) -> _Contents:
+    top = files.read_weights(path)
+    args = top.get("args")
+    if isinstance(args, argparse.Namespace):
+        args = vars(args)
+    args = {k: v for k, v in args.items() if v is not None} if isinstance(args, Mapping) else {}
+    arch = top.get("arch") or args.get("model")
+    weights: dict[str, torch.Tensor] = {}
+    thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
+    for key, value in _state_dict(path, top, use_ema).items():
+        plain = _strip_prefixes(str(key))
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a tensor")
+        if match := _THRESHOLD.fullmatch(plain):
+            thresholds[match[2]][int(match[1])] = _threshold(path, plain, value)
+        else:
+            weights[plain] = value.to(torch.float32) if value.is_floating_point() else value
+    return _Contents(arch if isinstance(arch, str) else None, args, weights, thresholds)
+
+
+def _state_dict(path: Path, top: Mapping[str, Any], use_ema: bool) -> Mapping[str, Any]:
+    """The mapping of tensors inside the file's top level."""
+    plain, averaged = ("state_dict", "model"), ("state_dict_ema", "model_ema")
+    for key in averaged if use_ema else plain:
+        if isinstance(top.get(key), Mapping):
+            return dict(top[key])
+    if use_ema:
+        raise InputError(f"{path} holds no EMA weights (state_dict_ema); drop --use-ema")
+    if any(isinstance(top.get(key), Mapping) for key in averaged):
+        raise InputError(f"{path} holds EMA weights only; take them with --use-ema")
+    if any(isinstance(value, torch.Tensor) for value in top.values()):
+        return top
+    keys = ", ".join(map(str, list(top)[:6])) or "nothing"
+    raise InputError(f"{path} holds no weights: found {keys}; expected 'state_dict' or 'model'")
+
+
+def _strip_prefixes(key: str) -> str:
+    while key.startswith(_PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def _threshold(path: Path, key: str, value: torch.Tensor) -> float:
+    if value.numel() != 1 or not value.is_floating_point():
+        raise InputError(f"{path}: {key} has shape {tuple(value.shape)}; expected one float")
+    number = float(value.to(torch.float32).reshape(()))
+    if not 0.0 <= number <= 1.0:
+        raise InputError(f"{path}: {key} is {number}; a threshold lies in [0, 1]")
+    return number
+
+
+def _with_base(path: Path, contents: _Contents, base: Path | None) -> dict[str, torch.Tensor]:
+    if contents.weights and base is not None:
+        raise InputError(f"{path} holds weights of its own; drop --base-checkpoint {base}")
+    if contents.weights:
+        return contents.weights
+    if base is None:
+        raise InputError(
+            f"{path} holds thresholds only; give the dense model's weights with --base-checkpoint"
+        )
+    weights = _take_apart(base, use_ema=False).weights
+    if not weights:
+        raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
+    return weights
+
+
+def _require_finite(weights: Mapping[str, torch.Tensor]) -> None:
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise InputError(f"{key} holds NaN or infinite values; the checkpoint is broken")
+    if not any(key.startswith("blocks.") for key in weights):
+        first = ", ".join(list(weights)[:4])
+        raise InputError(f"not a timm ViT: no key starts with 'blocks.' (first keys: {first})")
+
+
+def _family_and_name(
+    path: Path, contents: _Contents, choices: Choices
+) -> tuple[str, str | None, list[str]]:
+    """Family, timm name of the dense model if known, and warnings."""
+    present = tuple(kind for kind in KINDS if contents.thresholds[kind])
+    if not present:
+        raise InputError(
+            f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense "
+            "model or was not fine-tuned with a learned-threshold method"
+        )
+    written, name = split_arch(contents.arch)
+    if choices.model is not None:
+        stated, name = split_arch(choices.model)
+        written = written or stated
+        if not timm.is_model((name or "").split(".")[0]):
+            near = ", ".join(vit.closest_names(name or "")) or "none alike"
+            raise InputError(f"timm has no model {choices.model!r}; did you mean: {near}?")
+    if written in FIXED_RATE_PREFIXES:
+        raise InputError(f"{contents.arch}: fixed-rate family {written!r} is not supported")
+    fitting = [f for f in families.names() if families.load(f).scalars == present]
+    family = choices.family or written or (fitting[0] if len(fitting) == 1 else None)
+    if family is None:
+        raise InputError(
+            f"{path}: {' and '.join(present)} thresholds fit {' or '.join(fitting)}, and the file "
+            f"has no 'arch' to tell; state it with --family {'|'.join(fitting)}"
+        )
+    if family not in families.names():
+        raise InputError(f"no family {family!r}; choose from {', '.join(families.names())}")
+    if family not in fitting:
+        raise InputError(
+            f"{path}: family {family} needs {' and '.join(families.load(family).scalars)} "
+            f"thresholds; the file has {' and '.join(present)}"
+        )
+    warnings = []
+    if choices.family and written and choices.family != written:
+        warnings.append(f"family {choices.family} as asked, though the file says {written}")
+    return family, name, warnings
+
+
+def split_arch(arch: str | None) -> tuple[str | None, str | None]:
+    """Split "ltmp_deit_small_patch16_224" into family prefix and timm name."""
+    if arch is None:
+        return None, None
+    arch = arch.removeprefix("inference_")
+    prefix, _, rest = arch.partition("_")
+    if rest and prefix in (*families.names(), *FIXED_RATE_PREFIXES):
+        return prefix, rest
+    return None, arch
+
+
+def _complete(
+    path: Path, thresholds: Mapping[str, Mapping[int, float]], family: str, depth: int
+) -> dict[str, Sequence[float]]:
+    complete = {}
+    for kind in families.load(family).scalars:
+        found = thresholds[kind]
+        missing = sorted(set(range(depth)) - found.keys())
+        extra = sorted(found.keys() - set(range(depth)))
+        if missing or extra:
+            what = f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
+            raise InputError(f"{path}: {kind} thresholds {what}; the model has {depth} blocks")
+        complete[kind] = [found[block] for block in range(depth)]
+    return complete
+
+
+def _untrained(plan: Plan) -> list[str]:
+    values = plan.thresholds()
+    initial = all(
+        len(set(numbers)) == 1
+        and any(math.isclose(numbers[0], start, abs_tol=1e-6) for start in INITIAL[kind])
+        for kind, numbers in values.items()
+    )
+    if not initial:
+        return []
+    return ["all thresholds are at their initial values: the model was never fine-tuned"]
+
+
+def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
+    size = args.get("img_size")
+    if size is None and isinstance(args.get("input_size"), (list, tuple)):
+        size = args["input_size"][-2:]
+    if isinstance(size, int):
+        return (size, size)
+    if isinstance(size, (list, tuple)) and len(size) == 2:
+        return (int(size[0]), int(size[1]))
+    return None
+
+
+def _preprocessing(
+    args: Mapping[str, Any], model: Vit, choices: Choices
+) -> tuple[Preprocessing, tuple[str, ...]]:
+    """User, else file, else timm's configuration of the name, else ImageNet's with a note."""
+    config = timm.get_pretrained_cfg(model.name) if timm.is_model(model.name.split(".")[0]) else None
+    notes = []
+
+    def find(key: str, default: Any) -> Any:
+        if (value := getattr(choices, key, None) or args.get(key)) is not None:
+            return value
+        if config is not None and getattr(config, key) is not None:
+            return getattr(config, key)
+        notes.append(f"{key} {default} assumed")
+        return default
+
+    mean = _per_channel("mean", find("mean", _IMAGENET[0]), model.in_chans)
+    std = _per_channel("std", find("std", _IMAGENET[1]), model.in_chans)
+    if min(std) <= 0.0:
+        raise InputError(f"std is {std}; every value must be above 0")
+    crop = float(find("crop_pct", 0.875))
+    interpolation = str(find("interpolation", "bicubic"))
+    return Preprocessing(mean, std, crop, interpolation), tuple(notes)
+
+
+def _per_channel(key: str, values: Any, channels: int) -> tuple[float, ...]:
+    numbers = tuple(float(v) for v in values) if isinstance(values, (list, tuple)) else ()
+    if len(numbers) == 1:
+        numbers *= channels
+    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{key} is {values}; expected {channels} finite numbers, one per channel")
+    return numbers
+
+
+def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:
+    names = args.get("label_names")
+    if isinstance(names, (list, tuple)) and len(names) == model.classes:
+        return tuple(map(str, names))
+    return None

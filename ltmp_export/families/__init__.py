@@ -1,0 +1,59 @@
+"""Token-reduction methods, one file each; the file's name is the family's name.
+
+A family file holds two things:
+
+* `SCALARS`: the learned scalars each block must have, by kind (`merge`, `prune`).
+* `block_steps(**scalars)`: the steps one block takes, in order, from those scalars.
+
+Nothing else registers a family: a new file here is found by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ltmp_export.plan import Plan, Step
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family file, loaded.
+
+    Attributes:
+        name: The file's name, for example "ltmp".
+        summary: First line of the file's docstring.
+        scalars: Kinds of learned threshold a block of this family has.
+        block_steps: From one float per kind to the block's steps.
+    """
+
+    name: str
+    summary: str
+    scalars: tuple[str, ...]
+    block_steps: Callable[..., tuple[Step, ...]]
+
+    def freeze(self, thresholds: Mapping[str, Sequence[float]]) -> Plan:
+        """The plan of a model with these thresholds, one per block for every kind."""
+        per_block = zip(*(thresholds[kind] for kind in self.scalars), strict=True)
+        blocks = (self.block_steps(**dict(zip(self.scalars, v, strict=True))) for v in per_block)
+        return Plan(self.name, tuple(blocks))
+
+
+def names() -> tuple[str, ...]:
+    """Names of all families, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        ValueError: No file of that name.
+    """
+    if name not in names():
+        raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    summary = (module.__doc__ or "").splitlines()[0]
+    return Family(name, summary, module.SCALARS, module.block_steps)

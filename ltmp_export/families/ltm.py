@@ -1,0 +1,13 @@
+"""Merging only, by thresholds learned per block.
+
+The merging half of LTMP (arXiv 2307.10780); SPEC §1. Not the paper "LTM-Transformer".
+"""
+
+from ltmp_export.plan import Merge, Step
+
+SCALARS = ("merge",)
+
+
+def block_steps(merge: float) -> tuple[Step, ...]:
+    """Importance is never needed."""
+    return (Merge(merge),)

@@ -1,0 +1,14 @@
+"""Merge, then prune, by thresholds learned per block (LTMP).
+
+Bonnaerens & Dambre, "Learned Thresholds Token Merging and Pruning for Vision Transformers",
+TMLR 2023, arXiv 2307.10780; SPEC §1.
+"""
+
+from ltmp_export.plan import Merge, Prune, Step
+
+SCALARS = ("merge", "prune")
+
+
+def block_steps(merge: float, prune: float) -> tuple[Step, ...]:
+    """Merged destinations carry the largest importance of their parts into the pruning."""
+    return Merge(merge), Prune(prune)

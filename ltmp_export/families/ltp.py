@@ -1,0 +1,13 @@
+"""Pruning only, by thresholds learned per block.
+
+The pruning half of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1, attention is plain.
+"""
+
+from ltmp_export.plan import Prune, Step
+
+SCALARS = ("prune",)
+
+
+def block_steps(prune: float) -> tuple[Step, ...]:
+    """No token ever stands for more than one patch."""
+    return (Prune(prune),)

@@ -1,0 +1,13 @@
+"""Prune, then merge what is left, by thresholds learned per block.
+
+The variant of LTMP with its two steps exchanged (arXiv 2307.10780); SPEC §1.
+"""
+
+from ltmp_export.plan import Merge, Prune, Step
+
+SCALARS = ("merge", "prune")
+
+
+def block_steps(merge: float, prune: float) -> tuple[Step, ...]:
+    """The even/odd split of the merging runs over the tokens the pruning kept."""
+    return Prune(prune), Merge(merge)

@@ -1,0 +1,158 @@
+"""Files in and out: reading weights without running code, writing whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import struct
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ltmp_export.errors import InputError
+
+# What torch's restricted unpickler and zip reader raise on damaged or foreign files.
+_DAMAGED = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    OSError,
+    struct.error,
+)
+
+
+def require_file(path: Path, what: str) -> None:
+    """Check that `path` is a readable, non-empty file.
+
+    Raises:
+        InputError: It is missing, a directory, empty or unreadable; `what` names its role.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; expected {what}")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected {what}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read (permissions); expected {what}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); expected {what}")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """Read a PyTorch or safetensors file into its top-level mapping, running no code from it.
+
+    PyTorch files go through the restricted unpickler (`weights_only=True`) with one class added:
+    `argparse.Namespace`, which timm's `CheckpointSaver` writes (SPEC §2).
+
+    Raises:
+        InputError: The file is missing, damaged, of another kind, or asks for any other class.
+    """
+    require_file(path, "a PyTorch checkpoint or a safetensors file")
+    if _is_safetensors(path):
+        return _read_safetensors(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGED as err:
+        raise InputError(_unreadable(path, err)) from err
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{path} holds a {type(content).__name__}; expected a dictionary of tensors "
+            "or a checkpoint with 'state_dict' or 'model'"
+        )
+    return content
+
+
+def _unreadable(path: Path, err: BaseException) -> str:
+    text = str(err)
+    wanted = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", text)
+    if isinstance(err, pickle.UnpicklingError) and wanted:
+        return (
+            f"{path} is refused: it asks to load {wanted[1]}, and only tensors, plain containers "
+            "and argparse.Namespace are read; save it again as a plain state_dict"
+        )
+    reason = text.splitlines()[0][:120] if text else type(err).__name__
+    return f"{path} is not a readable PyTorch or safetensors file (truncated or foreign): {reason}"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: an 8-byte little-endian header length, then a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) < 9 or start[8:9] != b"{":
+        return False
+    return int(struct.unpack("<Q", start[:8])[0]) <= path.stat().st_size
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            content: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as err:
+        raise InputError(f"{path} is not a readable safetensors file: {err}") from err
+    if arch := written.get("arch") or written.get("architecture"):
+        return {"state_dict": content, "arch": arch}
+    return content
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it onto `path`.
+
+    Whatever stood at `path` stays untouched until the rename; nothing is left behind on failure.
+
+    Args:
+        path: Where the file is to be.
+        write: Called with the temporary path; anything it raises is passed on.
+
+    Raises:
+        InputError: The folder does not exist or cannot be written.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; expected a file name for the output")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all (UTF-8)."""
+    write_whole(path, lambda temporary: _fill(temporary, text))
+
+
+def _fill(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

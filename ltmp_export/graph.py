@@ -1,0 +1,223 @@
+"""Writing ONNX graphs node by node, each operator in the form its opset has.
+
+The graph is written at the asked opset from the start; nothing is translated up or down, so the
+file declares what was asked for by construction. Where operators changed between opsets 16 and the
+newest, the method here that writes them knows both forms, and is the only place that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ltmp_export.errors import ExportError, InputError
+
+OLDEST_OPSET = 16
+
+Name: TypeAlias = str
+
+
+@functools.cache
+def newest_opset() -> int:
+    """The newest opset of the standard domain that the installed onnxruntime loads."""
+    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
+        value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
+        node = helper.make_node("Identity", ["x"], ["y"])
+        model = _model(helper.make_graph([node], "probe", value[:1], value[1:]), opset)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.Fail):
+            ort.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            return opset
+    return OLDEST_OPSET
+
+
+def require_opset(opset: int) -> None:
+    """Check that graphs can be written and run at this opset.
+
+    Raises:
+        InputError: It is older or newer than supported.
+    """
+    if not OLDEST_OPSET <= opset <= newest_opset():
+        raise InputError(
+            f"opset {opset} is not supported; choose from {OLDEST_OPSET} to {newest_opset()} "
+            "(the newest the installed onnxruntime loads)"
+        )
+
+
+def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+    imports = [helper.make_opsetid("", opset)]
+    version = helper.find_min_ir_version_for(imports)
+    return helper.make_model(
+        graph, opset_imports=imports, ir_version=version, producer_name="ltmp"
+    )
+
+
+class GraphBuilder:
+    """Collects nodes and constants of one graph; every method returns the name of its result.
+
+    Args:
+        opset: Version of the standard domain the graph is written in.
+        weights: Float32 arrays by checkpoint name; each is stored once, under that name, when used.
+    """
+
+    def __init__(self, opset: int, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.opset = opset
+        self.weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._scope = ""
+        self._used: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix the names of everything written inside with `name/`."""
+        outer, self._scope = self._scope, f"{self._scope}{name}/"
+        yield
+        self._scope = outer
+
+    def op(self, kind: str, *inputs: Name, name: str | None = None, **attributes: Any) -> Name:
+        """Write one node with one output, named `name` in the current scope if given."""
+        return self.ops(kind, *inputs, names=(name or kind,), **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: Name, names: Sequence[str], **attributes: Any
+    ) -> tuple[Name, ...]:
+        """Write one node with an output for each of `names`."""
+        outputs = [self._unique(name) for name in names]
+        node = helper.make_node(kind, list(inputs), outputs, name=f"{outputs[0]}:node", **attributes)
+        self._nodes.append(node)
+        return tuple(outputs)
+
+    def _unique(self, name: str) -> Name:
+        full = f"{self._scope}{name}"
+        count = self._used[full] = self._used.get(full, 0) + 1
+        return full if count == 1 else f"{full}_{count}"
+
+    def weight(self, name: str) -> Name:
+        """A weight under its checkpoint name."""
+        if name not in self._initializers:
+            array = np.ascontiguousarray(self.weights[name], dtype=np.float32)
+            self._initializers[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def ints(self, *values: int) -> Name:
+        """A constant int64 vector, shared between its uses."""
+        return self._constant("i64", np.array(values, np.int64))
+
+    def int(self, value: int) -> Name:
+        """A constant int64 scalar."""
+        return self._constant("i64s", np.array(value, np.int64))
+
+    def float(self, value: float) -> Name:
+        """A constant float32 scalar."""
+        return self._constant("f32", np.array(value, np.float32))
+
+    def _constant(self, kind: str, array: NDArray[Any]) -> Name:
+        name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"
+        if name not in self._initializers:
+            self._initializers[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> Name:
+        """Declare a graph input; strings in `shape` are symbolic axes."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, source: Name, name: str, kind: int, shape: Sequence[int | str]) -> None:
+        """Declare `source` a graph output called `name`."""
+        self._nodes.append(helper.make_node("Identity", [source], [name], name=f"{name}:node"))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def reduce(
+        self, kind: str, x: Name, axes: Sequence[int], keepdims: bool = False, name: str | None = None
+    ) -> Name:
+        """ReduceSum, ReduceMax, ReduceMean or ReduceL2; their axes became an input over time."""
+        since = 13 if kind == "ReduceSum" else 18
+        if self.opset >= since:
+            return self.op(kind, x, self.ints(*axes), name=name, keepdims=int(keepdims))
+        return self.op(kind, x, name=name, axes=list(axes), keepdims=int(keepdims))
+
+    def reshape(self, x: Name, *shape: int) -> Name:
+        """Reshape; 0 keeps a dimension, one -1 is inferred."""
+        return self.op("Reshape", x, self.ints(*shape))
+
+    def slice(self, x: Name, axis: int, start: int, stop: int | None = None, step: int = 1) -> Name:
+        """`x[..., start:stop:step, ...]` on one axis."""
+        end = np.iinfo(np.int64).max if stop is None else stop
+        ints = (self.ints(start), self.ints(int(end)), self.ints(axis), self.ints(step))
+        return self.op("Slice", x, *ints)
+
+    def layer_norm(self, x: Name, weight: Name, bias: Name, eps: float) -> Name:
+        """LayerNorm over the last axis; one operator from opset 17, spelled out before."""
+        if self.opset >= 17:
+            return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
+        centred = self.op("Sub", x, self.reduce("ReduceMean", x, [-1], keepdims=True))
+        squares = self.op("Pow", centred, self.float(2.0))
+        variance = self.reduce("ReduceMean", squares, [-1], keepdims=True)
+        deviation = self.op("Sqrt", self.op("Add", variance, self.float(eps)))
+        scaled = self.op("Mul", self.op("Div", centred, deviation), weight)
+        return self.op("Add", scaled, bias)
+
+    def activation(self, kind: str, x: Name) -> Name:
+        """One of the activations `vit.Vit` knows."""
+        if kind == "gelu" or kind == "gelu_tanh":
+            return self._gelu(x, "none" if kind == "gelu" else "tanh")
+        if kind == "relu":
+            return self.op("Relu", x)
+        slope = {"silu": 1.0, "quick_gelu": 1.702}[kind]
+        inner = x if slope == 1.0 else self.op("Mul", x, self.float(slope))
+        return self.op("Mul", x, self.op("Sigmoid", inner))
+
+    def _gelu(self, x: Name, approximate: str) -> Name:
+        """GELU; one operator from opset 20, before that the pattern onnxruntime fuses."""
+        if self.opset >= 20:
+            return self.op("Gelu", x, approximate=approximate)
+        if approximate == "none":
+            inner = self.op("Erf", self.op("Div", x, self.float(math.sqrt(2.0))))
+        else:
+            cubic = self.op("Mul", self.op("Pow", x, self.float(3.0)), self.float(0.044715))
+            slope = self.float(math.sqrt(2.0 / math.pi))
+            inner = self.op("Tanh", self.op("Mul", self.op("Add", x, cubic), slope))
+        gate = self.op("Add", inner, self.float(1.0))
+        return self.op("Mul", self.op("Mul", x, gate), self.float(0.5))
+
+    def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """The finished model."""
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        model = _model(graph, self.opset)
+        helper.set_model_props(model, dict(metadata))
+        return model
+
+
+def validate(model: onnx.ModelProto, opset: int) -> None:
+    """What a finished file must look like (SPEC §3): opset, domain, checker, full shape inference.
+
+    Raises:
+        ExportError: It does not.
+    """
+    declared = {entry.domain: entry.version for entry in model.opset_import}
+    if declared != {"": opset}:
+        raise ExportError(f"the graph declares opsets {declared}; expected {{'': {opset}}}")
+    foreign = sorted({node.domain for node in model.graph.node} - {""})
+    if foreign:
+        raise ExportError(f"the graph uses operators of domains {foreign}; expected none")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
+        raise ExportError(f"the ONNX checker refuses the graph: {err}") from err

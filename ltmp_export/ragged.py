@@ -1,0 +1,296 @@
+"""Ragged batches in ONNX: tokens of all images packed as rows, padded only where images must meet.
+
+Each image keeps its own number of tokens, so a batch is ragged. The rows of all images stand one
+after the other, [T, C], in the order of the images:
+
+    packed  [a0 a1 a2 | b0 b1 b2 b3 b4 | c0]          T = 9 rows, counts 3 5 1
+    padded  [a0 a1 a2 a2 a2]   valid 1 1 1 0 0        B = 3 images, N = 5 slots
+            [b0 b1 b2 b3 b4]         1 1 1 1 1
+            [c0 c0 c0 c0 c0]         1 0 0 0 0
+
+Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
+deciding see a padded view, made by one Gather. An image's empty slots repeat its own last row, so
+nothing (a NaN, say) passes from one image to another; `valid` keeps them out of every result.
+
+Merging uses a one-hot matrix product and a masked maximum instead of scattering, which keeps it
+deterministic and within opset 16. All integers are int64. Names written here per block are stable:
+`importance`, `similarity`, `partner`, `merged`, `keep`, `count`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onnx import TensorProto
+
+from ltmp_export.graph import GraphBuilder, Name
+from ltmp_export.plan import Merge, Prune, Step
+
+NEGATIVE_INFINITY = float("-inf")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of each image are.
+
+    Attributes:
+        count: [B] tokens per image.
+        offset: [B] packed row of each image's class token.
+        row: [B, N] packed row behind each slot; N is at least 2, so that there is always a
+            destination to match with.
+        valid: [B, N] bool, the slots that hold a token of their own.
+        slot: [T] padded slot (b * N + n) of each packed row.
+    """
+
+    count: Name
+    offset: Name
+    row: Name
+    valid: Name
+    slot: Name
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tokens between attention and MLP while steps decide about them, in B x M slots.
+
+    Attributes:
+        x: [R, C] rows, weighted by size where `weighted`.
+        row: [B, M] row of `x` behind each slot, or None if slot k has row k.
+        alive: [B, M] bool, the slots that hold a token that stays so far.
+        size: [B, M] float, or None while every token stands for one patch.
+        importance: [B, M], or None if no later step needs it.
+        metric: [B, M, D] unit vectors, or None if no later step needs it.
+        layout: The layout the slots are those of, or None after a step changed them.
+        weighted: Whether `x` has been multiplied by size.
+    """
+
+    x: Name
+    row: Name | None
+    alive: Name
+    size: Name | None
+    importance: Name | None
+    metric: Name | None
+    layout: Layout | None
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The tokens after a block's steps: x [T, C], size [T] or None (all 1), and their layout."""
+
+    x: Name
+    size: Name | None
+    layout: Layout
+
+
+def make_layout(g: GraphBuilder, count: Name) -> Layout:
+    """Lay out a batch from its token counts [B]."""
+    offset = g.op("CumSum", count, g.int(0), exclusive=1)
+    slots = g.reduce("ReduceMax", g.op("Concat", count, g.ints(2), axis=0), [0])  # scalar N
+    position = g.op("Range", g.int(0), slots, g.int(1))  # [N]
+    per_image = g.op("Unsqueeze", count, g.ints(1))  # [B, 1]
+    valid = g.op("Less", position, per_image, name="valid")  # [B, N]
+    within = g.op("Min", position, g.op("Sub", per_image, g.int(1)))
+    row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
+    return Layout(count, offset, row, valid, _true_positions(g, valid))
+
+
+def _true_positions(g: GraphBuilder, mask: Name) -> Name:
+    """[B, N] bool → [T] flat positions of the true entries, in order."""
+    return g.op("Squeeze", g.op("NonZero", g.reshape(mask, -1)), g.ints(0))
+
+
+def pad(g: GraphBuilder, packed: Name, layout: Layout) -> Name:
+    """[T, ...] → [B, N, ...]."""
+    return g.op("Gather", packed, layout.row, axis=0)
+
+
+def unpad(g: GraphBuilder, padded: Name, layout: Layout, width: int) -> Name:
+    """[B, N, width] → [T, width]."""
+    return g.op("Gather", g.reshape(padded, -1, width), layout.slot, axis=0)
+
+
+def attention_bias(g: GraphBuilder, size: Name | None, layout: Layout) -> Name:
+    """[B, 1, 1, N] added to the attention scores: log of the key's size, -inf on empty slots."""
+    log_size = g.float(0.0) if size is None else g.op("Log", size)
+    bias = g.op("Where", layout.valid, log_size, g.float(NEGATIVE_INFINITY))
+    return g.op("Unsqueeze", bias, g.ints(1, 2))
+
+
+def importance(g: GraphBuilder, attention: Name, layout: Layout, heads: int) -> Name:
+    """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
+    queries = g.op("Cast", layout.valid, to=TensorProto.FLOAT)  # [B, N]
+    count = g.op("Cast", layout.count, to=TensorProto.FLOAT)
+    total = g.op("Mul", count, g.float(float(heads)))  # [B]
+    per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), attention)  # [B, H, 1, N]
+    received = g.reduce("ReduceSum", per_head, [1, 2])  # [B, N]
+    return g.op("Div", received, g.op("Unsqueeze", total, g.ints(1)), name="importance")
+
+
+def metric(g: GraphBuilder, keys: Name) -> Name:
+    """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
+    mean = g.reduce("ReduceMean", keys, [1])
+    return g.op("Div", mean, g.reduce("ReduceL2", mean, [-1], keepdims=True), name="metric")
+
+
+def reduce_tokens(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) -> Packed:
+    """Take a block's steps one after the other, then pack what is left."""
+    for position, step in enumerate(steps):
+        later = steps[position + 1 :]
+        if isinstance(step, Prune):
+            tokens = _prune(g, step.threshold, tokens)
+        else:
+            tokens = _merge(g, step.threshold, _settled(g, tokens), _needs_importance(later))
+    return _pack(g, tokens)
+
+
+def _needs_importance(steps: tuple[Step, ...]) -> bool:
+    return any(isinstance(step, Prune) for step in steps)
+
+
+def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
+    """Drop slots whose importance is not above the threshold; slot 0, the class token, stays."""
+    if tokens.importance is None:
+        raise ValueError("pruning needs importance")
+    above = g.op("Greater", tokens.importance, g.float(threshold))
+    keep = g.op("Or", above, _first_slot(g, above))
+    return replace(tokens, alive=g.op("And", tokens.alive, keep), layout=None)
+
+
+def _first_slot(g: GraphBuilder, like: Name) -> Name:
+    """[M] bool for `like` [B, M]: true for the class token's slot only."""
+    slots = g.op("Squeeze", g.op("Shape", like, start=1, end=2), g.ints(0))
+    return g.op("Equal", g.op("Range", g.int(0), slots, g.int(1)), g.int(0))
+
+
+def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
+    """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
+    if tokens.layout is not None:
+        return tokens
+    if tokens.weighted or tokens.metric is None:
+        raise ValueError("a block merges at most once")
+    alive = _true_positions(g, tokens.alive)  # [T']
+    layout = make_layout(g, _count(g, tokens.alive))
+    slot = g.op("Gather", alive, layout.row)  # [B, M'] slot each new slot was
+
+    def move(values: Name | None, width: int | None = None) -> Name | None:
+        if values is None:
+            return None
+        flat = g.reshape(values, -1) if width is None else _flatten_slots(g, values)
+        return g.op("Gather", flat, slot, axis=0)
+
+    return Candidates(
+        x=tokens.x,
+        row=slot if tokens.row is None else move(tokens.row),
+        alive=layout.valid,
+        size=move(tokens.size),
+        importance=move(tokens.importance),
+        metric=move(tokens.metric, width=-1),
+        layout=layout,
+    )
+
+
+def _flatten_slots(g: GraphBuilder, values: Name) -> Name:
+    """[B, M, D] → [B * M, D]."""
+    tail = g.op("Shape", values, start=2, end=3)
+    return g.op("Reshape", values, g.op("Concat", g.ints(-1), tail, axis=0))
+
+
+def _count(g: GraphBuilder, mask: Name, name: str | None = None) -> Name:
+    """[B, M] bool → [B] number of true slots."""
+    return g.reduce("ReduceSum", g.op("Cast", mask, to=TensorProto.INT64), [1], name=name)
+
+
+def _merge(
+    g: GraphBuilder, threshold: float, tokens: Candidates, with_importance: bool
+) -> Candidates:
+    """Merge even slots into their most similar odd slot where that is above the threshold.
+
+    The new slots are [all sources ; all destinations]; merged sources are no longer alive.
+    """
+    if tokens.metric is None or tokens.row is None:
+        raise ValueError("merging needs the metric and slots of packed rows")
+    source_alive, destination_alive = _split(g, tokens.alive)
+    merged, partner = _match(g, threshold, tokens.metric, source_alive, destination_alive)
+    pairs = _pairs(g, merged, partner, destination_alive)  # [B, Nd, Ns] bool
+    flow = g.op("Cast", pairs, to=TensorProto.FLOAT)
+
+    rows = _split(g, tokens.row)
+    x_source, x_destination = (g.op("Gather", tokens.x, row, axis=0) for row in rows)
+    if tokens.size is None:
+        incoming = g.reduce("ReduceSum", flow, [2])
+        size_source = g.op("Cast", source_alive, to=TensorProto.FLOAT)
+        size_destination = g.op("Add", incoming, g.float(1.0))
+    else:
+        size_source, own = _split(g, tokens.size)
+        column = g.op("Unsqueeze", size_source, g.ints(2))
+        incoming = g.op("Squeeze", g.op("MatMul", flow, column), g.ints(2))
+        size_destination = g.op("Add", own, incoming)
+        x_source = g.op("Mul", x_source, column)
+        x_destination = g.op("Mul", x_destination, g.op("Unsqueeze", own, g.ints(2)))
+    x_destination = g.op("Add", x_destination, g.op("MatMul", flow, x_source))  # [B, Nd, C]
+
+    stays = g.op("And", source_alive, g.op("Not", merged))
+    return Candidates(
+        x=_flatten_slots(g, g.op("Concat", x_source, x_destination, axis=1)),
+        row=None,
+        alive=g.op("Concat", stays, destination_alive, axis=1),
+        size=g.op("Concat", size_source, size_destination, axis=1),
+        importance=_merged_importance(g, tokens, pairs) if with_importance else None,
+        metric=None,
+        layout=None,
+        weighted=True,
+    )
+
+
+def _split(g: GraphBuilder, values: Name) -> tuple[Name, Name]:
+    """Even and odd slots of axis 1."""
+    return g.slice(values, 1, 0, step=2), g.slice(values, 1, 1, step=2)
+
+
+def _match(
+    g: GraphBuilder, threshold: float, metric: Name, source_alive: Name, destination_alive: Name
+) -> tuple[Name, Name]:
+    """Which sources merge [B, Ns] bool, and the destination each is most similar to [B, Ns]."""
+    sources, destinations = _split(g, metric)  # [B, Ns, D], [B, Nd, D]
+    similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
+    present = g.op("Unsqueeze", destination_alive, g.ints(1))  # [B, 1, Nd]
+    similarity = g.op("Where", present, similarity, g.float(NEGATIVE_INFINITY))
+    best = g.reduce("ReduceMax", similarity, [2], name="similarity")  # [B, Ns]
+    partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
+    above = g.op("Greater", best, g.float(threshold))
+    free = g.op("And", source_alive, g.op("Not", _first_slot(g, best)))
+    return g.op("And", above, free, name="merged"), partner
+
+
+def _pairs(g: GraphBuilder, merged: Name, partner: Name, destinations: Name) -> Name:
+    """[B, Nd, Ns] bool: source i merges into destination j."""
+    count = g.op("Squeeze", g.op("Shape", destinations, start=1, end=2), g.ints(0))
+    index = g.op("Unsqueeze", g.op("Range", g.int(0), count, g.int(1)), g.ints(1))  # [Nd, 1]
+    chosen = g.op("Equal", g.op("Unsqueeze", partner, g.ints(1)), index)
+    return g.op("And", chosen, g.op("Unsqueeze", merged, g.ints(1)))
+
+
+def _merged_importance(g: GraphBuilder, tokens: Candidates, pairs: Name) -> Name:
+    """[B, M]: a destination gets the maximum of its own and what merged into it."""
+    if tokens.importance is None:
+        raise ValueError("carrying importance through a merge needs it")
+    source, destination = _split(g, tokens.importance)
+    row = g.op("Unsqueeze", source, g.ints(1))  # [B, 1, Ns]
+    incoming = g.op("Where", pairs, row, g.float(NEGATIVE_INFINITY))
+    largest = g.op("Max", destination, g.reduce("ReduceMax", incoming, [2]))
+    return g.op("Concat", source, largest, axis=1)
+
+
+def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
+    """Keep the living slots' rows, in slot order."""
+    keep = g.op("Identity", tokens.alive, name="keep")
+    alive = _true_positions(g, keep)  # [T']
+    row = alive if tokens.row is None else g.op("Gather", g.reshape(tokens.row, -1), alive, axis=0)
+    x = g.op("Gather", tokens.x, row, axis=0)
+    size = None
+    if tokens.size is not None:
+        size = g.op("Gather", g.reshape(tokens.size, -1), alive, axis=0)  # [T']
+        if tokens.weighted:
+            x = g.op("Div", x, g.op("Unsqueeze", size, g.ints(1)))
+    return Packed(x, size, make_layout(g, _count(g, keep, name="count")))

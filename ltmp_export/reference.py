@@ -1,0 +1,155 @@
+"""The method as its paper states it: eager, one image at a time, on timm's own submodules.
+
+This is what an exported file is compared with. It shares no code with the exported form.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor
+
+from ltmp_export.errors import InputError
+from ltmp_export.plan import Plan, Step, dense_plan
+from ltmp_export.tokens import Decision, MergeDecision, Tokens, apply
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One image through the reference.
+
+    Attributes:
+        logits: [classes].
+        counts: Tokens after each block, class token included.
+        decisions: For each block, what its steps saw and chose.
+    """
+
+    logits: Tensor
+    counts: tuple[int, ...]
+    decisions: tuple[tuple[Decision, ...], ...]
+
+    def margins(self) -> tuple[float, ...]:
+        """Per block, how near its closest decision is to falling otherwise, see `margin`."""
+        return tuple(min(map(margin, block), default=torch.inf) for block in self.decisions)
+
+
+def margin(decision: Decision) -> float:
+    """Distance of the closest decision to its threshold, relative to the score's scale.
+
+    The scale is the largest finite score of the decision. For a merge, the lead of a merging
+    source's partner over the runner-up counts as well (an exact tie is no near miss: the lowest
+    index wins on either side). +inf where nothing was decided, NaN where a score is NaN.
+    """
+    score = decision.score[1:].double()  # row 0 is the class token: not decided
+    if not len(score):
+        return torch.inf
+    distance = (score - decision.threshold).abs()
+    if isinstance(decision, MergeDecision):
+        lead = (decision.score - decision.runner_up).double()[decision.chosen]
+        distance = torch.cat([distance, lead[lead > 0]])
+    scale = score[score.isfinite()].abs().amax() if score.isfinite().any() else torch.ones(())
+    return float(distance.amin() / scale.clamp_min(torch.finfo(torch.double).tiny))
+
+
+class Reference:
+    """Runs a plan on a timm model, unrewritten, one image at a time.
+
+    Args:
+        model: A plain timm ViT holding the weights, in eval mode; `vit.describe` has accepted it.
+        plan: The steps of each block.
+        dtype: Precision of everything; float64 copies the model.
+    """
+
+    def __init__(
+        self, model: VisionTransformer, plan: Plan, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        self.plan = plan
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def run(self, image: Tensor) -> Trace:
+        """Classify one normalised image [channels, height, width]."""
+        model = self.model
+        x = model.patch_embed(image.to(self.dtype)[None])  # [1, patches, C]
+        x = model.norm_pre(model._pos_embed(x))[0]  # [N, C]
+        size = x.new_ones(len(x))
+        counts, decisions = [], []
+        for block, steps in zip(model.blocks, self.plan.blocks, strict=True):
+            x, size, taken = self._block(block, steps, x, size)
+            counts.append(len(x))
+            decisions.append(taken)
+        logits = model.head(model.fc_norm(self._pool(model.norm(x))))
+        return Trace(logits, tuple(counts), tuple(decisions))
+
+    def run_all(self, images: Iterable[Tensor]) -> list[Trace]:
+        """One trace for each image."""
+        return [self.run(image) for image in images]
+
+    def _block(
+        self, block: Block, steps: tuple[Step, ...], x: Tensor, size: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Decision, ...]]:
+        attended, importance, metric = attention(block.attn, block.norm1(x), size)
+        tokens = Tokens(x + block.ls1(attended), size, importance, metric)
+        taken = []
+        for step in steps:
+            tokens, decision = apply(step, tokens)
+            taken.append(decision)
+        x = tokens.x
+        return x + block.ls2(block.mlp(block.norm2(x))), tokens.size, tuple(taken)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """[N, C] → [C]. With no patch token left, average pooling gives zeros."""
+        if self.model.global_pool == "token":
+            return x[0]
+        return x[1:].sum(0) / max(len(x) - 1, 1)
+
+
+def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Proportional attention (SPEC §1, steps 1-2; arXiv 2210.09461).
+
+    Args:
+        attn: timm's attention module.
+        x: [N, C] normalised tokens.
+        size: [N] patches per token.
+
+    Returns:
+        The projected output [N, C], the importance [N] (row 0 +inf), the metric [N, D] (unit norm).
+    """
+    tokens, heads = len(x), attn.num_heads
+    q, k, v = attn.qkv(x).reshape(tokens, 3, heads, -1).permute(1, 2, 0, 3)  # [H, N, D] each
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    weights = (q * attn.scale @ k.mT + size.log()).softmax(-1)  # [H, N, N]
+    out = attn.proj(attn.norm((weights @ v).transpose(0, 1).reshape(tokens, -1)))
+    importance = weights.mean(0).mean(0)
+    importance[0] = torch.inf
+    metric = k.mean(0)
+    return out, importance, metric / metric.norm(dim=-1, keepdim=True)
+
+
+def verify_against_timm(
+    model: VisionTransformer, input_size: tuple[int, int, int], name: str
+) -> None:
+    """Compare with timm's own forward what the reference computes when nothing is reduced.
+
+    Whatever timm does in a forward that neither the reference nor the exported form knows of
+    shows here, before anything is exported.
+
+    Raises:
+        InputError: They differ by more than rounding.
+    """
+    image = torch.rand(input_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        wanted = model(image[None])[0]
+    got = Reference(model, dense_plan(len(model.blocks))).run(image).logits
+    error = float((wanted - got).abs().max())
+    allowed = 1e-4 * max(1.0, float(wanted.abs().max()))  # measured: 1e-6 on DeiT-S
+    if not error <= allowed:
+        raise InputError(
+            f"timm's own forward of {name} differs from the plain ViT this tool knows by "
+            f"{error:.2g} (allowed {allowed:.1g}): the model has a feature that is not supported"
+        )
