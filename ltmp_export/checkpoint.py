@@ -10,7 +10,7 @@ import argparse
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,21 @@ class Choices:
     family: str | None = None
     model: str | None = None
     base_checkpoint: Path | None = None
-    use_ema: bool = False
+    use_ema: bool | None = None
     num_heads: int | None = None
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was stated, as plain values; the base checkpoint's path is left out."""
+        values = asdict(self) | {"base_checkpoint": None}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Choices:
+        """The inverse of `to_json`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Checkpoint:
         model: timm's model with the weights, eval mode, float32.
         preprocessing: Normalisation and resize.
         label_names: Class names where the file or timm knows them.
-        use_ema: Whether the weights are the moving average.
+        choices: What the user stated.
         notes: What was assumed.
         warnings: What looks wrong.
     """
@@ -101,7 +111,7 @@ class Checkpoint:
     model: VisionTransformer = field(repr=False)
     preprocessing: Preprocessing
     label_names: tuple[str, ...] | None
-    use_ema: bool
+    choices: Choices
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -128,7 +138,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         InputError: The file cannot be read or used, or something must be stated.
     """
     path, choices = Path(path), choices or Choices()
-    contents = _take_apart(path, choices.use_ema)
+    contents = _take_apart(path, bool(choices.use_ema))
     weights = _with_base(path, contents, choices.base_checkpoint)
     _require_finite(weights)
     family, name, warnings = _family_and_name(path, contents, choices)
@@ -153,7 +163,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         model=built.model,
         preprocessing=preprocessing,
         label_names=_label_names(contents.args, built.vit),
-        use_ema=choices.use_ema,
+        choices=choices,
         notes=built.notes + assumed,
         warnings=tuple(warnings),
     )

@@ -9,7 +9,7 @@ import pickle
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,42 +117,53 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it onto `path`.
-
-    Whatever stood at `path` stays untouched until the rename; nothing is left behind on failure.
-
-    Args:
-        path: Where the file is to be.
-        write: Called with the temporary path; anything it raises is passed on.
+def require_writable(path: Path) -> None:
+    """Check early that a file can be written at `path`, before minutes of work are lost.
 
     Raises:
-        InputError: The folder does not exist or cannot be written.
+        InputError: It is a directory, or its folder is missing or not writable.
     """
     if path.is_dir():
         raise InputError(f"{path} is a directory; expected a file name for the output")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {path.parent} is not writable")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, then a rename.
+
+    What stood at `path` stays untouched until the rename; nothing is left behind on failure.
+
+    Raises:
+        InputError: The file cannot be written there.
+    """
+    require_writable(path)
+    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as err:
         raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all (UTF-8)."""
-    write_whole(path, lambda temporary: _fill(temporary, text))
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
-def _fill(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def looks_like_onnx(path: Path) -> bool:
+    """Whether a file is named `.onnx` or begins as a serialised ONNX model does."""
+    with path.open("rb") as file:
+        return path.suffix == ".onnx" or file.read(1) == b"\x08"

@@ -31,7 +31,7 @@ class Vit:
     """What the weights' names and shapes do not say about a plain ViT, plus its geometry.
 
     Attributes:
-        name: timm's name, or "vit" when built from shapes alone.
+        name: timm's name, the name the file gives itself, or "vit".
         image_size: (height, width) in pixels.
         patch_size: (height, width) in pixels.
         width: Channels C of a token.
@@ -126,7 +126,7 @@ def build(
             model = _construct(VisionTransformer, num_heads=heads, **shape)
     _load(model, weights, name)
     model.eval().requires_grad_(False)
-    vit = describe(model, name if known and name else "vit")
+    vit = describe(model, name or "vit")
     return BuiltVit(model, vit, tuple(notes))
 
 

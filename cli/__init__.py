@@ -1,0 +1,1 @@
+"""The `ltmp` command: a thin shell over `ltmp_export`."""

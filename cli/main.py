@@ -1,0 +1,235 @@
+"""Commands of `ltmp`: parse, call `ltmp_export`, show. Nothing heavy is imported before it is used.
+
+Exit codes: 0 done; 1 a check or comparison failed; 2 bad usage or bad input; 3 the export itself
+failed; 4 an optional dependency or execution provider is missing; 130 interrupted.
+Results go to stdout, progress and warnings to stderr.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ltmp_cli import options
+from ltmp_cli.terminal import reporting_errors, show, spinner, warn, write_json
+
+app = typer.Typer(
+    name="ltmp",
+    help="Take token-reducing Vision Transformers (LTMP) from a fine-tuned checkpoint to a "
+    "checked, dynamic ONNX model.",
+    epilog="Start with: ltmp demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"ltmp {version('ltmp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options that hold for every command."""
+
+
+@app.command()
+@reporting_errors
+def export(
+    checkpoint: options.Checkpoint,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The ONNX file to write.")
+    ] = Path("model.onnx"),
+    opset: Annotated[int, typer.Option(help="Opset to write: 16 to the newest.")] = 17,
+    family: options.Family = None,
+    model: options.Model = None,
+    base_checkpoint: options.BaseCheckpoint = None,
+    use_ema: options.UseEma = None,
+    num_heads: options.NumHeads = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    token_counts: Annotated[
+        bool, typer.Option("--token-counts", help="Add the output token_counts [batch, depth].")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Compare mixed images with the reference before writing.")
+    ] = True,
+    json: options.Json = None,
+) -> None:
+    """Export a checkpoint to an ONNX model for any batch, checked before it is written."""
+    choices = options.choices(
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
+    )
+    options.require_writable(json)
+    with spinner() as progress:
+        from ltmp_export import pipeline, report
+
+        done = pipeline.export(
+            checkpoint,
+            output,
+            opset=opset,
+            token_counts=token_counts,
+            check=check,
+            choices=choices,
+            progress=progress,
+        )
+    warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
+    write_json(json, done.to_json())
+    show(report.export_summary(done))
+
+
+@app.command()
+@reporting_errors
+def check(
+    model: options.ExportedModel,
+    checkpoint: options.Checkpoint,
+    base_checkpoint: options.BaseCheckpoint = None,
+    use_ema: options.UseEma = None,
+    images: options.Images = None,
+    samples: Annotated[
+        Optional[int], typer.Option(help="Compare at most so many images [default: 32].")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option("-b", "--batch-size", help="Batch sizes to run at.")
+    ] = "1,2,7",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
+    ] = False,
+    json: options.Json = None,
+    junit: Annotated[
+        Optional[Path], typer.Option(help="Write a JUnit report to this file.")
+    ] = None,
+) -> None:
+    """Compare an exported model in onnxruntime with the reference from its checkpoint."""
+    sizes = options.integers("--batch-size", batch_size)
+    choices = options.choices(base_checkpoint=base_checkpoint, use_ema=use_ema)
+    options.require_writable(json, junit)
+    with spinner() as progress:
+        from ltmp_export import files, pipeline, report
+
+        found = pipeline.check(
+            model,
+            checkpoint,
+            images=images,
+            samples=samples,
+            batch_sizes=sizes,
+            choices=choices,
+            progress=progress,
+        )
+    warn(*found.warnings)
+    write_json(json, found.to_json())
+    if junit is not None:
+        files.write_bytes(junit, report.to_junit(found, strict))
+    show(report.check_summary(found))
+    raise typer.Exit(0 if found.passed(strict) else 1)
+
+
+@app.command()
+@reporting_errors
+def bench(
+    model: options.ExportedModel,
+    images: options.Images = None,
+    samples: Annotated[
+        Optional[int], typer.Option(help="Time at most so many images [default: all].")
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option("-b", "--batch-size", help="Batch sizes to time, for example 1,8.")
+    ] = "1",
+    threads: Annotated[
+        Optional[int], typer.Option(help="Threads of an operator [default: all processors].")
+    ] = None,
+    warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
+    iterations: Annotated[int, typer.Option(help="Counted runs of every image.")] = 10,
+    providers: Annotated[
+        str, typer.Option(help="onnxruntime execution providers, the first must run.")
+    ] = "CPUExecutionProvider",
+    baseline: Annotated[
+        str, typer.Option(help="An ONNX file to compare with; 'dense' makes it; 'none'.")
+    ] = "dense",
+    json: options.Json = None,
+) -> None:
+    """Time an exported model per image, against the dense model of the same weights."""
+    sizes = options.integers("--batch-size", batch_size)
+    options.require_writable(json)
+    with spinner() as progress:
+        from ltmp_export import latency, pipeline, report
+
+        settings = latency.Settings(
+            batch_sizes=sizes,
+            threads=threads,
+            warmup=warmup,
+            iterations=iterations,
+            providers=tuple(providers.split(",")),
+        )
+        measured = pipeline.bench(
+            model,
+            images=images,
+            samples=samples,
+            baseline=None if baseline == "none" else baseline,
+            settings=settings,
+            progress=progress,
+        )
+    write_json(json, measured.to_json())
+    show(report.bench_summary(measured))
+
+
+@app.command()
+@reporting_errors
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint or an exported model.")],
+    family: options.Family = None,
+    model: options.Model = None,
+    base_checkpoint: options.BaseCheckpoint = None,
+    use_ema: options.UseEma = None,
+    num_heads: options.NumHeads = None,
+    image_size: options.ImageSize = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say what a checkpoint or an exported model is: family, geometry, thresholds, operators."""
+    choices = options.choices(family, model, base_checkpoint, use_ema, num_heads, image_size)
+    with spinner() as progress:
+        progress("reading")
+        from ltmp_export import pipeline, report
+
+        facts = pipeline.inspect(file, choices)
+    if json:
+        typer.echo(report.to_json(facts), nl=False)
+    else:
+        show(report.inspect_summary(facts))
+
+
+@app.command()
+@reporting_errors
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Folder for the checkpoint and the model.")
+    ] = Path("ltmp-demo"),
+) -> None:
+    """Export, check and time the embedded digits checkpoint, and say what happened."""
+    with spinner() as progress:
+        from ltmp_export import pipeline, report
+
+        done = pipeline.demo(folder, progress)
+    show(report.demo_summary(done))
+    raise typer.Exit(0 if done.check.passed() else 1)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

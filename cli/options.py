@@ -1,0 +1,114 @@
+"""Options that several commands share, and their parsing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Choices
+
+Checkpoint = Annotated[
+    Path, typer.Argument(help="Fine-tuned checkpoint: timm's, a state_dict, or safetensors.")
+]
+ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
+Family = Annotated[
+    Optional[str], typer.Option(help="Token-reduction family, where the file does not say it.")
+]
+Model = Annotated[
+    Optional[str],
+    typer.Option("-m", "--model", help="timm name of the dense model, for example deit_small_patch16_224."),
+]
+BaseCheckpoint = Annotated[
+    Optional[Path], typer.Option(help="Dense weights for a thresholds-only checkpoint.")
+]
+UseEma = Annotated[
+    Optional[bool], typer.Option("--use-ema/--no-ema", help="Take the averaged weights.")
+]
+NumHeads = Annotated[Optional[int], typer.Option(help="Attention heads [default: width / 64].")]
+ImageSize = Annotated[
+    Optional[str],
+    typer.Option("--img-size", help="Pixels, where the file does not say: 224 or 224,160."),
+]
+Mean = Annotated[Optional[str], typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.")]
+Std = Annotated[Optional[str], typer.Option(help="Normalisation deviation, likewise.")]
+Images = Annotated[
+    Optional[Path],
+    typer.Option(help="Folder of pictures or .npz [default: embedded or synthetic ones]."),
+]
+Json = Annotated[Optional[Path], typer.Option(help="Write a JSON report to this file.")]
+
+
+def choices(
+    family: str | None = None,
+    model: str | None = None,
+    base_checkpoint: Path | None = None,
+    use_ema: bool | None = None,
+    num_heads: int | None = None,
+    image_size: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+) -> Choices:
+    """What the user stated about the checkpoint.
+
+    Raises:
+        InputError: A value does not parse.
+    """
+    size = None if image_size is None else integers("--img-size", image_size)
+    from ltmp_export.checkpoint import Choices
+    from ltmp_export.errors import InputError
+
+    if size is not None and len(size) > 2:
+        raise InputError(f"--img-size {image_size}: expected one number, or height,width")
+    return Choices(
+        family=family,
+        model=model,
+        base_checkpoint=base_checkpoint,
+        use_ema=use_ema,
+        num_heads=num_heads,
+        image_size=None if size is None else (size[0], size[-1]),
+        mean=None if mean is None else _numbers("--mean", mean),
+        std=None if std is None else _numbers("--std", std),
+    )
+
+
+def integers(flag: str, text: str) -> tuple[int, ...]:
+    """Positive integers separated by commas, without repeats except in sizes of two.
+
+    Raises:
+        InputError: Something else was given.
+    """
+    from ltmp_export.errors import InputError
+
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        raise InputError(f"{flag} {text}: expected whole numbers of 1 or more, for example 1,8")
+    return values
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    from ltmp_export.errors import InputError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise InputError(f"{flag} {text}: expected numbers, for example 0.5,0.5,0.5") from err
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Check report files before the work, not after it.
+
+    Raises:
+        InputError: One cannot be written.
+    """
+    wanted = [path for path in paths if path is not None]
+    if wanted:
+        from ltmp_export import files
+
+        for path in wanted:
+            files.require_writable(path)

@@ -1,0 +1,76 @@
+"""What a person sees: results on stdout, progress, warnings and errors on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERRUPTED = 130
+
+
+def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn this package's errors into one line on stderr and the exit code of SPEC §4."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        from ltmp_export.errors import LtmpError
+
+        try:
+            return command(*args, **kwargs)
+        except LtmpError as err:
+            line = " ".join(str(err).split())
+            typer.secho(f"error: {line}", fg="red", err=True)
+            raise typer.Exit(err.exit_code) from err
+        except KeyboardInterrupt as err:
+            typer.secho("interrupted", fg="red", err=True)
+            raise typer.Exit(INTERRUPTED) from err
+
+    return run
+
+
+def show(result: RenderableType) -> None:
+    """Print a result on stdout; piped, as wide as it is and without colour."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=200)
+    console.print(result)
+
+
+def warn(*messages: str) -> None:
+    """Print warnings on stderr."""
+    for message in messages:
+        typer.secho(f"warning: {message}", fg="yellow", err=True)
+
+
+@contextlib.contextmanager
+def spinner() -> Iterator[Callable[[str], None]]:
+    """A status line on stderr while the body runs; call what it yields to change its words.
+
+    Off a terminal nothing is printed.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("starting") as status:
+        yield lambda words: status.update(words)
+
+
+def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
+    """Write a report for machines, if a file was asked for."""
+    if path is not None:
+        from ltmp_export import files, report
+
+        files.write_bytes(path, report.to_json(document).encode())

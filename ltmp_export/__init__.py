@@ -1,0 +1,63 @@
+"""From an LTMP checkpoint to an exact, dynamic ONNX model.
+
+    from ltmp_export import load_checkpoint, export, check, bench
+
+    export("checkpoint.pth.tar", "model.onnx", opset=17)
+    report = check("model.onnx", "checkpoint.pth.tar")
+    print(report.verdict, bench("model.onnx").speedup(1))
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+    from ltmp_export.errors import (
+        CheckFailed,
+        ExportError,
+        InputError,
+        LtmpError,
+        UnavailableError,
+    )
+    from ltmp_export.latency import BenchReport, Settings
+    from ltmp_export.parity import CheckReport
+    from ltmp_export.pipeline import ExportReport, bench, check, demo, export, inspect
+
+_HOME = {
+    "checkpoint": ("Checkpoint", "Choices", "load_checkpoint"),
+    "errors": ("CheckFailed", "ExportError", "InputError", "LtmpError", "UnavailableError"),
+    "latency": ("BenchReport", "Settings"),
+    "parity": ("CheckReport",),
+    "pipeline": ("ExportReport", "bench", "check", "demo", "export", "inspect"),
+}
+
+__all__ = [
+    "BenchReport",
+    "CheckFailed",
+    "CheckReport",
+    "Checkpoint",
+    "Choices",
+    "ExportError",
+    "ExportReport",
+    "InputError",
+    "LtmpError",
+    "Settings",
+    "UnavailableError",
+    "bench",
+    "check",
+    "demo",
+    "export",
+    "inspect",
+    "load_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, exported in _HOME.items():
+        if name in exported:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,201 @@
+"""Images to check and time with: given ones, the embedded digits, or structured synthetic ones."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltmp_export import files
+from ltmp_export.checkpoint import Preprocessing
+from ltmp_export.errors import InputError
+from ltmp_export.vit import Vit
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SYNTHETIC_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Images:
+    """A set of model inputs.
+
+    Attributes:
+        pixels: [n, channels, H, W] float32, normalised.
+        labels: [n] int64 class indices, where known.
+        names: One for each image.
+        origin: Where they come from, for a person.
+    """
+
+    pixels: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    names: tuple[str, ...]
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def select(self, count: int | None) -> Images:
+        """At most `count` images, evenly spread over the set; all for None."""
+        if count is None or count >= len(self):
+            return self
+        index = np.linspace(0, len(self) - 1, count).round().astype(int)
+        labels = None if self.labels is None else self.labels[index]
+        return Images(self.pixels[index], labels, tuple(self.names[i] for i in index), self.origin)
+
+
+def load_images(
+    source: Path | None, vit: Vit, preprocessing: Preprocessing, samples: int | None = None
+) -> Images:
+    """Images of the model's geometry.
+
+    Args:
+        source: A folder of pictures (resized, cropped and normalised as timm does), or an `.npz`
+            with `images` and perhaps `labels`: float arrays are taken as model inputs as they
+            are, uint8 arrays are scaled to [0, 1] and normalised. None takes the embedded
+            handwritten digits if the geometry is theirs, else synthetic pictures.
+        vit: Geometry the images must have.
+        preprocessing: Normalisation and resize.
+        samples: Take at most so many, evenly spread; all by default.
+
+    Raises:
+        InputError: Nothing to read there, or images of another geometry.
+    """
+    if samples is not None and samples < 1:
+        raise InputError(f"{samples} samples asked for; expected at least 1")
+    if source is None:
+        digits = embedded_digits()
+        if digits.pixels.shape[1:] == vit.input_size:
+            return digits.select(samples)
+        return synthetic(vit, samples or SYNTHETIC_SAMPLES)
+    if source.is_dir():
+        return _from_folder(source, vit, preprocessing, samples)
+    return _from_npz(source, vit, preprocessing).select(samples)
+
+
+def batches(count: int, size: int) -> list[NDArray[np.int64]]:
+    """Indices of consecutive batches of exactly `size`; the last wraps around to the start."""
+    return [np.arange(start, start + size) % count for start in range(0, count, size)]
+
+
+def fixture(name: str) -> Path:
+    """Path of a file that ships inside the package."""
+    return Path(str(resources.files("ltmp_export") / "fixtures" / name))
+
+
+def embedded_digits() -> Images:
+    """48 handwritten digits (UCI, CC BY 4.0; scikit-learn's copy), 32x32, held out of training."""
+    with np.load(fixture("digits_images.npz")) as archive:
+        grey, labels = archive["images"], archive["labels"]
+    pixels = np.repeat(grey, 3, axis=1)
+    names = tuple(f"digit {i} (a {label})" for i, label in enumerate(labels))
+    return Images(pixels, labels, names, "embedded digits")
+
+
+def synthetic(vit: Vit, count: int, seed: int = 0) -> Images:
+    """Seeded pictures with structure: smooth colour fields, shapes with edges, fine texture.
+
+    How much there is on a picture grows with its index, so that images differ in how many tokens
+    a model keeps. Values are roughly those of a normalised photograph, mean 0 and deviation 1.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = [_picture(rng, vit, (i + 1) / count) for i in range(count)]
+    names = tuple(f"synthetic {i}" for i in range(count))
+    return Images(np.stack(pictures), None, names, f"{count} synthetic pictures, seed {seed}")
+
+
+def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.float32]:
+    channels, height, width = vit.input_size
+    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    image = np.zeros((channels, height, width))
+    for _ in range(3):
+        wave = np.sin(2 * np.pi * (rng.uniform(-1.5, 1.5) * x + rng.uniform(-1.5, 1.5) * y))
+        image += rng.normal(0, 0.4, (channels, 1, 1)) * wave
+    for _ in range(int(1 + 14 * busyness)):
+        cx, cy, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.04, 0.25)
+        if rng.random() < 0.5:
+            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
+        else:
+            inside = (abs(x - cx) < radius) & (abs(y - cy) < radius * rng.uniform(0.3, 1.5))
+        texture = 0.5 * np.sin(2 * np.pi * rng.uniform(4, 24) * (x + rng.uniform(-1, 1) * y))
+        colour = rng.normal(0, 1.2, (channels, 1, 1))
+        image = np.where(inside, colour + texture * rng.random(), image)
+    image += rng.normal(0, 0.03, image.shape)
+    return np.asarray(image, dtype=np.float32)
+
+
+def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
+    files.require_file(path, "a folder of pictures or an .npz with 'images'")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "images" not in archive:
+                found = ", ".join(archive.files)
+                raise InputError(f"{path} has no array 'images' (found: {found})")
+            images = archive["images"]
+            labels = archive["labels"] if "labels" in archive else None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as err:
+        raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
+    pixels = _to_inputs(path, images, vit, preprocessing)
+    if labels is not None and (labels.shape != (len(pixels),) or labels.dtype.kind not in "iu"):
+        raise InputError(f"{path}: labels {labels.dtype}{labels.shape}; expected one integer each")
+    names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
+    return Images(pixels, None if labels is None else labels.astype(np.int64), names, str(path))
+
+
+def _to_inputs(
+    path: Path, images: NDArray[Any], vit: Vit, preprocessing: Preprocessing
+) -> NDArray[np.float32]:
+    """[n, c, h, w], [n, h, w, c] or [n, h, w] → normalised [n, channels, H, W]."""
+    channels = vit.in_chans
+    found = f"{path}: images {images.dtype}{images.shape}"
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[1:] == (*vit.image_size, channels):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = np.repeat(images, channels, axis=1)
+    if images.ndim != 4 or images.shape[1:] != vit.input_size or not len(images):
+        raise InputError(f"{found}; expected [n, {', '.join(map(str, vit.input_size))}], n > 0")
+    if images.dtype == np.uint8:
+        mean = np.array(preprocessing.mean).reshape(-1, 1, 1)
+        std = np.array(preprocessing.std).reshape(-1, 1, 1)
+        images = (images / 255.0 - mean) / std
+    elif images.dtype.kind != "f":
+        raise InputError(f"{found}; expected uint8 pixels or normalised floats")
+    return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def _from_folder(
+    folder: Path, vit: Vit, preprocessing: Preprocessing, samples: int | None
+) -> Images:
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise InputError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+    if samples is not None and samples < len(found):
+        found = [found[i] for i in np.linspace(0, len(found) - 1, samples).round().astype(int)]
+    from PIL import Image
+    from timm.data import create_transform
+
+    transform = create_transform(
+        input_size=vit.input_size,
+        interpolation=preprocessing.interpolation,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        crop_pct=preprocessing.crop_pct,
+    )
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(vit.in_chans)
+    if mode is None:
+        raise InputError(f"pictures cannot be read into {vit.in_chans} channels; give an .npz")
+    pixels = []
+    for path in found:
+        try:
+            with Image.open(path) as picture:
+                pixels.append(transform(picture.convert(mode)).numpy())
+        except (OSError, ValueError, Image.DecompressionBombError) as err:
+            raise InputError(f"{path} is not a readable picture: {err}") from err
+    names = tuple(str(p.relative_to(folder)) for p in found)
+    return Images(np.stack(pixels), None, names, str(folder))

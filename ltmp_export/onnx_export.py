@@ -1,0 +1,165 @@
+"""Between checkpoints and ONNX files: writing one with its metadata (SPEC §3), reading it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ltmp_export import files, graph, rewrite
+from ltmp_export.checkpoint import Checkpoint, Choices, Preprocessing
+from ltmp_export.errors import ExportError, InputError
+from ltmp_export.plan import dense_plan
+from ltmp_export.vit import Vit
+
+SCHEMA = "1"
+PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model file of this tool, as its metadata describes it.
+
+    Attributes:
+        path: The file.
+        proto: The parsed model, weights included.
+        family: Name of the token-reduction family, "dense" for a baseline.
+        thresholds: Per kind, one float for each block.
+        vit: Geometry.
+        preprocessing: How images become inputs.
+        choices: What was stated about the checkpoint at the export.
+        opset: Declared version of the standard domain.
+        metadata: All `metadata_props` as written.
+    """
+
+    path: Path
+    proto: onnx.ModelProto = field(repr=False)
+    family: str
+    thresholds: dict[str, list[float]]
+    vit: Vit
+    preprocessing: Preprocessing
+    choices: Choices
+    opset: int
+    metadata: dict[str, str] = field(repr=False)
+
+
+def to_onnx(checkpoint: Checkpoint, *, opset: int, token_counts: bool = False) -> onnx.ModelProto:
+    """Write a checkpoint as a validated ONNX model.
+
+    Raises:
+        InputError: The opset is out of range.
+        ExportError: The weights exceed one file, or the graph is not what it must be.
+    """
+    graph.require_opset(opset)
+    weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
+    size = sum(array.nbytes for array in weights.values())
+    if size >= PROTOBUF_LIMIT:
+        raise ExportError(f"the weights take {size / 2**30:.1f} GiB; one ONNX file holds under 2")
+    model = rewrite.lower(
+        checkpoint.vit,
+        checkpoint.plan,
+        weights,
+        opset=opset,
+        token_counts=token_counts,
+        metadata=_metadata(checkpoint, opset),
+    )
+    graph.validate(model, opset)
+    return model
+
+
+def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
+    """The dense model of the same weights and opset, written by the same code."""
+    weights = {t.name: numpy_helper.to_array(t) for t in exported.proto.graph.initializer}
+    model = rewrite.lower(
+        exported.vit, dense_plan(exported.vit.depth), _float_only(weights), opset=exported.opset
+    )
+    graph.validate(model, exported.opset)
+    return model
+
+
+def _float_only(weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: array for name, array in weights.items() if array.dtype == np.float32}
+
+
+def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
+    vit, preprocessing = checkpoint.vit, checkpoint.preprocessing
+    packages = ("ltmp", "torch", "timm", "onnx", "onnxruntime")
+    words: dict[str, Any] = {
+        "ltmp.schema": SCHEMA,
+        "ltmp.family": checkpoint.plan.family,
+        "ltmp.thresholds": checkpoint.plan.thresholds(),
+        "ltmp.checkpoint_sha256": checkpoint.sha256,
+        "ltmp.choices": checkpoint.choices.to_json(),
+        "ltmp.opset": opset,
+        "ltmp.versions": {package: version(package) for package in packages},
+        "ltmp.vit": vit.to_json(),
+        "architecture": vit.name,
+        "input_size": vit.input_size,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "crop_pct": preprocessing.crop_pct,
+        "interpolation": preprocessing.interpolation,
+        "num_classes": vit.classes,
+    }
+    if checkpoint.label_names is not None:
+        words["label_names"] = checkpoint.label_names
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in words.items()}
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Parse any ONNX file.
+
+    Raises:
+        InputError: It is missing or not ONNX.
+    """
+    files.require_file(path, "an ONNX model")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as err:
+        raise InputError(f"{path} is not an ONNX model (truncated or of another kind)") from err
+    if not model.graph.node or not model.opset_import:
+        raise InputError(f"{path} is not an ONNX model (it holds no graph)")
+    return model
+
+
+def read_exported(path: Path) -> ExportedModel:
+    """Parse a file this tool exported.
+
+    Raises:
+        InputError: It is not ONNX, or its metadata are not this tool's.
+    """
+    model = read_onnx(path)
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    if words.get("ltmp.schema") != SCHEMA:
+        found = words.get("ltmp.schema", "none")
+        raise InputError(
+            f"{path} was not exported by this version of ltmp (ltmp.schema: found {found}, "
+            f"expected {SCHEMA}); export it with 'ltmp export'"
+        )
+    try:
+        return ExportedModel(
+            path=path,
+            proto=model,
+            family=words["ltmp.family"],
+            thresholds=json.loads(words["ltmp.thresholds"]),
+            vit=Vit.from_json(json.loads(words["ltmp.vit"])),
+            preprocessing=Preprocessing(
+                mean=tuple(json.loads(words["mean"])),
+                std=tuple(json.loads(words["std"])),
+                crop_pct=float(words["crop_pct"]),
+                interpolation=words["interpolation"],
+            ),
+            choices=Choices.from_json(json.loads(words["ltmp.choices"])),
+            opset=int(words["ltmp.opset"]),
+            metadata=words,
+        )
+    except (KeyError, ValueError, TypeError) as err:
+        raise InputError(f"{path} has damaged ltmp metadata ({err}); export it again") from err

@@ -1,0 +1,334 @@
+"""The commands as functions: the only place that chains the stages.
+
+    checkpoint file → Checkpoint → ONNX model → parity → file
+                                              → sessions → parity, latency → reports
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ltmp_export import files, graph, inputs, latency, onnx_export, parity
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.latency import BenchReport, Settings
+from ltmp_export.macs import dense_macs
+from ltmp_export.parity import CheckReport
+
+SCHEMA_VERSION = 1
+DEFAULT_OPSET = 17
+CHECK_SAMPLES = 32
+QUICK_SAMPLES = 7
+
+Progress = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        output: The file written.
+        bytes: Its size.
+        opset: Declared version of the standard domain.
+        family: Token-reduction family.
+        architecture: timm name, the name the file gives itself, or "vit".
+        seconds: Time taken, check included.
+        check: The closing check, or None if it was switched off.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    output: Path
+    bytes: int
+    opset: int
+    family: str
+    architecture: str
+    seconds: float
+    check: CheckReport | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        document = asdict(replace(self, check=None)) | {"output": str(self.output)}
+        document["check"] = None if self.check is None else self.check.to_json()
+        return document | {"schema_version": SCHEMA_VERSION, "kind": "export"}
+
+
+def export(
+    checkpoint: str | Path | Checkpoint,
+    output: str | Path = "model.onnx",
+    *,
+    opset: int = DEFAULT_OPSET,
+    token_counts: bool = False,
+    check: bool = True,
+    choices: Choices | None = None,
+    progress: Progress = _silent,
+) -> ExportReport:
+    """Export a checkpoint to an ONNX file that takes any batch.
+
+    The file appears at `output` only after everything, the check included, has succeeded.
+
+    Args:
+        checkpoint: File, or one loaded before (then `choices` must be None).
+        output: The file to write.
+        opset: Version of the standard domain, 16 to the newest onnxruntime loads.
+        token_counts: Add the output `token_counts` int64 [batch, depth].
+        check: Compare a batch of mixed images with the reference before writing.
+        choices: What the checkpoint does not say.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The checkpoint or the output path cannot be used.
+        ExportError: The graph could not be written as asked.
+        CheckFailed: The graph is not the checkpoint's model; nothing is written.
+    """
+    started = time.perf_counter()
+    output = Path(output)
+    graph.require_opset(opset)
+    loaded = _loaded(checkpoint, choices, progress)
+    if output.resolve() == loaded.path.resolve():
+        raise InputError(f"the output {output} is the checkpoint itself; choose another output")
+    files.require_writable(output)
+    progress("writing the graph")
+    model = onnx_export.to_onnx(loaded, opset=opset, token_counts=token_counts)
+    report = None
+    if check:
+        progress("checking a batch of mixed images")
+        images = inputs.load_images(None, loaded.vit, loaded.preprocessing, QUICK_SAMPLES)
+        sizes = (1, QUICK_SAMPLES)
+        report = parity.compare(model, loaded, images, batch_sizes=sizes, name=output)
+        report.require()
+    files.write_bytes(output, model.SerializeToString())
+    return ExportReport(
+        output=output,
+        bytes=output.stat().st_size,
+        opset=opset,
+        family=loaded.plan.family,
+        architecture=loaded.vit.name,
+        seconds=time.perf_counter() - started,
+        check=report,
+        notes=loaded.notes,
+        warnings=loaded.warnings,
+    )
+
+
+def check(
+    model: str | Path,
+    checkpoint: str | Path | Checkpoint,
+    *,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    batch_sizes: Sequence[int] = parity.BATCH_SIZES,
+    choices: Choices | None = None,
+    progress: Progress = _silent,
+) -> CheckReport:
+    """Compare an exported file in onnxruntime with the reference from its checkpoint.
+
+    Args:
+        model: File written by `export`.
+        checkpoint: The checkpoint, or one loaded before (then `choices` must be None). What the
+            file and `choices` leave open is taken from what was stated at the export.
+        images: A folder of pictures or an `.npz`, see `inputs.load_images`.
+        samples: Compare at most so many images, 32 by default.
+        batch_sizes: Batch sizes to run at.
+        choices: What the checkpoint does not say.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: A file cannot be used.
+        ExportError: onnxruntime does not run the file.
+    """
+    exported = onnx_export.read_exported(Path(model))
+    if not isinstance(checkpoint, Checkpoint):
+        choices = _as_exported(exported, choices or Choices())
+    loaded = _loaded(checkpoint, choices, progress)
+    warnings = list(loaded.warnings)
+    if exported.metadata.get("ltmp.checkpoint_sha256") != loaded.sha256:
+        warnings.append(f"{model} was exported from another checkpoint file than {loaded.path}")
+    if exported.vit.input_size != loaded.vit.input_size:
+        raise InputError(
+            f"{model} takes images {exported.vit.input_size}, the checkpoint "
+            f"{loaded.vit.input_size}: they do not belong together"
+        )
+    source = None if images is None else Path(images)
+    chosen = inputs.load_images(
+        source, loaded.vit, loaded.preprocessing, CHECK_SAMPLES if samples is None else samples
+    )
+    progress(f"comparing {len(chosen)} images")
+    return parity.compare(
+        exported.proto, loaded, chosen, batch_sizes=batch_sizes, name=model, warnings=warnings
+    )
+
+
+def bench(
+    model: str | Path,
+    *,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    baseline: str | Path | None = "dense",
+    settings: Settings | None = None,
+    progress: Progress = _silent,
+) -> BenchReport:
+    """Time an exported file per image, against the dense model of the same weights.
+
+    Args:
+        model: File written by `export`.
+        images: A folder of pictures or an `.npz`, see `inputs.load_images`.
+        samples: Time at most so many images; all by default.
+        baseline: "dense" for the dense model of the same weights, an ONNX file, or None.
+        settings: Batch sizes, threads, runs and providers.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: A file cannot be used.
+        UnavailableError: A provider is missing.
+        ExportError: onnxruntime does not run a model.
+    """
+    exported = onnx_export.read_exported(Path(model))
+    source = None if images is None else Path(images)
+    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
+    other: onnx.ModelProto | None = None
+    if baseline == "dense":
+        progress("writing the dense model of the same weights")
+        other = onnx_export.dense_baseline(exported)
+    elif baseline is not None:
+        other = onnx_export.read_onnx(Path(baseline))
+    progress(f"timing {len(chosen)} images")
+    return latency.measure(
+        exported.proto,
+        exported.vit,
+        chosen,
+        settings or Settings(),
+        name=str(model),
+        baseline=other,
+        baseline_name=None if baseline is None else str(baseline),
+    )
+
+
+def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
+    """What a checkpoint or an exported model is, as plain values.
+
+    Raises:
+        InputError: It is neither.
+    """
+    path = Path(path)
+    files.require_file(path, "a checkpoint or an ONNX model")
+    if files.looks_like_onnx(path):
+        return _describe_model(path)
+    return _describe_checkpoint(load_checkpoint(path, choices))
+
+
+def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "checkpoint",
+        "path": str(checkpoint.path),
+        "bytes": checkpoint.path.stat().st_size,
+        "sha256": checkpoint.sha256,
+        "arch": checkpoint.arch,
+        "family": checkpoint.plan.family,
+        "thresholds": checkpoint.plan.thresholds(),
+        "vit": checkpoint.vit.to_json(),
+        "parameters": parameters,
+        "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "choices": checkpoint.choices.to_json(),
+        "notes": list(checkpoint.notes),
+        "warnings": list(checkpoint.warnings),
+    }
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    exported = onnx_export.read_exported(path)
+    model = exported.proto.graph
+    operators = Counter(node.op_type for node in model.node)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "model",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "family": exported.family,
+        "thresholds": exported.thresholds,
+        "vit": exported.vit.to_json(),
+        "dense_gmacs": dense_macs(exported.vit) / 1e9,
+        "preprocessing": asdict(exported.preprocessing),
+        "opset": exported.opset,
+        "ir_version": exported.proto.ir_version,
+        "inputs": [_describe_value(value) for value in model.input],
+        "outputs": [_describe_value(value) for value in model.output],
+        "nodes": len(model.node),
+        "operators": dict(sorted(operators.items())),
+        "metadata": exported.metadata,
+    }
+
+
+def _describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    return {"name": value.name, "type": kind, "shape": shape}
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """The three reports of the embedded example."""
+
+    export: ExportReport
+    check: CheckReport
+    bench: BenchReport
+
+
+def demo(folder: str | Path, progress: Progress = _silent) -> DemoReport:
+    """Export, check and time the embedded digits checkpoint.
+
+    Args:
+        folder: Where `digits_ltmp.pth.tar` (a copy of the checkpoint) and `model.onnx` go; it is
+            made if it does not exist.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
+    name = "digits_ltmp.pth.tar"
+    content = inputs.fixture(name).read_bytes()
+    files.write_bytes(folder / name, content)
+    checkpoint = load_checkpoint(folder / name)
+    exported = export(checkpoint, folder / "model.onnx", progress=progress)
+    checked = check(exported.output, checkpoint, samples=48, progress=progress)
+    return DemoReport(exported, checked, bench(exported.output, progress=progress))
+
+
+def _loaded(
+    checkpoint: str | Path | Checkpoint, choices: Choices | None, progress: Progress
+) -> Checkpoint:
+    if not isinstance(checkpoint, Checkpoint):
+        progress("reading the checkpoint")
+        return load_checkpoint(checkpoint, choices)
+    if choices is not None:
+        raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
+    return checkpoint
+
+
+def _as_exported(exported: onnx_export.ExportedModel, choices: Choices) -> Choices:
+    """What the user states now, and for the rest what was stated at the export."""
+    stated = {k: v for k, v in asdict(choices).items() if v is not None}
+    return replace(exported.choices, **stated)

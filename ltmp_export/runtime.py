@@ -1,0 +1,143 @@
+"""onnxruntime sessions: opened strictly, run with clear errors, tapped in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from ltmp_export.errors import ExportError, InputError, UnavailableError
+
+_ORT_ERRORS = tuple(
+    error
+    for error in vars(ort_errors).values()
+    if isinstance(error, type) and issubclass(error, Exception)
+)
+CPU = "CPUExecutionProvider"
+
+
+def processor_count() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Session:
+    """A model loaded in onnxruntime.
+
+    Args:
+        model: The model; it is not changed.
+        providers: Execution providers, the first is the one asked for; the CPU by default.
+        threads: Threads of an operator; all processors by default.
+
+    Raises:
+        UnavailableError: A provider is not installed, or onnxruntime did not take it.
+        ExportError: onnxruntime does not load the model.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        *,
+        providers: Sequence[str] = (CPU,),
+        threads: int | None = None,
+    ) -> None:
+        available = ort.get_available_providers()
+        missing = [name for name in providers if name not in available]
+        if missing:
+            raise UnavailableError(
+                f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
+                f"it has {', '.join(available)}"
+            )
+        self.threads = threads or processor_count()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), options, providers=list(providers)
+            )
+        except _ORT_ERRORS as err:
+            raise ExportError(f"onnxruntime does not load the model: {err}") from err
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != providers[0]:
+            raise UnavailableError(
+                f"onnxruntime runs on {self.provider}, though {providers[0]} was asked for"
+            )
+        self.input: str = self._session.get_inputs()[0].name
+
+    def run(
+        self, images: NDArray[np.float32], outputs: Sequence[str] | None = None
+    ) -> list[NDArray[Any]]:
+        """Run on [B, channels, H, W] and return the named outputs (all by default).
+
+        Raises:
+            ExportError: onnxruntime fails on these images.
+        """
+        names = list(outputs) if outputs else None
+        try:
+            result: list[NDArray[Any]] = self._session.run(names, {self.input: images})
+        except _ORT_ERRORS as err:
+            raise ExportError(f"onnxruntime fails on images of shape {images.shape}: {err}") from err
+        return result
+
+
+class CountingSession:
+    """A session that also tells how many tokens each block keeps, from the named tensors.
+
+    Args:
+        model: An exported model; the counts need not be an output of it.
+        depth: Number of blocks.
+        providers: As for `Session`.
+        threads: As for `Session`.
+
+    Raises:
+        InputError: The graph lacks the counts.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        depth: int,
+        *,
+        providers: Sequence[str] = (CPU,),
+        threads: int | None = None,
+    ) -> None:
+        self._taps = [f"block_{block:02d}/count" for block in range(depth)]
+        produced = {output for node in model.graph.node for output in node.output}
+        missing = [name for name in self._taps if name not in produced]
+        if missing:
+            raise InputError(
+                f"the model has no tensor {missing[0]}, the token count of a block: expected "
+                f"{depth} blocks that reduce tokens; export it again with this version"
+            )
+        copy = tapped(model, dict.fromkeys(self._taps, TensorProto.INT64))
+        self._session = Session(copy, providers=providers, threads=threads)
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """[B, channels, H, W] → logits [B, classes] and token counts [B, depth]."""
+        logits, *counts = self._session.run(images, ["logits", *self._taps])
+        return logits, np.stack(counts, axis=1)
+
+
+def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy of the model that also outputs named inner tensors; the file is not touched.
+
+    Args:
+        model: The model.
+        tensors: Element type (`onnx.TensorProto`) by tensor name; all must exist in the graph.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    present = {entry.name for entry in copy.graph.output}
+    for name, kind in tensors.items():
+        if name not in present:
+            copy.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return copy
