@@ -8,12 +8,12 @@ Results go to stdout, progress and warnings to stderr.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from ltmp_cli import options
-from ltmp_cli.terminal import reporting_errors, show, spinner, warn, write_json
+from . import options
+from .terminal import reporting_errors, show, spinner, warn, write_json
 
 app = typer.Typer(
     name="ltmp",
@@ -48,9 +48,9 @@ def _top(
 @reporting_errors
 def export(
     checkpoint: options.Checkpoint,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The ONNX file to write.")
-    ] = Path("model.onnx"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")] = Path(
+        "model.onnx"
+    ),
     opset: Annotated[int, typer.Option(help="Opset to write: 16 to the newest.")] = 17,
     family: options.Family = None,
     model: options.Model = None,
@@ -95,11 +95,15 @@ def export(
 def check(
     model: options.ExportedModel,
     checkpoint: options.Checkpoint,
+    family: options.Family = None,
+    timm_name: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
     use_ema: options.UseEma = None,
+    num_heads: options.NumHeads = None,
+    image_size: options.ImageSize = None,
     images: options.Images = None,
     samples: Annotated[
-        Optional[int], typer.Option(help="Compare at most so many images [default: 32].")
+        int | None, typer.Option(help="Compare at most so many images [default: 32].")
     ] = None,
     batch_size: Annotated[
         str, typer.Option("-b", "--batch-size", help="Batch sizes to run at.")
@@ -108,13 +112,11 @@ def check(
         bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
     ] = False,
     json: options.Json = None,
-    junit: Annotated[
-        Optional[Path], typer.Option(help="Write a JUnit report to this file.")
-    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit report to this file.")] = None,
 ) -> None:
     """Compare an exported model in onnxruntime with the reference from its checkpoint."""
     sizes = options.integers("--batch-size", batch_size)
-    choices = options.choices(base_checkpoint=base_checkpoint, use_ema=use_ema)
+    choices = options.choices(family, timm_name, base_checkpoint, use_ema, num_heads, image_size)
     options.require_writable(json, junit)
     with spinner() as progress:
         from ltmp_export import files, pipeline, report
@@ -142,13 +144,13 @@ def bench(
     model: options.ExportedModel,
     images: options.Images = None,
     samples: Annotated[
-        Optional[int], typer.Option(help="Time at most so many images [default: all].")
+        int | None, typer.Option(help="Time at most so many images [default: all].")
     ] = None,
     batch_size: Annotated[
         str, typer.Option("-b", "--batch-size", help="Batch sizes to time, for example 1,8.")
     ] = "1",
     threads: Annotated[
-        Optional[int], typer.Option(help="Threads of an operator [default: all processors].")
+        int | None, typer.Option(help="Threads of an operator [default: all processors].")
     ] = None,
     warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
     iterations: Annotated[int, typer.Option(help="Counted runs of every image.")] = 10,
@@ -201,9 +203,9 @@ def inspect(
     choices = options.choices(family, model, base_checkpoint, use_ema, num_heads, image_size)
     with spinner() as progress:
         progress("reading")
-        from ltmp_export import pipeline, report
+        from ltmp_export import inspection, report
 
-        facts = pipeline.inspect(file, choices)
+        facts = inspection.inspect(file, choices)
     if json:
         typer.echo(report.to_json(facts), nl=False)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,30 +15,32 @@ Checkpoint = Annotated[
 ]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
 Family = Annotated[
-    Optional[str], typer.Option(help="Token-reduction family, where the file does not say it.")
+    str | None, typer.Option(help="Token-reduction family, where the file does not say it.")
 ]
 Model = Annotated[
-    Optional[str],
-    typer.Option("-m", "--model", help="timm name of the dense model, for example deit_small_patch16_224."),
+    str | None,
+    typer.Option(
+        "-m", "--model", help="timm name of the dense model, for example deit_small_patch16_224."
+    ),
 ]
 BaseCheckpoint = Annotated[
-    Optional[Path], typer.Option(help="Dense weights for a thresholds-only checkpoint.")
+    Path | None, typer.Option(help="Dense weights for a thresholds-only checkpoint.")
 ]
 UseEma = Annotated[
-    Optional[bool], typer.Option("--use-ema/--no-ema", help="Take the averaged weights.")
+    bool | None, typer.Option("--use-ema/--no-ema", help="Take the averaged weights.")
 ]
-NumHeads = Annotated[Optional[int], typer.Option(help="Attention heads [default: width / 64].")]
+NumHeads = Annotated[int | None, typer.Option(help="Attention heads [default: width / 64].")]
 ImageSize = Annotated[
-    Optional[str],
+    str | None,
     typer.Option("--img-size", help="Pixels, where the file does not say: 224 or 224,160."),
 ]
-Mean = Annotated[Optional[str], typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.")]
-Std = Annotated[Optional[str], typer.Option(help="Normalisation deviation, likewise.")]
+Mean = Annotated[str | None, typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.")]
+Std = Annotated[str | None, typer.Option(help="Normalisation deviation, likewise.")]
 Images = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option(help="Folder of pictures or .npz [default: embedded or synthetic ones]."),
 ]
-Json = Annotated[Optional[Path], typer.Option(help="Write a JSON report to this file.")]
+Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]
 
 
 def choices(

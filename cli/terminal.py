@@ -40,13 +40,17 @@ def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def show(result: RenderableType) -> None:
-    """Print a result on stdout; piped, as wide as it is and without colour."""
+    """Print a result on stdout; off a terminal without colour, wrapping or trailing blanks."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(highlight=False, soft_wrap=True, width=200)
-    console.print(result)
+    if console.is_terminal:
+        console.print(result)
+        return
+    wide = Console(highlight=False, soft_wrap=True, width=200)
+    with wide.capture() as captured:
+        wide.print(result)
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def warn(*messages: str) -> None:

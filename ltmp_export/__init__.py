@@ -17,27 +17,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
     from ltmp_export.errors import (
-        CheckFailed,
+        CheckFailedError,
         ExportError,
         InputError,
         LtmpError,
         UnavailableError,
     )
+    from ltmp_export.inspection import inspect
     from ltmp_export.latency import BenchReport, Settings
     from ltmp_export.parity import CheckReport
-    from ltmp_export.pipeline import ExportReport, bench, check, demo, export, inspect
+    from ltmp_export.pipeline import ExportReport, bench, check, demo, export
 
 _HOME = {
     "checkpoint": ("Checkpoint", "Choices", "load_checkpoint"),
-    "errors": ("CheckFailed", "ExportError", "InputError", "LtmpError", "UnavailableError"),
+    "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
+    "inspection": ("inspect",),
     "latency": ("BenchReport", "Settings"),
     "parity": ("CheckReport",),
-    "pipeline": ("ExportReport", "bench", "check", "demo", "export", "inspect"),
+    "pipeline": ("ExportReport", "bench", "check", "demo", "export"),
 }
 
 __all__ = [
     "BenchReport",
-    "CheckFailed",
+    "CheckFailedError",
     "CheckReport",
     "Checkpoint",
     "Choices",

@@ -18,9 +18,10 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import families, files, vit
+from ltmp_export import build, families, files, preprocessing
 from ltmp_export.errors import InputError
 from ltmp_export.plan import Plan
+from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.vit import Vit
 
@@ -30,7 +31,6 @@ INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
 
 _THRESHOLD = re.compile(r"blocks\.(\d+)\.(merge|prune)_masker\.threshold")
 _PREFIXES = ("module.", "_orig_mod.")
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,10 @@ class Choices:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choices:
         """The inverse of `to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes the model's input, in timm's words.
-
-    Attributes:
-        mean: Subtracted per channel, after scaling to [0, 1].
-        std: Divided by per channel.
-        crop_pct: Share of the resized image's side that the centre crop keeps.
-        interpolation: Resampling filter of the resize.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_pct: float
-    interpolation: str
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**pairs)
 
 
 @dataclass(frozen=True)
@@ -142,10 +128,10 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     weights = _with_base(path, contents, choices.base_checkpoint)
     _require_finite(weights)
     family, name, warnings = _family_and_name(path, contents, choices)
-    depth = vit.block_count(weights)
+    depth = build.block_count(weights)
     plan = families.load(family).freeze(_complete(path, contents.thresholds, family, depth))
     warnings += _untrained(plan)
-    built = vit.build(
+    built = build.build(
         weights,
         name,
         heads=choices.num_heads,
@@ -153,7 +139,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         pool=contents.args.get("gp"),
     )
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    preprocessing, assumed = _preprocessing(contents.args, built.vit, choices)
+    applied, assumed = preprocessing.resolve(vars(choices), contents.args, built.vit)
     return Checkpoint(
         path=path,
         sha256=files.sha256(path),
@@ -161,7 +147,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         plan=plan,
         vit=built.vit,
         model=built.model,
-        preprocessing=preprocessing,
+        preprocessing=applied,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
         notes=built.notes + assumed,
@@ -259,7 +245,7 @@ def _family_and_name(
         stated, name = split_arch(choices.model)
         written = written or stated
         if not timm.is_model((name or "").split(".")[0]):
-            near = ", ".join(vit.closest_names(name or "")) or "none alike"
+            near = ", ".join(build.closest_names(name or "")) or "none alike"
             raise InputError(f"timm has no model {choices.model!r}; did you mean: {near}?")
     if written in FIXED_RATE_PREFIXES:
         raise InputError(f"{contents.arch}: fixed-rate family {written!r} is not supported")
@@ -297,13 +283,15 @@ def split_arch(arch: str | None) -> tuple[str | None, str | None]:
 def _complete(
     path: Path, thresholds: Mapping[str, Mapping[int, float]], family: str, depth: int
 ) -> dict[str, Sequence[float]]:
-    complete = {}
+    complete: dict[str, Sequence[float]] = {}
     for kind in families.load(family).scalars:
         found = thresholds[kind]
         missing = sorted(set(range(depth)) - found.keys())
         extra = sorted(found.keys() - set(range(depth)))
         if missing or extra:
-            what = f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
+            what = (
+                f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
+            )
             raise InputError(f"{path}: {kind} thresholds {what}; the model has {depth} blocks")
         complete[kind] = [found[block] for block in range(depth)]
     return complete
@@ -330,39 +318,6 @@ def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
     if isinstance(size, (list, tuple)) and len(size) == 2:
         return (int(size[0]), int(size[1]))
     return None
-
-
-def _preprocessing(
-    args: Mapping[str, Any], model: Vit, choices: Choices
-) -> tuple[Preprocessing, tuple[str, ...]]:
-    """User, else file, else timm's configuration of the name, else ImageNet's with a note."""
-    config = timm.get_pretrained_cfg(model.name) if timm.is_model(model.name.split(".")[0]) else None
-    notes = []
-
-    def find(key: str, default: Any) -> Any:
-        if (value := getattr(choices, key, None) or args.get(key)) is not None:
-            return value
-        if config is not None and getattr(config, key) is not None:
-            return getattr(config, key)
-        notes.append(f"{key} {default} assumed")
-        return default
-
-    mean = _per_channel("mean", find("mean", _IMAGENET[0]), model.in_chans)
-    std = _per_channel("std", find("std", _IMAGENET[1]), model.in_chans)
-    if min(std) <= 0.0:
-        raise InputError(f"std is {std}; every value must be above 0")
-    crop = float(find("crop_pct", 0.875))
-    interpolation = str(find("interpolation", "bicubic"))
-    return Preprocessing(mean, std, crop, interpolation), tuple(notes)
-
-
-def _per_channel(key: str, values: Any, channels: int) -> tuple[float, ...]:
-    numbers = tuple(float(v) for v in values) if isinstance(values, (list, tuple)) else ()
-    if len(numbers) == 1:
-        numbers *= channels
-    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{key} is {values}; expected {channels} finite numbers, one per channel")
-    return numbers
 
 
 def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:

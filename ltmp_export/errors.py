@@ -1,7 +1,7 @@
 """Everything this package raises on purpose, with the exit code each becomes.
 
     LtmpError
-    ├── CheckFailed             1   a check or comparison failed
+    ├── CheckFailedError             1   a check or comparison failed
     ├── InputError              2   bad usage or bad input
     ├── ExportError             3   the export itself failed
     └── UnavailableError        4   an optional dependency or execution provider is missing
@@ -18,7 +18,7 @@ class LtmpError(Exception):
     exit_code = 1
 
 
-class CheckFailed(LtmpError):
+class CheckFailedError(LtmpError):
     """A finished comparison came out against the exported model."""
 
     exit_code = 1

@@ -9,6 +9,7 @@ import pickle
 import re
 import struct
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     if _is_safetensors(path):
         return _read_safetensors(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on foreign pickles; they fail below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED as err:
         raise InputError(_unreadable(path, err)) from err
@@ -85,15 +87,17 @@ def read_weights(path: Path) -> Mapping[str, Any]:
 
 
 def _unreadable(path: Path, err: BaseException) -> str:
+    """One line on why a file could not be read; names the class a pickle asked for, if any."""
     text = str(err)
-    wanted = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", text)
-    if isinstance(err, pickle.UnpicklingError) and wanted:
+    if isinstance(err, pickle.UnpicklingError):
+        wanted = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", text)
+        what = f"it asks to load {wanted[1]}" if wanted else "it holds pickled objects"
         return (
-            f"{path} is refused: it asks to load {wanted[1]}, and only tensors, plain containers "
-            "and argparse.Namespace are read; save it again as a plain state_dict"
+            f"{path} is refused: {what}, and only tensors, plain containers and "
+            "argparse.Namespace are read; save the model's state_dict instead"
         )
-    reason = text.splitlines()[0][:120] if text else type(err).__name__
-    return f"{path} is not a readable PyTorch or safetensors file (truncated or foreign): {reason}"
+    reason = text.split(". ")[0].splitlines()[0][:100] if " " in text else type(err).__name__
+    return f"{path} is damaged or not a PyTorch or safetensors checkpoint ({reason})"
 
 
 def _is_safetensors(path: Path) -> bool:

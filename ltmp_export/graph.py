@@ -59,9 +59,7 @@ def require_opset(opset: int) -> None:
 def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
     imports = [helper.make_opsetid("", opset)]
     version = helper.find_min_ir_version_for(imports)
-    return helper.make_model(
-        graph, opset_imports=imports, ir_version=version, producer_name="ltmp"
-    )
+    return helper.make_model(graph, opset_imports=imports, ir_version=version, producer_name="ltmp")
 
 
 class GraphBuilder:
@@ -98,7 +96,9 @@ class GraphBuilder:
     ) -> tuple[Name, ...]:
         """Write one node with an output for each of `names`."""
         outputs = [self._unique(name) for name in names]
-        node = helper.make_node(kind, list(inputs), outputs, name=f"{outputs[0]}:node", **attributes)
+        node = helper.make_node(
+            kind, list(inputs), outputs, name=f"{outputs[0]}:node", **attributes
+        )
         self._nodes.append(node)
         return tuple(outputs)
 
@@ -115,14 +115,14 @@ class GraphBuilder:
         return name
 
     def ints(self, *values: int) -> Name:
-        """A constant int64 vector, shared between its uses."""
+        """A constant int64 vector; equal constants are stored once."""
         return self._constant("i64", np.array(values, np.int64))
 
-    def int(self, value: int) -> Name:
+    def index(self, value: int) -> Name:
         """A constant int64 scalar."""
         return self._constant("i64s", np.array(value, np.int64))
 
-    def float(self, value: float) -> Name:
+    def number(self, value: float) -> Name:
         """A constant float32 scalar."""
         return self._constant("f32", np.array(value, np.float32))
 
@@ -143,7 +143,12 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def reduce(
-        self, kind: str, x: Name, axes: Sequence[int], keepdims: bool = False, name: str | None = None
+        self,
+        kind: str,
+        x: Name,
+        axes: Sequence[int],
+        keepdims: bool = False,
+        name: str | None = None,
     ) -> Name:
         """ReduceSum, ReduceMax, ReduceMean or ReduceL2; their axes became an input over time."""
         since = 13 if kind == "ReduceSum" else 18
@@ -166,9 +171,9 @@ class GraphBuilder:
         if self.opset >= 17:
             return self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
         centred = self.op("Sub", x, self.reduce("ReduceMean", x, [-1], keepdims=True))
-        squares = self.op("Pow", centred, self.float(2.0))
+        squares = self.op("Pow", centred, self.number(2.0))
         variance = self.reduce("ReduceMean", squares, [-1], keepdims=True)
-        deviation = self.op("Sqrt", self.op("Add", variance, self.float(eps)))
+        deviation = self.op("Sqrt", self.op("Add", variance, self.number(eps)))
         scaled = self.op("Mul", self.op("Div", centred, deviation), weight)
         return self.op("Add", scaled, bias)
 
@@ -179,7 +184,7 @@ class GraphBuilder:
         if kind == "relu":
             return self.op("Relu", x)
         slope = {"silu": 1.0, "quick_gelu": 1.702}[kind]
-        inner = x if slope == 1.0 else self.op("Mul", x, self.float(slope))
+        inner = x if slope == 1.0 else self.op("Mul", x, self.number(slope))
         return self.op("Mul", x, self.op("Sigmoid", inner))
 
     def _gelu(self, x: Name, approximate: str) -> Name:
@@ -187,13 +192,13 @@ class GraphBuilder:
         if self.opset >= 20:
             return self.op("Gelu", x, approximate=approximate)
         if approximate == "none":
-            inner = self.op("Erf", self.op("Div", x, self.float(math.sqrt(2.0))))
+            inner = self.op("Erf", self.op("Div", x, self.number(math.sqrt(2.0))))
         else:
-            cubic = self.op("Mul", self.op("Pow", x, self.float(3.0)), self.float(0.044715))
-            slope = self.float(math.sqrt(2.0 / math.pi))
+            cubic = self.op("Mul", self.op("Pow", x, self.number(3.0)), self.number(0.044715))
+            slope = self.number(math.sqrt(2.0 / math.pi))
             inner = self.op("Tanh", self.op("Mul", self.op("Add", x, cubic), slope))
-        gate = self.op("Add", inner, self.float(1.0))
-        return self.op("Mul", self.op("Mul", x, gate), self.float(0.5))
+        gate = self.op("Add", inner, self.number(1.0))
+        return self.op("Mul", self.op("Mul", x, gate), self.number(0.5))
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished model."""

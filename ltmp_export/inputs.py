@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export import files
-from ltmp_export.checkpoint import Preprocessing
 from ltmp_export.errors import InputError
+from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -110,7 +110,7 @@ def synthetic(vit: Vit, count: int, seed: int = 0) -> Images:
 
 def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.float32]:
     channels, height, width = vit.input_size
-    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     image = np.zeros((channels, height, width))
     for _ in range(3):
         wave = np.sin(2 * np.pi * (rng.uniform(-1.5, 1.5) * x + rng.uniform(-1.5, 1.5) * y))
@@ -136,7 +136,7 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
                 found = ", ".join(archive.files)
                 raise InputError(f"{path} has no array 'images' (found: {found})")
             images = archive["images"]
-            labels = archive["labels"] if "labels" in archive else None
+            labels = archive.get("labels")
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
     pixels = _to_inputs(path, images, vit, preprocessing)

@@ -8,7 +8,6 @@ is gone before the next is opened, so that their threads never compete.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -167,7 +166,9 @@ def measure(
         session = _open(contender, settings)
         if index == 1:
             baseline_logits = np.concatenate([_logits(session, p[None]) for p in images.pixels])
-        timings += [_time(session, images.pixels, b, order, settings, label) for b in settings.batch_sizes]
+        timings += [
+            _time(session, images.pixels, b, order, settings, label) for b in settings.batch_sizes
+        ]
         provider, threads = session.provider, session.threads
         del session
     timings.sort(key=lambda timing: settings.batch_sizes.index(timing.batch_size))
@@ -238,4 +239,3 @@ def _accuracy(logits: NDArray[Any], images: Images) -> float | None:
     if images.labels is None:
         return None
     return float((logits.argmax(axis=1) == images.labels).mean())
-

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ltmp_export import files, graph, rewrite
-from ltmp_export.checkpoint import Checkpoint, Choices, Preprocessing
+from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.plan import dense_plan
+from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
 SCHEMA = "1"
@@ -35,6 +36,7 @@ class ExportedModel:
         thresholds: Per kind, one float for each block.
         vit: Geometry.
         preprocessing: How images become inputs.
+        checkpoint_sha256: Digest of the checkpoint it was exported from.
         choices: What was stated about the checkpoint at the export.
         opset: Declared version of the standard domain.
         metadata: All `metadata_props` as written.
@@ -46,6 +48,7 @@ class ExportedModel:
     thresholds: dict[str, list[float]]
     vit: Vit
     preprocessing: Preprocessing
+    checkpoint_sha256: str
     choices: Choices
     opset: int
     metadata: dict[str, str] = field(repr=False)
@@ -157,6 +160,7 @@ def read_exported(path: Path) -> ExportedModel:
                 crop_pct=float(words["crop_pct"]),
                 interpolation=words["interpolation"],
             ),
+            checkpoint_sha256=words["ltmp.checkpoint_sha256"],
             choices=Choices.from_json(json.loads(words["ltmp.choices"])),
             opset=int(words["ltmp.opset"]),
             metadata=words,

@@ -1,4 +1,4 @@
-"""Is the exported file the model of the checkpoint? Counts per block, logits and top-1, image by image.
+"""Is the exported file the model of the checkpoint? Counts, logits and top-1, image by image.
 
 The reference runs in float64, so a margin is the true distance of a decision from its threshold.
 Verdict of one image in one batch:
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ltmp_export import runtime
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.errors import CheckFailed, InputError
+from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.reference import Reference, Trace
 
@@ -110,15 +110,17 @@ class CheckReport:
         """Do nothing if the check passed.
 
         Raises:
-            CheckFailed: It did not; the message names the first failing image.
+            CheckFailedError: It did not; the message names the first failing image.
         """
         if self.passed():
             return
         failing = self.of("fail")
         if not failing:
-            raise CheckFailed("nothing was compared, which proves nothing; give at least one image")
+            raise CheckFailedError(
+                "nothing was compared, which proves nothing; give at least one image"
+            )
         first = failing[0]
-        raise CheckFailed(
+        raise CheckFailedError(
             f"{len(failing)} of {len(self.comparisons)} comparisons fail; the first is "
             f"{first.image} at batch {first.batch_size}: {first.reason}"
         )
@@ -191,7 +193,9 @@ def _judge(
 ) -> Comparison:
     expected = trace.logits.numpy()
     tokens = tuple(int(n) for n in counts)
-    first = next((i for i, (a, b) in enumerate(zip(tokens, trace.counts, strict=True)) if a != b), None)
+    first = next(
+        (i for i, (a, b) in enumerate(zip(tokens, trace.counts, strict=True)) if a != b), None
+    )
     error = float(np.abs(logits.astype(np.float64) - expected).max())
     allowed = LOGIT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
     margins = trace.margins()

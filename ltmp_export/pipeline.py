@@ -1,13 +1,12 @@
 """The commands as functions: the only place that chains the stages.
 
-    checkpoint file → Checkpoint → ONNX model → parity → file
-                                              → sessions → parity, latency → reports
+checkpoint file → Checkpoint → ONNX model → parity → file
+                                          → sessions → parity, latency → reports
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from ltmp_export import files, graph, inputs, latency, onnx_export, parity
 from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.latency import BenchReport, Settings
-from ltmp_export.macs import dense_macs
 from ltmp_export.parity import CheckReport
 
 SCHEMA_VERSION = 1
@@ -93,7 +91,7 @@ def export(
     Raises:
         InputError: The checkpoint or the output path cannot be used.
         ExportError: The graph could not be written as asked.
-        CheckFailed: The graph is not the checkpoint's model; nothing is written.
+        CheckFailedError: The graph is not the checkpoint's model; nothing is written.
     """
     started = time.perf_counter()
     output = Path(output)
@@ -139,8 +137,8 @@ def check(
 
     Args:
         model: File written by `export`.
-        checkpoint: The checkpoint, or one loaded before (then `choices` must be None). What the
-            file and `choices` leave open is taken from what was stated at the export.
+        checkpoint: The checkpoint, or one loaded before (then `choices` must be None). For the
+            very file that was exported, what `choices` leaves open is as stated at the export.
         images: A folder of pictures or an `.npz`, see `inputs.load_images`.
         samples: Compare at most so many images, 32 by default.
         batch_sizes: Batch sizes to run at.
@@ -153,20 +151,23 @@ def check(
     """
     exported = onnx_export.read_exported(Path(model))
     if not isinstance(checkpoint, Checkpoint):
-        choices = _as_exported(exported, choices or Choices())
+        choices = _as_exported(exported, Path(checkpoint), choices or Choices())
     loaded = _loaded(checkpoint, choices, progress)
     warnings = list(loaded.warnings)
-    if exported.metadata.get("ltmp.checkpoint_sha256") != loaded.sha256:
+    if exported.checkpoint_sha256 != loaded.sha256:
         warnings.append(f"{model} was exported from another checkpoint file than {loaded.path}")
+    if exported.family != loaded.plan.family:
+        warnings.append(f"{model} is {exported.family}, the checkpoint {loaded.plan.family}")
+    elif exported.thresholds != loaded.plan.thresholds():
+        warnings.append(f"{model} and {loaded.path} have different thresholds")
     if exported.vit.input_size != loaded.vit.input_size:
         raise InputError(
             f"{model} takes images {exported.vit.input_size}, the checkpoint "
             f"{loaded.vit.input_size}: they do not belong together"
         )
     source = None if images is None else Path(images)
-    chosen = inputs.load_images(
-        source, loaded.vit, loaded.preprocessing, CHECK_SAMPLES if samples is None else samples
-    )
+    count = CHECK_SAMPLES if samples is None else samples
+    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
     progress(f"comparing {len(chosen)} images")
     return parity.compare(
         exported.proto, loaded, chosen, batch_sizes=batch_sizes, name=model, warnings=warnings
@@ -218,71 +219,6 @@ def bench(
     )
 
 
-def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
-    """What a checkpoint or an exported model is, as plain values.
-
-    Raises:
-        InputError: It is neither.
-    """
-    path = Path(path)
-    files.require_file(path, "a checkpoint or an ONNX model")
-    if files.looks_like_onnx(path):
-        return _describe_model(path)
-    return _describe_checkpoint(load_checkpoint(path, choices))
-
-
-def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    parameters = sum(p.numel() for p in checkpoint.model.parameters())
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "checkpoint",
-        "path": str(checkpoint.path),
-        "bytes": checkpoint.path.stat().st_size,
-        "sha256": checkpoint.sha256,
-        "arch": checkpoint.arch,
-        "family": checkpoint.plan.family,
-        "thresholds": checkpoint.plan.thresholds(),
-        "vit": checkpoint.vit.to_json(),
-        "parameters": parameters,
-        "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
-        "preprocessing": asdict(checkpoint.preprocessing),
-        "choices": checkpoint.choices.to_json(),
-        "notes": list(checkpoint.notes),
-        "warnings": list(checkpoint.warnings),
-    }
-
-
-def _describe_model(path: Path) -> dict[str, Any]:
-    exported = onnx_export.read_exported(path)
-    model = exported.proto.graph
-    operators = Counter(node.op_type for node in model.node)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "model",
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "family": exported.family,
-        "thresholds": exported.thresholds,
-        "vit": exported.vit.to_json(),
-        "dense_gmacs": dense_macs(exported.vit) / 1e9,
-        "preprocessing": asdict(exported.preprocessing),
-        "opset": exported.opset,
-        "ir_version": exported.proto.ir_version,
-        "inputs": [_describe_value(value) for value in model.input],
-        "outputs": [_describe_value(value) for value in model.output],
-        "nodes": len(model.node),
-        "operators": dict(sorted(operators.items())),
-        "metadata": exported.metadata,
-    }
-
-
-def _describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    tensor = value.type.tensor_type
-    shape = [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-    return {"name": value.name, "type": kind, "shape": shape}
-
-
 @dataclass(frozen=True)
 class DemoReport:
     """The three reports of the embedded example."""
@@ -328,7 +264,12 @@ def _loaded(
     return checkpoint
 
 
-def _as_exported(exported: onnx_export.ExportedModel, choices: Choices) -> Choices:
-    """What the user states now, and for the rest what was stated at the export."""
-    stated = {k: v for k, v in asdict(choices).items() if v is not None}
+def _as_exported(
+    exported: onnx_export.ExportedModel, checkpoint: Path, choices: Choices
+) -> Choices:
+    """What the user states now; for the file that was exported, else what was stated then."""
+    files.require_file(checkpoint, "the checkpoint the model was exported from")
+    if files.sha256(checkpoint) != exported.checkpoint_sha256:
+        return choices
+    stated = {key: value for key, value in vars(choices).items() if value is not None}
     return replace(exported.choices, **stated)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Merge, Prune, Step
+from ltmp_export.plan import Prune, Step
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -85,12 +85,12 @@ class Packed:
 
 def make_layout(g: GraphBuilder, count: Name) -> Layout:
     """Lay out a batch from its token counts [B]."""
-    offset = g.op("CumSum", count, g.int(0), exclusive=1)
+    offset = g.op("CumSum", count, g.index(0), exclusive=1)
     slots = g.reduce("ReduceMax", g.op("Concat", count, g.ints(2), axis=0), [0])  # scalar N
-    position = g.op("Range", g.int(0), slots, g.int(1))  # [N]
+    position = g.op("Range", g.index(0), slots, g.index(1))  # [N]
     per_image = g.op("Unsqueeze", count, g.ints(1))  # [B, 1]
     valid = g.op("Less", position, per_image, name="valid")  # [B, N]
-    within = g.op("Min", position, g.op("Sub", per_image, g.int(1)))
+    within = g.op("Min", position, g.op("Sub", per_image, g.index(1)))
     row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
     return Layout(count, offset, row, valid, _true_positions(g, valid))
 
@@ -112,8 +112,8 @@ def unpad(g: GraphBuilder, padded: Name, layout: Layout, width: int) -> Name:
 
 def attention_bias(g: GraphBuilder, size: Name | None, layout: Layout) -> Name:
     """[B, 1, 1, N] added to the attention scores: log of the key's size, -inf on empty slots."""
-    log_size = g.float(0.0) if size is None else g.op("Log", size)
-    bias = g.op("Where", layout.valid, log_size, g.float(NEGATIVE_INFINITY))
+    log_size = g.number(0.0) if size is None else g.op("Log", size)
+    bias = g.op("Where", layout.valid, log_size, g.number(NEGATIVE_INFINITY))
     return g.op("Unsqueeze", bias, g.ints(1, 2))
 
 
@@ -121,7 +121,7 @@ def importance(g: GraphBuilder, attention: Name, layout: Layout, heads: int) -> 
     """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
     queries = g.op("Cast", layout.valid, to=TensorProto.FLOAT)  # [B, N]
     count = g.op("Cast", layout.count, to=TensorProto.FLOAT)
-    total = g.op("Mul", count, g.float(float(heads)))  # [B]
+    total = g.op("Mul", count, g.number(float(heads)))  # [B]
     per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), attention)  # [B, H, 1, N]
     received = g.reduce("ReduceSum", per_head, [1, 2])  # [B, N]
     return g.op("Div", received, g.op("Unsqueeze", total, g.ints(1)), name="importance")
@@ -152,7 +152,7 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
     """Drop slots whose importance is not above the threshold; slot 0, the class token, stays."""
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
-    above = g.op("Greater", tokens.importance, g.float(threshold))
+    above = g.op("Greater", tokens.importance, g.number(threshold))
     keep = g.op("Or", above, _first_slot(g, above))
     return replace(tokens, alive=g.op("And", tokens.alive, keep), layout=None)
 
@@ -160,7 +160,7 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
 def _first_slot(g: GraphBuilder, like: Name) -> Name:
     """[M] bool for `like` [B, M]: true for the class token's slot only."""
     slots = g.op("Squeeze", g.op("Shape", like, start=1, end=2), g.ints(0))
-    return g.op("Equal", g.op("Range", g.int(0), slots, g.int(1)), g.int(0))
+    return g.op("Equal", g.op("Range", g.index(0), slots, g.index(1)), g.index(0))
 
 
 def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
@@ -220,7 +220,7 @@ def _merge(
     if tokens.size is None:
         incoming = g.reduce("ReduceSum", flow, [2])
         size_source = g.op("Cast", source_alive, to=TensorProto.FLOAT)
-        size_destination = g.op("Add", incoming, g.float(1.0))
+        size_destination = g.op("Add", incoming, g.number(1.0))
     else:
         size_source, own = _split(g, tokens.size)
         column = g.op("Unsqueeze", size_source, g.ints(2))
@@ -255,10 +255,10 @@ def _match(
     sources, destinations = _split(g, metric)  # [B, Ns, D], [B, Nd, D]
     similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
     present = g.op("Unsqueeze", destination_alive, g.ints(1))  # [B, 1, Nd]
-    similarity = g.op("Where", present, similarity, g.float(NEGATIVE_INFINITY))
+    similarity = g.op("Where", present, similarity, g.number(NEGATIVE_INFINITY))
     best = g.reduce("ReduceMax", similarity, [2], name="similarity")  # [B, Ns]
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
-    above = g.op("Greater", best, g.float(threshold))
+    above = g.op("Greater", best, g.number(threshold))
     free = g.op("And", source_alive, g.op("Not", _first_slot(g, best)))
     return g.op("And", above, free, name="merged"), partner
 
@@ -266,7 +266,7 @@ def _match(
 def _pairs(g: GraphBuilder, merged: Name, partner: Name, destinations: Name) -> Name:
     """[B, Nd, Ns] bool: source i merges into destination j."""
     count = g.op("Squeeze", g.op("Shape", destinations, start=1, end=2), g.ints(0))
-    index = g.op("Unsqueeze", g.op("Range", g.int(0), count, g.int(1)), g.ints(1))  # [Nd, 1]
+    index = g.op("Unsqueeze", g.op("Range", g.index(0), count, g.index(1)), g.ints(1))  # [Nd, 1]
     chosen = g.op("Equal", g.op("Unsqueeze", partner, g.ints(1)), index)
     return g.op("And", chosen, g.op("Unsqueeze", merged, g.ints(1)))
 
@@ -277,7 +277,7 @@ def _merged_importance(g: GraphBuilder, tokens: Candidates, pairs: Name) -> Name
         raise ValueError("carrying importance through a merge needs it")
     source, destination = _split(g, tokens.importance)
     row = g.op("Unsqueeze", source, g.ints(1))  # [B, 1, Ns]
-    incoming = g.op("Where", pairs, row, g.float(NEGATIVE_INFINITY))
+    incoming = g.op("Where", pairs, row, g.number(NEGATIVE_INFINITY))
     largest = g.op("Max", destination, g.reduce("ReduceMax", incoming, [2]))
     return g.op("Concat", source, largest, axis=1)
 

@@ -1,4 +1,4 @@
-"""Reports for people (tables) and for machines (JUnit); their JSON is made by the reports themselves."""
+"""Reports shown: tables for people, JUnit for CI. JSON comes from the reports themselves."""
 
 from __future__ import annotations
 

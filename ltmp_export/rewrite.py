@@ -83,7 +83,9 @@ class _Lowering:
         inputs = [images, g.weight("patch_embed.proj.weight")]
         if "patch_embed.proj.bias" in g.weights:
             inputs.append(g.weight("patch_embed.proj.bias"))
-        grid = g.op("Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size))
+        grid = g.op(
+            "Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size)
+        )
         x = g.reshape(grid, 0, vit.width, vit.patches)
         x = self.norm("patch_embed.norm", g.op("Transpose", x, perm=[0, 2, 1]))  # [B, N - 1, C]
 
@@ -108,7 +110,9 @@ class _Lowering:
             mixed, weights, keys = self.attention(path, tokens)
             x = g.op("Add", tokens.x, mixed)
         if steps:
-            candidates = self.candidates(Packed(x, tokens.size, tokens.layout), steps, weights, keys)
+            candidates = self.candidates(
+                Packed(x, tokens.size, tokens.layout), steps, weights, keys
+            )
             tokens = ragged.reduce_tokens(g, steps, candidates)
         else:
             tokens = Packed(x, tokens.size, tokens.layout)
@@ -120,14 +124,16 @@ class _Lowering:
         """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         inner = vit.heads * vit.head_width
-        qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))  # [T, 3 * H * D]
+        qkv = self.linear(
+            f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x)
+        )  # [T, 3 * H * D]
         qkv = g.op("Gather", qkv, layout.row, axis=0)  # [B, N, 3 * H * D]
         parts = g.ops("Split", qkv, g.ints(inner, inner, inner), names=("q", "k", "v"), axis=2)
         split = [g.reshape(part, 0, 0, vit.heads, vit.head_width) for part in parts]
         q, k, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in split)  # [B, H, N, D]
         q = self.norm(f"{path}.attn.q_norm", q)
         k = self.norm(f"{path}.attn.k_norm", k)
-        q = g.op("Mul", q, g.float(vit.head_width**-0.5))
+        q = g.op("Mul", q, g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
         size = None if tokens.size is None else ragged.pad(g, tokens.size, layout)
         scores = g.op("Add", scores, ragged.attention_bias(g, size, layout))
@@ -177,7 +183,7 @@ class _Lowering:
         selected = g.op("Cast", patches, to=TensorProto.FLOAT)
         rows = g.op("Gather", x, g.slice(layout.row, 1, 1), axis=0)  # [B, N - 1, C]
         total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), rows)  # [B, 1, C]
-        count = g.op("Max", g.op("Sub", layout.count, g.int(1)), g.int(1))  # [B]
+        count = g.op("Max", g.op("Sub", layout.count, g.index(1)), g.index(1))  # [B]
         divisor = g.op("Unsqueeze", g.op("Cast", count, to=TensorProto.FLOAT), g.ints(1))
         return g.op("Div", g.op("Squeeze", total, g.ints(1)), divisor)
 

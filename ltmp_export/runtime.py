@@ -85,7 +85,9 @@ class Session:
         try:
             result: list[NDArray[Any]] = self._session.run(names, {self.input: images})
         except _ORT_ERRORS as err:
-            raise ExportError(f"onnxruntime fails on images of shape {images.shape}: {err}") from err
+            raise ExportError(
+                f"onnxruntime fails on images of shape {images.shape}: {err}"
+            ) from err
         return result
 
 

@@ -1,4 +1,4 @@
-"""Which Vision Transformer a set of weights is: geometry from shapes, the rest from timm.
+"""What a plain Vision Transformer is here: geometry and the few facts weights do not tell.
 
 Shape letters used throughout the package: B images, N tokens, T packed rows, C channels,
 H heads, D channels per head.
@@ -6,24 +6,16 @@ H heads, D channels per head.
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import timm
-import torch
 from timm.layers import LayerScale, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
 from ltmp_export.errors import InputError
-
-Weights = Mapping[str, torch.Tensor]
-
-_BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -75,225 +67,10 @@ class Vit:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Vit:
         """The inverse of `to_json`."""
-        pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**pairs)
-
-
-@dataclass(frozen=True)
-class BuiltVit:
-    """A timm model that holds the checkpoint's weights, and what was assumed to build it."""
-
-    model: VisionTransformer
-    vit: Vit
-    notes: tuple[str, ...]
-
-
-def build(
-    weights: Weights,
-    name: str | None,
-    *,
-    heads: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    pool: str | None = None,
-) -> BuiltVit:
-    """Build the timm model these weights belong to and load them, every key matched.
-
-    Args:
-        weights: timm names, no prefix, no thresholds.
-        name: timm name from the checkpoint or the user; unknown names leave only the shapes.
-        heads: Number of heads as stated by the user.
-        image_size: (height, width) as stated by the user or the checkpoint.
-        pool: timm's `global_pool` as stated by the checkpoint.
-
-    Raises:
-        InputError: Not a plain ViT, shapes contradict the name, something must be stated, or the
-            model has a feature that is not supported (the message names it).
-    """
-    shape = _kwargs_from_shapes(weights, image_size)
-    known = name is not None and timm.is_model(name.split(".")[0])
-    notes = []
-    if heads is not None:
-        _require_heads(weights, heads)
-    if known and name is not None:
-        model = _create(name, _overrides(shape, weights, pool, heads))
-    else:
-        if heads is None:
-            heads = _heads_from_weights(weights)
-            notes.append(f"{heads} heads assumed (head width {_head_width(weights, heads)})")
-        shape["global_pool"] = pool or ("avg" if "fc_norm.weight" in weights else "token")
-        shape["fc_norm"] = "fc_norm.weight" in weights
-        with torch.device("meta"):
-            model = _construct(VisionTransformer, num_heads=heads, **shape)
-    _load(model, weights, name)
-    model.eval().requires_grad_(False)
-    vit = describe(model, name or "vit")
-    return BuiltVit(model, vit, tuple(notes))
-
-
-def closest_names(name: str) -> list[str]:
-    """timm's ViT names that look like `name`, for "did you mean"."""
-    return difflib.get_close_matches(name, timm.list_models(["*vit*", "*deit*"]), n=3)
-
-
-def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """timm's `VisionTransformer` arguments that names and shapes determine."""
-    for foreign in ("dist_token", "reg_token", "attn_pool.latent"):
-        if foreign in weights:
-            raise InputError(f"the checkpoint holds {foreign!r}, a feature not supported here")
-    wanted = ("patch_embed.proj.weight", "cls_token", "blocks.0.attn.qkv.weight", "head.weight")
-    absent = [key for key in wanted if key not in weights]
-    if absent:
-        raise InputError(
-            f"not a plain timm VisionTransformer with a class token and a classifier: "
-            f"{', '.join(absent)} missing (the file's first keys: {', '.join(list(weights)[:4])})"
-        )
-    _require_ranks(weights)
-    width, in_chans, *patch = weights["patch_embed.proj.weight"].shape
-    block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
-    size, no_embed_class = _image_size(weights, (patch[0], patch[1]), image_size)
-    hidden = weights["blocks.0.mlp.fc1.weight"].shape[0]
-    return {
-        "img_size": size,
-        "patch_size": tuple(patch),
-        "in_chans": in_chans,
-        "num_classes": weights["head.weight"].shape[0],
-        "embed_dim": width,
-        "depth": block_count(weights),
-        "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
-        "qkv_bias": "attn.qkv.bias" in block,
-        "proj_bias": "attn.proj.bias" in block,
-        "qk_norm": "attn.q_norm.weight" in block,
-        "scale_attn_norm": "attn.norm.weight" in block,
-        "scale_mlp_norm": "mlp.norm.weight" in block,
-        "init_values": 1e-5 if "ls1.gamma" in block else None,
-        "pos_embed": "learn" if "pos_embed" in weights else "none",
-        "no_embed_class": no_embed_class,
-        "pre_norm": "norm_pre.weight" in weights,
-    }
-
-
-def block_count(weights: Weights) -> int:
-    """Number of blocks; the indices must run from 0 without a gap.
-
-    Raises:
-        InputError: A block is missing.
-    """
-    found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))}
-    missing = sorted(set(range(max(found) + 1)) - found)
-    if missing:
-        raise InputError(f"blocks {missing} have no weights, though block {max(found)} has")
-    return len(found)
-
-
-def _require_ranks(weights: Weights) -> None:
-    ranks = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "head.weight": 2}
-    ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
-    for key, rank in ranks.items():
-        if key not in weights and key == "pos_embed":
-            continue
-        shape = tuple(weights[key].shape) if key in weights else None
-        if shape is None or len(shape) != rank or 0 in shape:
-            raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
-
-
-def _image_size(
-    weights: Weights, patch: tuple[int, int], stated: tuple[int, int] | None
-) -> tuple[tuple[int, int], bool]:
-    """(height, width) in pixels, and whether the class token has no position embedding."""
-    if "pos_embed" not in weights:
-        if stated is None:
-            raise InputError("no position embedding tells the image size; state it (--img-size)")
-        return stated, False
-    rows = weights["pos_embed"].shape[1]
-    if stated is not None:
-        patches = (stated[0] // patch[0]) * (stated[1] // patch[1])
-        if rows not in (patches, patches + 1):
-            raise InputError(
-                f"image size {stated[0]}x{stated[1]} gives {patches} patches, but the position "
-                f"embedding has {rows} rows; expected {patches + 1} (or {patches})"
-            )
-        return stated, rows == patches
-    for patches, bare in ((rows - 1, False), (rows, True)):
-        side = math.isqrt(patches)
-        if side * side == patches:
-            return (side * patch[0], side * patch[1]), bare
-    raise InputError(
-        f"the position embedding has {rows} rows, which is no square of patches; "
-        "state the image size (--img-size HEIGHT,WIDTH)"
-    )
-
-
-def _head_width(weights: Weights, heads: int) -> int:
-    return int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3 // heads
-
-
-def _require_heads(weights: Weights, heads: int) -> None:
-    width = weights["blocks.0.attn.qkv.weight"].shape[0] // 3
-    if heads < 1 or width % heads:
-        raise InputError(f"--num-heads {heads} does not divide the attention width {width}")
-
-
-def _heads_from_weights(weights: Weights) -> int:
-    """From the norm of q if there is one, else 64 channels per head (SPEC §2)."""
-    width = int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3
-    per_head = 64
-    if "blocks.0.attn.q_norm.weight" in weights:
-        per_head = int(weights["blocks.0.attn.q_norm.weight"].shape[0])
-    if width % per_head:
-        raise InputError(
-            f"the number of heads is not in the file, and width {width} is no multiple of "
-            f"{per_head}; state it (--num-heads)"
-        )
-    return width // per_head
-
-
-def _overrides(
-    shape: dict[str, Any], weights: Weights, pool: str | None, heads: int | None
-) -> dict[str, Any]:
-    """The arguments a fine-tuned model may rightly have other than its timm name says."""
-    free = ("img_size", "in_chans", "num_classes", "qk_norm", "init_values", "no_embed_class")
-    chosen = {key: shape[key] for key in free}
-    if pool is None and "fc_norm.weight" in weights:
-        pool = "avg"
-    if pool is not None:
-        chosen |= {"global_pool": pool, "fc_norm": "fc_norm.weight" in weights}
-    if heads is not None:
-        chosen["num_heads"] = heads
-    return chosen
-
-
-def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
-    with torch.device("meta"):
-        return _construct(timm.create_model, name, pretrained=False, **kwargs)
-
-
-def _construct(factory: Any, *args: Any, **kwargs: Any) -> nn.Module:
-    try:
-        model: nn.Module = factory(*args, **kwargs)
-    except _BUILD_ERRORS as err:
-        what = args[0] if args else "a ViT of these shapes"
-        raise InputError(f"timm cannot build {what}: {err}") from err
-    return model
-
-
-def _load(model: nn.Module, weights: Weights, name: str | None) -> None:
-    """Every key must be there with its shape; the model takes the tensors themselves."""
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in weights.items()}
-    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
-    other = [
-        f"{k} {found[k]}, expected {expected[k]}"
-        for k in sorted(expected.keys() & found)
-        if found[k] != expected[k]
-    ]
-    parts = [
-        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", other))
-        if keys
-    ]
-    if parts:
-        raise InputError(f"the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}")
-    model.load_state_dict(dict(weights), assign=True)
 
 
 def describe(model: nn.Module, name: str) -> Vit:
@@ -305,21 +82,22 @@ def describe(model: nn.Module, name: str) -> Vit:
     if type(model) is not VisionTransformer:
         raise InputError(f"{type(model).__name__} is not supported; expected VisionTransformer")
     _refuse_features(model)
-    first = model.blocks[0]
+    timm_model: Any = model  # timm's attributes are untyped
+    first = timm_model.blocks[0]
     return Vit(
         name=name,
-        image_size=tuple(model.patch_embed.img_size),
-        patch_size=tuple(model.patch_embed.patch_size),
-        in_chans=model.in_chans,
-        classes=model.num_classes,
-        depth=len(model.blocks),
-        width=model.embed_dim,
+        image_size=tuple(timm_model.patch_embed.img_size),
+        patch_size=tuple(timm_model.patch_embed.patch_size),
+        in_chans=timm_model.in_chans,
+        classes=timm_model.num_classes,
+        depth=len(timm_model.blocks),
+        width=timm_model.embed_dim,
         mlp_width=first.mlp.fc1.out_features,
         heads=first.attn.num_heads,
         head_width=first.attn.head_dim,
         norm_eps=_norm_eps(model),
         activation=_activation(first.mlp.act),
-        pool=model.global_pool,
+        pool=timm_model.global_pool,
     )
 
 
@@ -370,9 +148,12 @@ def _activation(module: nn.Module) -> str:
     if kind == "GELU":
         tanh = getattr(module, "approximate", "none") == "tanh"
         return "gelu_tanh" if tanh else "gelu"
-    names = {"GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "QuickGELUActivation": "quick_gelu"}
+    names = {
+        "GELUTanh": "gelu_tanh",
+        "QuickGELU": "quick_gelu",
+        "QuickGELUActivation": "quick_gelu",
+    }
     names |= {"SiLU": "silu", "Swish": "silu", "ReLU": "relu"}
     if kind not in names:
         raise InputError(f"activation {kind} is not supported; only {', '.join(names)} and GELU")
     return names[kind]
-

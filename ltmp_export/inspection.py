@@ -1,0 +1,81 @@
+"""What a file is: a checkpoint or an exported model, described in plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ltmp_export import files, onnx_export
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.macs import dense_macs
+
+SCHEMA_VERSION = 1
+
+
+def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
+    """What a checkpoint or an exported model is, as plain values.
+
+    Raises:
+        InputError: It is neither.
+    """
+    path = Path(path)
+    files.require_file(path, "a checkpoint or an ONNX model")
+    if files.looks_like_onnx(path):
+        return _describe_model(path)
+    return _describe_checkpoint(load_checkpoint(path, choices))
+
+
+def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    parameters = sum(p.numel() for p in checkpoint.model.parameters())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "checkpoint",
+        "path": str(checkpoint.path),
+        "bytes": checkpoint.path.stat().st_size,
+        "sha256": checkpoint.sha256,
+        "arch": checkpoint.arch,
+        "family": checkpoint.plan.family,
+        "thresholds": checkpoint.plan.thresholds(),
+        "vit": checkpoint.vit.to_json(),
+        "parameters": parameters,
+        "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "choices": checkpoint.choices.to_json(),
+        "notes": list(checkpoint.notes),
+        "warnings": list(checkpoint.warnings),
+    }
+
+
+def _describe_model(path: Path) -> dict[str, Any]:
+    exported = onnx_export.read_exported(path)
+    model = exported.proto.graph
+    operators = Counter(node.op_type for node in model.node)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "model",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "family": exported.family,
+        "thresholds": exported.thresholds,
+        "vit": exported.vit.to_json(),
+        "dense_gmacs": dense_macs(exported.vit) / 1e9,
+        "preprocessing": asdict(exported.preprocessing),
+        "opset": exported.opset,
+        "ir_version": exported.proto.ir_version,
+        "inputs": [_describe_value(value) for value in model.input],
+        "outputs": [_describe_value(value) for value in model.output],
+        "nodes": len(model.node),
+        "operators": dict(sorted(operators.items())),
+        "metadata": exported.metadata,
+    }
+
+
+def _describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    tensor = value.type.tensor_type
+    shape = [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    return {"name": value.name, "type": kind, "shape": shape}

@@ -1,0 +1,65 @@
+"""The digits fixtures: the authors' fine-tuned checkpoints and what their own models gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import ltmp_export
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.files import read_weights
+
+FIXTURES = Path(__file__).parent / "fixtures"
+DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tensors here are tiny: on a busy machine torch's threads cost ten times what they gain."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dense digits ViT as a bare state_dict: the weights without the thresholds."""
+    weights = read_weights(DIGITS_LTMP)["state_dict"]
+    path = tmp_path_factory.mktemp("digits") / "digits_base.pth"
+    torch.save({k: v for k, v in weights.items() if not k.endswith("_masker.threshold")}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(digits_base: Path) -> Callable[[str], Checkpoint]:
+    """The digits checkpoint of a family, loaded once."""
+    loaded: dict[str, Checkpoint] = {}
+
+    def load(family: str) -> Checkpoint:
+        if family not in loaded:
+            path, base = DIGITS_LTMP, None
+            if family != "ltmp":
+                path, base = FIXTURES / f"digits_{family}_thresholds.pth.tar", digits_base
+            choices = Choices(family=family, base_checkpoint=base, num_heads=2)
+            loaded[family] = load_checkpoint(path, choices)
+        return loaded[family]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden() -> Mapping[str, NDArray[Any]]:
+    """The arrays of golden.npz, see fixtures/README.md."""
+    with np.load(FIXTURES / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="session")
+def digit_images(golden: Mapping[str, NDArray[Any]]) -> Tensor:
+    """[48, 3, 32, 32] held-out digits, normalised; every row is a different image."""
+    return torch.from_numpy(golden["images"]).expand(-1, 3, -1, -1).contiguous()
