@@ -60,6 +60,9 @@ def build(
     if known and name is not None:
         model = _create(name, _overrides(shape, weights, pool, heads))
     else:
+        if image_size is None and shape["no_embed_class"]:
+            height, width = shape["img_size"]
+            notes.append(f"images {height}x{width} without position embedding of the class token")
         if heads is None:
             heads = _heads_from_weights(weights)
             notes.append(f"{heads} heads of {_attention_width(weights) // heads} channels")

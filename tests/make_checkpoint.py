@@ -87,12 +87,13 @@ def _arguments(
 ) -> argparse.Namespace:
     """What the authors' script was called with: most of it left to the model's defaults."""
     height, width = shape.image_size
-    values: dict[str, Any] = dict.fromkeys(("crop_pct", "mean", "std", "interpolation", "resume"))
+    half = None if shape.in_chans == 3 else [0.5] * shape.in_chans  # no default fits these
+    values: dict[str, Any] = dict.fromkeys(("crop_pct", "interpolation", "resume"))
     values |= {"model": shape.name, "num_classes": shape.classes, "gp": kwargs.get("global_pool")}
     values |= {"img_size": height if height == width else None, "in_chans": kwargs.get("in_chans")}
     values |= {"input_size": None if height == width else list(shape.input_size), "seed": seed}
-    values |= {"tau": 0.1, "reduction_target": mac_share, "epochs": 1, "batch_size": 128}
-    values |= {"lr": 5e-6, "opt": "sgd", "weight_decay": 0.0, "smoothing": 0.1, "model_ema": False}
+    values |= {"tau": 0.1, "reduction_target": mac_share, "mean": half, "std": half}
+    values |= {"lr": 5e-6, "opt": "sgd", "epochs": 1, "batch_size": 128, "model_ema": False}
     return argparse.Namespace(**values)
 
 
@@ -112,9 +113,8 @@ def random_vit(name: str, seed: int, **model_kwargs: Any) -> VisionTransformer:
     for block in model.blocks:
         _make_salient(block, generator)
     if model.pos_embed is not None:
-        grid = model.patch_embed.grid_size
-        waves = _smooth(model.embed_dim, grid, 4, generator).flatten(1).T  # [patches, C]
-        model.pos_embed[0, -len(waves) :] = 0.5 * waves
+        waves = _smooth(model.embed_dim, model.patch_embed.grid_size, 4, generator).flatten(1)
+        model.pos_embed[0, -waves.shape[1] :] = 0.5 * waves.T  # [patches, C]
     return model
 
 

@@ -47,6 +47,8 @@ _DEFAULTS: dict[str, Any] = {
     "norm_layer": partial(nn.LayerNorm, eps=1e-6),
 }
 
+_INERT = {"merge": 1.0, "prune": 0.0}  # thresholds that reduce nothing
+
 EVEN = Case("even_tokens", 1)
 ODD = Case("odd_tokens", 25, {"img_size": (16, 12)})  # 12 patches, 13 tokens
 DEEP = Case("deep", 3, {"img_size": (24, 24), "embed_dim": 64, "depth": 4})  # 37 tokens
@@ -159,9 +161,6 @@ def middle_plan(model: VisionTransformer, batch: Tensor, family: str, seed: int)
             scores = torch.cat([trace.decisions[block][step].score[1:] for trace in traces])
             values[kind][block] = _in_a_gap(scores.numpy(), rng.uniform(*ranges[kind]))
     return loaded.freeze(values)
-
-
-_INERT = {"merge": 1.0, "prune": 0.0}  # thresholds that reduce nothing
 
 
 def _order(family: str) -> tuple[str, ...]:

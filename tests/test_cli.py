@@ -1,0 +1,272 @@
+"""The commands as a user types them: output, exit codes, files left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from ltmp_cli.main import app
+from typer.testing import CliRunner, Result
+
+from ltmp_export import files
+from tests.conftest import DIGITS_LTMP, FIXTURES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, with the authors' checkpoint as fixtures/digits_ltmp.pth.tar."""
+    (tmp_path / "fixtures").mkdir()
+    shutil.copy(DIGITS_LTMP, tmp_path / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+CKPT = "fixtures/digits_ltmp.pth.tar"
+
+
+def ltmp(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(result: Result, code: int, message: str) -> None:
+    """One clear line on stderr, nothing on stdout, no traceback."""
+    assert result.exit_code == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert result.stdout == ""
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_export_then_bench_as_typed(folder: Path) -> None:
+    exported = ltmp("export", CKPT, "--opset", "17")
+    assert exported.exit_code == 0, exported.stderr
+    assert "model.onnx: ltmp vit_digits_patch4_32, opset 17" in exported.stdout
+    assert "check: equal" in exported.stdout
+    assert exported.stderr == "warning: assumed: 2 heads of 64 channels\n"
+    measured = ltmp("bench", "model.onnx", "--iterations", "2", "--samples", "8")
+    assert measured.exit_code == 0, measured.stderr
+    assert re.search(r"^1 +reduced +0\.0\d+ ", measured.stdout, re.MULTILINE)
+    assert re.search(r"^1 +dense +0\.0836 +65 ", measured.stdout, re.MULTILINE)
+    assert "CPUExecutionProvider" in measured.stdout
+    assert left(folder) == [CKPT, "model.onnx"]
+
+
+def test_export_options(folder: Path) -> None:
+    result = ltmp(
+        "export", CKPT, "-o", "a.onnx", "--opset", "20", "--token-counts", "--json", "a.json",
+        "--family", "ltpm", "--mean", "0.4,0.5,0.6", "--std", "0.25", "--num-heads", "2",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert "family ltpm as asked, though the file says ltmp" in result.stderr
+    model = onnx.load("a.onnx")
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    assert model.opset_import[0].version == 20
+    assert [output.name for output in model.graph.output] == ["logits", "token_counts"]
+    assert (words["mean"], words["std"]) == ("[0.4, 0.5, 0.6]", "[0.25, 0.25, 0.25]")
+    document = json.loads(Path("a.json").read_text())
+    assert document["schema_version"] == 1
+    assert document["check"]["verdict"] == "equal"
+    again = ltmp("check", "a.onnx", CKPT, "--samples", "4", "-b", "3")
+    assert again.exit_code == 0, again.stdout
+
+
+def test_export_without_check_says_so(folder: Path) -> None:
+    result = ltmp("export", CKPT, "--no-check")
+    assert result.exit_code == 0
+    assert "not checked" in result.stdout
+
+
+def test_thresholds_only_through_every_command(folder: Path, digits_base: Path) -> None:
+    checkpoint = FIXTURES / "digits_ltm_thresholds.pth.tar"
+    refused(ltmp("export", checkpoint), 2, "thresholds only; .*--base-checkpoint")
+    base = ("--base-checkpoint", digits_base)
+    assert ltmp("export", checkpoint, *base).exit_code == 0
+    assert ltmp("check", "model.onnx", checkpoint, *base, "--samples", "3").exit_code == 0
+    assert "ltm" in ltmp("inspect", checkpoint, *base).stdout
+
+
+def test_check_reports(folder: Path) -> None:
+    ltmp("export", CKPT)
+    result = ltmp(
+        "check", "model.onnx", CKPT, "--samples", "4", "-b", "1,3", "--json", "c.json",
+        "--junit", "c.xml", "--strict",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("equal: every token count")
+    assert len(json.loads(Path("c.json").read_text())["comparisons"]) == 8
+    assert ElementTree.parse("c.xml").getroot().get("tests") == "8"
+
+
+def test_check_of_another_checkpoint_fails(folder: Path) -> None:
+    ltmp("export", CKPT)
+    top = dict(files.read_weights(Path(CKPT)))
+    state = dict(top["state_dict"])
+    state["blocks.1.prune_masker.threshold"] = torch.tensor([0.02])
+    torch.save(top | {"state_dict": state}, "other.pth")
+    result = ltmp("check", "model.onnx", "other.pth", "--samples", "4", "--junit", "c.xml")
+    assert result.exit_code == 1
+    assert "fail digit 0" in result.stdout
+    assert "block 1 keeps" in result.stdout
+    assert "exported from another checkpoint file" in result.stderr
+    assert "different thresholds" in result.stderr
+    assert ElementTree.parse("c.xml").getroot().get("failures") != "0"
+
+
+def test_a_failing_check_leaves_what_was_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltmp_export import ragged
+
+    monkeypatch.setattr(ragged, "attention_bias", lambda g, size, layout: g.number(0.0))
+    refused(ltmp("export", CKPT), 1, "comparisons fail; the first is digit 0")
+    assert left(folder) == [CKPT]
+    Path("model.onnx").write_bytes(b"old")
+    refused(ltmp("export", CKPT), 1, "comparisons fail")
+    assert Path("model.onnx").read_bytes() == b"old"
+    assert left(folder) == [CKPT, "model.onnx"]
+
+
+def test_bench_options(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    ltmp("export", CKPT, "--no-check", "-o", "other.onnx", "--opset", "18")
+    np.savez("images.npz", images=np.random.default_rng(0).random((5, 3, 32, 32)))
+    result = ltmp(
+        "bench", "model.onnx", "--images", "images.npz", "-b", "1,2", "--threads", "1",
+        "--warmup", "1", "--iterations", "2", "--baseline", "other.onnx", "--json", "b.json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(Path("b.json").read_text())
+    assert document["threads"] == 1
+    assert document["baseline"] == "other.onnx"
+    assert [t["batch_size"] for t in document["timings"]] == [1, 1, 2, 2]
+    assert len(document["tokens"]) == 5
+    alone = ltmp("bench", "model.onnx", "--baseline", "none", "--iterations", "1", "--samples", "2")
+    assert "dense " not in alone.stdout.splitlines()[2]
+
+
+def test_inspect(folder: Path) -> None:
+    found = ltmp("inspect", CKPT)
+    assert found.exit_code == 0, found.stderr
+    assert "6 blocks, width 128, 2 heads" in found.stdout
+    assert re.search(r"^1 +0\.809782 +0\.005887$", found.stdout, re.MULTILINE)
+    ltmp("export", CKPT, "--no-check")
+    document = json.loads(ltmp("inspect", "model.onnx", "--json").stdout)
+    assert document["opset"] == 17
+    assert document["inputs"] == [
+        {"name": "images", "type": "float", "shape": ["batch", 3, 32, 32]}
+    ]
+    assert document["operators"]["Gemm"] == 25
+    assert "opset" in ltmp("inspect", "model.onnx").stdout
+
+
+def test_demo(folder: Path) -> None:
+    result = ltmp("demo")
+    assert result.exit_code == 0, result.stderr
+    assert "equal: every token count" in result.stdout
+    assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)
+    assert "97.9% of the digits right against 97.9%" in result.stdout
+    assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx"]
+
+
+BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
+    "missing file": (["export", "no.pth"], 2, "no.pth does not exist"),
+    "folder as checkpoint": (["export", "fixtures"], 2, "is a directory; expected a PyTorch"),
+    "old opset": (["export", CKPT, "--opset", "15"], 2, "opset 15 .* 16 to"),
+    "future opset": (["export", CKPT, "--opset", "99"], 2, "opset 99 .* 16 to"),
+    "output folder missing": (["export", CKPT, "-o", "no/m.onnx"], 2, "no does not exist; make it"),
+    "output is a folder": (["export", CKPT, "-o", "fixtures"], 2, "fixtures is a directory"),
+    "output is the input": (["export", CKPT, "-o", CKPT], 2, "is the checkpoint itself"),
+    "output unwritable": (["export", CKPT, "-o", "/proc/m.onnx"], 2, "cannot write /proc/m.onnx"),
+    "report folder missing": (["export", CKPT, "--json", "no/r.json"], 2, "cannot write no/r.json"),
+    "unknown family": (["export", CKPT, "--family", "tome"], 2, "no family 'tome'; choose from"),
+    "unknown model": (["export", CKPT, "-m", "deit_smal"], 2, "did you mean"),
+    "bad mean": (["export", CKPT, "--mean", "a,b"], 2, "--mean a,b: expected numbers"),
+    "mean of two": (["export", CKPT, "--mean", "0.5,0.5"], 2, "expected 3 finite numbers"),
+    "std of zero": (["export", CKPT, "--std", "0"], 2, "every value must be above 0"),
+    "bad size": (["export", CKPT, "--img-size", "1,2,3"], 2, "one number, or height,width"),
+    "bench a checkpoint": (["bench", CKPT], 2, "is not an ONNX model"),
+    "check a checkpoint": (["check", CKPT, CKPT], 2, "is not an ONNX model"),
+    "bad batches": (["check", "m", CKPT, "-b", "1,x"], 2, "--batch-size 1,x: expected whole"),
+    "inspect nothing": (["inspect", "none.onnx"], 2, "none.onnx does not exist"),
+    "demo onto a file": (["demo", CKPT], 2, "cannot make the folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), BAD_USE.values(), ids=BAD_USE.keys())
+def test_bad_use_is_one_line_and_writes_nothing(
+    folder: Path, arguments: Sequence[str], code: int, message: str
+) -> None:
+    before = left(folder)
+    refused(ltmp(*arguments), code, message)
+    assert left(folder) == before
+
+
+def test_missing_provider_exits_4(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    refused(ltmp("bench", "model.onnx", "--providers", "NoProvider"), 4, "NoProvider")
+
+
+def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:
+    result = ltmp("export", CKPT, "--opsett", "17")
+    assert result.exit_code == 2
+    assert "--opset" in result.stderr
+    assert ltmp("frobnicate").exit_code == 2
+
+
+def run_ltmp(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ltmp_cli.main", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def test_interrupt_exits_130_and_leaves_nothing(folder: Path) -> None:
+    for delay in (1.5, 1.0, 0.7, 0.5):  # shorter where the machine was done before the signal
+        process = run_ltmp("export", CKPT, cwd=folder)
+        time.sleep(delay)
+        if process.poll() is None:
+            break
+        process.communicate()
+        Path("model.onnx").unlink()
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr.strip().splitlines()[-1]) == (130, "interrupted")
+    assert left(folder) == [CKPT]
+
+
+def test_help_is_instant_and_loads_nothing_heavy(folder: Path) -> None:
+    script = (
+        "import sys\n"
+        "from ltmp_cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'timm', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    for command in ("export", "check", "bench", "inspect", "demo"):
+        assert command in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["export", "check", "bench", "inspect", "demo"])
+def test_every_command_has_help(command: str) -> None:
+    result = ltmp(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) > 5

@@ -1,0 +1,157 @@
+"""The written graph: opset, domain, checker, names, sharing, and onnxruntime's CPU kernels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto
+
+from ltmp_export import families, graph, onnx_export
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import ExportError, InputError
+from ltmp_export.graph import GraphBuilder
+
+Digits = Callable[[str], Checkpoint]
+ALL_OPSETS = range(graph.OLDEST_OPSET, graph.newest_opset() + 1)
+
+
+@pytest.mark.parametrize("opset", ALL_OPSETS)
+@pytest.mark.parametrize("family", families.names())
+def test_every_family_at_every_opset(digits: Digits, family: str, opset: int) -> None:
+    model = onnx_export.to_onnx(digits(family), opset=opset, token_counts=True)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+    assert {node.domain for node in model.graph.node} == {""}
+    onnx.checker.check_model(model, full_check=True)
+    ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_inputs_outputs_and_metadata(digits: Digits) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17, token_counts=True)
+    values = [*model.graph.input, *model.graph.output]
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values
+    }
+    assert shapes == {
+        "images": ["batch", 3, 32, 32],
+        "logits": ["batch", 10],
+        "token_counts": ["batch", 6],
+    }
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    assert words["ltmp.family"] == "ltmp"
+    assert words["ltmp.opset"] == "17"
+    assert words["architecture"] == "vit_digits_patch4_32"
+    assert words["mean"] == "[0.5, 0.5, 0.5]"
+    assert len(words["ltmp.checkpoint_sha256"]) == 64
+    plain = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    assert [output.name for output in plain.graph.output] == ["logits"]
+
+
+def test_stable_names_and_weights_stored_once(digits: Digits) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    produced = Counter(output for node in model.graph.node for output in node.output)
+    assert max(produced.values()) == 1
+    for tensor in ("importance", "similarity", "partner", "merged", "keep", "count"):
+        assert all(f"block_{block:02d}/{tensor}" in produced for block in range(6))
+    stored = [tensor.name for tensor in model.graph.initializer]
+    assert len(stored) == len(set(stored))
+    assert set(digits("ltmp").model.state_dict()) <= set(stored)
+    assert not any("threshold" in name for name in stored)
+
+
+def test_no_warning_and_no_other_provider_in_onnxruntime(digits: Digits, tmp_path: Path) -> None:
+    """In a process of its own, since onnxruntime warns on the process's stderr."""
+    model = onnx_export.to_onnx(digits("ltpm"), opset=17)
+    onnx.save(model, tmp_path / "model.onnx")
+    script = (
+        "import onnxruntime as ort, numpy as np\n"
+        "options = ort.SessionOptions()\n"
+        "options.log_severity_level = 2\n"
+        "session = ort.InferenceSession('model.onnx', options, providers=['CPUExecutionProvider'])\n"
+        "session.run(None, {'images': np.zeros((3, 3, 32, 32), np.float32)})\n"
+        "print(session.get_providers())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "['CPUExecutionProvider']"
+    assert ran.stderr == ""
+
+
+def test_dense_baseline_is_the_dense_model(digits: Digits, tmp_path: Path) -> None:
+    import torch
+
+    checkpoint = digits("ltmp")
+    onnx.save(onnx_export.to_onnx(checkpoint, opset=18), tmp_path / "model.onnx")
+    dense = onnx_export.dense_baseline(onnx_export.read_exported(tmp_path / "model.onnx"))
+    session = ort.InferenceSession(dense.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        expected = checkpoint.model(images).numpy()
+    np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [15, graph.newest_opset() + 1, -3])
+def test_opsets_out_of_range(opset: int) -> None:
+    with pytest.raises(InputError, match=f"opset {opset} is not supported; choose from 16 to"):
+        graph.require_opset(opset)
+
+
+def identity(opset: int = 17) -> onnx.ModelProto:
+    g = GraphBuilder(opset, {})
+    x = g.input("x", TensorProto.FLOAT, ["n"])
+    g.output(g.op("Neg", x), "y", TensorProto.FLOAT, ["n"])
+    return g.build("test", {})
+
+
+def test_validate_refuses_another_opset_domain_or_shape() -> None:
+    graph.validate(identity(), 17)
+    with pytest.raises(ExportError, match=r"declares opsets \{'': 17\}; expected \{'': 18\}"):
+        graph.validate(identity(), 18)
+    foreign = identity()
+    foreign.graph.node[0].domain = "com.microsoft"
+    with pytest.raises(ExportError, match="com.microsoft"):
+        graph.validate(foreign, 17)
+    wrong = identity()
+    wrong.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(ExportError, match="checker refuses"):
+        graph.validate(wrong, 17)
+
+
+def test_constants_are_shared_and_names_stay_unique() -> None:
+    g = GraphBuilder(17, {})
+    assert g.ints(1, 2) == g.ints(1, 2)
+    assert g.index(1) != g.ints(1)
+    assert g.number(0.1) != g.number(0.2)
+    with g.scope("a"):
+        assert [g.op("Neg", "x", name="n") for _ in range(2)] == ["a/n", "a/n_2"]
+
+
+def test_files_that_are_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(identity(), path)
+    with pytest.raises(InputError, match="was not exported by this version of ltmp"):
+        onnx_export.read_exported(path)
+    path.write_bytes(b"no protobuf at all")
+    with pytest.raises(InputError, match="is not an ONNX model"):
+        onnx_export.read_exported(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        onnx_export.read_exported(path)
+
+
+def test_damaged_metadata(digits: Digits, tmp_path: Path) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17)
+    for entry in model.metadata_props:
+        if entry.key == "ltmp.vit":
+            entry.value = "{}"
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="damaged ltmp metadata"):
+        onnx_export.read_exported(tmp_path / "model.onnx")

@@ -1,0 +1,171 @@
+"""The check must tell a right file from a wrong one, and a wrong one from rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from ltmp_export import inputs, onnx_export, parity, report
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import CheckFailedError, InputError
+from ltmp_export.plan import Plan, Prune
+from ltmp_export.reference import Reference, margin
+from ltmp_export.tokens import PruneDecision
+
+Digits = Callable[[str], Checkpoint]
+
+
+@pytest.fixture(scope="module")
+def images() -> inputs.Images:
+    return inputs.embedded_digits().select(6)
+
+
+def with_plan(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
+    return dataclasses.replace(checkpoint, plan=plan)
+
+
+def with_first_prune(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
+    plan = checkpoint.plan
+    blocks = ((Prune(threshold),), *plan.blocks[1:])
+    return with_plan(checkpoint, Plan(plan.family, blocks))
+
+
+def test_right_file_is_equal(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    found = parity.compare(model, digits("ltmp"), images, batch_sizes=(1, 4))
+    assert found.verdict == "equal"
+    assert found.passed(strict=True)
+    assert len(found.comparisons) == 12
+    assert {c.batch_size for c in found.comparisons} == {1, 4}
+    assert all(0 < c.logit_error < c.allowed_error for c in found.comparisons)
+    found.require()
+
+
+def test_another_threshold_fails_and_says_where(digits: Digits, images: inputs.Images) -> None:
+    right = digits("ltp")
+    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
+    found = parity.compare(onnx_export.to_onnx(wrong, opset=17), right, images, batch_sizes=(3,))
+    assert found.verdict == "fail"
+    assert not found.passed()
+    first = found.of("fail")[0]
+    assert first.first_block == 0
+    with pytest.raises(CheckFailedError, match=r"digit 0 .* batch 3: block 0 keeps \d+ tokens"):
+        found.require()
+
+
+def test_another_weight_fails_by_its_logits(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltm"), opset=17)
+    bias = next(t for t in model.graph.initializer if t.name == "head.bias")
+    shifted = numpy_helper.to_array(bias) + np.float32(2e-2)
+    bias.CopyFrom(numpy_helper.from_array(shifted, "head.bias"))
+    found = parity.compare(model, digits("ltm"), images, batch_sizes=(1,))
+    assert found.verdict == "fail"
+    assert "logits differ by 0.02" in found.of("fail")[0].reason
+
+
+def test_nan_fails(digits: Digits, images: inputs.Images) -> None:
+    pixels = images.pixels.copy()
+    pixels[2, 0, 0, 0] = np.nan
+    broken = dataclasses.replace(images, pixels=pixels)
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    found = parity.compare(model, digits("ltmp"), broken, batch_sizes=(6,))
+    assert [c.verdict for c in found.comparisons] == ["equal"] * 2 + ["fail"] + ["equal"] * 3
+    assert "NaN" in found.of("fail")[0].reason
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def score_of_last_pruned(checkpoint: Checkpoint, images: inputs.Images) -> float:
+    """The importance, in float64, of the token of image 0 that comes nearest to being kept."""
+    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+    decision = reference.run(torch.from_numpy(images.pixels[0])).decisions[0][0]
+    assert isinstance(decision, PruneDecision)
+    return float(decision.score[~decision.chosen].amax())
+
+
+@pytest.mark.parametrize(("distance", "verdict"), [(1e-9, "borderline"), (1e-3, "fail")])
+def test_only_a_close_decision_is_borderline(
+    digits: Digits, images: inputs.Images, distance: float, verdict: str
+) -> None:
+    """File and reference on either side of one token's score, near or far."""
+    score = score_of_last_pruned(digits("ltp"), images)
+    drops = with_first_prune(digits("ltp"), score + max(distance, 1e-7))
+    keeps = with_first_prune(digits("ltp"), score - distance)
+    model = onnx_export.to_onnx(drops, opset=17)
+    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,))
+    assert found.comparisons[0].first_block == 0
+    assert found.verdict == verdict
+    assert found.passed() == (verdict == "borderline")
+    assert not found.passed(strict=True)
+
+
+def test_a_close_decision_after_the_difference_excuses_nothing(
+    digits: Digits, images: inputs.Images
+) -> None:
+    right = digits("ltp")
+    trace = Reference(right.model, right.plan, torch.float64).run(
+        torch.from_numpy(images.pixels[0])
+    )
+    decision = trace.decisions[5][0]
+    close = Prune(float(decision.score[1:].amin()) * (1 - 1e-9))
+    right = with_plan(right, Plan("ltp", (*right.plan.blocks[:5], (close,))))
+    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
+    model = onnx_export.to_onnx(wrong, opset=17)
+    found = parity.compare(model, right, images.select(1), batch_sizes=(1,))
+    assert found.verdict == "fail"
+    assert min(Reference(right.model, right.plan).run(torch.from_numpy(images.pixels[0])).margins()) < (
+        parity.BORDERLINE
+    )
+
+
+def test_nothing_compared_is_inconclusive(digits: Digits, images: inputs.Images) -> None:
+    none = dataclasses.replace(images, pixels=images.pixels[:0], names=())
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    found = parity.compare(model, digits("ltmp"), none)
+    assert found.verdict == "inconclusive"
+    assert not found.passed()
+    with pytest.raises(CheckFailedError, match="nothing was compared"):
+        found.require()
+    suite = ElementTree.fromstring(report.to_junit(found))
+    assert suite.get("errors") == "1"
+
+
+def test_a_graph_without_the_named_counts_says_so(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    renamed = model.SerializeToString().replace(b"block_03/count", b"block_03/other")
+    with pytest.raises(InputError, match="no tensor block_03/count"):
+        parity.compare(onnx.ModelProto.FromString(renamed), digits("ltmp"), images)
+
+
+def test_batch_sizes_must_be_positive(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    with pytest.raises(InputError, match="at least 1"):
+        parity.compare(model, digits("ltmp"), images, batch_sizes=(2, 0))
+
+
+def test_junit_has_a_case_for_each_comparison(digits: Digits, images: inputs.Images) -> None:
+    right = digits("ltp")
+    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
+    model = onnx_export.to_onnx(wrong, opset=17)
+    found = parity.compare(model, right, images, batch_sizes=(1, 2))
+    suite = ElementTree.fromstring(report.to_junit(found))
+    assert suite.get("tests") == "12"
+    assert suite.get("failures") == str(len(found.of("fail")))
+    assert len(suite.findall("testcase/failure")) == len(found.of("fail")) > 0
+
+
+def test_margin_is_relative_and_knows_empty_and_nan() -> None:
+    def pruned(*scores: float) -> PruneDecision:
+        score = torch.tensor(scores)
+        return PruneDecision(0.25, score, score > 0.25)
+
+    assert margin(pruned(torch.inf, 0.5, 0.24)) == pytest.approx(0.01 / 0.5)
+    assert margin(pruned(torch.inf)) == torch.inf
+    assert np.isnan(margin(pruned(torch.inf, torch.nan)))
