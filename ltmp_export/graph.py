@@ -126,6 +126,10 @@ class GraphBuilder:
         """A constant float32 scalar."""
         return self._constant("f32", np.array(value, np.float32))
 
+    def numbers(self, *values: float) -> Name:
+        """A constant float32 vector."""
+        return self._constant("f32v", np.array(values, np.float32))
+
     def _constant(self, kind: str, array: NDArray[Any]) -> Name:
         name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"
         if name not in self._initializers:
@@ -201,13 +205,26 @@ class GraphBuilder:
         return self.op("Mul", self.op("Mul", x, gate), self.number(0.5))
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The finished model."""
+        """The finished model, without the nodes that no output needs."""
         graph = helper.make_graph(
-            self._nodes, name, self._inputs, self._outputs, list(self._initializers.values())
+            self._needed_nodes(),
+            name,
+            self._inputs,
+            self._outputs,
+            list(self._initializers.values()),
         )
         model = _model(graph, self.opset)
         helper.set_model_props(model, dict(metadata))
         return model
+
+    def _needed_nodes(self) -> list[onnx.NodeProto]:
+        needed = {value.name for value in self._outputs}
+        kept = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.output):
+                needed.update(node.input)
+                kept.append(node)
+        return kept[::-1]
 
 
 def validate(model: onnx.ModelProto, opset: int) -> None:

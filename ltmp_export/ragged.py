@@ -27,6 +27,7 @@ from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import Prune, Step
 
 NEGATIVE_INFINITY = float("-inf")
+NOWHERE = 2**31  # a destination that no image has: OneHot gives such a source no row
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Layout:
         row: [B, N] packed row behind each slot; N is at least 2, so that there is always a
             destination to match with.
         valid: [B, N] bool, the slots that hold a token of their own.
+        is_class: [N] bool, true for slot 0, where every image has its class token.
         slot: [T] padded slot (b * N + n) of each packed row.
     """
 
@@ -46,6 +48,7 @@ class Layout:
     offset: Name
     row: Name
     valid: Name
+    is_class: Name
     slot: Name
 
 
@@ -57,11 +60,14 @@ class Candidates:
         x: [R, C] rows, weighted by size where `weighted`.
         row: [B, M] row of `x` behind each slot, or None if slot k has row k.
         alive: [B, M] bool, the slots that hold a token that stays so far.
-        size: [B, M] float, or None while every token stands for one patch.
+        size: [B, M, 1] float, or None while every token stands for one patch.
         importance: [B, M], or None if no later step needs it.
         metric: [B, M, D] unit vectors, or None if no later step needs it.
-        layout: The layout the slots are those of, or None after a step changed them.
+        layout: The layout the slots came from; M equals its N throughout.
+        gaps: Whether a step has left slots in between that are no longer alive.
         weighted: Whether `x` has been multiplied by size.
+        width: C.
+        metric_width: D.
     """
 
     x: Name
@@ -70,13 +76,16 @@ class Candidates:
     size: Name | None
     importance: Name | None
     metric: Name | None
-    layout: Layout | None
+    layout: Layout
+    width: int
+    metric_width: int
+    gaps: bool = False
     weighted: bool = False
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The tokens after a block's steps: x [T, C], size [T] or None (all 1), and their layout."""
+    """The tokens after a block's steps: x [T, C], size [T, 1] or None (all 1), and their layout."""
 
     x: Name
     size: Name | None
@@ -92,7 +101,8 @@ def make_layout(g: GraphBuilder, count: Name) -> Layout:
     valid = g.op("Less", position, per_image, name="valid")  # [B, N]
     within = g.op("Min", position, g.op("Sub", per_image, g.index(1)))
     row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
-    return Layout(count, offset, row, valid, _true_positions(g, valid))
+    is_class = g.op("Equal", position, g.index(0))
+    return Layout(count, offset, row, valid, is_class, _true_positions(g, valid))
 
 
 def _true_positions(g: GraphBuilder, mask: Name) -> Name:
@@ -112,19 +122,18 @@ def unpad(g: GraphBuilder, padded: Name, layout: Layout, width: int) -> Name:
 
 def attention_bias(g: GraphBuilder, size: Name | None, layout: Layout) -> Name:
     """[B, 1, 1, N] added to the attention scores: log of the key's size, -inf on empty slots."""
-    log_size = g.number(0.0) if size is None else g.op("Log", size)
+    log_size = g.number(0.0) if size is None else g.op("Log", g.op("Squeeze", size, g.ints(2)))
     bias = g.op("Where", layout.valid, log_size, g.number(NEGATIVE_INFINITY))
     return g.op("Unsqueeze", bias, g.ints(1, 2))
 
 
 def importance(g: GraphBuilder, attention: Name, layout: Layout, heads: int) -> Name:
     """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
-    queries = g.op("Cast", layout.valid, to=TensorProto.FLOAT)  # [B, N]
     count = g.op("Cast", layout.count, to=TensorProto.FLOAT)
-    total = g.op("Mul", count, g.number(float(heads)))  # [B]
+    share = g.op("Unsqueeze", g.op("Div", g.number(1.0 / heads), count), g.ints(1))  # [B, 1]
+    queries = g.op("Where", layout.valid, share, g.number(0.0))  # [B, N]
     per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), attention)  # [B, H, 1, N]
-    received = g.reduce("ReduceSum", per_head, [1, 2])  # [B, N]
-    return g.op("Div", received, g.op("Unsqueeze", total, g.ints(1)), name="importance")
+    return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
 
 
 def metric(g: GraphBuilder, keys: Name) -> Name:
@@ -153,47 +162,33 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
     above = g.op("Greater", tokens.importance, g.number(threshold))
-    keep = g.op("Or", above, _first_slot(g, above))
-    return replace(tokens, alive=g.op("And", tokens.alive, keep), layout=None)
-
-
-def _first_slot(g: GraphBuilder, like: Name) -> Name:
-    """[M] bool for `like` [B, M]: true for the class token's slot only."""
-    slots = g.op("Squeeze", g.op("Shape", like, start=1, end=2), g.ints(0))
-    return g.op("Equal", g.op("Range", g.index(0), slots, g.index(1)), g.index(0))
+    keep = g.op("Or", above, tokens.layout.is_class)
+    return replace(tokens, alive=g.op("And", tokens.alive, keep), gaps=True)
 
 
 def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
     """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
-    if tokens.layout is not None:
+    if not tokens.gaps:
         return tokens
-    if tokens.weighted or tokens.metric is None:
+    if tokens.weighted or tokens.row is None:
         raise ValueError("a block merges at most once")
     alive = _true_positions(g, tokens.alive)  # [T']
     layout = make_layout(g, _count(g, tokens.alive))
-    slot = g.op("Gather", alive, layout.row)  # [B, M'] slot each new slot was
+    slot = g.op("Gather", alive, layout.row)  # [B, N'] slot each new slot was
 
-    def move(values: Name | None, width: int | None = None) -> Name | None:
-        if values is None:
-            return None
-        flat = g.reshape(values, -1) if width is None else _flatten_slots(g, values)
-        return g.op("Gather", flat, slot, axis=0)
+    def move(values: Name | None, *shape: int) -> Name | None:
+        return None if values is None else g.op("Gather", g.reshape(values, *shape), slot, axis=0)
 
-    return Candidates(
-        x=tokens.x,
-        row=slot if tokens.row is None else move(tokens.row),
+    return replace(
+        tokens,
+        row=move(tokens.row, -1),
         alive=layout.valid,
-        size=move(tokens.size),
-        importance=move(tokens.importance),
-        metric=move(tokens.metric, width=-1),
+        size=move(tokens.size, -1, 1),
+        importance=move(tokens.importance, -1),
+        metric=move(tokens.metric, -1, tokens.metric_width),
         layout=layout,
+        gaps=False,
     )
-
-
-def _flatten_slots(g: GraphBuilder, values: Name) -> Name:
-    """[B, M, D] → [B * M, D]."""
-    tail = g.op("Shape", values, start=2, end=3)
-    return g.op("Reshape", values, g.op("Concat", g.ints(-1), tail, axis=0))
 
 
 def _count(g: GraphBuilder, mask: Name, name: str | None = None) -> Name:
@@ -210,35 +205,32 @@ def _merge(
     """
     if tokens.metric is None or tokens.row is None:
         raise ValueError("merging needs the metric and slots of packed rows")
-    source_alive, destination_alive = _split(g, tokens.alive)
-    merged, partner = _match(g, threshold, tokens.metric, source_alive, destination_alive)
-    pairs = _pairs(g, merged, partner, destination_alive)  # [B, Nd, Ns] bool
-    flow = g.op("Cast", pairs, to=TensorProto.FLOAT)
-
-    rows = _split(g, tokens.row)
-    x_source, x_destination = (g.op("Gather", tokens.x, row, axis=0) for row in rows)
+    alive = _split(g, tokens.alive)
+    merged, flow = _match(g, threshold, tokens, alive)  # [B, Ns], [B, Nd, Ns]
+    x_source, x_destination = (
+        g.op("Gather", tokens.x, row, axis=0) for row in _split(g, tokens.row)
+    )
     if tokens.size is None:
-        incoming = g.reduce("ReduceSum", flow, [2])
-        size_source = g.op("Cast", source_alive, to=TensorProto.FLOAT)
+        column = g.op("Unsqueeze", alive[0], g.ints(2))
+        size_source = g.op("Cast", column, to=TensorProto.FLOAT)
+        incoming = g.reduce("ReduceSum", flow, [2], keepdims=True)
         size_destination = g.op("Add", incoming, g.number(1.0))
     else:
-        size_source, own = _split(g, tokens.size)
-        column = g.op("Unsqueeze", size_source, g.ints(2))
-        incoming = g.op("Squeeze", g.op("MatMul", flow, column), g.ints(2))
-        size_destination = g.op("Add", own, incoming)
-        x_source = g.op("Mul", x_source, column)
-        x_destination = g.op("Mul", x_destination, g.op("Unsqueeze", own, g.ints(2)))
+        size_source, own = _split(g, tokens.size)  # [B, Ns, 1], [B, Nd, 1]
+        size_destination = g.op("Add", own, g.op("MatMul", flow, size_source))
+        x_source = g.op("Mul", x_source, size_source)
+        x_destination = g.op("Mul", x_destination, own)
     x_destination = g.op("Add", x_destination, g.op("MatMul", flow, x_source))  # [B, Nd, C]
-
-    stays = g.op("And", source_alive, g.op("Not", merged))
-    return Candidates(
-        x=_flatten_slots(g, g.op("Concat", x_source, x_destination, axis=1)),
+    stays = g.op("And", alive[0], g.op("Not", merged))
+    return replace(
+        tokens,
+        x=g.reshape(g.op("Concat", x_source, x_destination, axis=1), -1, tokens.width),
         row=None,
-        alive=g.op("Concat", stays, destination_alive, axis=1),
+        alive=g.op("Concat", stays, alive[1], axis=1),
         size=g.op("Concat", size_source, size_destination, axis=1),
-        importance=_merged_importance(g, tokens, pairs) if with_importance else None,
+        importance=_merged_importance(g, tokens, flow) if with_importance else None,
         metric=None,
-        layout=None,
+        gaps=True,
         weighted=True,
     )
 
@@ -249,35 +241,31 @@ def _split(g: GraphBuilder, values: Name) -> tuple[Name, Name]:
 
 
 def _match(
-    g: GraphBuilder, threshold: float, metric: Name, source_alive: Name, destination_alive: Name
+    g: GraphBuilder, threshold: float, tokens: Candidates, alive: tuple[Name, Name]
 ) -> tuple[Name, Name]:
-    """Which sources merge [B, Ns] bool, and the destination each is most similar to [B, Ns]."""
-    sources, destinations = _split(g, metric)  # [B, Ns, D], [B, Nd, D]
+    """Which sources merge, [B, Ns] bool, and where to: [B, Nd, Ns] float, 1 for source into row."""
+    if tokens.metric is None:
+        raise ValueError("matching needs the metric")
+    sources, destinations = _split(g, tokens.metric)  # [B, Ns, D], [B, Nd, D]
     similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
-    present = g.op("Unsqueeze", destination_alive, g.ints(1))  # [B, 1, Nd]
+    present = g.op("Unsqueeze", alive[1], g.ints(1))  # [B, 1, Nd]
     similarity = g.op("Where", present, similarity, g.number(NEGATIVE_INFINITY))
     best = g.reduce("ReduceMax", similarity, [2], name="similarity")  # [B, Ns]
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
-    above = g.op("Greater", best, g.number(threshold))
-    free = g.op("And", source_alive, g.op("Not", _first_slot(g, best)))
-    return g.op("And", above, free, name="merged"), partner
+    is_class = g.slice(tokens.layout.is_class, 0, 0, step=2)
+    free = g.op("And", alive[0], g.op("Not", is_class))
+    merged = g.op("And", g.op("Greater", best, g.number(threshold)), free, name="merged")
+    target = g.op("Where", merged, partner, g.index(NOWHERE))
+    depth = g.op("Shape", alive[1], start=1, end=2)
+    return merged, g.op("OneHot", target, depth, g.numbers(0.0, 1.0), axis=1)
 
 
-def _pairs(g: GraphBuilder, merged: Name, partner: Name, destinations: Name) -> Name:
-    """[B, Nd, Ns] bool: source i merges into destination j."""
-    count = g.op("Squeeze", g.op("Shape", destinations, start=1, end=2), g.ints(0))
-    index = g.op("Unsqueeze", g.op("Range", g.index(0), count, g.index(1)), g.ints(1))  # [Nd, 1]
-    chosen = g.op("Equal", g.op("Unsqueeze", partner, g.ints(1)), index)
-    return g.op("And", chosen, g.op("Unsqueeze", merged, g.ints(1)))
-
-
-def _merged_importance(g: GraphBuilder, tokens: Candidates, pairs: Name) -> Name:
-    """[B, M]: a destination gets the maximum of its own and what merged into it."""
+def _merged_importance(g: GraphBuilder, tokens: Candidates, flow: Name) -> Name:
+    """[B, M]: a destination gets the maximum of its own and what merged into it (all >= 0)."""
     if tokens.importance is None:
         raise ValueError("carrying importance through a merge needs it")
     source, destination = _split(g, tokens.importance)
-    row = g.op("Unsqueeze", source, g.ints(1))  # [B, 1, Ns]
-    incoming = g.op("Where", pairs, row, g.number(NEGATIVE_INFINITY))
+    incoming = g.op("Mul", flow, g.op("Unsqueeze", source, g.ints(1)))  # [B, Nd, Ns]
     largest = g.op("Max", destination, g.reduce("ReduceMax", incoming, [2]))
     return g.op("Concat", source, largest, axis=1)
 
@@ -290,7 +278,7 @@ def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
     x = g.op("Gather", tokens.x, row, axis=0)
     size = None
     if tokens.size is not None:
-        size = g.op("Gather", g.reshape(tokens.size, -1), alive, axis=0)  # [T']
+        size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0)  # [T', 1]
         if tokens.weighted:
-            x = g.op("Div", x, g.op("Unsqueeze", size, g.ints(1)))
+            x = g.op("Div", x, size)
     return Packed(x, size, make_layout(g, _count(g, keep, name="count")))

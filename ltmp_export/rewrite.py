@@ -12,6 +12,7 @@ as a set of weights again (`latency` builds the dense baseline from it).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -106,28 +107,22 @@ class _Lowering:
     def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
         """One transformer block: attention, the plan's steps, MLP."""
         g = self.g
+        size = None if tokens.size is None else ragged.pad(g, tokens.size, tokens.layout)
         with g.scope("attn"):
-            mixed, weights, keys = self.attention(path, tokens)
-            x = g.op("Add", tokens.x, mixed)
+            mixed, weights, keys = self.attention(path, tokens, size)
+            tokens = replace(tokens, x=g.op("Add", tokens.x, mixed))
         if steps:
-            candidates = self.candidates(
-                Packed(x, tokens.size, tokens.layout), steps, weights, keys
-            )
+            candidates = self.candidates(tokens, size, steps, weights, keys)
             tokens = ragged.reduce_tokens(g, steps, candidates)
-        else:
-            tokens = Packed(x, tokens.size, tokens.layout)
         with g.scope("mlp"):
-            out = self.mlp(path, tokens.x)
-            return Packed(g.op("Add", tokens.x, out), tokens.size, tokens.layout)
+            return replace(tokens, x=g.op("Add", tokens.x, self.mlp(path, tokens.x)))
 
-    def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
+    def attention(self, path: str, tokens: Packed, size: Name | None) -> tuple[Name, Name, Name]:
         """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         inner = vit.heads * vit.head_width
-        qkv = self.linear(
-            f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x)
-        )  # [T, 3 * H * D]
-        qkv = g.op("Gather", qkv, layout.row, axis=0)  # [B, N, 3 * H * D]
+        qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))
+        qkv = ragged.pad(g, qkv, layout)  # [T, 3 * H * D] → [B, N, 3 * H * D]
         parts = g.ops("Split", qkv, g.ints(inner, inner, inner), names=("q", "k", "v"), axis=2)
         split = [g.reshape(part, 0, 0, vit.heads, vit.head_width) for part in parts]
         q, k, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in split)  # [B, H, N, D]
@@ -135,7 +130,6 @@ class _Lowering:
         k = self.norm(f"{path}.attn.k_norm", k)
         q = g.op("Mul", q, g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
-        size = None if tokens.size is None else ragged.pad(g, tokens.size, layout)
         scores = g.op("Add", scores, ragged.attention_bias(g, size, layout))
         weights = g.op("Softmax", scores, axis=-1)  # [B, H, N, N]
         mixed = g.op("Transpose", g.op("MatMul", weights, v), perm=[0, 2, 1, 3])
@@ -144,7 +138,12 @@ class _Lowering:
         return self.layer_scale(f"{path}.ls1", out), weights, k
 
     def candidates(
-        self, tokens: Packed, steps: tuple[Step, ...], weights: Name, keys: Name
+        self,
+        tokens: Packed,
+        size: Name | None,
+        steps: tuple[Step, ...],
+        weights: Name,
+        keys: Name,
     ) -> Candidates:
         """What the steps decide on: the padded view with just the scores they will read."""
         g, layout = self.g, tokens.layout
@@ -154,12 +153,14 @@ class _Lowering:
             x=tokens.x,
             row=layout.row,
             alive=layout.valid,
-            size=None if tokens.size is None else ragged.pad(g, tokens.size, layout),
+            size=size,
             importance=(
                 ragged.importance(g, weights, layout, self.vit.heads) if needs_importance else None
             ),
             metric=ragged.metric(g, keys) if needs_metric else None,
             layout=layout,
+            width=self.vit.width,
+            metric_width=self.vit.head_width,
         )
 
     def mlp(self, path: str, x: Name) -> Name:

@@ -259,7 +259,9 @@ def test_help_is_instant_and_loads_nothing_heavy(folder: Path) -> None:
         "heavy = {'torch', 'timm', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
     )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     for command in ("export", "check", "bench", "inspect", "demo"):
         assert command in ran.stdout

@@ -74,7 +74,8 @@ def test_no_warning_and_no_other_provider_in_onnxruntime(digits: Digits, tmp_pat
         "import onnxruntime as ort, numpy as np\n"
         "options = ort.SessionOptions()\n"
         "options.log_severity_level = 2\n"
-        "session = ort.InferenceSession('model.onnx', options, providers=['CPUExecutionProvider'])\n"
+        "cpu = ['CPUExecutionProvider']\n"
+        "session = ort.InferenceSession('model.onnx', options, providers=cpu)\n"
         "session.run(None, {'images': np.zeros((3, 3, 32, 32), np.float32)})\n"
         "print(session.get_providers())\n"
     )
@@ -95,7 +96,30 @@ def test_dense_baseline_is_the_dense_model(digits: Digits, tmp_path: Path) -> No
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
         expected = checkpoint.model(images).numpy()
-    np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        session.run(None, {"images": images.numpy()})[0], expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("opset", "native"),
+    [(16, set()), (17, {"LayerNormalization"}), (20, {"LayerNormalization", "Gelu"})],
+)
+def test_operators_are_native_from_the_opset_that_has_them(
+    digits: Digits, opset: int, native: set[str]
+) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=opset)
+    kinds = {node.op_type for node in model.graph.node}
+    assert kinds & {"LayerNormalization", "Gelu"} == native
+    assert ("Erf" in kinds) == ("Gelu" not in native)
+
+
+def test_no_node_is_there_for_nothing(digits: Digits) -> None:
+    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {value.name for value in model.graph.output}
+    assert all(used.intersection(node.output) for node in model.graph.node)
+    assert {tensor.name for tensor in model.graph.initializer} <= used
 
 
 @pytest.mark.parametrize("opset", [15, graph.newest_opset() + 1, -3])

@@ -17,7 +17,9 @@ HALF = Preprocessing((0.5,) * 3, (0.5,) * 3, 1.0, "bilinear")
 
 
 def vit(height: int = 32, width: int = 32, channels: int = 3) -> Vit:
-    return Vit("vit", (height, width), (4, 4), channels, 10, 1, 64, 64, 1, 64, 1e-6, "gelu", "token")
+    return Vit(
+        "vit", (height, width), (4, 4), channels, 10, 1, 64, 64, 1, 64, 1e-6, "gelu", "token"
+    )
 
 
 def test_embedded_digits_where_the_geometry_is_theirs() -> None:

@@ -309,9 +309,9 @@ SIXTEEN = Case("sixteen_tokens", 24, {"img_size": (12, 20)})  # importances are 
     ("family", "merge", "prune", "left"),
     [
         ("ltm", 1.0, 0.0, 16),  # a similarity of exactly 1 is not above 1
-        ("ltm", 0.999, 0.0, 9),
+        ("ltm", 0.99999, 0.0, 9),
         ("ltp", 1.0, 1 / 16, 1),  # an importance of exactly 1/16 is not above 1/16
-        ("ltp", 1.0, 0.999 / 16, 16),
+        ("ltp", 1.0, 0.99999 / 16, 16),
         ("ltmp", 1.0, 1 / 16, 1),
         ("ltpm", 1.0, 1 / 16, 1),
     ],

@@ -120,9 +120,9 @@ def test_a_close_decision_after_the_difference_excuses_nothing(
     model = onnx_export.to_onnx(wrong, opset=17)
     found = parity.compare(model, right, images.select(1), batch_sizes=(1,))
     assert found.verdict == "fail"
-    assert min(Reference(right.model, right.plan).run(torch.from_numpy(images.pixels[0])).margins()) < (
-        parity.BORDERLINE
-    )
+    assert min(
+        Reference(right.model, right.plan).run(torch.from_numpy(images.pixels[0])).margins()
+    ) < (parity.BORDERLINE)
 
 
 def test_nothing_compared_is_inconclusive(digits: Digits, images: inputs.Images) -> None:

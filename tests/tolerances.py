@@ -27,3 +27,6 @@ DENSE_TIMM = 2e-5  # 2.1e-6: the graph of a plan that reduces nothing against ti
 
 # test_tokens: size-weighted means in float32
 TOKENS = 1e-6
+
+# test_reference: one attention in float32
+ATTENTION = 1e-5  # 1.2e-6: a token of size 2 against two equal tokens
