@@ -40,7 +40,8 @@ def export_summary(report: ExportReport) -> RenderableType:
         images = len({c.image for c in report.check.comparisons})
         sizes = _sizes(c.batch_size for c in report.check.comparisons)
         line = Text("check: ").append(report.check.verdict, COLOURS[report.check.verdict])
-        lines.append(line.append(f" on {images} of {report.check.images}, batches {sizes}"))
+        where = f" on {images} images ({report.check.images}) at batches {sizes}"
+        lines.append(line.append(where))
     return Group(*lines)
 
 
