@@ -86,7 +86,13 @@ def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) ->
     for foreign in ("dist_token", "reg_token", "attn_pool.latent"):
         if foreign in weights:
             raise InputError(f"the checkpoint holds {foreign!r}, a feature not supported here")
-    wanted = ("patch_embed.proj.weight", "cls_token", "blocks.0.attn.qkv.weight", "head.weight")
+    wanted = (
+        "patch_embed.proj.weight",
+        "cls_token",
+        "pos_embed",
+        "blocks.0.attn.qkv.weight",
+        "head.weight",
+    )
     absent = [key for key in wanted if key not in weights]
     if absent:
         raise InputError(
@@ -112,7 +118,6 @@ def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) ->
         "scale_attn_norm": "attn.norm.weight" in block,
         "scale_mlp_norm": "mlp.norm.weight" in block,
         "init_values": 1e-5 if "ls1.gamma" in block else None,
-        "pos_embed": "learn" if "pos_embed" in weights else "none",
         "no_embed_class": no_embed_class,
         "pre_norm": "norm_pre.weight" in weights,
     }
@@ -135,8 +140,6 @@ def _require_ranks(weights: Weights) -> None:
     ranks = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "head.weight": 2}
     ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
     for key, rank in ranks.items():
-        if key not in weights and key == "pos_embed":
-            continue
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
@@ -146,10 +149,6 @@ def _image_size(
     weights: Weights, patch: tuple[int, int], stated: tuple[int, int] | None
 ) -> tuple[tuple[int, int], bool]:
     """(height, width) in pixels, and whether the class token has no position embedding."""
-    if "pos_embed" not in weights:
-        if stated is None:
-            raise InputError("no position embedding tells the image size; state it (--img-size)")
-        return stated, False
     rows = weights["pos_embed"].shape[1]
     if stated is not None:
         patches = (stated[0] // patch[0]) * (stated[1] // patch[1])

@@ -8,52 +8,20 @@ newest, the method here that writes them knows both forms, and is the only place
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from ltmp_export.errors import ExportError, InputError
+from ltmp_export.errors import ExportError
 
 OLDEST_OPSET = 16
 
 Name: TypeAlias = str
-
-
-@functools.cache
-def newest_opset() -> int:
-    """The newest opset of the standard domain that the installed onnxruntime loads."""
-    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
-        value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
-        node = helper.make_node("Identity", ["x"], ["y"])
-        model = _model(helper.make_graph([node], "probe", value[:1], value[1:]), opset)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        with contextlib.suppress(ort.capi.onnxruntime_pybind11_state.Fail):
-            ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            return opset
-    return OLDEST_OPSET
-
-
-def require_opset(opset: int) -> None:
-    """Check that graphs can be written and run at this opset.
-
-    Raises:
-        InputError: It is older or newer than supported.
-    """
-    if not OLDEST_OPSET <= opset <= newest_opset():
-        raise InputError(
-            f"opset {opset} is not supported; choose from {OLDEST_OPSET} to {newest_opset()} "
-            "(the newest the installed onnxruntime loads)"
-        )
 
 
 def _model(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
@@ -125,10 +93,6 @@ class GraphBuilder:
     def number(self, value: float) -> Name:
         """A constant float32 scalar."""
         return self._constant("f32", np.array(value, np.float32))
-
-    def numbers(self, *values: float) -> Name:
-        """A constant float32 vector."""
-        return self._constant("f32v", np.array(values, np.float32))
 
     def _constant(self, kind: str, array: NDArray[Any]) -> Name:
         name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ltmp_export import files, graph, rewrite
+from ltmp_export import files, graph, rewrite, runtime
 from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.plan import dense_plan
@@ -61,7 +61,7 @@ def to_onnx(checkpoint: Checkpoint, *, opset: int, token_counts: bool = False) -
         InputError: The opset is out of range.
         ExportError: The weights exceed one file, or the graph is not what it must be.
     """
-    graph.require_opset(opset)
+    runtime.require_opset(opset)
     weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
     size = sum(array.nbytes for array in weights.values())
     if size >= PROTOBUF_LIMIT:

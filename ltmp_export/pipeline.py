@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from ltmp_export import files, graph, inputs, latency, onnx_export, parity
+from ltmp_export import files, inputs, latency, onnx_export, parity, runtime
 from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.latency import BenchReport, Settings
@@ -95,7 +95,7 @@ def export(
     """
     started = time.perf_counter()
     output = Path(output)
-    graph.require_opset(opset)
+    runtime.require_opset(opset)
     loaded = _loaded(checkpoint, choices, progress)
     if output.resolve() == loaded.path.resolve():
         raise InputError(f"the output {output} is the checkpoint itself; choose another output")

@@ -27,7 +27,7 @@ from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import Prune, Step
 
 NEGATIVE_INFINITY = float("-inf")
-NOWHERE = 2**31  # a destination that no image has: OneHot gives such a source no row
+NOWHERE = -1  # the destination of a source that does not merge
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Layout:
         row: [B, N] packed row behind each slot; N is at least 2, so that there is always a
             destination to match with.
         valid: [B, N] bool, the slots that hold a token of their own.
+        position: [N] int64: 0, 1, 2, …
         is_class: [N] bool, true for slot 0, where every image has its class token.
         slot: [T] padded slot (b * N + n) of each packed row.
     """
@@ -48,6 +49,7 @@ class Layout:
     offset: Name
     row: Name
     valid: Name
+    position: Name
     is_class: Name
     slot: Name
 
@@ -102,7 +104,7 @@ def make_layout(g: GraphBuilder, count: Name) -> Layout:
     within = g.op("Min", position, g.op("Sub", per_image, g.index(1)))
     row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
     is_class = g.op("Equal", position, g.index(0))
-    return Layout(count, offset, row, valid, is_class, _true_positions(g, valid))
+    return Layout(count, offset, row, valid, position, is_class, _true_positions(g, valid))
 
 
 def _true_positions(g: GraphBuilder, mask: Name) -> Name:
@@ -255,9 +257,10 @@ def _match(
     is_class = g.slice(tokens.layout.is_class, 0, 0, step=2)
     free = g.op("And", alive[0], g.op("Not", is_class))
     merged = g.op("And", g.op("Greater", best, g.number(threshold)), free, name="merged")
-    target = g.op("Where", merged, partner, g.index(NOWHERE))
-    depth = g.op("Shape", alive[1], start=1, end=2)
-    return merged, g.op("OneHot", target, depth, g.numbers(0.0, 1.0), axis=1)
+    target = g.op("Unsqueeze", g.op("Where", merged, partner, g.index(NOWHERE)), g.ints(1))
+    odd = g.slice(tokens.layout.position, 0, 1, step=2)
+    index = g.op("Unsqueeze", g.op("Div", odd, g.index(2)), g.ints(1))  # [Nd, 1]: 0, 1, 2, …
+    return merged, g.op("Cast", g.op("Equal", target, index), to=TensorProto.FLOAT)
 
 
 def _merged_importance(g: GraphBuilder, tokens: Candidates, flow: Name) -> Name:

@@ -93,12 +93,12 @@ class _Lowering:
         batch = g.op("Shape", images, start=0, end=1)  # [1]
         shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
         class_token = g.op("Expand", g.weight("cls_token"), shape)  # [B, 1, C]
-        position = g.weight("pos_embed") if "pos_embed" in g.weights else None
-        covers_class = position is not None and g.weights["pos_embed"].shape[1] == vit.patches + 1
-        if position is not None and not covers_class:
+        position = g.weight("pos_embed")
+        covers_class = g.weights["pos_embed"].shape[1] == vit.patches + 1
+        if not covers_class:
             x = g.op("Add", x, position)
         x = g.op("Concat", class_token, x, axis=1)
-        if position is not None and covers_class:
+        if covers_class:
             x = g.op("Add", x, position)
         x = self.norm("norm_pre", g.reshape(x, -1, vit.width))  # [B * N, C]
         count = g.op("Expand", g.ints(vit.patches + 1), batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ltmp_export.errors import ExportError, InputError, UnavailableError
+from ltmp_export.graph import OLDEST_OPSET, GraphBuilder
 
 _ORT_ERRORS = tuple(
     error
@@ -28,6 +31,31 @@ def processor_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@functools.cache
+def newest_opset() -> int:
+    """The newest opset of the standard domain that the installed onnxruntime loads."""
+    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
+        g = GraphBuilder(opset, {})
+        g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
+        with contextlib.suppress(ExportError):
+            Session(g.build("probe", {}), quiet=True)
+            return opset
+    return OLDEST_OPSET
+
+
+def require_opset(opset: int) -> None:
+    """Check that graphs can be written and run at this opset.
+
+    Raises:
+        InputError: It is older or newer than supported.
+    """
+    if not OLDEST_OPSET <= opset <= newest_opset():
+        raise InputError(
+            f"opset {opset} is not supported; choose from {OLDEST_OPSET} to {newest_opset()} "
+            "(the newest the installed onnxruntime loads)"
+        )
+
+
 class Session:
     """A model loaded in onnxruntime.
 
@@ -35,6 +63,7 @@ class Session:
         model: The model; it is not changed.
         providers: Execution providers, the first is the one asked for; the CPU by default.
         threads: Threads of an operator; all processors by default.
+        quiet: Keep onnxruntime from logging that it does not load the model.
 
     Raises:
         UnavailableError: A provider is not installed, or onnxruntime did not take it.
@@ -47,6 +76,7 @@ class Session:
         *,
         providers: Sequence[str] = (CPU,),
         threads: int | None = None,
+        quiet: bool = False,
     ) -> None:
         available = ort.get_available_providers()
         missing = [name for name in providers if name not in available]
@@ -59,7 +89,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4 if quiet else 3
         try:
             self._session = ort.InferenceSession(
                 model.SerializeToString(), options, providers=list(providers)

@@ -88,7 +88,7 @@ def describe(model: nn.Module, name: str) -> Vit:
         name=name,
         image_size=tuple(timm_model.patch_embed.img_size),
         patch_size=tuple(timm_model.patch_embed.patch_size),
-        in_chans=timm_model.in_chans,
+        in_chans=timm_model.patch_embed.proj.in_channels,
         classes=timm_model.num_classes,
         depth=len(timm_model.blocks),
         width=timm_model.embed_dim,
@@ -104,6 +104,7 @@ def describe(model: nn.Module, name: str) -> Vit:
 def _refuse_features(model: VisionTransformer) -> None:
     unsupported = {
         "a model without class token": model.cls_token is None,
+        "a model without position embedding": model.pos_embed is None,
         "register tokens": getattr(model, "reg_token", None) is not None,
         "attention pooling": model.attn_pool is not None,
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),

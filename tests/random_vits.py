@@ -53,8 +53,8 @@ EVEN = Case("even_tokens", 1)
 ODD = Case("odd_tokens", 25, {"img_size": (16, 12)})  # 12 patches, 13 tokens
 DEEP = Case("deep", 3, {"img_size": (24, 24), "embed_dim": 64, "depth": 4})  # 37 tokens
 POOLED = (EVEN, ODD, Case("avg", 11, {"global_pool": "avg", "fc_norm": False}))
-# Without position embedding, all patches of one colour give the same token: every choice is a tie.
-TIED = Case("no_pos_embed", 13, {"pos_embed": "none"})
+# Without positions of their own, patches of one colour give the same token: every choice is a tie.
+TIED = Case("same_position", 15, {"no_embed_class": True})
 
 OPTIONS = (
     EVEN,
@@ -106,6 +106,8 @@ def build(case: Case) -> tuple[VisionTransformer, Vit]:
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(_drawn(name, value, generator))
+        if case is TIED:
+            model.pos_embed.zero_()
     model.eval().requires_grad_(False)
     return model, vit.describe(model, case.name)
 

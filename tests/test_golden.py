@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ltmp_export import families, graph
+from ltmp_export import families, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.reference import Reference
 from tests import oracle, tolerances
@@ -22,7 +22,7 @@ Golden: TypeAlias = Mapping[str, NDArray[Any]]
 Exports: TypeAlias = Callable[[str, int], Exported]
 
 FAMILIES = families.names()
-OPSETS = (16, 17, 18, 20, graph.newest_opset())
+OPSETS = (16, 17, 18, 20, runtime.newest_opset())
 BATCHES = (1, 7, 48)  # 48 = 6 * 7 + 6: the last batch of 7 is a short one
 DECIDED = {"ltm": 46, "ltmp": 43, "ltp": 32, "ltpm": 29}  # of 48 images, by golden.npz
 

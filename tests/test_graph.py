@@ -14,13 +14,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from ltmp_export import families, graph, onnx_export
+from ltmp_export import families, graph, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import GraphBuilder
 
 Digits = Callable[[str], Checkpoint]
-ALL_OPSETS = range(graph.OLDEST_OPSET, graph.newest_opset() + 1)
+ALL_OPSETS = range(graph.OLDEST_OPSET, runtime.newest_opset() + 1)
 
 
 @pytest.mark.parametrize("opset", ALL_OPSETS)
@@ -122,10 +122,10 @@ def test_no_node_is_there_for_nothing(digits: Digits) -> None:
     assert {tensor.name for tensor in model.graph.initializer} <= used
 
 
-@pytest.mark.parametrize("opset", [15, graph.newest_opset() + 1, -3])
+@pytest.mark.parametrize("opset", [15, runtime.newest_opset() + 1, -3])
 def test_opsets_out_of_range(opset: int) -> None:
     with pytest.raises(InputError, match=f"opset {opset} is not supported; choose from 16 to"):
-        graph.require_opset(opset)
+        runtime.require_opset(opset)
 
 
 def identity(opset: int = 17) -> onnx.ModelProto:
