@@ -43,7 +43,7 @@ def show(result: RenderableType) -> None:
     """Print a result on stdout; off a terminal without colour, wrapping or trailing blanks."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     if console.is_terminal:
         console.print(result)
         return

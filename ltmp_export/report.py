@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -147,6 +147,8 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     }
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for key, value in rows.items():
         grid.add_row(Text(key, "bold"), Text(value))
     parts: list[RenderableType] = [grid, _threshold_table(facts["thresholds"])]
@@ -189,21 +191,19 @@ def demo_summary(report: DemoReport) -> RenderableType:
     bench = report.bench
     saved = 1 - bench.gmacs / bench.dense_gmacs
     speedup = bench.speedup(1) or math.nan
-    lines = [
+    story = (
         f"What happened: a ViT fine-tuned with LTMP on handwritten digits became "
-        f"{report.export.output}.",
-        f"It drops {saved:.0%} of the multiply-accumulates, and is {speedup:.2f} times as fast as "
-        f"the dense model of the same weights,",
-        f"with {bench.accuracy or 0:.1%} of the digits right against "
-        f"{bench.baseline_accuracy or 0:.1%}. "
-        f"Each image keeps its own number of tokens, also inside a batch.",
-        f"Next: ltmp inspect {report.export.output}",
-    ]
+        f"{report.export.output}. It drops {saved:.0%} of the multiply-accumulates, and is "
+        f"{speedup:.2f} times as fast as the dense model of the same weights, with "
+        f"{bench.accuracy or 0:.1%} of the digits right against "
+        f"{bench.baseline_accuracy or 0:.1%}. Each image keeps its own number of tokens, "
+        f"also inside a batch. Next: ltmp inspect {report.export.output}"
+    )
     return Group(
         export_summary(report.export),
         check_summary(report.check),
         bench_summary(bench),
-        Text("\n".join(lines)),
+        Text(story),
     )
 
 
@@ -239,7 +239,8 @@ def to_junit(report: CheckReport, strict: bool = False) -> bytes:
 def _table(*columns: str, left: int = 1) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right")
+        justify: JustifyMethod = "left" if index < left else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     return table
 
 
