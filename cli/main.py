@@ -72,7 +72,7 @@ def export(
     choices = options.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
-    options.require_writable(json)
+    options.require_outputs([output, json], [checkpoint, base_checkpoint])
     with spinner() as progress:
         from ltmp_export import pipeline, report
 
@@ -101,9 +101,11 @@ def check(
     use_ema: options.UseEma = None,
     num_heads: options.NumHeads = None,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     images: options.Images = None,
     samples: Annotated[
-        int | None, typer.Option(help="Compare at most so many images [default: 32].")
+        int | None, typer.Option(help="Compare at most so many images [default: 16].")
     ] = None,
     batch_size: Annotated[
         str, typer.Option("-b", "--batch-size", help="Batch sizes to run at.")
@@ -115,9 +117,11 @@ def check(
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report to this file.")] = None,
 ) -> None:
     """Compare an exported model in onnxruntime with the reference from its checkpoint."""
-    sizes = options.integers("--batch-size", batch_size)
-    choices = options.choices(family, timm_name, base_checkpoint, use_ema, num_heads, image_size)
-    options.require_writable(json, junit)
+    sizes = options.integers("--batch-size", batch_size, "1,8")
+    choices = options.choices(
+        family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std
+    )
+    options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     with spinner() as progress:
         from ltmp_export import files, pipeline, report
 
@@ -163,8 +167,8 @@ def bench(
     json: options.Json = None,
 ) -> None:
     """Time an exported model per image, against the dense model of the same weights."""
-    sizes = options.integers("--batch-size", batch_size)
-    options.require_writable(json)
+    sizes = options.integers("--batch-size", batch_size, "1,8")
+    options.require_outputs([json], [model, images])
     with spinner() as progress:
         from ltmp_export import latency, pipeline, report
 
@@ -173,7 +177,7 @@ def bench(
             threads=threads,
             warmup=warmup,
             iterations=iterations,
-            providers=tuple(providers.split(",")),
+            providers=tuple(name.strip() for name in providers.split(",")),
         )
         measured = pipeline.bench(
             model,
@@ -197,10 +201,14 @@ def inspect(
     use_ema: options.UseEma = None,
     num_heads: options.NumHeads = None,
     image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say what a checkpoint or an exported model is: family, geometry, thresholds, operators."""
-    choices = options.choices(family, model, base_checkpoint, use_ema, num_heads, image_size)
+    choices = options.choices(
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
+    )
     with spinner() as progress:
         progress("reading")
         from ltmp_export import inspection, report

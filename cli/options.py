@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,7 @@ def choices(
     Raises:
         InputError: A value does not parse.
     """
-    size = None if image_size is None else integers("--img-size", image_size)
+    size = None if image_size is None else integers("--img-size", image_size, "224,160")
     from ltmp_export.checkpoint import Choices
     from ltmp_export.errors import InputError
 
@@ -76,8 +77,8 @@ def choices(
     )
 
 
-def integers(flag: str, text: str) -> tuple[int, ...]:
-    """Positive integers separated by commas, without repeats except in sizes of two.
+def integers(flag: str, text: str, example: str) -> tuple[int, ...]:
+    """Positive integers separated by commas.
 
     Raises:
         InputError: Something else was given.
@@ -89,7 +90,7 @@ def integers(flag: str, text: str) -> tuple[int, ...]:
     except ValueError:
         values = ()
     if not values or min(values) < 1:
-        raise InputError(f"{flag} {text}: expected whole numbers of 1 or more, for example 1,8")
+        raise InputError(f"{flag} {text}: expected whole numbers of 1 or more, like {example}")
     return values
 
 
@@ -102,15 +103,15 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
         raise InputError(f"{flag} {text}: expected numbers, for example 0.5,0.5,0.5") from err
 
 
-def require_writable(*paths: Path | None) -> None:
+def require_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = ()) -> None:
     """Check report files before the work, not after it.
 
     Raises:
-        InputError: One cannot be written.
+        InputError: One cannot be written, or is another file of the same command.
     """
-    wanted = [path for path in paths if path is not None]
-    if wanted:
-        from ltmp_export import files
+    from ltmp_export import files
 
-        for path in wanted:
-            files.require_writable(path)
+    def given(paths: Sequence[Path | None]) -> list[Path]:
+        return [path for path in paths if path is not None]
+
+    files.require_outputs(given(outputs), given(inputs))

@@ -30,10 +30,10 @@ def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except LtmpError as err:
             line = " ".join(str(err).split())
-            typer.secho(f"error: {line}", fg="red", err=True)
+            _say(f"error: {line}", "red")
             raise typer.Exit(err.exit_code) from err
         except KeyboardInterrupt as err:
-            typer.secho("interrupted", fg="red", err=True)
+            _say("interrupted", "red")
             raise typer.Exit(INTERRUPTED) from err
 
     return run
@@ -56,7 +56,14 @@ def show(result: RenderableType) -> None:
 def warn(*messages: str) -> None:
     """Print warnings on stderr."""
     for message in messages:
-        typer.secho(f"warning: {message}", fg="yellow", err=True)
+        _say(f"warning: {message}", "yellow")
+
+
+def _say(line: str, style: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line, style))
 
 
 @contextlib.contextmanager

@@ -66,7 +66,10 @@ def build(
         if heads is None:
             heads = _heads_from_weights(weights)
             notes.append(f"{heads} heads of {_attention_width(weights) // heads} channels")
-        shape["global_pool"] = pool or ("avg" if "fc_norm.weight" in weights else "token")
+        if pool is None:
+            pool = "avg" if "fc_norm.weight" in weights else "token"
+            notes.append(f"exact GELU, LayerNorm epsilon 1e-6, {pool} pooling")
+        shape["global_pool"] = pool
         shape["fc_norm"] = "fc_norm.weight" in weights
         with torch.device("meta"):
             model = _construct(VisionTransformer, num_heads=heads, **shape)
@@ -130,9 +133,11 @@ def block_count(weights: Weights) -> int:
         InputError: A block is missing.
     """
     found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))}
-    missing = sorted(set(range(max(found) + 1)) - found)
-    if missing:
-        raise InputError(f"blocks {missing} have no weights, though block {max(found)} has")
+    if not found:
+        raise InputError("no key of the weights starts with 'blocks.0.': not a timm ViT")
+    if max(found) >= len(found):
+        first = next(index for index in range(len(found)) if index not in found)
+        raise InputError(f"block {first} has no weights, though block {max(found)} has")
     return len(found)
 
 

@@ -78,12 +78,13 @@ class Checkpoint:
     Attributes:
         path: The file.
         sha256: Digest of the file.
+        base_sha256: Digest of the base checkpoint, where there is one.
         arch: The name the file gives itself, if any.
         plan: Family and frozen thresholds per block.
         vit: Geometry of the dense model.
         model: timm's model with the weights, eval mode, float32.
         preprocessing: Normalisation and resize.
-        label_names: Class names where the file or timm knows them.
+        label_names: Class names where the file knows them.
         choices: What the user stated.
         notes: What was assumed.
         warnings: What looks wrong.
@@ -91,6 +92,7 @@ class Checkpoint:
 
     path: Path
     sha256: str
+    base_sha256: str | None
     arch: str | None
     plan: Plan
     vit: Vit
@@ -103,7 +105,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class _Contents:
+class Contents:
     """A file taken apart: weights and thresholds under timm's names, and what else it says."""
 
     arch: str | None
@@ -124,8 +126,10 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         InputError: The file cannot be read or used, or something must be stated.
     """
     path, choices = Path(path), choices or Choices()
-    contents = _take_apart(path, bool(choices.use_ema))
-    weights = _with_base(path, contents, choices.base_checkpoint)
+    base = choices.base_checkpoint
+    averaged = bool(choices.use_ema) and base is None
+    contents = _with_base(path, take_apart(path, averaged), choices)
+    weights = contents.weights
     _require_finite(weights)
     family, name, warnings = _family_and_name(path, contents, choices)
     depth = build.block_count(weights)
@@ -143,6 +147,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     return Checkpoint(
         path=path,
         sha256=files.sha256(path),
+        base_sha256=None if base is None else files.sha256(base),
         arch=contents.arch,
         plan=plan,
         vit=built.vit,
@@ -155,24 +160,45 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     )
 
 
-def _take_apart(path: Path, use_ema: bool) -> _Contents:
+def take_apart(path: Path, use_ema: bool = False) -> Contents:
+    """Read a file without deciding yet what model it is.
+
+    Raises:
+        InputError: It cannot be read, or holds something that is no weight.
+    """
     top = files.read_weights(path)
     args = top.get("args")
     if isinstance(args, argparse.Namespace):
         args = vars(args)
     args = {k: v for k, v in args.items() if v is not None} if isinstance(args, Mapping) else {}
-    arch = top.get("arch") or args.get("model")
+    names = [name for name in (top.get("arch"), args.get("model")) if isinstance(name, str)]
     weights: dict[str, torch.Tensor] = {}
     thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
     for key, value in _state_dict(path, top, use_ema).items():
         plain = _strip_prefixes(str(key))
-        if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a tensor")
+        _require_plain(path, key, value)
+        if plain in weights:
+            raise InputError(f"{path}: {plain} is there twice, with different prefixes")
         if match := _THRESHOLD.fullmatch(plain):
             thresholds[match[2]][int(match[1])] = _threshold(path, plain, value)
         else:
-            weights[plain] = value.to(torch.float32) if value.is_floating_point() else value
-    return _Contents(arch if isinstance(arch, str) else None, args, weights, thresholds)
+            weights[plain] = value.to(torch.float32)
+    if not weights and not any(thresholds.values()):
+        raise InputError(f"{path} holds no weights: its state_dict is empty")
+    return Contents(names[0] if names else None, args, weights, thresholds)
+
+
+def _require_plain(path: Path, key: str, value: Any) -> None:
+    """A dense float tensor that takes the memory it claims."""
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a tensor")
+    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not dense or not value.is_floating_point():
+        kind = f"{value.dtype} {value.layout} on {value.device}"
+        raise InputError(f"{path}: {key} is {kind}; expected a dense float tensor")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        shape = tuple(value.shape)
+        raise InputError(f"{path}: {key} claims the shape {shape} but holds fewer numbers")
 
 
 def _state_dict(path: Path, top: Mapping[str, Any], use_ema: bool) -> Mapping[str, Any]:
@@ -206,19 +232,26 @@ def _threshold(path: Path, key: str, value: torch.Tensor) -> float:
     return number
 
 
-def _with_base(path: Path, contents: _Contents, base: Path | None) -> dict[str, torch.Tensor]:
+def _with_base(path: Path, contents: Contents, choices: Choices) -> Contents:
+    """Complete a thresholds-only file from its base, name and arguments included."""
+    base = choices.base_checkpoint
     if contents.weights and base is not None:
         raise InputError(f"{path} holds weights of its own; drop --base-checkpoint {base}")
     if contents.weights:
-        return contents.weights
+        return contents
     if base is None:
         raise InputError(
             f"{path} holds thresholds only; give the dense model's weights with --base-checkpoint"
         )
-    weights = _take_apart(base, use_ema=False).weights
-    if not weights:
+    dense = take_apart(base, bool(choices.use_ema))
+    if not dense.weights:
         raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
-    return weights
+    return Contents(
+        contents.arch or dense.arch,
+        {**dense.args, **contents.args},
+        dense.weights,
+        contents.thresholds,
+    )
 
 
 def _require_finite(weights: Mapping[str, torch.Tensor]) -> None:
@@ -231,7 +264,7 @@ def _require_finite(weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _family_and_name(
-    path: Path, contents: _Contents, choices: Choices
+    path: Path, contents: Contents, choices: Choices
 ) -> tuple[str, str | None, list[str]]:
     """Family, timm name of the dense model if known, and warnings."""
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
@@ -240,9 +273,12 @@ def _family_and_name(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense "
             "model or was not fine-tuned with a learned-threshold method"
         )
+    warnings: list[str] = []
     written, name = split_arch(contents.arch)
     if choices.model is not None:
         stated, name = split_arch(choices.model)
+        if stated and written and stated != written:
+            warnings.append(f"--model says {stated}, the file {written}; --family decides")
         written = written or stated
         if not timm.is_model((name or "").split(".")[0]):
             near = ", ".join(build.closest_names(name or "")) or "none alike"
@@ -263,7 +299,6 @@ def _family_and_name(
             f"{path}: family {family} needs {' and '.join(families.load(family).scalars)} "
             f"thresholds; the file has {' and '.join(present)}"
         )
-    warnings = []
     if choices.family and written and choices.family != written:
         warnings.append(f"family {choices.family} as asked, though the file says {written}")
     return family, name, warnings
@@ -298,25 +333,26 @@ def _complete(
 
 
 def _untrained(plan: Plan) -> list[str]:
-    values = plan.thresholds()
-    initial = all(
-        len(set(numbers)) == 1
+    """A warning for each kind of threshold that is still where training starts."""
+    return [
+        f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
+        for kind, numbers in plan.thresholds().items()
+        if len(set(numbers)) == 1
         and any(math.isclose(numbers[0], start, abs_tol=1e-6) for start in INITIAL[kind])
-        for kind, numbers in values.items()
-    )
-    if not initial:
-        return []
-    return ["all thresholds are at their initial values: the model was never fine-tuned"]
+    ]
 
 
 def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = args.get("img_size")
-    if size is None and isinstance(args.get("input_size"), (list, tuple)):
-        size = args["input_size"][-2:]
+    """(height, width) from timm's `input_size` or `img_size`; anything else is not a statement."""
+    size, listed = args.get("img_size"), args.get("input_size")
+    if isinstance(listed, (list, tuple)) and len(listed) == 3:
+        size = tuple(listed[1:])
     if isinstance(size, int):
-        return (size, size)
+        size = (size, size)
     if isinstance(size, (list, tuple)) and len(size) == 2:
-        return (int(size[0]), int(size[1]))
+        height, width = size
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+            return (height, width)
     return None
 
 

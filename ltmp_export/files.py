@@ -7,10 +7,11 @@ import hashlib
 import os
 import pickle
 import re
+import stat
 import struct
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,21 @@ def require_file(path: Path, what: str) -> None:
     """Check that `path` is a readable, non-empty file.
 
     Raises:
-        InputError: It is missing, a directory, empty or unreadable; `what` names its role.
+        InputError: It is missing, not a regular file, empty or unreadable; `what` names its role.
     """
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError as err:
+        raise InputError(f"{path} does not exist; expected {what}") from err
+    except OSError as err:
+        raise InputError(f"{path} cannot be read ({err.strerror}); expected {what}") from err
+    if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path} is a directory; expected {what}")
-    if not path.exists():
-        raise InputError(f"{path} does not exist; expected {what}")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file; expected {what}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path} cannot be read (permissions); expected {what}")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); expected {what}")
 
 
@@ -121,29 +128,51 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def require_writable(path: Path) -> None:
-    """Check early that a file can be written at `path`, before minutes of work are lost.
+def require_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
+    """Check early that files can be written, before minutes of work are lost.
+
+    Args:
+        outputs: Files to be written; they must differ from each other.
+        inputs: Files that must not be overwritten.
 
     Raises:
-        InputError: It is a directory, or its folder is missing or not writable.
+        InputError: An output is a directory or a device, its folder is missing or not writable, or
+            it is the same file as another one.
     """
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; expected a file name for the output")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; make it")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: the folder {path.parent} is not writable")
+    taken = {path.resolve(): f"the input {path}" for path in inputs}
+    for path in outputs:
+        _require_writable(path)
+        if other := taken.get(path.resolve()):
+            raise InputError(f"the output {path} is {other}; choose another output")
+        taken[path.resolve()] = f"also the output {path}"
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        folder = path.resolve().parent
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; expected a file name for the output")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a regular file; choose another output")
+        if not folder.is_dir():
+            raise InputError(f"cannot write {path}: the folder {folder} does not exist; make it")
+    except OSError as err:
+        raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {path}: the folder {folder} is not writable")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary file beside it, then a rename.
 
+    A symbolic link stays one: the file it points to is written.
     What stood at `path` stays untouched until the rename; nothing is left behind on failure.
 
     Raises:
         InputError: The file cannot be written there.
     """
-    require_writable(path)
+    require_outputs([path])
+    path = path.resolve()
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -168,6 +197,9 @@ def _umask() -> int:
 
 
 def looks_like_onnx(path: Path) -> bool:
-    """Whether a file is named `.onnx` or begins as a serialised ONNX model does."""
+    """Whether a file is no checkpoint, but named `.onnx` or begun as a serialised ONNX model."""
     with path.open("rb") as file:
-        return path.suffix == ".onnx" or file.read(1) == b"\x08"
+        start = file.read(4)
+    if start.startswith((b"PK\x03\x04", b"\x80")) or _is_safetensors(path):
+        return False
+    return path.suffix == ".onnx" or start.startswith(b"\x08")

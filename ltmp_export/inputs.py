@@ -137,13 +137,25 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
                 raise InputError(f"{path} has no array 'images' (found: {found})")
             images = archive["images"]
             labels = archive.get("labels")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as err:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError, TypeError) as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
+    if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
+        raise InputError(f"{path}: 'images' or 'labels' is no array; save it with numpy.savez")
     pixels = _to_inputs(path, images, vit, preprocessing)
-    if labels is not None and (labels.shape != (len(pixels),) or labels.dtype.kind not in "iu"):
-        raise InputError(f"{path}: labels {labels.dtype}{labels.shape}; expected one integer each")
+    if labels is not None:
+        _require_labels(path, labels, len(pixels), vit.classes)
     names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
     return Images(pixels, None if labels is None else labels.astype(np.int64), names, str(path))
+
+
+def _require_labels(path: Path, labels: NDArray[Any], count: int, classes: int) -> None:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(f"{path}: labels {labels.dtype}{labels.shape}; expected one integer each")
+    if labels.min() < 0 or labels.max() >= classes:
+        found = f"{labels.min()} to {labels.max()}"
+        raise InputError(
+            f"{path}: labels from {found}; the model has the classes 0 to {classes - 1}"
+        )
 
 
 def _to_inputs(
@@ -166,13 +178,19 @@ def _to_inputs(
         images = (images / 255.0 - mean) / std
     elif images.dtype.kind != "f":
         raise InputError(f"{found}; expected uint8 pixels or normalised floats")
-    return np.ascontiguousarray(images, dtype=np.float32)
+    pixels = np.ascontiguousarray(images, dtype=np.float32)
+    if not np.isfinite(pixels).all():
+        first = int(np.flatnonzero(~np.isfinite(pixels).all(axis=(1, 2, 3)))[0])
+        raise InputError(f"{path}: images[{first}] holds NaN or infinite values")
+    return pixels
 
 
 def _from_folder(
     folder: Path, vit: Vit, preprocessing: Preprocessing, samples: int | None
 ) -> Images:
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+    )
     if not found:
         raise InputError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     if samples is not None and samples < len(found):
@@ -194,7 +212,8 @@ def _from_folder(
     for path in found:
         try:
             with Image.open(path) as picture:
-                pixels.append(transform(picture.convert(mode)).numpy())
+                opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
+                pixels.append(transform(opaque.convert(mode)).numpy())
         except (OSError, ValueError, Image.DecompressionBombError) as err:
             raise InputError(f"{path} is not a readable picture: {err}") from err
     names = tuple(str(p.relative_to(folder)) for p in found)

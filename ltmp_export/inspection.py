@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 
 from ltmp_export import files, onnx_export
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.checkpoint import Checkpoint, Choices, Contents, load_checkpoint, take_apart
+from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
 
 SCHEMA_VERSION = 1
@@ -19,6 +20,9 @@ SCHEMA_VERSION = 1
 def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
     """What a checkpoint or an exported model is, as plain values.
 
+    A checkpoint that cannot be exported as it is (thresholds only, no thresholds, an ambiguous
+    family, …) is described as far as it goes, with what is `missing`.
+
     Raises:
         InputError: It is neither.
     """
@@ -26,7 +30,27 @@ def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
     files.require_file(path, "a checkpoint or an ONNX model")
     if files.looks_like_onnx(path):
         return _describe_model(path)
-    return _describe_checkpoint(load_checkpoint(path, choices))
+    contents = take_apart(path)
+    try:
+        return _describe_checkpoint(load_checkpoint(path, choices))
+    except InputError as err:
+        return _describe_contents(path, contents, str(err))
+
+
+def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str, Any]:
+    """What a readable file holds that is not, or not alone, a whole model."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "incomplete checkpoint",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": files.sha256(path),
+        "arch": contents.arch,
+        "tensors": len(contents.weights),
+        "parameters": sum(tensor.numel() for tensor in contents.weights.values()),
+        "thresholds": {kind: dict(sorted(v.items())) for kind, v in contents.thresholds.items()},
+        "missing": missing,
+    }
 
 
 def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class BenchReport:
     Attributes:
         model: The exported file.
         baseline: "dense" (made from the same weights), a file name, or None.
-        provider: Execution provider that ran.
+        provider: Execution providers of the session, the one asked for first.
         threads: Threads of an operator.
         images: Where the images come from.
         names: Name of each image.
@@ -66,6 +66,7 @@ class BenchReport:
         initial_tokens: Tokens before the first block.
         gmacs: Executed 10^9 multiply-accumulates, mean over images.
         dense_gmacs: The same without reduction.
+        baseline_gmacs: The baseline's, or None where it is a file of unknown work.
         accuracy: Share of images whose top-1 is the label, or None without labels.
         baseline_accuracy: The same for the baseline.
         timings: For each batch size, the model and then the baseline.
@@ -81,6 +82,7 @@ class BenchReport:
     initial_tokens: int
     gmacs: float
     dense_gmacs: float
+    baseline_gmacs: float | None
     accuracy: float | None
     baseline_accuracy: float | None
     timings: tuple[Timing, ...]
@@ -126,6 +128,8 @@ class Settings:
         for what, value in least.items():
             if value < 1:
                 raise InputError(f"{what} is {value}; expected at least 1")
+        if len(set(self.batch_sizes)) < len(self.batch_sizes):
+            raise InputError(f"batch sizes {list(self.batch_sizes)}: one is there twice")
         if self.warmup < 0:
             raise InputError(f"warmup is {self.warmup}; expected 0 or more")
 
@@ -183,6 +187,7 @@ def measure(
         initial_tokens=vit.patches + 1,
         gmacs=float(np.mean([macs(vit, row) for row in counts])) / 1e9,
         dense_gmacs=dense_macs(vit) / 1e9,
+        baseline_gmacs=dense_macs(vit) / 1e9 if baseline_name == "dense" else None,
         accuracy=_accuracy(logits, images),
         baseline_accuracy=None if baseline_logits is None else _accuracy(baseline_logits, images),
         timings=tuple(timings),

@@ -100,6 +100,7 @@ def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
         "ltmp.family": checkpoint.plan.family,
         "ltmp.thresholds": checkpoint.plan.thresholds(),
         "ltmp.checkpoint_sha256": checkpoint.sha256,
+        "ltmp.base_sha256": checkpoint.base_sha256,
         "ltmp.choices": checkpoint.choices.to_json(),
         "ltmp.opset": opset,
         "ltmp.versions": {package: version(package) for package in packages},
@@ -114,7 +115,8 @@ def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
     }
     if checkpoint.label_names is not None:
         words["label_names"] = checkpoint.label_names
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in words.items()}
+    known = {key: value for key, value in words.items() if value is not None}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()}
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -147,16 +149,21 @@ def read_exported(path: Path) -> ExportedModel:
             f"{path} was not exported by this version of ltmp (ltmp.schema: found {found}, "
             f"expected {SCHEMA}); export it with 'ltmp export'"
         )
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if str(opset) != words.get("ltmp.opset"):
+        stated = words.get("ltmp.opset")
+        raise InputError(f"{path} declares opset {opset}, its metadata {stated}; export it again")
     try:
+        thresholds = json.loads(words["ltmp.thresholds"])
         return ExportedModel(
             path=path,
             proto=model,
             family=words["ltmp.family"],
-            thresholds=json.loads(words["ltmp.thresholds"]),
+            thresholds={k: list(map(float, v)) for k, v in thresholds.items()},
             vit=Vit.from_json(json.loads(words["ltmp.vit"])),
             preprocessing=Preprocessing(
-                mean=tuple(json.loads(words["mean"])),
-                std=tuple(json.loads(words["std"])),
+                mean=tuple(map(float, json.loads(words["mean"]))),
+                std=tuple(map(float, json.loads(words["std"]))),
                 crop_pct=float(words["crop_pct"]),
                 interpolation=words["interpolation"],
             ),
@@ -165,5 +172,5 @@ def read_exported(path: Path) -> ExportedModel:
             opset=int(words["ltmp.opset"]),
             metadata=words,
         )
-    except (KeyError, ValueError, TypeError) as err:
+    except (KeyError, ValueError, TypeError, AttributeError) as err:
         raise InputError(f"{path} has damaged ltmp metadata ({err}); export it again") from err

@@ -159,6 +159,8 @@ def compare(
     """
     if any(size < 1 for size in batch_sizes):
         raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
+    if len(set(batch_sizes)) < len(batch_sizes):
+        raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
     session = runtime.CountingSession(model, checkpoint.vit.depth)
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
     traces = reference.run_all(torch.from_numpy(images.pixels))

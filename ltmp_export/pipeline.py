@@ -22,8 +22,9 @@ from ltmp_export.parity import CheckReport
 
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
-CHECK_SAMPLES = 32
+CHECK_SAMPLES = 16
 QUICK_SAMPLES = 7
+DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
 
 Progress = Callable[[str], None]
 
@@ -97,9 +98,8 @@ def export(
     output = Path(output)
     runtime.require_opset(opset)
     loaded = _loaded(checkpoint, choices, progress)
-    if output.resolve() == loaded.path.resolve():
-        raise InputError(f"the output {output} is the checkpoint itself; choose another output")
-    files.require_writable(output)
+    base = loaded.choices.base_checkpoint
+    files.require_outputs([output], [loaded.path, *([] if base is None else [base])])
     progress("writing the graph")
     model = onnx_export.to_onnx(loaded, opset=opset, token_counts=token_counts)
     report = None
@@ -140,7 +140,7 @@ def check(
         checkpoint: The checkpoint, or one loaded before (then `choices` must be None). For the
             very file that was exported, what `choices` leaves open is as stated at the export.
         images: A folder of pictures or an `.npz`, see `inputs.load_images`.
-        samples: Compare at most so many images, 32 by default.
+        samples: Compare at most so many images, 16 by default.
         batch_sizes: Batch sizes to run at.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -153,18 +153,7 @@ def check(
     if not isinstance(checkpoint, Checkpoint):
         choices = _as_exported(exported, Path(checkpoint), choices or Choices())
     loaded = _loaded(checkpoint, choices, progress)
-    warnings = list(loaded.warnings)
-    if exported.checkpoint_sha256 != loaded.sha256:
-        warnings.append(f"{model} was exported from another checkpoint file than {loaded.path}")
-    if exported.family != loaded.plan.family:
-        warnings.append(f"{model} is {exported.family}, the checkpoint {loaded.plan.family}")
-    elif exported.thresholds != loaded.plan.thresholds():
-        warnings.append(f"{model} and {loaded.path} have different thresholds")
-    if exported.vit.input_size != loaded.vit.input_size:
-        raise InputError(
-            f"{model} takes images {exported.vit.input_size}, the checkpoint "
-            f"{loaded.vit.input_size}: they do not belong together"
-        )
+    warnings = _disagreements(exported, loaded)
     source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
@@ -172,6 +161,31 @@ def check(
     return parity.compare(
         exported.proto, loaded, chosen, batch_sizes=batch_sizes, name=model, warnings=warnings
     )
+
+
+def _disagreements(exported: onnx_export.ExportedModel, loaded: Checkpoint) -> list[str]:
+    """What looks wrong before anything is run.
+
+    Raises:
+        InputError: The two do not have the same shape.
+    """
+    for what in ("input_size", "depth", "classes"):
+        theirs, ours = getattr(exported.vit, what), getattr(loaded.vit, what)
+        if theirs != ours:
+            raise InputError(
+                f"{exported.path} has {what} {theirs}, the checkpoint {loaded.path} has {ours}: "
+                "they do not belong together"
+            )
+    warnings = list(loaded.warnings)
+    if exported.checkpoint_sha256 != loaded.sha256:
+        warnings.append(f"{exported.path} was exported from another file than {loaded.path}")
+    if exported.family != loaded.plan.family:
+        warnings.append(f"{exported.path} is {exported.family}, not {loaded.plan.family}")
+    elif exported.thresholds != loaded.plan.thresholds():
+        warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
+    if exported.preprocessing != loaded.preprocessing:
+        warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
+    return warnings
 
 
 def bench(
@@ -201,12 +215,15 @@ def bench(
     exported = onnx_export.read_exported(Path(model))
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
+    if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(DIGITS)):
+        chosen = replace(chosen, labels=None)  # another model's classes need not be digits
     other: onnx.ModelProto | None = None
     if baseline == "dense":
         progress("writing the dense model of the same weights")
         other = onnx_export.dense_baseline(exported)
     elif baseline is not None:
         other = onnx_export.read_onnx(Path(baseline))
+        runtime.require_images(other, str(baseline), exported.vit.input_size)
     progress(f"timing {len(chosen)} images")
     return latency.measure(
         exported.proto,
@@ -244,10 +261,8 @@ def demo(folder: str | Path, progress: Progress = _silent) -> DemoReport:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
-    name = "digits_ltmp.pth.tar"
-    content = inputs.fixture(name).read_bytes()
-    files.write_bytes(folder / name, content)
-    checkpoint = load_checkpoint(folder / name)
+    files.write_bytes(folder / DIGITS, inputs.fixture(DIGITS).read_bytes())
+    checkpoint = load_checkpoint(folder / DIGITS)
     exported = export(checkpoint, folder / "model.onnx", progress=progress)
     checked = check(exported.output, checkpoint, samples=48, progress=progress)
     return DemoReport(exported, checked, bench(exported.output, progress=progress))

@@ -35,11 +35,6 @@ class Plan:
     family: str
     blocks: tuple[tuple[Step, ...], ...]
 
-    @property
-    def merges(self) -> bool:
-        """Whether any block merges: then attention is proportional to token sizes."""
-        return any(isinstance(step, Merge) for steps in self.blocks for step in steps)
-
     def thresholds(self) -> dict[str, list[float]]:
         """Thresholds per kind in block order, for example `{"merge": [...], "prune": [...]}`."""
         found: dict[str, list[float]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ltmp_export.vit import Vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -52,29 +53,36 @@ def resolve(
     config = (
         timm.get_pretrained_cfg(model.name) if timm.is_model(model.name.split(".")[0]) else None
     )
-    notes = []
+    notes: list[str] = []
 
-    def find(key: str, default: Any) -> Any:
-        if (value := stated.get(key) or args.get(key)) is not None:
-            return value
-        if config is not None and getattr(config, key) is not None:
-            return getattr(config, key)
+    def find(key: str, default: Any, usable: Callable[[Any], bool]) -> Any:
+        for value in (args.get(key), getattr(config, key, None)):
+            if value is not None and usable(value):
+                return value
         notes.append(f"{key} {default}")
         return default
 
-    mean = _per_channel("mean", find("mean", IMAGENET_MEAN), model.in_chans)
-    std = _per_channel("std", find("std", IMAGENET_STD), model.in_chans)
+    def vector(key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        if (value := stated.get(key)) is None:
+            value = find(key, default, lambda values: isinstance(values, (list, tuple)))
+        return _per_channel(key, value, model.in_chans)
+
+    mean, std = vector("mean", IMAGENET_MEAN), vector("std", IMAGENET_STD)
     if min(std) <= 0.0:
         raise InputError(f"std is {std}; every value must be above 0")
-    crop = float(find("crop_pct", 0.875))
-    interpolation = str(find("interpolation", "bicubic"))
-    return Preprocessing(mean, std, crop, interpolation), tuple(notes)
+    crop = find("crop_pct", 0.875, lambda v: isinstance(v, (int, float)) and 0 < v <= 1)
+    filters = find("interpolation", "bicubic", lambda v: v in INTERPOLATIONS)
+    return Preprocessing(mean, std, float(crop), filters), tuple(notes)
 
 
 def _per_channel(key: str, values: Any, channels: int) -> tuple[float, ...]:
-    numbers = tuple(float(v) for v in values) if isinstance(values, (list, tuple)) else ()
+    listed = values if isinstance(values, (list, tuple)) else ()
+    numbers = tuple(float(v) for v in listed if isinstance(v, (int, float)))
     if len(numbers) == 1:
         numbers *= channels
     if len(numbers) != channels or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{key} is {values}; expected {channels} finite numbers, one per channel")
+        raise InputError(
+            f"{key} is {values}; expected {channels} finite numbers, one per channel; "
+            "state them with --mean and --std"
+        )
     return numbers

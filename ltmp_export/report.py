@@ -18,6 +18,7 @@ from ltmp_export.pipeline import DemoReport, ExportReport
 
 COLOURS = {"equal": "green", "borderline": "yellow", "fail": "red", "inconclusive": "red"}
 SHOWN_DIFFERENCES = 8
+UNKNOWN = "–"
 
 
 def to_json(document: Mapping[str, Any]) -> str:
@@ -54,7 +55,8 @@ def check_summary(report: CheckReport) -> RenderableType:
         undisputed = [c.logit_error for c in rows if c.verdict != "borderline"]
         worst = max(undisputed, default=math.nan)
         same = sum(c.top1 == c.expected_top1 for c in rows)
-        table.add_row(
+        _add_row(
+            table,
             str(size),
             str(len(rows)),
             *(str(count[verdict]) for verdict in ("equal", "borderline", "fail")),
@@ -91,14 +93,16 @@ def bench_summary(report: BenchReport) -> RenderableType:
     per_image = ("median ms", "p10", "p90", "images/s", "speed-up")
     table = _table("batch", "model", "GMACs", "mean tokens", *per_image, left=2)
     mean_tokens = sum(map(sum, report.tokens)) / sum(map(len, report.tokens))
+    dense_tokens = UNKNOWN if report.baseline_gmacs is None else str(report.initial_tokens)
     for timing in report.timings:
         reduced = timing.model == "reduced"
         ratio = report.speedup(timing.batch_size) if reduced else None
-        table.add_row(
+        _add_row(
+            table,
             str(timing.batch_size),
             timing.model,
-            _figure(report.gmacs if reduced else report.dense_gmacs),
-            f"{mean_tokens:.1f}" if reduced else f"{report.initial_tokens}",
+            _figure(report.gmacs if reduced else report.baseline_gmacs),
+            f"{mean_tokens:.1f}" if reduced else dense_tokens,
             *(_figure(value) for value in (timing.median, timing.p10, timing.p90)),
             f"{timing.images_per_second:.1f}",
             "" if ratio is None else f"{ratio:.2f}x",
@@ -125,12 +129,14 @@ def _cheapest_and_dearest(report: BenchReport, timing: Timing) -> RenderableType
     order = sorted(range(len(report.tokens)), key=lambda i: sum(report.tokens[i]))
     for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         tokens = " ".join(map(str, report.tokens[index]))
-        table.add_row(report.names[index], tokens, _figure(timing.per_image[index]))
+        _add_row(table, report.names[index], tokens, _figure(timing.per_image[index]))
     return table
 
 
 def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
-    """What `pipeline.inspect` found, as a list of facts and a table of thresholds."""
+    """What `inspection.inspect` found, as a list of facts and a table of thresholds."""
+    if facts["kind"] == "incomplete checkpoint":
+        return _incomplete_summary(facts)
     vit, preprocessing = facts["vit"], facts["preprocessing"]
     side = "x".join(map(str, vit["image_size"]))
     patch = "x".join(map(str, vit["patch_size"]))
@@ -146,14 +152,32 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
+    parts: list[RenderableType] = [_facts(rows), _threshold_table(facts["thresholds"])]
+    parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
+    return Group(*parts)
+
+
+def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
+    kinds = facts["thresholds"].items()
+    held = ", ".join(f"{kind} in {len(values)} blocks" for kind, values in kinds if values)
+    rows = {
+        facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
+        "arch in the file": facts["arch"] or "not stated",
+        "weights": f"{facts['tensors']} tensors, {facts['parameters'] / 1e6:.2f} M parameters",
+        "thresholds": held or "none",
+        "sha256": facts["sha256"],
+        "missing": facts["missing"],
+    }
+    return _facts(rows)
+
+
+def _facts(rows: Mapping[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for key, value in rows.items():
         grid.add_row(Text(key, "bold"), Text(value))
-    parts: list[RenderableType] = [grid, _threshold_table(facts["thresholds"])]
-    parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
-    return Group(*parts)
+    return grid
 
 
 def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -182,23 +206,26 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
 def _threshold_table(thresholds: Mapping[str, Sequence[float]]) -> RenderableType:
     table = _table("block", *(f"{kind} threshold" for kind in thresholds))
     for block, values in enumerate(zip(*thresholds.values(), strict=True)):
-        table.add_row(str(block), *(f"{value:.6f}" for value in values))
+        _add_row(table, str(block), *(f"{value:.6f}" for value in values))
     return table
 
 
 def demo_summary(report: DemoReport) -> RenderableType:
     """The check and bench tables and what they mean, in a few lines."""
     bench = report.bench
-    saved = 1 - bench.gmacs / bench.dense_gmacs
-    speedup = bench.speedup(1) or math.nan
+    saved, speedup = 1 - bench.gmacs / bench.dense_gmacs, bench.speedup(1)
+    if speedup is None or bench.accuracy is None or bench.baseline_accuracy is None:
+        raise ValueError("the demo times labelled images against the dense model")
     story = (
         f"What happened: a ViT fine-tuned with LTMP on handwritten digits became "
         f"{report.export.output}. It drops {saved:.0%} of the multiply-accumulates, and is "
         f"{speedup:.2f} times as fast as the dense model of the same weights, with "
-        f"{bench.accuracy or 0:.1%} of the digits right against "
-        f"{bench.baseline_accuracy or 0:.1%}. Each image keeps its own number of tokens, "
-        f"also inside a batch. Next: ltmp inspect {report.export.output}"
+        f"{bench.accuracy:.1%} of the digits right against {bench.baseline_accuracy:.1%}. "
+        f"Each image keeps its own number of tokens, also inside a batch. "
+        f"Next: ltmp inspect {report.export.output}"
     )
+    if not report.check.passed():
+        story = f"The check failed: do not use {report.export.output}, and report this."
     return Group(
         export_summary(report.export),
         check_summary(report.check),
@@ -232,6 +259,9 @@ def to_junit(report: CheckReport, strict: bool = False) -> bytes:
         case = ElementTree.SubElement(suite, "testcase", classname=report.model, name="check")
         message = "nothing was compared"
         ElementTree.SubElement(case, "error", type=report.verdict, message=message)
+    for element in suite.iter():
+        for key, value in element.attrib.items():
+            element.set(key, "".join(c if c.isprintable() else "\ufffd" for c in value))
     document: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return document
 
@@ -240,12 +270,19 @@ def _table(*columns: str, left: int = 1) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         justify: JustifyMethod = "left" if index < left else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=index >= left)
     return table
 
 
-def _figure(value: float) -> str:
+def _add_row(table: Table, *cells: str) -> None:
+    """Cells as they are: names of files and images are data, not markup."""
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _figure(value: float | None) -> str:
     """Three significant digits or whole numbers, never an exponent."""
+    if value is None:
+        return UNKNOWN
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -6,7 +6,7 @@ are packed as rows, every pointwise layer runs on the rows as they are, and the 
 same code writes the dense model, so that the two differ in the reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
-as a set of weights again (`latency` builds the dense baseline from it).
+as a set of weights again (`onnx_export.dense_baseline` writes the dense model from it).
 """
 
 from __future__ import annotations

@@ -96,11 +96,12 @@ class Session:
             )
         except _ORT_ERRORS as err:
             raise ExportError(f"onnxruntime does not load the model: {err}") from err
-        self.provider: str = self._session.get_providers()[0]
-        if self.provider != providers[0]:
+        taken = self._session.get_providers()
+        if taken[0] != providers[0]:
             raise UnavailableError(
-                f"onnxruntime runs on {self.provider}, though {providers[0]} was asked for"
+                f"onnxruntime runs on {taken[0]}, though {providers[0]} was asked for"
             )
+        self.provider = ", ".join(taken)
         self.input: str = self._session.get_inputs()[0].name
 
     def run(
@@ -157,6 +158,30 @@ class CountingSession:
         """[B, channels, H, W] → logits [B, classes] and token counts [B, depth]."""
         logits, *counts = self._session.run(images, ["logits", *self._taps])
         return logits, np.stack(counts, axis=1)
+
+
+def require_images(model: onnx.ModelProto, name: str, input_size: Sequence[int]) -> None:
+    """Check that any model takes [batch, *input_size] and gives [batch, classes].
+
+    Raises:
+        InputError: It has other inputs or outputs, or fixed other sizes.
+    """
+
+    def sizes(value: onnx.ValueInfoProto) -> list[int | None]:
+        axes = value.type.tensor_type.shape.dim
+        return [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
+
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    found = [sizes(value) for value in inputs]
+    expected = [None, *input_size]
+    fits = len(found) == 1 and len(found[0]) == len(expected)
+    fits = fits and all(a in (None, b) for a, b in zip(found[0], expected, strict=True))
+    if not fits or len(sizes(model.graph.output[0])) != 2:
+        raise InputError(
+            f"{name} takes {found} and gives {sizes(model.graph.output[0])}; expected one input "
+            f"[batch, {', '.join(map(str, input_size))}] with a free batch, and [batch, classes]"
+        )
 
 
 def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:

@@ -49,6 +49,18 @@ class Vit:
     activation: str
     pool: str
 
+    def __post_init__(self) -> None:
+        sizes: tuple[int, ...] = (
+            *self.image_size,
+            *self.patch_size,
+            self.in_chans,
+            self.classes,
+            self.depth,
+        )
+        sizes += (self.width, self.mlp_width, self.heads, self.head_width)
+        if len(sizes) != 11 or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
+
     @property
     def patches(self) -> int:
         """Patch tokens of one image."""

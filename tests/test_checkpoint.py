@@ -58,7 +58,10 @@ def test_authors_checkpoint(digits: Callable[[str], Checkpoint]) -> None:
     assert (vit.depth, vit.width, vit.heads, vit.mlp_width, vit.classes) == (6, 128, 2, 512, 10)
     assert found.preprocessing.mean == (0.5, 0.5, 0.5)
     assert found.preprocessing.interpolation == "bilinear"
-    assert found.notes == ("2 heads of 64 channels",)
+    assert found.notes == (
+        "2 heads of 64 channels",
+        "exact GELU, LayerNorm epsilon 1e-6, token pooling",
+    )
     assert not found.warnings
 
 
@@ -190,7 +193,7 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
         put("blocks.6.merge_masker.threshold", torch.ones(1)),
         r"of blocks \[6\] without weights",
     ),
-    "a block missing": (drop("blocks.3."), r"blocks \[3\] have no weights"),
+    "a block missing": (drop("blocks.3."), "block 3 has no weights, though block 5 has"),
     "a bias missing": (drop("blocks.3.mlp.fc1.bias"), "1 missing .blocks.3.mlp.fc1.bias"),
     "an extra key": (put("blocks.1.gate.weight", torch.ones(1)), "1 unexpected .blocks.1.gate"),
     "NaN weight": (put(QKV_2, torch.full((384, 128), torch.nan)), f"{QKV_2} holds NaN"),
@@ -200,7 +203,15 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "registers": (put("reg_token", torch.ones(1, 4, 128)), "'reg_token'"),
     "no class token": (drop("cls_token"), "cls_token missing"),
     "no classifier": (drop("head"), "head.weight missing"),
-    "not a number": (lambda c: c["state_dict"].update(epoch=3), "epoch is a int"),
+    "a block far away": (put("blocks.3000000.x", torch.ones(1)), "block 6 has no weights, though"),
+    "integers": (put(QKV_2, torch.ones(384, 128, dtype=torch.int8)), "expected a dense float"),
+    "sparse": (put(QKV_2, torch.zeros(384, 128).to_sparse()), "expected a dense float tensor"),
+    "complex": (put(QKV_2, torch.zeros(384, 128, dtype=torch.complex64)), "expected a dense float tensor"),
+    "claims": (put(QKV_2, torch.zeros(1).expand(10**6, 10**6)), "holds fewer numbers"),
+    "key twice": (put("module.head.bias", torch.ones(10)), "head.bias is there twice"),
+    "nothing": (lambda c: c["state_dict"].clear(), "state_dict is empty"),
+    "bad mean": (lambda c: c["args"].update(mean=["x"] * 3), "expected 3 finite numbers"),
+    "no number": (lambda c: c["state_dict"].update(epoch=3), "epoch is a int"),
     "another model": (rename("ltmp_deit_small_patch16_224"), "not those of deit_small"),
     "not a ViT name": (rename("ltmp_resnet50"), "timm cannot build resnet50"),
     "contradictory family": (rename("ltm_vit_digits"), "family ltm needs merge thresholds"),
@@ -224,6 +235,57 @@ def test_other_architectures(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "e.pth")
     with pytest.raises(InputError, match="holds no weights: found epoch"):
         load_checkpoint(tmp_path / "e.pth")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"img_size": ["a", "b"]},
+        {"img_size": [32, None]},
+        {"img_size": -32},
+        {"input_size": ["3", "32", "32"]},
+        {"crop_pct": "abc"},
+        {"crop_pct": float("nan")},
+        {"interpolation": "zzz"},
+        {"model": torch.zeros(2)},
+    ],
+)
+def test_arguments_of_no_use_are_passed_over(
+    content: Content, write: Write, args: dict[str, Any]
+) -> None:
+    content["args"].update(args)
+    found = load_checkpoint(write(content))
+    assert found.vit.image_size == (32, 32)
+    assert 0 < found.preprocessing.crop_pct <= 1
+    assert found.preprocessing.interpolation in ("bilinear", "bicubic")
+
+
+def test_a_bare_thresholds_file_takes_name_and_arguments_of_its_base(
+    content: Content, tmp_path: Path
+) -> None:
+    state = content["state_dict"]
+    torch.save({k: v for k, v in state.items() if "masker" in k}, tmp_path / "thresholds.pth")
+    found = load_checkpoint(tmp_path / "thresholds.pth", Choices(base_checkpoint=DIGITS_LTMP))
+    assert (found.plan.family, found.vit.name) == ("ltmp", "vit_digits_patch4_32")
+    assert found.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert found.base_sha256 == files.sha256(DIGITS_LTMP)
+
+
+def test_ema_of_the_base(content: Content, write: Write, tmp_path: Path) -> None:
+    state = content["state_dict"]
+    torch.save({k: v for k, v in state.items() if "masker" in k}, tmp_path / "thresholds.pth")
+    base = write({"state_dict_ema": state, "arch": "ltmp_vit_digits"})
+    choices = Choices(base_checkpoint=base, use_ema=True)
+    assert load_checkpoint(tmp_path / "thresholds.pth", choices).plan.family == "ltmp"
+
+
+def test_grey_images_need_their_normalisation(write: Write) -> None:
+    model = random_vit("vit", 0, img_size=8, patch_size=4, embed_dim=64, depth=1, num_heads=1,
+                       num_classes=2, in_chans=1)  # fmt: skip
+    path = write(state_of(model, 1))
+    with pytest.raises(InputError, match="expected 1 finite numbers.* --mean and --std"):
+        load_checkpoint(path)
+    assert load_checkpoint(path, Choices(mean=(0.5,), std=(0.2,))).preprocessing.mean == (0.5,)
 
 
 def test_initial_thresholds_are_a_warning(content: Content, write: Write) -> None:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from ltmp_export import files
 from tests.conftest import DIGITS_LTMP, FIXTURES
+from tests.make_checkpoint import random_vit
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_export_then_bench_as_typed(folder: Path) -> None:
     assert exported.exit_code == 0, exported.stderr
     assert "model.onnx: ltmp vit_digits_patch4_32, opset 17" in exported.stdout
     assert "check: equal" in exported.stdout
-    assert exported.stderr == "warning: assumed: 2 heads of 64 channels\n"
+    assert exported.stderr.splitlines()[0] == "warning: assumed: 2 heads of 64 channels"
     measured = ltmp("bench", "model.onnx", "--iterations", "2", "--samples", "8")
     assert measured.exit_code == 0, measured.stderr
     assert re.search(r"^1 +reduced +0\.0\d+ ", measured.stdout, re.MULTILINE)
@@ -125,7 +126,7 @@ def test_check_of_another_checkpoint_fails(folder: Path) -> None:
     assert result.exit_code == 1
     assert "fail digit 0" in result.stdout
     assert "block 1 keeps" in result.stdout
-    assert "exported from another checkpoint file" in result.stderr
+    assert "exported from another file" in result.stderr
     assert "different thresholds" in result.stderr
     assert ElementTree.parse("c.xml").getroot().get("failures") != "0"
 
@@ -177,6 +178,70 @@ def test_inspect(folder: Path) -> None:
     assert "opset" in ltmp("inspect", "model.onnx").stdout
 
 
+def test_inspect_says_what_is_missing(folder: Path) -> None:
+    found = ltmp("inspect", FIXTURES / "digits_ltm_thresholds.pth.tar")
+    assert found.exit_code == 0
+    assert "merge in 6 blocks" in found.stdout
+    assert "give the dense model's weights with --base-checkpoint" in found.stdout
+    state = files.read_weights(Path(CKPT))["state_dict"]
+    torch.save(state, "bare.pth")
+    document = json.loads(ltmp("inspect", "bare.pth", "--json").stdout)
+    assert document["kind"] == "incomplete checkpoint"
+    assert "--family ltmp|ltpm" in document["missing"]
+    assert document["tensors"] == 80
+
+
+def small_vit(path: Path, **kwargs: int) -> None:
+    model = random_vit("vit", 0, img_size=32, patch_size=8, embed_dim=64, num_heads=1, **kwargs)
+    thresholds = {
+        f"blocks.{i}.prune_masker.threshold": torch.tensor([0.02]) for i in range(kwargs["depth"])
+    }
+    torch.save({"state_dict": model.state_dict() | thresholds, "arch": "ltp_small"}, path)
+
+
+def test_a_model_of_another_shape_is_no_check(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    for kwargs, message in {
+        (7, 6): "classes 10, the checkpoint small.pth has 7",
+        (10, 2): "depth 6, the checkpoint small.pth has 2",
+    }.items():
+        small_vit(folder / "small.pth", num_classes=kwargs[0], depth=kwargs[1])
+        refused(ltmp("check", "model.onnx", "small.pth"), 2, message)
+
+
+def test_digit_labels_are_for_the_digits_model_only(folder: Path) -> None:
+    small_vit(folder / "small.pth", num_classes=3, depth=1)
+    assert ltmp("export", "small.pth").exit_code == 0
+    measured = ltmp("bench", "model.onnx", "--iterations", "1", "--samples", "2")
+    assert measured.exit_code == 0
+    assert "top-1" not in measured.stdout
+
+
+def test_a_foreign_baseline_is_checked_and_its_work_unknown(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    small_vit(folder / "small.pth", num_classes=3, depth=1)
+    ltmp("export", "small.pth", "--no-check", "-o", "[bold]small.onnx")
+    few = ("--iterations", "1", "--samples", "2")
+    measured = ltmp("bench", "model.onnx", "--baseline", "[bold]small.onnx", *few)
+    assert re.search(r"^1 +\[bold\]small.onnx +– +– ", measured.stdout, re.MULTILINE)
+    model = onnx.load("model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 64
+    onnx.save(model, "wide.onnx")
+    refused(ltmp("bench", "model.onnx", "--baseline", "wide.onnx"), 2, "wide.onnx takes .*64")
+
+
+def test_names_of_images_are_not_markup(folder: Path) -> None:
+    from PIL import Image
+
+    ltmp("export", CKPT, "--no-check")
+    (folder / "a[").mkdir()
+    Image.new("P", (32, 32)).save(folder / "a[" / "b].png")
+    (folder / "a[" / "folder.png").mkdir()
+    measured = ltmp("bench", "model.onnx", "--images", "a[", "--iterations", "1")
+    assert measured.exit_code == 0, measured.stderr
+    assert "b].png" in measured.stdout
+
+
 def test_demo(folder: Path) -> None:
     result = ltmp("demo")
     assert result.exit_code == 0, result.stderr
@@ -193,7 +258,10 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "future opset": (["export", CKPT, "--opset", "99"], 2, "opset 99 .* 16 to"),
     "output folder missing": (["export", CKPT, "-o", "no/m.onnx"], 2, "no does not exist; make it"),
     "output is a folder": (["export", CKPT, "-o", "fixtures"], 2, "fixtures is a directory"),
-    "output is the input": (["export", CKPT, "-o", CKPT], 2, "is the checkpoint itself"),
+    "output is the input": (["export", CKPT, "-o", CKPT], 2, "is the input fixtures/dig"),
+    "report onto the output": (["export", CKPT, "-o", "x", "--json", "x"], 2, "x is also the out"),
+    "report onto the input": (["check", "m", CKPT, "--json", CKPT], 2, "is the input fixtures"),
+    "repeated batch": (["bench", "m", "-b", "2,2"], 2, "one is there twice"),
     "output unwritable": (["export", CKPT, "-o", "/proc/m.onnx"], 2, "cannot write /proc/m.onnx"),
     "report folder missing": (["export", CKPT, "--json", "no/r.json"], 2, "cannot write no/r.json"),
     "unknown family": (["export", CKPT, "--family", "tome"], 2, "no family 'tome'; choose from"),

@@ -123,7 +123,50 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_unwritable_targets(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a directory"):
-        files.require_writable(tmp_path)
-    with pytest.raises(InputError, match="does not exist; make it"):
-        files.require_writable(tmp_path / "no" / "out")
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in {
+        tmp_path: "is a directory",
+        tmp_path / "no" / "out": "does not exist; make it",
+        tmp_path / "pipe": "is not a regular file",
+        tmp_path / ("x" * 300): "File name too long",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            files.write_bytes(path, b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_outputs_must_be_distinct_and_no_inputs(tmp_path: Path) -> None:
+    a, b, link = tmp_path / "a", tmp_path / "b", tmp_path / "link"
+    a.touch()
+    link.symlink_to(a)
+    files.require_outputs([b, tmp_path / "c"], [a])
+    with pytest.raises(InputError, match=r"link is the input .*a; choose another"):
+        files.require_outputs([b, link], [a])
+    with pytest.raises(InputError, match="b is also the output"):
+        files.require_outputs([b, tmp_path / "." / "b"])
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    files.write_bytes(link, b"content")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"content"
+
+
+def test_special_files_are_no_checkpoints(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is not a regular file"):
+        files.read_weights(tmp_path / "pipe")
+    with pytest.raises(InputError, match="File name too long"):
+        files.read_weights(tmp_path / ("x" * 300))
+
+
+def test_onnx_is_told_from_checkpoints_by_content(tmp_path: Path) -> None:
+    for length in range(1, 40):  # some headers begin with the byte an ONNX file begins with
+        save_file({"a" * length: torch.zeros(1)}, tmp_path / "model.onnx")
+        assert not files.looks_like_onnx(tmp_path / "model.onnx")
+    torch.save({}, tmp_path / "model.onnx")
+    assert not files.looks_like_onnx(tmp_path / "model.onnx")
+    (tmp_path / "model").write_bytes(b"\x08\x08\x12\x04ltmp")
+    assert files.looks_like_onnx(tmp_path / "model")

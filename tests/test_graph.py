@@ -171,11 +171,22 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
         onnx_export.read_exported(path)
 
 
-def test_damaged_metadata(digits: Digits, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ltmp.vit", "{}", "damaged ltmp metadata"),
+        ("ltmp.vit", "5", "damaged ltmp metadata"),
+        ("ltmp.thresholds", "5", "damaged ltmp metadata"),
+        ("mean", '["a"]', "damaged ltmp metadata"),
+        ("ltmp.opset", "18", "declares opset 17, its metadata 18"),
+        ("ltmp.schema", "7", "found 7, expected 1"),
+    ],
+)
+def test_damaged_metadata(
+    digits: Digits, tmp_path: Path, key: str, value: str, message: str
+) -> None:
     model = onnx_export.to_onnx(digits("ltp"), opset=17)
-    for entry in model.metadata_props:
-        if entry.key == "ltmp.vit":
-            entry.value = "{}"
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(InputError, match="damaged ltmp metadata"):
+    with pytest.raises(InputError, match=message):
         onnx_export.read_exported(tmp_path / "model.onnx")

@@ -71,6 +71,8 @@ BAD_ARRAYS = {
     "none": ({"images": np.zeros((0, 3, 32, 32))}, "n > 0"),
     "integers": ({"images": np.zeros((2, 3, 32, 32), np.int32)}, "expected uint8"),
     "objects": ({"images": np.array([{}, {}])}, "readable .npz"),
+    "NaN": ({"images": np.full((2, 3, 32, 32), np.nan)}, r"images\[0\] holds NaN"),
+    "label range": ({"images": np.zeros((2, 3, 32, 32)), "labels": np.array([3, 10])}, "0 to 9"),
     "labels": ({"images": np.zeros((2, 3, 32, 32)), "labels": np.arange(3)}, "labels int64"),
 }
 

@@ -24,13 +24,11 @@ class Family:
 
     Attributes:
         name: The file's name, for example "ltmp".
-        summary: First line of the file's docstring.
         scalars: Kinds of learned threshold a block of this family has.
         block_steps: From one float per kind to the block's steps.
     """
 
     name: str
-    summary: str
     scalars: tuple[str, ...]
     block_steps: Callable[..., tuple[Step, ...]]
 
@@ -55,5 +53,4 @@ def load(name: str) -> Family:
     if name not in names():
         raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    summary = (module.__doc__ or "").splitlines()[0]
-    return Family(name, summary, module.SCALARS, module.block_steps)
+    return Family(name, module.SCALARS, module.block_steps)
