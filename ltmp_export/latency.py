@@ -206,11 +206,13 @@ def _observe(
     model: onnx.ModelProto, vit: Vit, images: Images, settings: Settings
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Logits [n, classes] and token counts [n, depth] of each image, untimed."""
-    session = runtime.CountingSession(
-        model, vit.depth, providers=settings.providers, threads=settings.threads
+    taps = runtime.count_taps(vit.depth)
+    session = runtime.TappedSession(
+        model, taps, providers=settings.providers, threads=settings.threads
     )
     found = [session.run(pixels[None]) for pixels in images.pixels]
-    return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+    counts = [np.concatenate([outputs[name] for name in taps]) for outputs in found]
+    return np.concatenate([outputs["logits"] for outputs in found]), np.stack(counts)
 
 
 def _time(

@@ -1,13 +1,15 @@
 """Is the exported file the model of the checkpoint? Counts, logits and top-1, image by image.
 
-The reference runs in float64, so a margin is the true distance of a decision from its threshold.
-Verdict of one image in one batch:
+The file's decisions (who merges, into whom, who stays) are read from its named tensors, and the
+reference, in float64, is made to take the same ones: so every later block and the logits stay
+comparable, and each decision that the reference would take otherwise has a true distance from its
+threshold. Verdict of one image in one batch:
 
-    equal       counts equal in every block, logits within the tolerance
-    borderline  they differ, but the reference has a decision nearer to its threshold than
-                `BORDERLINE` of the score's scale, in or before the first block that differs:
-                rounding may tip it, and one token changes everything after it
-    fail        they differ without such an excuse, or a NaN is anywhere
+    equal       the reference takes every decision alike, logits within the tolerance
+    borderline  the logits agree under the file's decisions, and each decision that differs is
+                nearer to its threshold than `BORDERLINE` of the score's scale
+    fail        a decision differs by more, the logits differ under the same decisions, the counts
+                are not those of the decisions, or a NaN is anywhere
 
 and of all together the worst of these, or `inconclusive` where nothing was compared.
 """
@@ -15,7 +17,7 @@ and of all together the worst of these, or `inconclusive` where nothing was comp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import runtime
+from ltmp_export import decisions, runtime
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.reference import Reference, Trace
@@ -51,11 +54,12 @@ class Comparison:
         image: Name of the image.
         batch_size: Images in the batch it was run in.
         verdict: "equal", "borderline" or "fail".
-        reason: Why it is not equal, else "".
+        reason: Why it is not equal, else an empty string.
         counts: Tokens after each block in the file.
         expected_counts: The same in the reference.
-        first_block: First block whose counts differ, or None.
-        logit_error: Largest absolute difference of a logit.
+        first_block: First block with a decision that differs, or None.
+        differing: The decisions that differ.
+        logit_error: Largest absolute difference of a logit under the same decisions.
         allowed_error: The tolerance for this image.
         top1: Index of the file's largest logit.
         expected_top1: The same in the reference.
@@ -70,6 +74,7 @@ class Comparison:
     counts: tuple[int, ...]
     expected_counts: tuple[int, ...]
     first_block: int | None
+    differing: tuple[Disagreement, ...]
     logit_error: float
     allowed_error: float
     top1: int
@@ -161,16 +166,15 @@ def compare(
         raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
     if len(set(batch_sizes)) < len(batch_sizes):
         raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
-    session = runtime.CountingSession(model, checkpoint.vit.depth)
-    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-    traces = reference.run_all(torch.from_numpy(images.pixels))
-    found = []
-    for size in batch_sizes if len(images) else ():
-        logits, counts = _run_in_batches(session, images.pixels, size)
-        found += [
-            _judge(name, size, row, tokens, trace)
-            for name, row, tokens, trace in zip(images.names, logits, counts, traces, strict=True)
-        ]
+    session = runtime.TappedSession(
+        model, decisions.taps(checkpoint.plan) | runtime.count_taps(checkpoint.vit.depth)
+    )
+    judge = _Judge(checkpoint)
+    found = [
+        comparison
+        for size in (batch_sizes if len(images) else ())
+        for comparison in judge.batches_of(size, session, images)
+    ]
     return CheckReport(
         _overall(found),
         str(name),
@@ -181,52 +185,137 @@ def compare(
     )
 
 
-def _run_in_batches(
-    session: runtime.CountingSession, pixels: NDArray[np.float32], size: int
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """[n, classes] logits and [n, depth] counts, each row from a batch of `size`."""
-    found = [session.run(pixels[index]) for index in batches(len(pixels), size)]
-    logits, counts = (np.concatenate(parts)[: len(pixels)] for parts in zip(*found, strict=True))
-    return logits, counts
+class _Judge:
+    """Compares a file's outputs with the reference that is made to take the file's decisions."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.plan = checkpoint.plan
+        self.initial_tokens = checkpoint.vit.patches + 1
+        self.count_names = list(runtime.count_taps(checkpoint.vit.depth))
+        self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+        self.replays: dict[tuple[int, bytes], tuple[Trace, list[Disagreement]]] = {}
+
+    def batches_of(
+        self, size: int, session: runtime.TappedSession, images: Images
+    ) -> Iterator[Comparison]:
+        """Every image once, in batches of `size`."""
+        for start, index in zip(
+            range(0, len(images), size), batches(len(images), size), strict=True
+        ):
+            outputs = session.run(images.pixels[index])
+            for row in range(min(size, len(images) - start)):
+                yield self.judge(size, images, start + row, row, outputs)
+
+    def judge(
+        self,
+        batch_size: int,
+        images: Images,
+        number: int,
+        row: int,
+        outputs: Mapping[str, NDArray[Any]],
+    ) -> Comparison:
+        """Judge one image: row `row` of the outputs of a batch."""
+        logits = outputs["logits"][row]
+        counts = tuple(int(outputs[name][row]) for name in self.count_names)
+        image = torch.from_numpy(images.pixels[number])
+        differing: list[Disagreement] = []
+        try:
+            choices = decisions.choices(self.plan, outputs, row, self.initial_tokens)
+        except (ValueError, IndexError) as err:
+            replay, reason = self.reference.run(image), f"broken decisions: {err}"
+        else:
+            replay, differing = self.replay(number, image, choices)
+            reason = _numeric_difference(logits, replay)
+            stated = outputs.get("token_counts")
+            if replay.counts != counts or (stated is not None and tuple(stated[row]) != counts):
+                reason = reason or "the file's token counts are not those of its own decisions"
+        expected = self.reference.run(image) if differing else replay
+        verdict = _verdict(reason, differing)
+        if verdict == "borderline" or (not reason and differing):
+            reason = _describe(differing, counts, expected.counts)
+        return _comparison(
+            images.names[number], batch_size, verdict, reason, counts, logits, replay, expected,
+            differing,
+        )  # fmt: skip
+
+    def replay(
+        self, number: int, image: torch.Tensor, choices: decisions.Choices
+    ) -> tuple[Trace, list[Disagreement]]:
+        """The reference under the file's decisions; the same decisions are replayed once."""
+        taken = (t for steps in choices for c in steps for t in (c.chosen, c.partner))
+        digest = b"".join(t.numpy().tobytes() for t in taken if t is not None)
+        if (number, digest) not in self.replays:
+            trace = self.reference.run(image, choices)
+            self.replays[number, digest] = trace, decisions.disagreements(trace, choices)
+        return self.replays[number, digest]
 
 
-def _judge(
-    name: str, batch_size: int, logits: NDArray[Any], counts: NDArray[Any], trace: Trace
-) -> Comparison:
-    expected = trace.logits.numpy()
-    tokens = tuple(int(n) for n in counts)
-    first = next(
-        (i for i, (a, b) in enumerate(zip(tokens, trace.counts, strict=True)) if a != b), None
-    )
-    error = float(np.abs(logits.astype(np.float64) - expected).max())
-    allowed = LOGIT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    margins = trace.margins()
-    until = len(margins) if first is None else first + 1
-    block = int(np.argmin(margins[:until]))
-    verdict, reason = "equal", ""
+def _allowed(expected: NDArray[Any]) -> float:
+    return LOGIT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+
+
+def _numeric_difference(logits: NDArray[Any], replay: Trace) -> str:
+    """Why the logits are not the replay's, or nothing."""
+    expected = replay.logits.numpy()
     if not (np.isfinite(logits).all() and np.isfinite(expected).all()):
         where = "the file" if np.isfinite(expected).all() else "the reference"
-        verdict, reason = "fail", f"NaN or infinite logits in {where}"
-    elif first is not None:
-        reason = f"block {first} keeps {tokens[first]} tokens, the reference {trace.counts[first]}"
-    elif not error <= allowed:
-        reason = f"logits differ by {error:.2g}, allowed {allowed:.2g}"
-    if reason and verdict != "fail":
-        close = margins[block] < BORDERLINE
-        verdict = "borderline" if close else "fail"
-        reason += f" (closest decision: {margins[block]:.1g} of its scale, block {block})"
+        return f"NaN or infinite logits in {where}"
+    error = float(np.abs(logits - expected).max())
+    if not error <= _allowed(expected):
+        return (
+            f"with the same decisions the logits differ by {error:.2g}, "
+            f"allowed {_allowed(expected):.2g}"
+        )
+    return ""
+
+
+def _verdict(reason: str, differing: Sequence[Disagreement]) -> str:
+    if reason or any(not d.distance < BORDERLINE for d in differing):
+        return "fail"
+    return "borderline" if differing else "equal"
+
+
+def _describe(
+    differing: Sequence[Disagreement], counts: tuple[int, ...], expected: tuple[int, ...]
+) -> str:
+    """The decision that matters most: the first that is not close, else the first."""
+    far = [d for d in differing if not d.distance < BORDERLINE]
+    worst = (far or list(differing))[0]
+    compared = "another partner's" if worst.what == "partner" else "threshold"
+    return (
+        f"block {worst.block} keeps {counts[worst.block]} tokens, the reference "
+        f"{expected[worst.block]}; {len(differing)} decisions differ: {worst.what}, token "
+        f"{worst.token}, score {worst.score:.6g}, {compared} {worst.threshold:.6g}, "
+        f"{worst.distance:.1e} of the scale apart"
+    )
+
+
+def _comparison(
+    name: str,
+    batch_size: int,
+    verdict: str,
+    reason: str,
+    counts: tuple[int, ...],
+    logits: NDArray[Any],
+    replay: Trace,
+    expected: Trace,
+    differing: Sequence[Disagreement],
+) -> Comparison:
+    margins = replay.margins()
+    block = int(np.argmin(margins))
     return Comparison(
         image=name,
         batch_size=batch_size,
         verdict=verdict,
         reason=reason,
-        counts=tokens,
-        expected_counts=trace.counts,
-        first_block=first,
-        logit_error=error,
-        allowed_error=allowed,
+        counts=counts,
+        expected_counts=expected.counts,
+        first_block=differing[0].block if differing else None,
+        differing=tuple(differing),
+        logit_error=float(np.abs(logits - replay.logits.numpy()).max()),
+        allowed_error=_allowed(replay.logits.numpy()),
         top1=int(np.argmax(logits)),
-        expected_top1=int(np.argmax(expected)),
+        expected_top1=int(np.argmax(expected.logits.numpy())),
         margin=margins[block],
         margin_block=block if math.isfinite(margins[block]) else None,
     )

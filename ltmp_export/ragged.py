@@ -14,7 +14,7 @@ nothing (a NaN, say) passes from one image to another; `valid` keeps them out of
 
 Merging uses a one-hot matrix product and a masked maximum instead of scattering, which keeps it
 deterministic and within opset 16. All integers are int64. Names written here per block are stable:
-`importance`, `similarity`, `partner`, `merged`, `keep`, `count`.
+`importance`, `similarity`, `partner`, `merged`, `kept`, `count`.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
         raise ValueError("pruning needs importance")
     above = g.op("Greater", tokens.importance, g.number(threshold))
     keep = g.op("Or", above, tokens.layout.is_class)
-    return replace(tokens, alive=g.op("And", tokens.alive, keep), gaps=True)
+    return replace(tokens, alive=g.op("And", tokens.alive, keep, name="kept"), gaps=True)
 
 
 def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
@@ -275,8 +275,7 @@ def _merged_importance(g: GraphBuilder, tokens: Candidates, flow: Name) -> Name:
 
 def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
     """Keep the living slots' rows, in slot order."""
-    keep = g.op("Identity", tokens.alive, name="keep")
-    alive = _true_positions(g, keep)  # [T']
+    alive = _true_positions(g, tokens.alive)  # [T']
     row = alive if tokens.row is None else g.op("Gather", g.reshape(tokens.row, -1), alive, axis=0)
     x = g.op("Gather", tokens.x, row, axis=0)
     size = None
@@ -284,4 +283,4 @@ def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
         size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0)  # [T', 1]
         if tokens.weighted:
             x = g.op("Div", x, size)
-    return Packed(x, size, make_layout(g, _count(g, keep, name="count")))
+    return Packed(x, size, make_layout(g, _count(g, tokens.alive, name="count")))

@@ -6,7 +6,7 @@ This is what an exported file is compared with. It shares no code with the expor
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import Plan, Step, dense_plan
-from ltmp_export.tokens import Decision, MergeDecision, Tokens, apply
+from ltmp_export.tokens import Choice, Decision, MergeDecision, Tokens, apply, scale
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def margin(decision: Decision) -> float:
     if isinstance(decision, MergeDecision):
         lead = (decision.score - decision.runner_up).double()[decision.chosen]
         distance = torch.cat([distance, lead[lead > 0]])
-    scale = score[score.isfinite()].abs().amax() if score.isfinite().any() else torch.ones(())
-    return float(distance.amin() / scale.clamp_min(torch.finfo(torch.double).tiny))
+    return float(distance.amin()) / scale(decision)
 
 
 class Reference:
@@ -72,15 +71,23 @@ class Reference:
         self.dtype = dtype
 
     @torch.inference_mode()
-    def run(self, image: Tensor) -> Trace:
-        """Classify one normalised image [channels, height, width]."""
+    def run(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None = None) -> Trace:
+        """Classify one normalised image [channels, height, width].
+
+        Args:
+            image: The image.
+            forced: For each block and step, what to take instead of the own decision; the trace
+                holds the own decisions all the same.
+        """
         model = self.model
         x = model.patch_embed(image.to(self.dtype)[None])  # [1, patches, C]
         x = model.norm_pre(model._pos_embed(x))[0]  # [N, C]
         size = x.new_ones(len(x))
         counts, decisions = [], []
-        for block, steps in zip(model.blocks, self.plan.blocks, strict=True):
-            x, size, taken = self._block(block, steps, x, size)
+        free = [[None] * len(steps) for steps in self.plan.blocks]
+        choices = free if forced is None else forced
+        for block, steps, chosen in zip(model.blocks, self.plan.blocks, choices, strict=True):
+            x, size, taken = self._block(block, steps, chosen, x, size)
             counts.append(len(x))
             decisions.append(taken)
         logits = model.head(model.fc_norm(self._pool(model.norm(x))))
@@ -91,13 +98,18 @@ class Reference:
         return [self.run(image) for image in images]
 
     def _block(
-        self, block: Block, steps: tuple[Step, ...], x: Tensor, size: Tensor
+        self,
+        block: Block,
+        steps: Sequence[Step],
+        choices: Sequence[Choice | None],
+        x: Tensor,
+        size: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[Decision, ...]]:
         attended, importance, metric = attention(block.attn, block.norm1(x), size)
         tokens = Tokens(x + block.ls1(attended), size, importance, metric)
         taken = []
-        for step in steps:
-            tokens, decision = apply(step, tokens)
+        for step, choice in zip(steps, choices, strict=True):
+            tokens, decision = apply(step, tokens, choice)
             taken.append(decision)
         x = tokens.x
         return x + block.ls2(block.mlp(block.norm2(x))), tokens.size, tuple(taken)

@@ -122,42 +122,45 @@ class Session:
         return result
 
 
-class CountingSession:
-    """A session that also tells how many tokens each block keeps, from the named tensors.
+class TappedSession:
+    """A session that also gives named inner tensors of the graph.
 
     Args:
-        model: An exported model; the counts need not be an output of it.
-        depth: Number of blocks.
+        model: An exported model; the file's graph is not changed.
+        taps: Element type (`onnx.TensorProto`) by tensor name.
         providers: As for `Session`.
         threads: As for `Session`.
 
     Raises:
-        InputError: The graph lacks the counts.
+        InputError: The graph lacks one of the tensors.
     """
 
     def __init__(
         self,
         model: onnx.ModelProto,
-        depth: int,
+        taps: Mapping[str, int],
         *,
         providers: Sequence[str] = (CPU,),
         threads: int | None = None,
     ) -> None:
-        self._taps = [f"block_{block:02d}/count" for block in range(depth)]
         produced = {output for node in model.graph.node for output in node.output}
-        missing = [name for name in self._taps if name not in produced]
-        if missing:
+        if missing := [name for name in taps if name not in produced]:
             raise InputError(
-                f"the model has no tensor {missing[0]}, the token count of a block: expected "
-                f"{depth} blocks that reduce tokens; export it again with this version"
+                f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
+                "or the graph was renamed; export it again with this version"
             )
-        copy = tapped(model, dict.fromkeys(self._taps, TensorProto.INT64))
+        copy = tapped(model, taps)
+        self._names = [value.name for value in copy.graph.output]
         self._session = Session(copy, providers=providers, threads=threads)
 
-    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """[B, channels, H, W] → logits [B, classes] and token counts [B, depth]."""
-        logits, *counts = self._session.run(images, ["logits", *self._taps])
-        return logits, np.stack(counts, axis=1)
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """[B, channels, H, W] → the file's own outputs and the taps, by name."""
+        return dict(zip(self._names, self._session.run(images), strict=True))
+
+
+def count_taps(depth: int) -> dict[str, int]:
+    """The token count of each block, [B] int64, as `TappedSession` takes them."""
+    return {f"block_{block:02d}/count": int(TensorProto.INT64) for block in range(depth)}
 
 
 def require_images(model: onnx.ModelProto, name: str, input_size: Sequence[int]) -> None:

@@ -42,6 +42,7 @@ class MergeDecision:
         partner: [ceil(N/2)] index of that best destination among the odd rows.
         runner_up: [ceil(N/2)] second-best similarity; -inf where there is none.
         chosen: [ceil(N/2)] bool, the sources that merge.
+        similarity: [ceil(N/2), floor(N/2)] inner products; -inf for the class token.
     """
 
     threshold: float
@@ -49,6 +50,7 @@ class MergeDecision:
     partner: Tensor
     runner_up: Tensor
     chosen: Tensor
+    similarity: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,37 @@ class PruneDecision:
 Decision: TypeAlias = MergeDecision | PruneDecision
 
 
-def apply(step: Step, tokens: Tokens) -> tuple[Tokens, Decision]:
-    """Take one step of a plan."""
+@dataclass(frozen=True)
+class Choice:
+    """What somebody else chose in a step, to be taken instead of the own decision.
+
+    Attributes:
+        chosen: The sources that merge [ceil(N/2)], or the tokens that stay [N]; bool.
+        partner: [ceil(N/2)] the destination of each source; None for a pruning.
+    """
+
+    chosen: Tensor
+    partner: Tensor | None = None
+
+
+def apply(step: Step, tokens: Tokens, forced: Choice | None = None) -> tuple[Tokens, Decision]:
+    """Take one step of a plan; a forced choice is carried out, the own decision returned."""
     if isinstance(step, Merge):
-        return merge(tokens, step.threshold)
-    return prune(tokens, step.threshold)
+        return merge(tokens, step.threshold, forced)
+    return prune(tokens, step.threshold, forced)
 
 
-def merge(tokens: Tokens, threshold: float) -> tuple[Tokens, MergeDecision]:
+def scale(decision: Decision) -> float:
+    """The largest finite score of a decision in absolute value, the class token's left out."""
+    score = decision.score[1:].double()
+    finite = score[score.isfinite()].abs()
+    smallest = torch.finfo(torch.double).tiny
+    return max(float(finite.amax()), smallest) if len(finite) else 1.0
+
+
+def merge(
+    tokens: Tokens, threshold: float, forced: Choice | None = None
+) -> tuple[Tokens, MergeDecision]:
     """Merge every even row whose best odd row is more similar than `threshold` (SPEC §1, 3-4).
 
     Returns:
@@ -85,7 +110,10 @@ def merge(tokens: Tokens, threshold: float) -> tuple[Tokens, MergeDecision]:
     """
     decision = match(tokens.metric, threshold)
     source, destination = slice(0, None, 2), slice(1, None, 2)
-    merged, partner = decision.chosen, decision.partner[decision.chosen]  # [Ns], [K]
+    merged, partners = decision.chosen, decision.partner  # [Ns]
+    if forced is not None and forced.partner is not None:
+        merged, partners = forced.chosen, forced.partner
+    partner = partners[merged]  # [K]
 
     weighted = tokens.x * tokens.size[:, None]  # [N, C]
     x = weighted[destination].index_add(0, partner, weighted[source][merged])  # [Nd, C]
@@ -110,18 +138,21 @@ def match(metric: Tensor, threshold: float) -> MergeDecision:
     if not len(destination):  # only the class token is left
         nothing = source.new_full((1,), -torch.inf)
         index = torch.zeros(1, dtype=torch.long)
-        return MergeDecision(threshold, nothing, index, nothing, torch.zeros(1, dtype=torch.bool))
+        none = torch.zeros(1, dtype=torch.bool)
+        return MergeDecision(threshold, nothing, index, nothing, none, source.new_empty(1, 0))
     similarity = source @ destination.mT  # [Ns, Nd]
     similarity[0] = -torch.inf
     score = similarity.amax(1)
     partner = (similarity == score[:, None]).int().argmax(1)  # the lowest index on a tie
     others = similarity.scatter(1, partner[:, None], -torch.inf)
-    return MergeDecision(threshold, score, partner, others.amax(1), score > threshold)
+    return MergeDecision(threshold, score, partner, others.amax(1), score > threshold, similarity)
 
 
-def prune(tokens: Tokens, threshold: float) -> tuple[Tokens, PruneDecision]:
+def prune(
+    tokens: Tokens, threshold: float, forced: Choice | None = None
+) -> tuple[Tokens, PruneDecision]:
     """Keep the tokens more important than `threshold`, in their order (SPEC §1, step 5)."""
-    keep = tokens.importance > threshold
-    decision = PruneDecision(threshold, tokens.importance, keep)
+    decision = PruneDecision(threshold, tokens.importance, tokens.importance > threshold)
+    keep = decision.chosen if forced is None else forced.chosen
     kept = Tokens(tokens.x[keep], tokens.size[keep], tokens.importance[keep], tokens.metric[keep])
     return kept, decision

@@ -206,7 +206,10 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "a block far away": (put("blocks.3000000.x", torch.ones(1)), "block 6 has no weights, though"),
     "integers": (put(QKV_2, torch.ones(384, 128, dtype=torch.int8)), "expected a dense float"),
     "sparse": (put(QKV_2, torch.zeros(384, 128).to_sparse()), "expected a dense float tensor"),
-    "complex": (put(QKV_2, torch.zeros(384, 128, dtype=torch.complex64)), "expected a dense float tensor"),
+    "complex": (
+        put(QKV_2, torch.zeros(384, 128, dtype=torch.complex64)),
+        "expected a dense float tensor",
+    ),
     "claims": (put(QKV_2, torch.zeros(1).expand(10**6, 10**6)), "holds fewer numbers"),
     "key twice": (put("module.head.bias", torch.ones(10)), "head.bias is there twice"),
     "nothing": (lambda c: c["state_dict"].clear(), "state_dict is empty"),

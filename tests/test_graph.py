@@ -58,7 +58,7 @@ def test_stable_names_and_weights_stored_once(digits: Digits) -> None:
     model = onnx_export.to_onnx(digits("ltmp"), opset=17)
     produced = Counter(output for node in model.graph.node for output in node.output)
     assert max(produced.values()) == 1
-    for tensor in ("importance", "similarity", "partner", "merged", "keep", "count"):
+    for tensor in ("importance", "similarity", "partner", "merged", "kept", "count"):
         assert all(f"block_{block:02d}/{tensor}" in produced for block in range(6))
     stored = [tensor.name for tensor in model.graph.initializer]
     assert len(stored) == len(set(stored))

@@ -106,23 +106,65 @@ def test_only_a_close_decision_is_borderline(
     assert not found.passed(strict=True)
 
 
-def test_a_close_decision_after_the_difference_excuses_nothing(
+def close_on_either_side(digits: Digits, images: inputs.Images) -> tuple[Checkpoint, Checkpoint]:
+    """Two models that differ in one token of image 0, within rounding."""
+    score = score_of_last_pruned(digits("ltp"), images)
+    return (
+        with_first_prune(digits("ltp"), score + 1e-7),
+        with_first_prune(digits("ltp"), score - 1e-9),
+    )
+
+
+def test_a_borderline_decision_is_shown_and_the_rest_proved(
     digits: Digits, images: inputs.Images
 ) -> None:
-    right = digits("ltp")
-    trace = Reference(right.model, right.plan, torch.float64).run(
-        torch.from_numpy(images.pixels[0])
-    )
-    decision = trace.decisions[5][0]
-    close = Prune(float(decision.score[1:].amin()) * (1 - 1e-9))
-    right = with_plan(right, Plan("ltp", (*right.plan.blocks[:5], (close,))))
-    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
-    model = onnx_export.to_onnx(wrong, opset=17)
-    found = parity.compare(model, right, images.select(1), batch_sizes=(1,))
+    drops, keeps = close_on_either_side(digits, images)
+    model = onnx_export.to_onnx(drops, opset=17)
+    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,)).comparisons[0]
+    assert found.counts[0] == found.expected_counts[0] - 1
+    assert [(d.block, d.what) for d in found.differing] == [(0, "stays")]
+    assert found.differing[0].distance < parity.BORDERLINE
+    assert found.logit_error < found.allowed_error
+    assert "block 0 keeps" in found.reason
+
+
+def test_a_close_decision_excuses_no_other_error(digits: Digits, images: inputs.Images) -> None:
+    drops, keeps = close_on_either_side(digits, images)
+    model = onnx_export.to_onnx(drops, opset=17)
+    head = next(t for t in model.graph.initializer if t.name == "head.weight")
+    head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "head.weight"))
+    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,))
     assert found.verdict == "fail"
-    assert min(
-        Reference(right.model, right.plan).run(torch.from_numpy(images.pixels[0])).margins()
-    ) < (parity.BORDERLINE)
+    assert "with the same decisions the logits differ by" in found.comparisons[0].reason
+
+
+def test_a_wrong_partner_fails(digits: Digits, images: inputs.Images) -> None:
+    """The second-best destination instead of the best: counts stay the same."""
+    model = onnx_export.to_onnx(digits("ltm"), opset=17)
+    for node in model.graph.node:
+        if node.output[0] == "block_02/partner":
+            node.op_type = "ArgMin"
+    found = parity.compare(model, digits("ltm"), images, batch_sizes=(2,))
+    assert found.verdict == "fail"
+    reason = found.of("fail")[0].reason
+    assert "broken decisions" in reason or "partner" in reason
+
+
+def test_a_wrong_token_counts_output_fails(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17, token_counts=True)
+    output = next(node for node in model.graph.node if node.output[0] == "token_counts")
+    output.op_type = "Neg"
+    found = parity.compare(model, digits("ltp"), images, batch_sizes=(2,))
+    assert {c.verdict for c in found.comparisons} == {"fail"}
+    assert "token counts are not those of its own decisions" in found.comparisons[0].reason
+
+
+def test_broken_decisions_fail(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17)
+    kept = next(node for node in model.graph.node if node.output[0] == "block_01/kept")
+    kept.op_type = "Xor"
+    found = parity.compare(model, digits("ltp"), images, batch_sizes=(2,))
+    assert found.verdict == "fail"
 
 
 def test_nothing_compared_is_inconclusive(digits: Digits, images: inputs.Images) -> None:

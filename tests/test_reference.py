@@ -23,7 +23,12 @@ def merge_decision(
 ) -> MergeDecision:
     partner = torch.zeros(len(score), dtype=torch.long)
     return MergeDecision(
-        threshold, torch.tensor(score), partner, torch.tensor(runner_up), torch.tensor(chosen)
+        threshold,
+        torch.tensor(score),
+        partner,
+        torch.tensor(runner_up),
+        torch.tensor(chosen),
+        torch.empty(0),
     )
 
 
