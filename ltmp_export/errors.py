@@ -1,10 +1,10 @@
 """Everything this package raises on purpose, with the exit code each becomes.
 
     LtmpError
-    ├── CheckFailedError             1   a check or comparison failed
-    ├── InputError              2   bad usage or bad input
-    ├── ExportError             3   the export itself failed
-    └── UnavailableError        4   an optional dependency or execution provider is missing
+    ├── CheckFailedError    1   a check or comparison failed
+    ├── InputError          2   bad usage or bad input
+    ├── ExportError         3   the export itself failed
+    └── UnavailableError    4   an optional dependency or execution provider is missing
 
 A message says what was found, what was expected, and what to do next, in one line.
 """
