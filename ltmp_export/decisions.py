@@ -89,6 +89,8 @@ def _merge_choice(
 ) -> tuple[Choice, NDArray[Any]]:
     """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain."""
     sources, destinations = (tokens + 1) // 2, tokens // 2
+    if len(merged) < sources:
+        raise ValueError(f"a merge of {tokens} tokens decides about {len(merged)} sources only")
     chosen, target = merged[:sources], partner[:sources]
     if chosen[0] or (target[chosen] >= destinations).any() or (target[chosen] < 0).any():
         raise ValueError(f"a merge of {tokens} tokens takes the class token or a row beyond them")

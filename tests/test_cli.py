@@ -131,6 +131,16 @@ def test_check_of_another_checkpoint_fails(folder: Path) -> None:
     assert ElementTree.parse("c.xml").getroot().get("failures") != "0"
 
 
+def test_check_of_another_family_fails(folder: Path) -> None:
+    """The same tensors are there, for steps in another order."""
+    ltmp("export", CKPT, "--no-check", "--family", "ltpm")
+    assert ltmp("check", "model.onnx", CKPT, "--samples", "4").exit_code == 0  # as exported
+    result = ltmp("check", "model.onnx", CKPT, "--samples", "4", "--family", "ltmp")
+    assert result.exit_code == 1
+    assert "model.onnx is ltpm, not ltmp" in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("fail: the file does not compute")
+
+
 def test_a_failing_check_leaves_what_was_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

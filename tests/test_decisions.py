@@ -56,6 +56,7 @@ def test_padding_is_taken_off() -> None:
         ([True, False], [0, 0], [True] * 3, "takes the class token"),
         ([False, True], [0, 1], [True] * 3, "a row beyond them"),
         ([False, True], [0, -1], [True] * 3, "a row beyond them"),
+        ([False], [0], [True] * 3, "decides about 1 sources only"),
         ([False, False], [0, 0], [False, True, True], "prunes the class token"),
     ],
 )
