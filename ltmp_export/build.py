@@ -58,6 +58,7 @@ def build(
     if heads is not None:
         _require_heads(weights, heads)
     if known and name is not None:
+        notes += _departures(name, shape)
         model = _create(name, _overrides(shape, weights, pool, heads))
     else:
         if image_size is None and shape["no_embed_class"]:
@@ -203,7 +204,7 @@ def _overrides(
 ) -> dict[str, Any]:
     """The arguments a fine-tuned model may rightly have other than its timm name says."""
     free = ("img_size", "in_chans", "num_classes", "qk_norm", "init_values", "no_embed_class")
-    chosen = {key: shape[key] for key in free}
+    chosen = {key: shape[key] for key in (*free, "depth", "patch_size", "mlp_ratio")}
     if pool is None and "fc_norm.weight" in weights:
         pool = "avg"
     if pool is not None:
@@ -211,6 +212,23 @@ def _overrides(
     if heads is not None:
         chosen["num_heads"] = heads
     return chosen
+
+
+def _departures(name: str, shape: dict[str, Any]) -> list[str]:
+    """Where the weights are of another depth or patch size than the name says: they decide.
+
+    Raises:
+        InputError: The name is not that of a plain ViT.
+    """
+    named: Any = _create(name, {})
+    if not isinstance(named, VisionTransformer):
+        raise InputError(f"{name} is a {type(named).__name__}; expected a plain VisionTransformer")
+    says = {"depth": len(named.blocks), "patch_size": tuple(named.patch_embed.patch_size)}
+    return [
+        f"{key} {shape[key]} as the weights have it, though {name} has {value}"
+        for key, value in says.items()
+        if shape[key] != value
+    ]
 
 
 def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:

@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "bad mean": (lambda c: c["args"].update(mean=["x"] * 3), "expected 3 finite numbers"),
     "no number": (lambda c: c["state_dict"].update(epoch=3), "epoch is a int"),
     "another model": (rename("ltmp_deit_small_patch16_224"), "not those of deit_small"),
-    "not a ViT name": (rename("ltmp_resnet50"), "timm cannot build resnet50"),
+    "not a ViT name": (rename("ltmp_resnet50"), "resnet50 is a ResNet; expected a plain"),
     "contradictory family": (rename("ltm_vit_digits"), "family ltm needs merge thresholds"),
     "fixed rate": (rename("mp_vit_digits"), "fixed-rate family 'mp' is not supported"),
 }
@@ -349,6 +349,17 @@ def test_known_name_gives_what_shapes_do_not(write: Write) -> None:
     assert (found.vit.name, found.vit.heads, found.vit.norm_eps) == (name, 12, 1e-5)
     assert found.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
     assert not found.notes
+
+
+def test_weights_of_another_depth_than_the_name_decide(write: Write) -> None:
+    name = "deit_tiny_patch16_224"
+    model = random_vit(name, 0, depth=2, patch_size=32, num_classes=3)
+    found = load_checkpoint(write(state_of(model, 2) | {"arch": f"ltp_{name}"}))
+    assert (found.vit.depth, found.vit.patch_size) == (2, (32, 32))
+    assert found.notes == (
+        f"depth 2 as the weights have it, though {name} has 12",
+        f"patch_size (32, 32) as the weights have it, though {name} has (16, 16)",
+    )
 
 
 @pytest.mark.parametrize(
