@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 
 from ltmp_export import files, onnx_export
-from ltmp_export.checkpoint import Checkpoint, Choices, Contents, load_checkpoint, take_apart
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,30 @@ def golden() -> Mapping[str, NDArray[Any]]:
 def digit_images(golden: Mapping[str, NDArray[Any]]) -> Tensor:
     """[48, 3, 32, 32] held-out digits, normalised; every row is a different image."""
     return torch.from_numpy(golden["images"]).expand(-1, 3, -1, -1).contiguous()
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """The digits checkpoint, free to be changed: state_dict is a fresh dictionary."""
+    top = dict(read_weights(DIGITS_LTMP))
+    return top | {"state_dict": dict(top["state_dict"]), "args": vars(top["args"]).copy()}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Mapping[str, Any]], Path]:
+    """Save a changed checkpoint, `args` as the Namespace timm writes."""
+
+    def save(content: Mapping[str, Any]) -> Path:
+        content = dict(content)
+        if "args" in content:
+            content["args"] = argparse.Namespace(**content["args"])
+        torch.save(content, tmp_path / "changed.pth.tar")
+        return tmp_path / "changed.pth.tar"
+
+    return save
+
+
+def state_of(model: torch.nn.Module, depth: int) -> dict[str, Any]:
+    """A model's weights with a prune threshold for each block, as a checkpoint's content."""
+    thresholds = {f"blocks.{i}.prune_masker.threshold": torch.tensor([0.01]) for i in range(depth)}
+    return {"state_dict": model.state_dict() | thresholds}

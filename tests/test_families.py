@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from ltmp_export import families
-from ltmp_export.checkpoint import KINDS
+from ltmp_export.contents import KINDS
 from ltmp_export.plan import Merge, Plan, Prune
 from tests import oracle
 
