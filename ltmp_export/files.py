@@ -103,8 +103,8 @@ def _unreadable(path: Path, err: BaseException) -> str:
             f"{path} is refused: {what}, and only tensors, plain containers and "
             "argparse.Namespace are read; save the model's state_dict instead"
         )
-    reason = text.split(". ")[0].splitlines()[0][:100] if " " in text else type(err).__name__
-    return f"{path} is damaged or not a PyTorch or safetensors checkpoint ({reason})"
+    reason = f" ({text.split('. ')[0].splitlines()[0][:100]})" if " " in text else ""
+    return f"{path} is damaged or not a PyTorch or safetensors checkpoint{reason}"
 
 
 def _is_safetensors(path: Path) -> bool:
