@@ -135,7 +135,8 @@ def block_count(weights: Weights) -> int:
     """
     found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))}
     if not found:
-        raise InputError("no key of the weights starts with 'blocks.0.': not a timm ViT")
+        first_keys = ", ".join(list(weights)[:4])
+        raise InputError(f"not a timm ViT: no key starts with 'blocks.' (first keys: {first_keys})")
     if max(found) >= len(found):
         first = next(index for index in range(len(found)) if index not in found)
         raise InputError(f"block {first} has no weights, though block {max(found)} has")

@@ -31,11 +31,10 @@ def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
     files.require_file(path, "a checkpoint or an ONNX model")
     if files.looks_like_onnx(path):
         return _describe_model(path)
-    contents = take_apart(path)
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
-        return _describe_contents(path, contents, str(err))
+        return _describe_contents(path, take_apart(path), str(err))
 
 
 def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str, Any]:

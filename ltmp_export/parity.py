@@ -138,9 +138,10 @@ class CheckReport:
             "tolerances": {"logits": LOGIT_TOLERANCE, "borderline": BORDERLINE},
         }
         for comparison in document["comparisons"]:
-            for key, value in comparison.items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    comparison[key] = None
+            for values in (comparison, *comparison["differing"]):
+                for key, value in values.items():
+                    if isinstance(value, float) and not math.isfinite(value):
+                        values[key] = None
         return document
 
 
@@ -231,7 +232,7 @@ class _Judge:
                 reason = reason or "the file's token counts are not those of its own decisions"
         expected = self.reference.run(image) if differing else replay
         verdict = _verdict(reason, differing)
-        if verdict == "borderline" or (not reason and differing):
+        if differing and not reason:
             reason = _describe(differing, counts, expected.counts)
         return _comparison(
             images.names[number], batch_size, verdict, reason, counts, logits, replay, expected,

@@ -59,15 +59,14 @@ class Candidates:
     """Tokens between attention and MLP while steps decide about them, in B x M slots.
 
     Attributes:
-        x: [R, C] rows, weighted by size where `weighted`.
-        row: [B, M] row of `x` behind each slot, or None if slot k has row k.
+        x: [R, C] rows; after a merge weighted by size.
+        row: [B, M] row of `x` behind each slot, or None after a merge: then slot k has row k.
         alive: [B, M] bool, the slots that hold a token that stays so far.
         size: [B, M, 1] float, or None while every token stands for one patch.
         importance: [B, M], or None if no later step needs it.
         metric: [B, M, D] unit vectors, or None if no later step needs it.
         layout: The layout the slots came from; M equals its N throughout.
         gaps: Whether a step has left slots in between that are no longer alive.
-        weighted: Whether `x` has been multiplied by size.
         width: C.
         metric_width: D.
     """
@@ -82,7 +81,6 @@ class Candidates:
     width: int
     metric_width: int
     gaps: bool = False
-    weighted: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,12 @@ def reduce_tokens(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) 
         if isinstance(step, Prune):
             tokens = _prune(g, step.threshold, tokens)
         else:
-            tokens = _merge(g, step.threshold, _settled(g, tokens), _needs_importance(later))
+            tokens = _merge(g, step.threshold, _settled(g, tokens), needs_importance(later))
     return _pack(g, tokens)
 
 
-def _needs_importance(steps: tuple[Step, ...]) -> bool:
+def needs_importance(steps: tuple[Step, ...]) -> bool:
+    """Whether a step among these reads importance."""
     return any(isinstance(step, Prune) for step in steps)
 
 
@@ -172,7 +171,7 @@ def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
     """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
     if not tokens.gaps:
         return tokens
-    if tokens.weighted or tokens.row is None:
+    if tokens.row is None:
         raise ValueError("a block merges at most once")
     alive = _true_positions(g, tokens.alive)  # [T']
     layout = make_layout(g, _count(g, tokens.alive))
@@ -233,7 +232,6 @@ def _merge(
         importance=_merged_importance(g, tokens, flow) if with_importance else None,
         metric=None,
         gaps=True,
-        weighted=True,
     )
 
 
@@ -281,6 +279,6 @@ def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
     size = None
     if tokens.size is not None:
         size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0)  # [T', 1]
-        if tokens.weighted:
+        if tokens.row is None:
             x = g.op("Div", x, size)
     return Packed(x, size, make_layout(g, _count(g, tokens.alive, name="count")))

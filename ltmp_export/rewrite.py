@@ -20,7 +20,7 @@ from onnx import ModelProto, TensorProto
 
 from ltmp_export import ragged
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Merge, Plan, Prune, Step
+from ltmp_export.plan import Merge, Plan, Step
 from ltmp_export.ragged import Candidates, Layout, Packed
 from ltmp_export.vit import Vit
 
@@ -147,7 +147,6 @@ class _Lowering:
     ) -> Candidates:
         """What the steps decide on: the padded view with just the scores they will read."""
         g, layout = self.g, tokens.layout
-        needs_importance = any(isinstance(step, Prune) for step in steps)
         needs_metric = any(isinstance(step, Merge) for step in steps)
         return Candidates(
             x=tokens.x,
@@ -155,7 +154,9 @@ class _Lowering:
             alive=layout.valid,
             size=size,
             importance=(
-                ragged.importance(g, weights, layout, self.vit.heads) if needs_importance else None
+                ragged.importance(g, weights, layout, self.vit.heads)
+                if ragged.needs_importance(steps)
+                else None
             ),
             metric=ragged.metric(g, keys) if needs_metric else None,
             layout=layout,

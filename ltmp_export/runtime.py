@@ -104,17 +104,14 @@ class Session:
         self.provider = ", ".join(taken)
         self.input: str = self._session.get_inputs()[0].name
 
-    def run(
-        self, images: NDArray[np.float32], outputs: Sequence[str] | None = None
-    ) -> list[NDArray[Any]]:
-        """Run on [B, channels, H, W] and return the named outputs (all by default).
+    def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Run on [B, channels, H, W] and return all outputs.
 
         Raises:
             ExportError: onnxruntime fails on these images.
         """
-        names = list(outputs) if outputs else None
         try:
-            result: list[NDArray[Any]] = self._session.run(names, {self.input: images})
+            result: list[NDArray[Any]] = self._session.run(None, {self.input: images})
         except _ORT_ERRORS as err:
             raise ExportError(
                 f"onnxruntime fails on images of shape {images.shape}: {err}"

@@ -311,8 +311,10 @@ def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:
 
 def run_ltmp(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ltmp_cli.main", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=cwd, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload,no-any-return]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe
+    )
 
 
 def test_interrupt_exits_130_and_leaves_nothing(folder: Path) -> None:

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from ltmp_export import inputs, onnx_export, parity, report
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.plan import Plan, Prune
 from ltmp_export.reference import Reference, margin
@@ -190,6 +191,16 @@ def test_batch_sizes_must_be_positive(digits: Digits, images: inputs.Images) -> 
     model = onnx_export.to_onnx(digits("ltmp"), opset=17)
     with pytest.raises(InputError, match="at least 1"):
         parity.compare(model, digits("ltmp"), images, batch_sizes=(2, 0))
+
+
+def test_json_is_strict_where_a_score_is_nan(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17)
+    found = parity.compare(model, digits("ltp"), images.select(1), batch_sizes=(1,))
+    nan = Disagreement(0, "stays", 3, np.nan, 0.1, np.nan)
+    first = dataclasses.replace(found.comparisons[0], differing=(nan,), margin=np.inf)
+    document = dataclasses.replace(found, comparisons=(first,)).to_json()
+    json.dumps(document, allow_nan=False)
+    assert document["comparisons"][0]["differing"][0]["distance"] is None
 
 
 def test_junit_has_a_case_for_each_comparison(digits: Digits, images: inputs.Images) -> None:
