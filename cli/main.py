@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .terminal import reporting_errors, show, spinner, warn, write_json
+from .terminal import annotate, note, reporting_errors, show, spinner, warn, write_json
 
 app = typer.Typer(
     name="ltmp",
@@ -74,7 +74,7 @@ def export(
     )
     options.require_outputs([output, json], [checkpoint, base_checkpoint])
     with spinner() as progress:
-        from ltmp_export import pipeline, report
+        from ltmp_export import pipeline, reports
 
         done = pipeline.export(
             checkpoint,
@@ -87,14 +87,14 @@ def export(
         )
     warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
     write_json(json, done.to_json())
-    show(report.export_summary(done))
+    show(reports.export_summary(done))
 
 
 @app.command()
 @reporting_errors
 def check(
-    model: options.ExportedModel,
-    checkpoint: options.Checkpoint,
+    model: options.CheckedModel = None,
+    checkpoint: options.CheckedCheckpoint = None,
     family: options.Family = None,
     timm_name: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -108,37 +108,59 @@ def check(
         int | None, typer.Option(help="Compare at most so many images [default: 16].")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option("-b", "--batch-size", help="Batch sizes to run at.")
-    ] = "1,2,7",
+        str | None, typer.Option("-b", "--batch-size", help="Batch sizes [default: 1,2,7].")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
     ] = False,
     json: options.Json = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report to this file.")] = None,
+    save_repro: Annotated[
+        Path | None, typer.Option(help="Save the first failing image to this new folder.")
+    ] = None,
+    repro: Annotated[
+        Path | None, typer.Option(help="Check again what --save-repro saved in this folder.")
+    ] = None,
 ) -> None:
-    """Compare an exported model in onnxruntime with the reference from its checkpoint."""
-    sizes = options.integers("--batch-size", batch_size, "1,8")
+    """Compare an exported model in onnxruntime with the reference from its checkpoint.
+
+    The file's own decisions are read and forced on the reference, so that one token within
+    rounding of its threshold (borderline) is told from a wrong graph (fail).
+    """
     choices = options.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
+    sizes = options.integers("--batch-size", batch_size or "1,2,7", "1,8")
     options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
+    beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
+    options.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
+    options.require_new_folder(save_repro)
     with spinner() as progress:
-        from ltmp_export import files, pipeline, report
+        from ltmp_export import files, pipeline, reports
 
-        found = pipeline.check(
-            model,
-            checkpoint,
-            images=images,
-            samples=samples,
-            batch_sizes=sizes,
-            choices=choices,
-            progress=progress,
-        )
+        if repro is not None:
+            found = pipeline.replay(repro, model, checkpoint, choices=choices, progress=progress)
+        else:
+            found = pipeline.check(
+                *options.model_and_checkpoint(model, checkpoint),
+                images=images,
+                samples=samples,
+                batch_sizes=sizes,
+                choices=choices,
+                save_repro=save_repro,
+                strict=strict,
+                progress=progress,
+            )
     warn(*found.warnings)
     write_json(json, found.to_json())
     if junit is not None:
-        files.write_bytes(junit, report.to_junit(found, strict))
-    show(report.check_summary(found))
+        files.write_bytes(junit, reports.to_junit(found, strict))
+    show(reports.check_summary(found))
+    annotate(reports.github_annotations(found, strict))
+    if save_repro is not None:
+        failed = found.first_failing(strict) is not None
+        replay = f"the first failing image is there; again: ltmp check --repro {save_repro}"
+        note(f"{save_repro}: {replay if failed else 'not written, no image failed'}")
     raise typer.Exit(0 if found.passed(strict) else 1)
 
 
@@ -170,7 +192,7 @@ def bench(
     sizes = options.integers("--batch-size", batch_size, "1,8")
     options.require_outputs([json], [model, images])
     with spinner() as progress:
-        from ltmp_export import latency, pipeline, report
+        from ltmp_export import latency, pipeline, reports
 
         settings = latency.Settings(
             batch_sizes=sizes,
@@ -188,7 +210,7 @@ def bench(
             progress=progress,
         )
     write_json(json, measured.to_json())
-    show(report.bench_summary(measured))
+    show(reports.bench_summary(measured))
 
 
 @app.command()
@@ -203,21 +225,32 @@ def inspect(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Measure how near a checkpoint's decisions are on a folder or .npz."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Take at most so many of them [default: 100].")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Say what a checkpoint or an exported model is: family, geometry, thresholds, operators."""
+    """Say what a checkpoint or an exported model is: family, geometry, thresholds, operators.
+
+    With --images also how near a checkpoint's decisions are to their thresholds: which share of
+    the images a runtime or precision can decide otherwise.
+    """
     choices = options.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
     with spinner() as progress:
         progress("reading")
-        from ltmp_export import inspection, report
+        from ltmp_export import inspection, reports
 
-        facts = inspection.inspect(file, choices)
+        facts = inspection.inspect(file, choices, images=images, samples=samples, progress=progress)
     if json:
-        typer.echo(report.to_json(facts), nl=False)
+        typer.echo(reports.to_json(facts), nl=False)
     else:
-        show(report.inspect_summary(facts))
+        show(reports.inspect_summary(facts))
 
 
 @app.command()
@@ -229,10 +262,10 @@ def demo(
 ) -> None:
     """Export, check and time the embedded digits checkpoint, and say what happened."""
     with spinner() as progress:
-        from ltmp_export import pipeline, report
+        from ltmp_export import pipeline, reports
 
         done = pipeline.demo(folder, progress)
-    show(report.demo_summary(done))
+    show(reports.demo_summary(done))
     raise typer.Exit(0 if done.check.passed() else 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,16 @@ Checkpoint = Annotated[
     Path, typer.Argument(help="Fine-tuned checkpoint: timm's, a state_dict, or safetensors.")
 ]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
+CheckedModel = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="MODEL.onnx", help="ONNX file of 'ltmp export'; not needed with --repro."
+    ),
+]
+CheckedCheckpoint = Annotated[
+    Path | None,
+    typer.Argument(metavar="CHECKPOINT", help="The checkpoint it was exported from; likewise."),
+]
 Family = Annotated[
     str | None, typer.Option(help="Token-reduction family, where the file does not say it.")
 ]
@@ -115,3 +125,42 @@ def require_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None
         return [path for path in paths if path is not None]
 
     files.require_outputs(given(outputs), given(inputs))
+
+
+def model_and_checkpoint(model: Path | None, checkpoint: Path | None) -> tuple[Path, Path]:
+    """Both, where both are needed.
+
+    Raises:
+        InputError: One was not given.
+    """
+    if model is None or checkpoint is None:
+        from ltmp_export.errors import InputError
+
+        missing = "MODEL.onnx and CHECKPOINT" if model is None else "CHECKPOINT"
+        raise InputError(f"{missing} missing: ltmp check MODEL.onnx CHECKPOINT, or --repro DIR")
+    return model, checkpoint
+
+
+def require_alone(flag: str, value: object, others: Mapping[str, object]) -> None:
+    """Check that a flag, if it was given, stands without others that it makes meaningless.
+
+    Raises:
+        InputError: One of them was given, too.
+    """
+    given = [name for name, other in others.items() if other is not None]
+    if value is not None and given:
+        from ltmp_export.errors import InputError
+
+        raise InputError(f"{flag} brings its own images and batch; drop {', '.join(given)}")
+
+
+def require_new_folder(folder: Path | None) -> None:
+    """Check before the work that a folder can be written.
+
+    Raises:
+        InputError: It holds something, or cannot be made.
+    """
+    if folder is not None:
+        from ltmp_export import repro
+
+        repro.require_new(folder)

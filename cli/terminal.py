@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -59,6 +60,18 @@ def warn(*messages: str) -> None:
         _say(f"warning: {message}", "yellow")
 
 
+def note(message: str) -> None:
+    """Print a remark on stderr."""
+    _say(message, "")
+
+
+def annotate(commands: Iterable[str]) -> None:
+    """Print workflow commands, where GitHub Actions reads them."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for command in commands:
+            typer.echo(command)
+
+
 def _say(line: str, style: str) -> None:
     from rich.console import Console
     from rich.text import Text
@@ -82,6 +95,6 @@ def spinner() -> Iterator[Callable[[str], None]]:
 def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
     """Write a report for machines, if a file was asked for."""
     if path is not None:
-        from ltmp_export import files, report
+        from ltmp_export import files, reports
 
-        files.write_bytes(path, report.to_json(document).encode())
+        files.write_bytes(path, reports.to_json(document).encode())

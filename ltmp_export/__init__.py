@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ltmp_export.check_report import CheckReport
     from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
     from ltmp_export.errors import (
         CheckFailedError,
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
     )
     from ltmp_export.inspection import inspect
     from ltmp_export.latency import BenchReport, Settings
-    from ltmp_export.parity import CheckReport
-    from ltmp_export.pipeline import ExportReport, bench, check, demo, export
+    from ltmp_export.pipeline import ExportReport, bench, check, demo, export, replay
 
 _HOME = {
     "checkpoint": ("Checkpoint", "Choices", "load_checkpoint"),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "inspection": ("inspect",),
     "latency": ("BenchReport", "Settings"),
-    "parity": ("CheckReport",),
-    "pipeline": ("ExportReport", "bench", "check", "demo", "export"),
+    "check_report": ("CheckReport",),
+    "pipeline": ("ExportReport", "bench", "check", "demo", "export", "replay"),
 }
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "export",
     "inspect",
     "load_checkpoint",
+    "replay",
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Choices:
         """What was stated, as plain values; the base checkpoint's path is left out."""
         values = asdict(self) | {"base_checkpoint": None}
         return {key: value for key, value in values.items() if value is not None}
+
+    def over(self, earlier: Choices) -> Choices:
+        """These, and what was stated earlier where these say nothing."""
+        stated = {key: value for key, value in vars(self).items() if value is not None}
+        return replace(earlier, **stated)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choices:

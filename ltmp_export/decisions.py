@@ -1,21 +1,30 @@
-"""The decisions a file took, read from its named tensors, and where the reference disagrees."""
+"""Where a file's decisions differ from the reference's, and how near a decision was.
+
+Distances are relative to the score they belong to, as rounding errors are: an importance is a mean
+of softmax weights, whose error grows with it, so its distance is divided by it; a similarity is an
+inner product of unit vectors, whose error is the same everywhere, and is taken as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from onnx import TensorProto
+from torch import Tensor
 
-from ltmp_export.plan import Merge, Plan
-from ltmp_export.reference import Trace
-from ltmp_export.tokens import Choice, Decision, MergeDecision, scale
+from ltmp_export.tokens import Choice, Decision, MergeDecision
 
-Choices = tuple[tuple[Choice, ...], ...]
+SMALLEST = torch.finfo(torch.float32).tiny  # below this an importance is zero to a float32 runtime
+
+
+STORIES = {
+    "merged": "is merged by the file, not by the reference",
+    "not merged": "is merged by the reference, not by the file",
+    "kept": "is kept by the file, pruned by the reference",
+    "pruned": "is pruned by the file, kept by the reference",
+    "partner": "is merged into another partner than by the reference",
+}
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,11 @@ class Disagreement:
 
     Attributes:
         block: Index of the block.
-        what: "merges", "stays" or "partner".
-        token: Position among the step's sources ("merges", "partner") or tokens ("stays").
-        score: The reference's score.
-        threshold: What the score is compared with; for a partner, the other partner's score.
-        distance: |score - threshold|, relative to the largest score of the step.
+        what: What the file did: a key of `STORIES`.
+        token: Row among the tokens that the step saw; the class token is 0.
+        score: The reference's score, in float64.
+        threshold: What the score is compared with; for a partner, the score of the file's.
+        unit: What distances from it are measured in, see this module.
     """
 
     block: int
@@ -36,92 +45,80 @@ class Disagreement:
     token: int
     score: float
     threshold: float
-    distance: float
+    unit: float
+
+    @property
+    def margin(self) -> float:
+        """|score - threshold|."""
+        return abs(self.score - self.threshold)
+
+    @property
+    def distance(self) -> float:
+        """The margin in units of the score."""
+        return self.margin / self.unit
+
+    def describe(self, bound: float) -> str:
+        """One clause with everything a person needs; `bound` is the largest distance excused."""
+        score = "importance" if self.what in ("kept", "pruned") else "similarity"
+        other = "to the file's partner" if self.what == "partner" else "threshold"
+        return (
+            f"token {self.token} {STORIES[self.what]}: {score} {self.score:.9g}, {other} "
+            f"{self.threshold:.9g}, margin {self.margin:.1e}, rounding explains "
+            f"{bound * self.unit:.1e}"
+        )
 
 
-def taps(plan: Plan) -> dict[str, int]:
-    """Names and element types of the tensors that hold a file's decisions under a plan."""
-    found: dict[str, int] = {}
-    for block, steps in enumerate(plan.blocks):
-        for step in steps:
-            if isinstance(step, Merge):
-                found[f"block_{block:02d}/merged"] = int(TensorProto.BOOL)
-                found[f"block_{block:02d}/partner"] = int(TensorProto.INT64)
-            else:
-                found[f"block_{block:02d}/kept"] = int(TensorProto.BOOL)
-    return found
+def unit(decision: Decision) -> Tensor:
+    """What an error of each score is measured in, [N]: importances in themselves, else 1."""
+    if isinstance(decision, MergeDecision):
+        return torch.ones_like(decision.score)
+    return decision.score.clamp_min(SMALLEST)
 
 
-def choices(plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: int) -> Choices:
-    """The decisions about one image of a batch, freed of the batch's padding.
+def distances(decision: Decision) -> Tensor:
+    """Relative distance of each score but the class token's from the threshold, [N - 1]."""
+    apart = (decision.score - decision.threshold).abs() / unit(decision)
+    return apart[1:].double()
 
-    Args:
-        plan: The steps of each block.
-        tensors: The tapped tensors of the batch, [B, slots].
-        image: Row of the batch.
-        tokens: Tokens before the first block.
 
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
+def leads(decision: Decision) -> Tensor:
+    """How far ahead of the runner-up each merging source's partner is, [merging]; no exact ties.
+
+    An exact tie is no near miss: the lowest index wins on either side.
     """
-    found = []
-    for block, steps in enumerate(plan.blocks):
-        slot = np.arange(tokens)  # padded slot of each token
-        taken = []
-        for step in steps:
-            names = ("merged", "partner") if isinstance(step, Merge) else ("kept",)
-            rows = [tensors[f"block_{block:02d}/{name}"][image] for name in names]
-            if isinstance(step, Merge):
-                choice, slot = _merge_choice(rows[0], rows[1], len(slot))
-            else:
-                chosen = rows[0][slot]
-                choice, slot = Choice(torch.from_numpy(chosen)), slot[chosen]
-                if not chosen[0]:
-                    raise ValueError(f"block {block} prunes the class token")
-            taken.append(choice)
-        tokens = len(slot)
-        found.append(tuple(taken))
-    return tuple(found)
+    if not isinstance(decision, MergeDecision):
+        return decision.score.new_empty(0).double()
+    lead = (decision.score - decision.runner_up).double()[decision.chosen]
+    return lead[lead > 0]
 
 
-def _merge_choice(
-    merged: NDArray[Any], partner: NDArray[Any], tokens: int
-) -> tuple[Choice, NDArray[Any]]:
-    """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain."""
-    sources, destinations = (tokens + 1) // 2, tokens // 2
-    if len(merged) < sources:
-        raise ValueError(f"a merge of {tokens} tokens decides about {len(merged)} sources only")
-    chosen, target = merged[:sources], partner[:sources]
-    if chosen[0] or (target[chosen] >= destinations).any() or (target[chosen] < 0).any():
-        raise ValueError(f"a merge of {tokens} tokens takes the class token or a row beyond them")
-    slot = np.concatenate([np.flatnonzero(~chosen), len(merged) + np.arange(destinations)])
-    return Choice(torch.from_numpy(chosen), torch.from_numpy(target)), slot
+def margin(decision: Decision) -> float:
+    """Relative distance of the decision that comes nearest to falling otherwise.
+
+    +inf where nothing was decided, NaN where a score is NaN.
+    """
+    near = torch.cat([distances(decision), leads(decision)])
+    return float(near.amin()) if len(near) else torch.inf
 
 
-def disagreements(trace: Trace, forced: Choices) -> list[Disagreement]:
-    """Where a replay's own decisions differ from those forced on it, in order."""
-    found = []
-    for block, (decisions, taken) in enumerate(zip(trace.decisions, forced, strict=True)):
-        for decision, choice in zip(decisions, taken, strict=True):
-            found += _compare(block, decision, choice)
-    return found
-
-
-def _compare(block: int, decision: Decision, choice: Choice) -> list[Disagreement]:
-    what = "merges" if isinstance(decision, MergeDecision) else "stays"
+def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Disagreement]:
+    """Where the reference's own decision differs from the one that was forced on it."""
+    merging = isinstance(decision, MergeDecision)
+    taken, left = ("merged", "not merged") if merging else ("kept", "pruned")
     flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
-    pairs: Sequence[tuple[str, int, float]]
-    pairs = [(what, token, decision.threshold) for token in flipped]
+    for index in flipped:
+        what = taken if choice.chosen[index] else left
+        yield _disagreement(block, what, decision, index, decision.threshold)
     if isinstance(decision, MergeDecision) and choice.partner is not None:
-        other = decision.chosen & choice.chosen & (decision.partner != choice.partner)
-        for token in torch.nonzero(other)[:, 0].tolist():
-            pairs.append(
-                ("partner", token, float(decision.similarity[token, choice.partner[token]]))
-            )
-    largest = scale(decision)
-    found = []
-    for kind, token, threshold in pairs:
-        score = float(decision.score[token])
-        distance = abs(score - threshold) / largest
-        found.append(Disagreement(block, kind, token, score, threshold, distance))
-    return found
+        both = decision.chosen & choice.chosen
+        for index in torch.nonzero(both & (decision.partner != choice.partner))[:, 0].tolist():
+            other = float(decision.similarity[index, choice.partner[index]])
+            yield _disagreement(block, "partner", decision, index, other)
+
+
+def _disagreement(
+    block: int, what: str, decision: Decision, index: int, threshold: float
+) -> Disagreement:
+    token = 2 * index if isinstance(decision, MergeDecision) else index  # sources are even rows
+    score, scale = float(decision.score[index]), float(unit(decision)[index])
+    return Disagreement(block, what, token, score, threshold, scale)

@@ -90,9 +90,14 @@ class GraphBuilder:
         """A constant int64 scalar."""
         return self._constant("i64s", np.array(value, np.int64))
 
-    def number(self, value: float) -> Name:
-        """A constant float32 scalar."""
-        return self._constant("f32", np.array(value, np.float32))
+    def number(self, value: float, name: str | None = None) -> Name:
+        """A constant float32 scalar; with a name of its own in the current scope if given."""
+        array = np.array(value, np.float32)
+        if name is None:
+            return self._constant("f32", array)
+        full = self._unique(name)
+        self._initializers[full] = numpy_helper.from_array(array, full)
+        return full
 
     def _constant(self, kind: str, array: NDArray[Any]) -> Name:
         name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"
@@ -124,9 +129,9 @@ class GraphBuilder:
             return self.op(kind, x, self.ints(*axes), name=name, keepdims=int(keepdims))
         return self.op(kind, x, name=name, axes=list(axes), keepdims=int(keepdims))
 
-    def reshape(self, x: Name, *shape: int) -> Name:
+    def reshape(self, x: Name, *shape: int, name: str | None = None) -> Name:
         """Reshape; 0 keeps a dimension, one -1 is inferred."""
-        return self.op("Reshape", x, self.ints(*shape))
+        return self.op("Reshape", x, self.ints(*shape), name=name)
 
     def slice(self, x: Name, axis: int, start: int, stop: int | None = None, step: int = 1) -> Name:
         """`x[..., start:stop:step, ...]` on one axis."""

@@ -36,6 +36,12 @@ class Images:
     names: tuple[str, ...]
     origin: str
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What each image belongs to: the folder in its name, else the whole set."""
+        folders = (name.rpartition("/")[0] for name in self.names)
+        return tuple(folder or self.origin for folder in folders)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -216,5 +222,5 @@ def _from_folder(
                 pixels.append(transform(opaque.convert(mode)).numpy())
         except (OSError, ValueError, Image.DecompressionBombError) as err:
             raise InputError(f"{path} is not a readable picture: {err}") from err
-    names = tuple(str(p.relative_to(folder)) for p in found)
+    names = tuple(p.relative_to(folder).as_posix() for p in found)
     return Images(np.stack(pixels), None, names, str(folder))

@@ -3,38 +3,74 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ltmp_export import files, onnx_export
+from ltmp_export import files, inputs, margins, onnx_export
 from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
 from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
 
 SCHEMA_VERSION = 1
+MARGIN_SAMPLES = 100
 
 
-def inspect(path: str | Path, choices: Choices | None = None) -> dict[str, Any]:
+def inspect(
+    path: str | Path,
+    choices: Choices | None = None,
+    *,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    progress: Callable[[str], None] = lambda words: None,
+) -> dict[str, Any]:
     """What a checkpoint or an exported model is, as plain values.
 
     A checkpoint that cannot be exported as it is (thresholds only, no thresholds, an ambiguous
     family, …) is described as far as it goes, with what is `missing`.
 
+    Args:
+        path: The file.
+        choices: What a checkpoint does not say.
+        images: A folder of pictures or an `.npz`, see `inputs.load_images`: measure on them how
+            near the checkpoint's decisions are to their thresholds (`margins`).
+        samples: Take at most so many of the images, 100 by default.
+        progress: Called with a few words as each stage begins.
+
     Raises:
-        InputError: It is neither.
+        InputError: It is neither, or `images` are given for anything but a whole checkpoint.
     """
     path = Path(path)
     files.require_file(path, "a checkpoint or an ONNX model")
+    if images is not None:
+        return _with_margins(path, choices, Path(images), samples or MARGIN_SAMPLES, progress)
     if files.looks_like_onnx(path):
         return _describe_model(path)
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
         return _describe_contents(path, take_apart(path), str(err))
+
+
+def _with_margins(
+    path: Path,
+    choices: Choices | None,
+    images: Path,
+    samples: int,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    if files.looks_like_onnx(path):
+        raise InputError(
+            f"{path} is an exported model; margins (--images) are measured on its checkpoint"
+        )
+    checkpoint = load_checkpoint(path, choices)
+    chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, samples)
+    measured = margins.margins(checkpoint, chosen, progress)
+    return _describe_checkpoint(checkpoint) | {"margins": measured.to_json()}
 
 
 def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str, Any]:

@@ -1,148 +1,55 @@
-"""Is the exported file the model of the checkpoint? Counts, logits and top-1, image by image.
+"""Is the exported file the model of the checkpoint? Decisions first, then numbers, image by image.
 
 The file's decisions (who merges, into whom, who stays) are read from its named tensors, and the
-reference, in float64, is made to take the same ones: so every later block and the logits stay
-comparable, and each decision that the reference would take otherwise has a true distance from its
-threshold. Verdict of one image in one batch:
+reference, in float64, is made to take the same ones: so every block and the logits stay comparable,
+and each decision that the reference would take otherwise has a true distance from its threshold.
+Verdict of one image in one batch:
 
-    equal       the reference takes every decision alike, logits within the tolerance
-    borderline  the logits agree under the file's decisions, and each decision that differs is
-                nearer to its threshold than `BORDERLINE` of the score's scale
-    fail        a decision differs by more, the logits differ under the same decisions, the counts
-                are not those of the decisions, or a NaN is anywhere
+    equal         the reference takes every decision alike, and all numbers agree
+    borderline    all numbers agree under the file's decisions, and each decision that differs is
+                  as near to its threshold as rounding explains
+    fail          a decision that is not, a number that differs, or a NaN in the file
+    inconclusive  the reference gives no number to compare with: the image leads to a NaN
 
-and of all together the worst of these, or `inconclusive` where nothing was compared.
+What rounding explains is measured: `BOUND_FACTOR` times the largest difference of a score of the
+same step that both sides decide alike, over all images; see `check_report`. Batch invariance is
+judged beside that, by the file alone: an image in a batch must come out as it does by itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from ltmp_export import decisions, runtime
+from ltmp_export import check_report, runtime, taps
+from ltmp_export.check_report import (
+    BOUND_FACTOR,
+    LEAST_BOUND,
+    MOST_BOUND,
+    TOLERANCES,
+    CheckReport,
+    Comparison,
+    Flip,
+    Invariance,
+    StepSummary,
+)
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.decisions import Disagreement
-from ltmp_export.errors import CheckFailedError, InputError
-from ltmp_export.inputs import Images, batches
-from ltmp_export.reference import Reference, Trace
+from ltmp_export.deviations import BlockDeviation, logit_difference
+from ltmp_export.errors import ExportError
+from ltmp_export.inputs import Images
+from ltmp_export.observation import ALONE, Observation, Observer, runs
+from ltmp_export.plan import Plan
 
-SCHEMA_VERSION = 1
 BATCH_SIZES = (1, 2, 7)
 
-# Decisions nearer than this to their threshold, relative to the score's scale, may fall otherwise
-# in float32. Measured between PyTorch and onnxruntime: scores differ by up to 2e-6 of their scale.
-BORDERLINE = 1e-5
-
-# Largest logit difference allowed, times max(1, the largest logit of the image).
-# Measured: 5e-6 on the digits, 1e-5 on DeiT-S.
-LOGIT_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One image in one batch, the file against the reference.
-
-    Attributes:
-        image: Name of the image.
-        batch_size: Images in the batch it was run in.
-        verdict: "equal", "borderline" or "fail".
-        reason: Why it is not equal, else an empty string.
-        counts: Tokens after each block in the file.
-        expected_counts: The same in the reference.
-        first_block: First block with a decision that differs, or None.
-        differing: The decisions that differ.
-        logit_error: Largest absolute difference of a logit under the same decisions.
-        allowed_error: The tolerance for this image.
-        top1: Index of the file's largest logit.
-        expected_top1: The same in the reference.
-        margin: Relative distance of the reference's closest decision from its threshold.
-        margin_block: Block of that decision.
-    """
-
-    image: str
-    batch_size: int
-    verdict: str
-    reason: str
-    counts: tuple[int, ...]
-    expected_counts: tuple[int, ...]
-    first_block: int | None
-    differing: tuple[Disagreement, ...]
-    logit_error: float
-    allowed_error: float
-    top1: int
-    expected_top1: int
-    margin: float
-    margin_block: int | None
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """All comparisons of a check.
-
-    Attributes:
-        verdict: "equal", "borderline", "fail" or "inconclusive".
-        model: The exported file, or what stands for it.
-        checkpoint: The checkpoint file.
-        images: Where the images come from.
-        comparisons: One for each image and batch size.
-        warnings: What looks wrong without deciding the verdict.
-    """
-
-    verdict: str
-    model: str
-    checkpoint: str
-    images: str
-    comparisons: tuple[Comparison, ...]
-    warnings: tuple[str, ...] = ()
-
-    def passed(self, strict: bool = False) -> bool:
-        """Whether the verdict is equal, or borderline when not strict."""
-        return self.verdict == "equal" or (self.verdict == "borderline" and not strict)
-
-    def of(self, verdict: str) -> tuple[Comparison, ...]:
-        """The comparisons with that verdict."""
-        return tuple(c for c in self.comparisons if c.verdict == verdict)
-
-    def require(self) -> None:
-        """Do nothing if the check passed.
-
-        Raises:
-            CheckFailedError: It did not; the message names the first failing image.
-        """
-        if self.passed():
-            return
-        failing = self.of("fail")
-        if not failing:
-            raise CheckFailedError(
-                "nothing was compared, which proves nothing; give at least one image"
-            )
-        first = failing[0]
-        raise CheckFailedError(
-            f"{len(failing)} of {len(self.comparisons)} comparisons fail; the first is "
-            f"{first.image} at batch {first.batch_size}: {first.reason}"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; a NaN or infinity becomes None."""
-        document = asdict(self) | {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "check",
-            "tolerances": {"logits": LOGIT_TOLERANCE, "borderline": BORDERLINE},
-        }
-        for comparison in document["comparisons"]:
-            for values in (comparison, *comparison["differing"]):
-                for key, value in values.items():
-                    if isinstance(value, float) and not math.isfinite(value):
-                        values[key] = None
-        return document
+Bounds = Mapping[tuple[int, int], float]  # by block and place of the step in it
 
 
 def compare(
@@ -153,177 +60,286 @@ def compare(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     name: str | Path = "model",
     warnings: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda words: None,
 ) -> CheckReport:
     """Run the file in onnxruntime and the reference from the checkpoint, and compare.
 
     Each batch size runs over all images in turn; the last batch is filled up with the first images,
-    so that every batch has the size asked for.
+    so that every batch has the size asked for. Every image is run alone as well, and in the largest
+    batches reversed.
+
+    Args:
+        model: The exported model.
+        checkpoint: What it should be the model of.
+        images: What to run.
+        batch_sizes: Images in a batch.
+        name: The model's file.
+        warnings: What looks wrong already.
+        progress: Called with a few words as each image begins.
 
     Raises:
-        InputError: The file lacks the named counts of each block, or a batch size is below 1.
-        ExportError: onnxruntime does not load or run it.
+        InputError: A batch size is below 1 or there twice.
     """
-    if any(size < 1 for size in batch_sizes):
-        raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
-    if len(set(batch_sizes)) < len(batch_sizes):
-        raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
-    session = runtime.TappedSession(
-        model, decisions.taps(checkpoint.plan) | runtime.count_taps(checkpoint.vit.depth)
+    passes = runs(batch_sizes)
+    report = CheckReport(
+        verdict="inconclusive",
+        reason="nothing was compared, which proves nothing; give at least one image",
+        model=str(name),
+        checkpoint=str(checkpoint.path),
+        images=images.origin,
+        comparisons=(),
+        warnings=tuple(warnings),
     )
-    judge = _Judge(checkpoint)
-    found = [
-        comparison
-        for size in (batch_sizes if len(images) else ())
-        for comparison in judge.batches_of(size, session, images)
-    ]
-    return CheckReport(
-        _overall(found),
-        str(name),
-        str(checkpoint.path),
-        images.origin,
-        tuple(found),
-        tuple(warnings),
+    if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan)):
+        return _without_taps(report, model, checkpoint.plan, missing)
+    if not len(images):
+        return report
+    seen: list[Observation] = []
+    try:
+        observer = Observer(model, checkpoint, images, passes)
+        for number in range(len(images)):
+            progress(f"comparing image {number + 1} of {len(images)}")
+            seen += observer.observe(number)
+    except ExportError as err:
+        return replace(report, verdict="fail", reason=str(err))
+    measured = _measured(seen)
+    bounds = {k: min(max(BOUND_FACTOR * v, LEAST_BOUND), MOST_BOUND) for k, v in measured.items()}
+    comparisons = [_judge(one, images, bounds) for one in seen]
+    for index, other in _exchanged(seen, comparisons):
+        hint = f"; its logits are those of {images.names[other]}"
+        comparisons[index] = replace(comparisons[index], reason=comparisons[index].reason + hint)
+    invariance = tuple(_invariance(seen, comparisons))
+    reason = _other_threshold(model, checkpoint.plan)
+    verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
+    return replace(
+        report,
+        verdict=verdict,
+        reason=reason,
+        comparisons=tuple(comparisons),
+        invariance=invariance,
+        blocks=tuple(_summaries(checkpoint.plan, seen, measured, bounds)),
     )
 
 
-class _Judge:
-    """Compares a file's outputs with the reference that is made to take the file's decisions."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.plan = checkpoint.plan
-        self.initial_tokens = checkpoint.vit.patches + 1
-        self.count_names = list(runtime.count_taps(checkpoint.vit.depth))
-        self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-        self.replays: dict[tuple[int, bytes], tuple[Trace, list[Disagreement]]] = {}
-
-    def batches_of(
-        self, size: int, session: runtime.TappedSession, images: Images
-    ) -> Iterator[Comparison]:
-        """Every image once, in batches of `size`."""
-        for start, index in zip(
-            range(0, len(images), size), batches(len(images), size), strict=True
-        ):
-            outputs = session.run(images.pixels[index])
-            for row in range(min(size, len(images) - start)):
-                yield self.judge(size, images, start + row, row, outputs)
-
-    def judge(
-        self,
-        batch_size: int,
-        images: Images,
-        number: int,
-        row: int,
-        outputs: Mapping[str, NDArray[Any]],
-    ) -> Comparison:
-        """Judge one image: row `row` of the outputs of a batch."""
-        logits = outputs["logits"][row]
-        counts = tuple(int(outputs[name][row]) for name in self.count_names)
-        image = torch.from_numpy(images.pixels[number])
-        differing: list[Disagreement] = []
-        try:
-            choices = decisions.choices(self.plan, outputs, row, self.initial_tokens)
-        except (ValueError, IndexError) as err:
-            replay, reason = self.reference.run(image), f"broken decisions: {err}"
-        else:
-            replay, differing = self.replay(number, image, choices)
-            reason = _numeric_difference(logits, replay)
-            stated = outputs.get("token_counts")
-            if replay.counts != counts or (stated is not None and tuple(stated[row]) != counts):
-                reason = reason or "the file's token counts are not those of its own decisions"
-        expected = self.reference.run(image) if differing else replay
-        verdict = _verdict(reason, differing)
-        if differing and not reason:
-            reason = _describe(differing, counts, expected.counts)
-        return _comparison(
-            images.names[number], batch_size, verdict, reason, counts, logits, replay, expected,
-            differing,
-        )  # fmt: skip
-
-    def replay(
-        self, number: int, image: torch.Tensor, choices: decisions.Choices
-    ) -> tuple[Trace, list[Disagreement]]:
-        """The reference under the file's decisions; the same decisions are replayed once."""
-        taken = (t for steps in choices for c in steps for t in (c.chosen, c.partner))
-        digest = b"".join(t.numpy().tobytes() for t in taken if t is not None)
-        if (number, digest) not in self.replays:
-            trace = self.reference.run(image, choices)
-            self.replays[number, digest] = trace, decisions.disagreements(trace, choices)
-        return self.replays[number, digest]
+def _without_taps(
+    report: CheckReport, model: onnx.ModelProto, plan: Plan, missing: Sequence[str]
+) -> CheckReport:
+    """The report on a file whose decisions cannot be read."""
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    family = words.get("ltmp.family", plan.family)
+    if family != plan.family:
+        reason = f"the file's blocks take the steps of {family}, the checkpoint's of {plan.family}"
+        return replace(report, verdict="fail", reason=reason)
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    reason = (
+        f"nothing was compared: the file lacks the named tensor {missing[0]}{more}, so its "
+        "decisions cannot be read; export it again, or check it before other tools rename tensors"
+    )
+    return replace(report, reason=reason)
 
 
-def _allowed(expected: NDArray[Any]) -> float:
-    return LOGIT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
+    """Which stored threshold is not the checkpoint's, or nothing.
 
-
-def _numeric_difference(logits: NDArray[Any], replay: Trace) -> str:
-    """Why the logits are not the replay's, or nothing."""
-    expected = replay.logits.numpy()
-    if not (np.isfinite(logits).all() and np.isfinite(expected).all()):
-        where = "the file" if np.isfinite(expected).all() else "the reference"
-        return f"NaN or infinite logits in {where}"
-    error = float(np.abs(logits - expected).max())
-    if not error <= _allowed(expected):
-        return (
-            f"with the same decisions the logits differ by {error:.2g}, "
-            f"allowed {_allowed(expected):.2g}"
-        )
+    The scores of these images may all lie on one side of both; those of others would not.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for block, kind, name, threshold in taps.thresholds(plan):
+        if name in stored:
+            found = float(numpy_helper.to_array(stored[name]))
+            if found != float(np.float32(threshold)):
+                return (
+                    f"block {block}: the {kind} threshold is {found:.9g} in the file, "
+                    f"{threshold:.9g} in the checkpoint"
+                )
     return ""
 
 
-def _verdict(reason: str, differing: Sequence[Disagreement]) -> str:
-    if reason or any(not d.distance < BORDERLINE for d in differing):
-        return "fail"
-    return "borderline" if differing else "equal"
+def _measured(seen: Sequence[Observation]) -> dict[tuple[int, int], float]:
+    """Largest score difference over undisputed tokens, for each step of each block."""
+    found: dict[tuple[int, int], float] = defaultdict(float)
+    for one in seen:
+        for block, at in enumerate(one.deviation.blocks):
+            for place, step in enumerate(at.steps):
+                finite = step.undisputed if math.isfinite(step.undisputed) else 0.0
+                found[block, place] = max(found[block, place], finite)
+    return found
 
 
-def _describe(
-    differing: Sequence[Disagreement], counts: tuple[int, ...], expected: tuple[int, ...]
-) -> str:
-    """The decision that matters most: the first that is not close, else the first."""
-    far = [d for d in differing if not d.distance < BORDERLINE]
-    worst = (far or list(differing))[0]
-    compared = "another partner's" if worst.what == "partner" else "threshold"
-    return (
-        f"block {worst.block} keeps {counts[worst.block]} tokens, the reference "
-        f"{expected[worst.block]}; {len(differing)} decisions differ: {worst.what}, token "
-        f"{worst.token}, score {worst.score:.6g}, {compared} {worst.threshold:.6g}, "
-        f"{worst.distance:.1e} of the scale apart"
+def _judge(one: Observation, images: Images, bounds: Bounds) -> Comparison:
+    """The verdict of one image in one run."""
+    flips = tuple(
+        Flip(decision, bounds[block, place])
+        for block, at in enumerate(one.deviation.blocks)
+        for place, step in enumerate(at.steps)
+        for decision in step.flips
     )
-
-
-def _comparison(
-    name: str,
-    batch_size: int,
-    verdict: str,
-    reason: str,
-    counts: tuple[int, ...],
-    logits: NDArray[Any],
-    replay: Trace,
-    expected: Trace,
-    differing: Sequence[Disagreement],
-) -> Comparison:
-    margins = replay.margins()
-    block = int(np.argmin(margins))
+    verdict, block, where, reason = "equal", None, "", ""
+    fault = next(_faults(one, bounds), None)
+    if not np.isfinite(one.replay_logits).all():
+        verdict, where = "inconclusive", "reference"
+        reason = "NaN or infinite logits in the reference itself: nothing to compare with"
+    elif fault is not None:
+        verdict, (block, where, reason) = "fail", fault
+    elif flips:
+        verdict, block = "borderline", flips[0].decision.block
+        where, more = f"block {block}", f"; {len(flips)} decisions in all" if flips[1:] else ""
+        reason = f"{where}: {flips[0].describe()}{more}"
+    margins = [
+        (step.margin, number)
+        for number, at in enumerate(one.deviation.blocks)
+        for step in at.steps
+        if step.margin < math.inf
+    ]
+    margin, margin_block = min(margins, default=(math.inf, None))
     return Comparison(
-        image=name,
-        batch_size=batch_size,
+        image=images.names[one.number],
+        group=images.groups[one.number],
+        batch_size=one.run.size,
+        order=one.run.order,
         verdict=verdict,
+        where=where,
+        block=block,
         reason=reason,
-        counts=counts,
-        expected_counts=expected.counts,
-        first_block=differing[0].block if differing else None,
-        differing=tuple(differing),
-        logit_error=float(np.abs(logits - replay.logits.numpy()).max()),
-        allowed_error=_allowed(replay.logits.numpy()),
-        top1=int(np.argmax(logits)),
-        expected_top1=int(np.argmax(expected.logits.numpy())),
-        margin=margins[block],
-        margin_block=block if math.isfinite(margins[block]) else None,
+        counts=one.counts,
+        expected_counts=one.expected_counts,
+        flips=flips,
+        logit_error=one.deviation.logits,
+        top1=int(np.argmax(one.logits)),
+        expected_top1=int(np.argmax(one.expected_logits)),
+        margin=margin,
+        margin_block=margin_block,
     )
 
 
-def _overall(found: Sequence[Comparison]) -> str:
-    if not found:
-        return "inconclusive"
-    verdicts = {comparison.verdict for comparison in found}
-    return next(v for v in ("fail", "borderline", "equal") if v in verdicts)
+Fault = tuple[int | None, str, str]  # block, where, reason
+
+
+def _faults(one: Observation, bounds: Bounds) -> Iterator[Fault]:
+    """What is wrong with one image, in the order of the computation."""
+    found = one.deviation
+    if not found.embedded <= TOLERANCES["tokens"]:
+        yield None, "embedding", f"embedding: the tokens {_differ(found.embedded, 'tokens')}"
+    for number, block in enumerate(found.blocks):
+        for words in _block_faults(number, block, bounds):
+            yield number, f"block {number}", f"block {number}: {words}"
+    if one.broken:
+        number = len(found.blocks)
+        yield number, f"block {number}", f"block {number}: broken decisions: {one.broken}"
+    if not found.logits <= TOLERANCES["logits"]:
+        words = f"with the same decisions the logits {_differ(found.logits, 'logits')}"
+        yield None, "head", f"head: {words}"
+    counts_differ = one.stated is not None and tuple(one.stated) != one.counts
+    if counts_differ or one.counts != one.replay_counts:
+        yield None, "head", "the file's token counts are not those of its own decisions"
+    apart = logit_difference(one.logits, one.tapped_logits)
+    if not apart <= TOLERANCES["alone"]:
+        yield None, "head", f"the file's logits change by {apart:.1e} when its tensors are read"
+
+
+def _block_faults(number: int, block: BlockDeviation, bounds: Bounds) -> Iterator[str]:
+    for place, step in enumerate(block.steps):
+        off = step.largest
+        if off is not None and not off.difference <= TOLERANCES["scores"]:
+            yield (
+                f"the {off.what} of token {off.token} is {off.score:.9g} in the file, "
+                f"{off.expected:.9g} in the reference; they {_differ(off.difference, 'scores')}"
+            )
+        bound = bounds[number, place]
+        far = [flip for flip in step.flips if not flip.distance <= bound]
+        if far:
+            more = f"; {len(step.flips)} decisions of this step differ" if step.flips[1:] else ""
+            yield far[0].describe(bound) + more
+    if block.sizes:
+        yield f"a token stands for {block.sizes:g} patches more or less than in the reference"
+    if not block.tokens <= TOLERANCES["tokens"]:
+        yield f"with the same decisions the tokens after it {_differ(block.tokens, 'tokens')}"
+
+
+def _differ(error: float, kind: str) -> str:
+    if math.isnan(error):
+        return "hold a NaN in the file"
+    return f"differ by {error:.1e} (allowed {TOLERANCES[kind]:.0e})"
+
+
+def _exchanged(
+    seen: Sequence[Observation], comparisons: Sequence[Comparison]
+) -> Iterator[tuple[int, int]]:
+    """Comparisons that fail with the logits of another image, and that image."""
+    expected = {one.number: one.expected_logits for one in seen}
+    for index, (one, comparison) in enumerate(zip(seen, comparisons, strict=True)):
+        if comparison.verdict != "fail":
+            continue
+        for other, logits in expected.items():
+            near = logit_difference(one.logits, logits) <= TOLERANCES["logits"]
+            if near and logit_difference(expected[one.number], logits) > TOLERANCES["logits"]:
+                yield index, other
+                break
+
+
+def _invariance(
+    seen: Sequence[Observation], comparisons: Sequence[Comparison]
+) -> Iterator[Invariance]:
+    """Each image in each batch against the same image alone."""
+    alone: dict[int, tuple[Observation, Comparison]] = {}
+    for one, comparison in zip(seen, comparisons, strict=True):
+        if one.run == ALONE:
+            alone[one.number] = one, comparison
+            continue
+        single, judged = alone[one.number]
+        block = _first_other_block(single, one)
+        error = logit_difference(one.logits, single.logits)
+        verdicts = {judged.verdict, comparison.verdict}
+        verdict, reason = "equal", ""
+        if "inconclusive" in verdicts:
+            verdict, reason = "inconclusive", comparison.reason or judged.reason
+        elif block is not None:
+            verdict = "fail" if "fail" in verdicts else "borderline"
+            reason = f"block {block}: other decisions in the batch than alone"
+        elif not error <= TOLERANCES["alone"]:
+            verdict, reason = "fail", f"the logits {_differ(error, 'alone')}"
+        yield Invariance(
+            image=comparison.image,
+            group=comparison.group,
+            batch_size=one.run.size,
+            order=one.run.order,
+            verdict=verdict,
+            block=block,
+            reason=reason,
+            logit_error=error,
+        )
+
+
+def _first_other_block(a: Observation, b: Observation) -> int | None:
+    """First block in which two observations of an image hold different decisions."""
+    for block, (ours, theirs) in enumerate(zip(a.choices, b.choices, strict=False)):
+        if taps.digest((ours,)) != taps.digest((theirs,)):
+            return block
+    shorter = min(len(a.choices), len(b.choices))
+    return None if len(a.choices) == len(b.choices) else shorter
+
+
+def _summaries(
+    plan: Plan,
+    seen: Sequence[Observation],
+    measured: Mapping[tuple[int, int], float],
+    bounds: Bounds,
+) -> Iterator[StepSummary]:
+    """A row for each step of each block that was reached."""
+    for block, steps in enumerate(plan.blocks):
+        reached = [one for one in seen if block < len(one.deviation.blocks)]
+        for place in range(len(steps) if reached else 0):
+            found = [(one.number, one.deviation.blocks[block].steps[place]) for one in reached]
+            largest = [step.largest.difference for _, step in found if step.largest is not None]
+            yield StepSummary(
+                block=block,
+                step=found[0][1].step,
+                threshold=found[0][1].threshold,
+                margin=min(step.margin for _, step in found),
+                flips=sum(len(step.flips) for _, step in found),
+                flipped_images=len({number for number, step in found if step.flips}),
+                measured=measured[block, place],
+                bound=bounds[block, place],
+                score_error=max(largest, default=0.0),
+                token_error=max(one.deviation.blocks[block].tokens for one in reached),
+            )

@@ -14,11 +14,12 @@ from typing import Any
 
 import onnx
 
-from ltmp_export import files, inputs, latency, onnx_export, parity, runtime
+from ltmp_export import belonging, files, inputs, latency, onnx_export, parity, repro, runtime
+from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
 from ltmp_export.errors import InputError
+from ltmp_export.inputs import Images
 from ltmp_export.latency import BenchReport, Settings
-from ltmp_export.parity import CheckReport
 
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
@@ -104,10 +105,11 @@ def export(
     model = onnx_export.to_onnx(loaded, opset=opset, token_counts=token_counts)
     report = None
     if check:
-        progress("checking a batch of mixed images")
         images = inputs.load_images(None, loaded.vit, loaded.preprocessing, QUICK_SAMPLES)
         sizes = (1, QUICK_SAMPLES)
-        report = parity.compare(model, loaded, images, batch_sizes=sizes, name=output)
+        report = parity.compare(
+            model, loaded, images, batch_sizes=sizes, name=output, progress=progress
+        )
         report.require()
     files.write_bytes(output, model.SerializeToString())
     return ExportReport(
@@ -131,6 +133,8 @@ def check(
     samples: int | None = None,
     batch_sizes: Sequence[int] = parity.BATCH_SIZES,
     choices: Choices | None = None,
+    save_repro: str | Path | None = None,
+    strict: bool = False,
     progress: Progress = _silent,
 ) -> CheckReport:
     """Compare an exported file in onnxruntime with the reference from its checkpoint.
@@ -141,8 +145,10 @@ def check(
             very file that was exported, what `choices` leaves open is as stated at the export.
         images: A folder of pictures or an `.npz`, see `inputs.load_images`.
         samples: Compare at most so many images, 16 by default.
-        batch_sizes: Batch sizes to run at.
+        batch_sizes: Batch sizes to run at; every image is run alone as well.
         choices: What the checkpoint does not say.
+        save_repro: Where to put the first failing image for `replay`; a new or empty folder.
+        strict: Whether a borderline image is a failing one there.
         progress: Called with a few words as each stage begins.
 
     Raises:
@@ -151,41 +157,78 @@ def check(
     """
     exported = onnx_export.read_exported(Path(model))
     if not isinstance(checkpoint, Checkpoint):
-        choices = _as_exported(exported, Path(checkpoint), choices or Choices())
+        choices = belonging.as_exported(exported, Path(checkpoint), choices or Choices())
     loaded = _loaded(checkpoint, choices, progress)
-    warnings = _disagreements(exported, loaded)
     source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
-    progress(f"comparing {len(chosen)} images")
-    return parity.compare(
-        exported.proto, loaded, chosen, batch_sizes=batch_sizes, name=model, warnings=warnings
-    )
+    return _check(exported, loaded, chosen, batch_sizes, save_repro, strict, progress)
 
 
-def _disagreements(exported: onnx_export.ExportedModel, loaded: Checkpoint) -> list[str]:
-    """What looks wrong before anything is run.
+def replay(
+    folder: str | Path,
+    model: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
+    *,
+    choices: Choices | None = None,
+    progress: Progress = _silent,
+) -> CheckReport:
+    """Check again the batch that a check saved because an image in it failed.
+
+    Args:
+        folder: Written by `check(save_repro=…)`.
+        model: The exported file; by default the one that failed, where it was.
+        checkpoint: The checkpoint; by default the one of that check, where it was.
+        choices: What the checkpoint does not say, as for `check`; stated then if not now.
+        progress: Called with a few words as each stage begins.
 
     Raises:
-        InputError: The two do not have the same shape.
+        InputError: The folder or a file cannot be used.
+        ExportError: onnxruntime does not run the file.
     """
-    for what in ("input_size", "depth", "classes"):
-        theirs, ours = getattr(exported.vit, what), getattr(loaded.vit, what)
-        if theirs != ours:
-            raise InputError(
-                f"{exported.path} has {what} {theirs}, the checkpoint {loaded.path} has {ours}: "
-                "they do not belong together"
-            )
-    warnings = list(loaded.warnings)
-    if exported.checkpoint_sha256 != loaded.sha256:
-        warnings.append(f"{exported.path} was exported from another file than {loaded.path}")
-    if exported.family != loaded.plan.family:
-        warnings.append(f"{exported.path} is {exported.family}, not {loaded.plan.family}")
-    elif exported.thresholds != loaded.plan.thresholds():
-        warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
-    if exported.preprocessing != loaded.preprocessing:
-        warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
-    return warnings
+    saved = repro.load(Path(folder))
+    exported = onnx_export.read_exported(saved.model if model is None else Path(model))
+    if checkpoint is None:
+        checkpoint = saved.checkpoint
+    if not isinstance(checkpoint, Checkpoint):
+        choices = (choices or Choices()).over(saved.choices)
+    loaded = _loaded(checkpoint, choices, progress)
+    warnings = [
+        f"{path} is another file than the one of the saved check"
+        for path, digest, then in (
+            (exported.path, files.sha256(exported.path), saved.model_sha256),
+            (loaded.path, loaded.sha256, saved.checkpoint_sha256),
+        )
+        if digest != then
+    ]
+    sizes = (len(saved.images),)
+    report = _check(exported, loaded, saved.images, sizes, None, False, progress)
+    found = (
+        f"saved as: {saved.found['verdict']} at row {saved.found['row']}: {saved.found['reason']}"
+    )
+    return replace(report, warnings=(found, *warnings, *report.warnings))
+
+
+def _check(
+    exported: onnx_export.ExportedModel,
+    loaded: Checkpoint,
+    images: Images,
+    batch_sizes: Sequence[int],
+    save_repro: str | Path | None,
+    strict: bool,
+    progress: Progress,
+) -> CheckReport:
+    warnings = belonging.doubts(exported, loaded)
+    report = parity.compare(
+        exported.proto, loaded, images, batch_sizes=batch_sizes, name=exported.path,
+        warnings=warnings, progress=progress,
+    )  # fmt: skip
+    failing = report.first_failing(strict)
+    if save_repro is not None and failing is not None:
+        progress("saving the failing image")
+        model, path = exported.proto, exported.path
+        repro.save(Path(save_repro), model, path, loaded, images, report, failing)
+    return report
 
 
 def bench(
@@ -277,14 +320,3 @@ def _loaded(
     if choices is not None:
         raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
     return checkpoint
-
-
-def _as_exported(
-    exported: onnx_export.ExportedModel, checkpoint: Path, choices: Choices
-) -> Choices:
-    """What the user states now; for the file that was exported, else what was stated then."""
-    files.require_file(checkpoint, "the checkpoint the model was exported from")
-    if files.sha256(checkpoint) != exported.checkpoint_sha256:
-        return choices
-    stated = {key: value for key, value in vars(choices).items() if value is not None}
-    return replace(exported.choices, **stated)

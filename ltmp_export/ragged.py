@@ -14,7 +14,8 @@ nothing (a NaN, say) passes from one image to another; `valid` keeps them out of
 
 Merging uses a one-hot matrix product and a masked maximum instead of scattering, which keeps it
 deterministic and within opset 16. All integers are int64. Names written here per block are stable:
-`importance`, `similarity`, `partner`, `merged`, `kept`, `count`.
+`importance`, `similarity`, `partner`, `merged`, `merged_importance`, `kept`, `count`, `size`,
+`merge_threshold`, `prune_threshold`.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
     """Drop slots whose importance is not above the threshold; slot 0, the class token, stays."""
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
-    above = g.op("Greater", tokens.importance, g.number(threshold))
+    above = g.op("Greater", tokens.importance, g.number(threshold, "prune_threshold"))
     keep = g.op("Or", above, tokens.layout.is_class)
     return replace(tokens, alive=g.op("And", tokens.alive, keep, name="kept"), gaps=True)
 
@@ -254,7 +255,8 @@ def _match(
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
     is_class = g.slice(tokens.layout.is_class, 0, 0, step=2)
     free = g.op("And", alive[0], g.op("Not", is_class))
-    merged = g.op("And", g.op("Greater", best, g.number(threshold)), free, name="merged")
+    above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
+    merged = g.op("And", above, free, name="merged")
     target = g.op("Unsqueeze", g.op("Where", merged, partner, g.index(NOWHERE)), g.ints(1))
     odd = g.slice(tokens.layout.position, 0, 1, step=2)
     index = g.op("Unsqueeze", g.op("Div", odd, g.index(2)), g.ints(1))  # [Nd, 1]: 0, 1, 2, …
@@ -268,7 +270,7 @@ def _merged_importance(g: GraphBuilder, tokens: Candidates, flow: Name) -> Name:
     source, destination = _split(g, tokens.importance)
     incoming = g.op("Mul", flow, g.op("Unsqueeze", source, g.ints(1)))  # [B, Nd, Ns]
     largest = g.op("Max", destination, g.reduce("ReduceMax", incoming, [2]))
-    return g.op("Concat", source, largest, axis=1)
+    return g.op("Concat", source, largest, axis=1, name="merged_importance")
 
 
 def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
@@ -278,7 +280,7 @@ def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
     x = g.op("Gather", tokens.x, row, axis=0)
     size = None
     if tokens.size is not None:
-        size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0)  # [T', 1]
+        size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0, name="size")
         if tokens.row is None:
             x = g.op("Div", x, size)
     return Packed(x, size, make_layout(g, _count(g, tokens.alive, name="count")))

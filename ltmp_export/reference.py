@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import Plan, Step, dense_plan
-from ltmp_export.tokens import Choice, Decision, MergeDecision, Tokens, apply, scale
+from ltmp_export.tokens import Choice, Decision, Tokens, apply
 
 
 @dataclass(frozen=True)
@@ -24,34 +24,22 @@ class Trace:
 
     Attributes:
         logits: [classes].
-        counts: Tokens after each block, class token included.
+        embedded: [N, C] tokens before the first block.
+        tokens: [n, C] after each block.
+        sizes: [n] patches per token, after each block.
         decisions: For each block, what its steps saw and chose.
     """
 
     logits: Tensor
-    counts: tuple[int, ...]
+    embedded: Tensor
+    tokens: tuple[Tensor, ...]
+    sizes: tuple[Tensor, ...]
     decisions: tuple[tuple[Decision, ...], ...]
 
-    def margins(self) -> tuple[float, ...]:
-        """Per block, how near its closest decision is to falling otherwise, see `margin`."""
-        return tuple(min(map(margin, block), default=torch.inf) for block in self.decisions)
-
-
-def margin(decision: Decision) -> float:
-    """Distance of the closest decision to its threshold, relative to the score's scale.
-
-    The scale is the largest finite score of the decision. For a merge, the lead of a merging
-    source's partner over the runner-up counts as well (an exact tie is no near miss: the lowest
-    index wins on either side). +inf where nothing was decided, NaN where a score is NaN.
-    """
-    score = decision.score[1:].double()  # row 0 is the class token: not decided
-    if not len(score):
-        return torch.inf
-    distance = (score - decision.threshold).abs()
-    if isinstance(decision, MergeDecision):
-        lead = (decision.score - decision.runner_up).double()[decision.chosen]
-        distance = torch.cat([distance, lead[lead > 0]])
-    return float(distance.amin()) / scale(decision)
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tokens after each block, class token included."""
+        return tuple(map(len, self.tokens))
 
 
 class Reference:
@@ -77,21 +65,22 @@ class Reference:
         Args:
             image: The image.
             forced: For each block and step, what to take instead of the own decision; the trace
-                holds the own decisions all the same.
+                holds the own decisions all the same. Blocks beyond its end decide freely.
         """
         model = self.model
-        x = model.patch_embed(image.to(self.dtype)[None])  # [1, patches, C]
-        x = model.norm_pre(model._pos_embed(x))[0]  # [N, C]
+        embedded = model._pos_embed(model.patch_embed(image.to(self.dtype)[None]))  # [1, N, C]
+        x = model.norm_pre(embedded)[0]  # [N, C]
         size = x.new_ones(len(x))
-        counts, decisions = [], []
-        free = [[None] * len(steps) for steps in self.plan.blocks]
-        choices = free if forced is None else forced
+        tokens, sizes, decisions = [], [], []
+        choices: list[Sequence[Choice | None]] = list(forced or ())
+        choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for block, steps, chosen in zip(model.blocks, self.plan.blocks, choices, strict=True):
             x, size, taken = self._block(block, steps, chosen, x, size)
-            counts.append(len(x))
+            tokens.append(x)
+            sizes.append(size)
             decisions.append(taken)
         logits = model.head(model.fc_norm(self._pool(model.norm(x))))
-        return Trace(logits, tuple(counts), tuple(decisions))
+        return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions))
 
     def run_all(self, images: Iterable[Tensor]) -> list[Trace]:
         """One trace for each image."""

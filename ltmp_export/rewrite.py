@@ -100,7 +100,7 @@ class _Lowering:
         x = g.op("Concat", class_token, x, axis=1)
         if covers_class:
             x = g.op("Add", x, position)
-        x = self.norm("norm_pre", g.reshape(x, -1, vit.width))  # [B * N, C]
+        x = self.norm("norm_pre", g.reshape(x, -1, vit.width, name="tokens"))  # [B * N, C]
         count = g.op("Expand", g.ints(vit.patches + 1), batch)
         return Packed(x, None, ragged.make_layout(g, count))
 
@@ -115,7 +115,8 @@ class _Lowering:
             candidates = self.candidates(tokens, size, steps, weights, keys)
             tokens = ragged.reduce_tokens(g, steps, candidates)
         with g.scope("mlp"):
-            return replace(tokens, x=g.op("Add", tokens.x, self.mlp(path, tokens.x)))
+            update = self.mlp(path, tokens.x)
+        return replace(tokens, x=g.op("Add", tokens.x, update, name="tokens"))
 
     def attention(self, path: str, tokens: Packed, size: Name | None) -> tuple[Name, Name, Name]:
         """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Session:
         model: The model; it is not changed.
         providers: Execution providers, the first is the one asked for; the CPU by default.
         threads: Threads of an operator; all processors by default.
-        quiet: Keep onnxruntime from logging that it does not load the model.
+        quiet: Keep onnxruntime from logging what it raises as an error anyway.
 
     Raises:
         UnavailableError: A provider is not installed, or onnxruntime did not take it.
@@ -127,6 +127,7 @@ class TappedSession:
         taps: Element type (`onnx.TensorProto`) by tensor name.
         providers: As for `Session`.
         threads: As for `Session`.
+        quiet: As for `Session`.
 
     Raises:
         InputError: The graph lacks one of the tensors.
@@ -139,20 +140,26 @@ class TappedSession:
         *,
         providers: Sequence[str] = (CPU,),
         threads: int | None = None,
+        quiet: bool = False,
     ) -> None:
-        produced = {output for node in model.graph.node for output in node.output}
-        if missing := [name for name in taps if name not in produced]:
+        if missing := missing_tensors(model, taps):
             raise InputError(
                 f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
                 "or the graph was renamed; export it again with this version"
             )
         copy = tapped(model, taps)
         self._names = [value.name for value in copy.graph.output]
-        self._session = Session(copy, providers=providers, threads=threads)
+        self._session = Session(copy, providers=providers, threads=threads, quiet=quiet)
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """[B, channels, H, W] → the file's own outputs and the taps, by name."""
         return dict(zip(self._names, self._session.run(images), strict=True))
+
+
+def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
+    """The names that no node of the graph gives."""
+    produced = {output for node in model.graph.node for output in node.output}
+    return [name for name in names if name not in produced]
 
 
 def count_taps(depth: int) -> dict[str, int]:

@@ -91,14 +91,6 @@ def apply(step: Step, tokens: Tokens, forced: Choice | None = None) -> tuple[Tok
     return prune(tokens, step.threshold, forced)
 
 
-def scale(decision: Decision) -> float:
-    """The largest finite score of a decision in absolute value, the class token's left out."""
-    score = decision.score[1:].double()
-    finite = score[score.isfinite()].abs()
-    smallest = torch.finfo(torch.double).tiny
-    return max(float(finite.amax()), smallest) if len(finite) else 1.0
-
-
 def merge(
     tokens: Tokens, threshold: float, forced: Choice | None = None
 ) -> tuple[Tokens, MergeDecision]:

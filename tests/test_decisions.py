@@ -1,96 +1,122 @@
-"""Decisions freed of a batch's padding, and forced on the reference."""
+"""How near a decision was, and where two sides decide differently."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from ltmp_export import decisions, families, onnx_export, runtime
-from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.plan import Merge, Plan, Prune
-from ltmp_export.reference import Reference
+from ltmp_export.decisions import STORIES, Disagreement, disagreements, margin
+from ltmp_export.tokens import Choice, MergeDecision, PruneDecision, match
 
-Digits = Callable[[str], Checkpoint]
+INF = math.inf
 
 
-@pytest.mark.parametrize("family", families.names())
-def test_the_files_decisions_are_those_of_the_reference(
-    digits: Digits, digit_images: Tensor, family: str
-) -> None:
-    checkpoint = digits(family)
-    images = digit_images[::7]
-    model = onnx_export.to_onnx(checkpoint, opset=17)
-    outputs = runtime.TappedSession(model, decisions.taps(checkpoint.plan)).run(images.numpy())
-    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-    for row, image in enumerate(images):
-        taken = decisions.choices(checkpoint.plan, outputs, row, 65)
-        trace = reference.run(image)
-        for own, choice in zip(sum(trace.decisions, ()), sum(taken, ()), strict=True):
-            assert torch.equal(own.chosen, choice.chosen)
-        assert decisions.disagreements(trace, taken) == []
-        assert reference.run(image, taken).counts == trace.counts
+def merge_decision(
+    score: list[float], runner_up: list[float], threshold: float, chosen: list[bool]
+) -> MergeDecision:
+    partner = torch.zeros(len(score), dtype=torch.long)
+    return MergeDecision(
+        threshold,
+        torch.tensor(score),
+        partner,
+        torch.tensor(runner_up),
+        torch.tensor(chosen),
+        torch.empty(0),
+    )
 
 
-def test_padding_is_taken_off() -> None:
-    plan = Plan("ltmp", ((Merge(0.5), Prune(0.1)),))
-    tensors = {
-        "block_00/merged": np.array([[False, True, False, True]]),  # the last slot is no token
-        "block_00/partner": np.array([[0, 1, 0, 9]]),
-        # four slots of sources, of which 3 are tokens and one of these merged; then destinations
-        "block_00/kept": np.array([[True, False, True, True, False, True, True]]),
-    }
-    merge, prune = decisions.choices(plan, tensors, 0, 5)[0]
-    assert merge.partner is not None
-    assert merge.chosen.tolist() == [False, True, False]
-    assert merge.partner.tolist() == [0, 1, 0]
-    assert prune.chosen.tolist() == [True, True, False, True]
+def prune_decision(score: list[float], threshold: float) -> PruneDecision:
+    values = torch.tensor(score)
+    return PruneDecision(threshold, values, values > threshold)
 
 
 @pytest.mark.parametrize(
-    ("merged", "partner", "kept", "message"),
+    ("score", "threshold", "expected"),
     [
-        ([True, False], [0, 0], [True] * 3, "takes the class token"),
-        ([False, True], [0, 1], [True] * 3, "a row beyond them"),
-        ([False, True], [0, -1], [True] * 3, "a row beyond them"),
-        ([False], [0], [True] * 3, "decides about 1 sources only"),
-        ([False, False], [0, 0], [False, True, True], "prunes the class token"),
+        ([INF], 0.5, INF),  # the class token alone: nothing to decide
+        ([INF, 0.5], 0.25, 0.5),
+        ([INF, 0.5, 0.1875], 0.25, 1 / 3),  # relative to the score itself
+        ([INF, 0.25, 0.5], 0.25, 0.0),
+        ([INF, 0.125, 0.25], 1.0, 3.0),
+        ([INF, math.nan, 0.25], 0.5, math.nan),
     ],
 )
-def test_impossible_decisions_are_refused(
-    merged: list[bool], partner: list[int], kept: list[bool], message: str
-) -> None:
-    plan = Plan("ltmp", ((Merge(0.5), Prune(0.1)),))
-    tensors = {
-        "block_00/merged": np.array([merged]),
-        "block_00/partner": np.array([partner]),
-        "block_00/kept": np.array([kept]),
-    }
-    with pytest.raises(ValueError, match=message):
-        decisions.choices(plan, tensors, 0, 3)
+def test_margin_of_a_pruning(score: list[float], threshold: float, expected: float) -> None:
+    assert margin(prune_decision(score, threshold)) == pytest.approx(expected, nan_ok=True)
 
 
-def test_forced_decisions_are_taken_and_disagreements_measured(
-    digits: Digits, digit_images: Tensor
+@pytest.mark.parametrize(
+    ("score", "runner_up", "threshold", "chosen", "expected"),
+    [
+        ([-INF], [-INF], 0.5, [False], INF),
+        ([-INF, 0.5], [-INF, 0.0], 0.25, [False, True], 0.25),
+        ([-INF, 0.5], [-INF, 0.375], 0.25, [False, True], 0.125),  # the lead is less
+        ([-INF, 0.5], [-INF, 0.5], 0.25, [False, True], 0.25),  # an exact tie is no near miss
+        ([-INF, 0.5], [-INF, 0.4375], 0.75, [False, False], 0.25),  # a partner nobody takes
+        ([-INF, 0.5], [-INF, -INF], 0.25, [False, True], 0.25),  # a single destination
+        ([-INF, 0.5, 0.25], [-INF, 0.0, 0.0], 0.375, [False, True, False], 0.125),
+        ([-INF, math.nan], [-INF, 0.0], 0.5, [False, False], math.nan),
+    ],
+)
+def test_margin_of_a_merge(
+    score: list[float],
+    runner_up: list[float],
+    threshold: float,
+    chosen: list[bool],
+    expected: float,
 ) -> None:
-    checkpoint = digits("ltmp")
-    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-    model = onnx_export.to_onnx(checkpoint, opset=17)
-    outputs = runtime.TappedSession(model, decisions.taps(checkpoint.plan)).run(
-        digit_images[:1].numpy()
-    )
-    merged = outputs["block_01/merged"][0]
-    source = int(np.flatnonzero(merged)[0])
-    best = int(outputs["block_01/partner"][0, source])
-    outputs["block_01/partner"][0, source] = 0 if best else 1
-    own = reference.run(digit_images[0]).decisions[1][0]
-    taken = decisions.choices(checkpoint.plan, outputs, 0, 65)
-    first = decisions.disagreements(reference.run(digit_images[0], taken), taken)[0]
-    assert (first.block, first.what, first.token) == (1, "partner", source)
-    assert first.score == pytest.approx(float(own.score[source]))
-    assert first.threshold < first.score
-    largest = float(own.score[1:][own.score[1:].isfinite()].abs().max())
-    assert first.distance == pytest.approx((first.score - first.threshold) / largest)
+    decision = merge_decision(score, runner_up, threshold, chosen)
+    assert margin(decision) == pytest.approx(expected, nan_ok=True)
+
+
+def test_margin_of_one_token_is_infinite() -> None:
+    assert margin(match(torch.ones(1, 4), 0.5)) == INF
+
+
+def test_an_importance_of_zero_is_no_division_by_zero() -> None:
+    assert margin(prune_decision([INF, 0.0], 0.0)) == 0.0
+
+
+def test_flips_of_a_pruning() -> None:
+    decision = prune_decision([INF, 0.5, 0.125], 0.25)
+    choice = Choice(torch.tensor([True, False, True]))
+    found = list(disagreements(3, decision, choice))
+    assert found == [
+        Disagreement(3, "pruned", 1, 0.5, 0.25, 0.5),
+        Disagreement(3, "kept", 2, 0.125, 0.25, 0.125),
+    ]
+    assert [d.margin for d in found] == [0.25, 0.125]
+    assert [d.distance for d in found] == [0.5, 1.0]
+
+
+def test_flips_of_a_merge_are_told_by_the_row_of_the_token() -> None:
+    decision = merge_decision([-INF, 0.5, 0.75], [-INF, 0.0, 0.25], 0.625, [False, False, True])
+    choice = Choice(torch.tensor([False, True, False]), torch.tensor([0, 0, 0]))
+    found = list(disagreements(0, decision, choice))
+    assert [(d.what, d.token, d.distance) for d in found] == [
+        ("merged", 2, 0.125),
+        ("not merged", 4, 0.125),
+    ]
+
+
+def test_another_partner_is_as_far_as_its_similarity() -> None:
+    metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
+    decision = match(metric, 0.5)
+    choice = Choice(decision.chosen, torch.tensor([0, 0]))
+    (found,) = disagreements(1, decision, choice)
+    assert (found.what, found.token) == ("partner", 2)
+    assert found.score == pytest.approx(0.8)
+    assert found.threshold == pytest.approx(0.6)
+    assert found.distance == pytest.approx(0.2)
+    unmerged = Choice(torch.zeros(2, dtype=torch.bool), torch.tensor([0, 0]))
+    assert [d.what for d in disagreements(1, decision, unmerged)] == ["not merged"]
+
+
+@pytest.mark.parametrize("what", STORIES)
+def test_a_disagreement_tells_token_score_threshold_and_margin(what: str) -> None:
+    told = Disagreement(0, what, 17, 0.0123456789, 0.0123, 0.0123456789).describe(1e-6)
+    assert told.startswith(f"token 17 {STORIES[what]}: ")
+    assert "0.0123456789, " in told
+    assert "margin 4.6e-05, rounding explains 1.2e-08" in told

@@ -1,25 +1,26 @@
-"""The check must tell a right file from a wrong one, and a wrong one from rounding."""
+"""The check must tell a right file from a wrong one, and a wrong one from rounding.
+
+Wrong graphs one by one are in `test_mutations`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable
-from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import numpy_helper
 
-from ltmp_export import inputs, onnx_export, parity, report
+from ltmp_export import families, inputs, onnx_export, parity, runtime
+from ltmp_export.check_report import BOUND_FACTOR, LEAST_BOUND, MOST_BOUND, TOLERANCES, CheckReport
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError, InputError
-from ltmp_export.plan import Plan, Prune
-from ltmp_export.reference import Reference, margin
-from ltmp_export.tokens import PruneDecision
+from ltmp_export.observation import ALONE, Run, runs
+from ltmp_export.plan import Merge, Prune
+from tests.edge_cases import on_the_threshold, with_threshold
 
 Digits = Callable[[str], Checkpoint]
 
@@ -29,196 +30,285 @@ def images() -> inputs.Images:
     return inputs.embedded_digits().select(6)
 
 
-def with_plan(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
-    return dataclasses.replace(checkpoint, plan=plan)
+def compare(
+    model: onnx.ModelProto, checkpoint: Checkpoint, images: inputs.Images, *sizes: int
+) -> CheckReport:
+    return parity.compare(model, checkpoint, images, batch_sizes=sizes or (1,))
 
 
-def with_first_prune(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
-    plan = checkpoint.plan
-    blocks = ((Prune(threshold),), *plan.blocks[1:])
-    return with_plan(checkpoint, Plan(plan.family, blocks))
-
-
-def test_right_file_is_equal(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    found = parity.compare(model, digits("ltmp"), images, batch_sizes=(1, 4))
-    assert found.verdict == "equal"
-    assert found.passed(strict=True)
-    assert len(found.comparisons) == 12
-    assert {c.batch_size for c in found.comparisons} == {1, 4}
-    assert all(0 < c.logit_error < c.allowed_error for c in found.comparisons)
-    found.require()
-
-
-def test_another_threshold_fails_and_says_where(digits: Digits, images: inputs.Images) -> None:
-    right = digits("ltp")
-    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
-    found = parity.compare(onnx_export.to_onnx(wrong, opset=17), right, images, batch_sizes=(3,))
-    assert found.verdict == "fail"
-    assert not found.passed()
-    first = found.of("fail")[0]
-    assert first.first_block == 0
-    with pytest.raises(CheckFailedError, match=r"digit 0 .* batch 3: block 0 keeps \d+ tokens"):
+class TestRight:
+    @pytest.mark.parametrize("family", families.names())
+    def test_equal(self, digits: Digits, images: inputs.Images, family: str) -> None:
+        model = onnx_export.to_onnx(digits(family), opset=17, token_counts=True)
+        found = compare(model, digits(family), images, 1, 4)
+        assert found.verdict == "equal", found.headline()
+        assert found.passed(strict=True)
         found.require()
+        assert {(c.batch_size, c.order) for c in found.comparisons} == {
+            (1, "given"), (4, "given"), (4, "reversed"),
+        }  # fmt: skip
+        assert len(found.comparisons) == 18
+        assert all(0 < c.logit_error < TOLERANCES["logits"] for c in found.comparisons)
+
+    def test_every_block_is_summed_up(self, digits: Digits, images: inputs.Images) -> None:
+        found = compare(onnx_export.to_onnx(digits("ltmp"), opset=17), digits("ltmp"), images, 3)
+        steps = [(row.block, row.step) for row in found.blocks]
+        assert steps == [(b, s) for b in range(6) for s in ("merge", "prune")]
+        for row in found.blocks:
+            assert 0 < row.measured == row.score_error < TOLERANCES["scores"]
+            assert row.bound == min(max(BOUND_FACTOR * row.measured, LEAST_BOUND), MOST_BOUND)
+            assert 0 < row.token_error < TOLERANCES["tokens"]
+            assert row.margin > 0
+            assert row.flips == row.flipped_images == 0
+        nearest = min(row.margin for row in found.blocks)
+        assert nearest == min(c.margin for c in found.comparisons)
 
 
-def test_another_weight_fails_by_its_logits(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltm"), opset=17)
-    bias = next(t for t in model.graph.initializer if t.name == "head.bias")
-    shifted = numpy_helper.to_array(bias) + np.float32(2e-2)
-    bias.CopyFrom(numpy_helper.from_array(shifted, "head.bias"))
-    found = parity.compare(model, digits("ltm"), images, batch_sizes=(1,))
-    assert found.verdict == "fail"
-    assert "logits differ by 0.02" in found.of("fail")[0].reason
+class TestBorderline:
+    @pytest.mark.parametrize(("family", "kind"), [("ltp", Prune), ("ltmp", Prune), ("ltm", Merge)])
+    def test_equal_to_the_last_bit(
+        self, digits: Digits, images: inputs.Images, family: str, kind: type
+    ) -> None:
+        checkpoint = on_the_threshold(digits(family), images, kind)
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        found = compare(model, checkpoint, images.select(1), 1, 3)
+        assert found.verdict == "borderline"
+        assert found.passed()
+        assert not found.passed(strict=True)
+        assert [c.verdict for c in found.comparisons] == ["borderline"] * 3
+        first = found.comparisons[0]
+        (flip,) = first.flips
+        assert flip.decision.block == first.block == 0
+        assert flip.decision.what == ("kept" if kind is Prune else "merged")
+        assert flip.decision.score == flip.decision.threshold
+        assert flip.decision.distance == 0 <= flip.bound
+        assert first.where == "block 0"
+        assert "margin 0.0e+00, rounding explains" in first.reason
+        assert first.counts != first.expected_counts
+        assert first.logit_error < TOLERANCES["logits"]  # the replay agrees
+        row = found.blocks[0] if kind is Merge or family == "ltp" else found.blocks[1]
+        assert (row.margin, row.flips, row.flipped_images) == (0, 3, 1)
+
+    @pytest.mark.parametrize(("family", "kind"), [("ltp", Prune), ("ltmp", Prune), ("ltm", Merge)])
+    def test_several_in_one_image(
+        self, digits: Digits, images: inputs.Images, family: str, kind: type
+    ) -> None:
+        """One token of image 0 on the threshold in three blocks, wherever the last one led."""
+        checkpoint = digits(family)
+        for block in range(3):
+            checkpoint = on_the_threshold(checkpoint, images, kind, block)
+        found = compare(onnx_export.to_onnx(checkpoint, opset=17), checkpoint, images, 1, 5)
+        assert found.verdict == "borderline", found.headline()
+        first = found.comparisons[0]
+        assert [flip.decision.block for flip in first.flips] == [0, 1, 2]
+        assert all(flip.decision.margin == 0 for flip in first.flips)
+        assert first.reason.endswith("; 3 decisions in all")
+        assert first.logit_error < TOLERANCES["logits"]
+
+    def test_excuses_no_other_error(self, digits: Digits, images: inputs.Images) -> None:
+        checkpoint = on_the_threshold(digits("ltp"), images, Prune)
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        head = next(t for t in model.graph.initializer if t.name == "head.weight")
+        head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "head.weight"))
+        found = compare(model, checkpoint, images.select(1))
+        assert found.verdict == "fail"
+        assert found.comparisons[0].where == "head"
+        assert "with the same decisions the logits differ by" in found.comparisons[0].reason
+
+    @pytest.mark.parametrize(("distance", "verdict"), [(1e-9, "borderline"), (1e-4, "fail")])
+    def test_only_what_rounding_explains(
+        self, digits: Digits, images: inputs.Images, distance: float, verdict: str
+    ) -> None:
+        """The reference's threshold a little above, the file's the same but for its name."""
+        checkpoint = on_the_threshold(digits("ltp"), images, Prune)
+        score = checkpoint.plan.thresholds()["prune"][0]
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        named = model.SerializeToString().replace(
+            b"block_00/prune_threshold", b"block_00/prune_constantX"
+        )
+        further = with_threshold(checkpoint, Prune, score * (1 + distance))
+        found = compare(onnx.ModelProto.FromString(named), further, images.select(1))
+        assert found.verdict == verdict
+        assert (found.comparisons[0].flips[0].decision.margin > 0) == (distance > 0)
+
+    def test_the_bound_is_measured_on_undisputed_tokens(
+        self, digits: Digits, images: inputs.Images
+    ) -> None:
+        """A step whose scores are exact has the least bound, one that is off by more a wider."""
+        checkpoint = digits("ltp")
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        right = compare(model, checkpoint, images.select(2)).blocks[0]
+        for node in model.graph.node:
+            if node.op_type == "Softmax" and "block_00" in node.name:
+                node.input[0] = "rough"
+                at = list(model.graph.node).index(node)
+                source = f"block_00/attn/{'Add'}"
+        step = numpy_helper.from_array(np.array(2.0**14, np.float32), "step")
+        model.graph.initializer.append(step)
+        make = onnx.helper.make_node
+        rough = [
+            make("Mul", [source, "step"], ["fine"]),
+            make("Round", ["fine"], ["whole"]),
+            make("Div", ["whole", "step"], ["rough"]),
+        ]
+        for node in reversed(rough):
+            model.graph.node.insert(at, node)
+        found = compare(model, checkpoint, images.select(2)).blocks[0]
+        assert right.bound < found.bound == BOUND_FACTOR * found.measured < MOST_BOUND
 
 
-def test_nan_fails(digits: Digits, images: inputs.Images) -> None:
-    pixels = images.pixels.copy()
-    pixels[2, 0, 0, 0] = np.nan
-    broken = dataclasses.replace(images, pixels=pixels)
-    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    found = parity.compare(model, digits("ltmp"), broken, batch_sizes=(6,))
-    assert [c.verdict for c in found.comparisons] == ["equal"] * 2 + ["fail"] + ["equal"] * 3
-    assert "NaN" in found.of("fail")[0].reason
-    json.dumps(found.to_json(), allow_nan=False)
+class TestFail:
+    def test_says_where_and_by_how_much(self, digits: Digits, images: inputs.Images) -> None:
+        right = digits("ltp")
+        wrong = with_threshold(right, Prune, 2 * right.plan.thresholds()["prune"][0])
+        found = compare(onnx_export.to_onnx(wrong, opset=17), right, images, 3)
+        assert found.verdict == "fail"
+        first = found.of("fail")[0]
+        assert (first.block, first.where) == (0, "block 0")
+        assert not first.flips[0].explained
+        message = (
+            r"^block 0: the prune threshold is 0\.02\d+ in the file, 0\.01\d+ in the checkpoint; "
+            r"18 of 30 comparisons do not pass; the first is digit 0 \(a 2\), batch 1: block 0: "
+            r"token \d+ is pruned by the file, kept by the reference: importance 0\.0\d+, "
+            r"threshold 0\.01\d+, margin \d\.\de-0\d, rounding explains .*; \d+ decisions of this"
+        )
+        with pytest.raises(CheckFailedError, match=message):
+            found.require()
+
+    def test_a_shifted_logit(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltm"), opset=17)
+        bias = next(t for t in model.graph.initializer if t.name == "head.bias")
+        shifted = numpy_helper.to_array(bias) + np.float32(2e-2)
+        bias.CopyFrom(numpy_helper.from_array(shifted, "head.bias"))
+        found = compare(model, digits("ltm"), images)
+        assert {c.where for c in found.of("fail")} == {"head"}
+        assert "the logits differ by 2" in found.of("fail")[0].reason
+
+    def test_wrong_token_counts_output(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltp"), opset=17, token_counts=True)
+        output = next(node for node in model.graph.node if node.output[0] == "token_counts")
+        output.op_type = "Neg"
+        found = compare(model, digits("ltp"), images, 2)
+        assert {c.verdict for c in found.comparisons} == {"fail"}
+        assert "token counts are not those of its own decisions" in found.comparisons[0].reason
+
+    def test_broken_decisions(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltm"), opset=17)
+        for node in model.graph.node:
+            if node.output[0] == "block_02/partner":
+                node.op_type = "ArgMin"  # finds padding, or the least similar
+        found = compare(model, digits("ltm"), images, 2)
+        assert {c.where for c in found.of("fail")} == {"block 2"}
+
+    def test_another_family_without_the_tensors(
+        self, digits: Digits, images: inputs.Images
+    ) -> None:
+        found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltmp"), images)
+        assert found.verdict == "fail"
+        assert found.reason == "the file's blocks take the steps of ltp, the checkpoint's of ltmp"
 
 
-def score_of_last_pruned(checkpoint: Checkpoint, images: inputs.Images) -> float:
-    """The importance, in float64, of the token of image 0 that comes nearest to being kept."""
-    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-    decision = reference.run(torch.from_numpy(images.pixels[0])).decisions[0][0]
-    assert isinstance(decision, PruneDecision)
-    return float(decision.score[~decision.chosen].amax())
+class TestInconclusive:
+    def test_nothing_compared(self, digits: Digits, images: inputs.Images) -> None:
+        none = dataclasses.replace(images, pixels=images.pixels[:0], names=())
+        found = parity.compare(onnx_export.to_onnx(digits("ltmp"), opset=17), digits("ltmp"), none)
+        assert found.verdict == "inconclusive"
+        assert not found.passed()
+        with pytest.raises(CheckFailedError, match="nothing was compared"):
+            found.require()
+
+    def test_taps_missing(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+        renamed = model.SerializeToString().replace(b"block_03/count", b"block_03/other")
+        found = compare(onnx.ModelProto.FromString(renamed), digits("ltmp"), images)
+        assert (found.verdict, found.comparisons) == ("inconclusive", ())
+        assert "lacks the named tensor block_03/count, so" in found.reason
+        assert "export it again" in found.reason
+        with pytest.raises(CheckFailedError, match="block_03/count"):
+            found.require()
+
+    def test_nan_in_an_image_stays_in_its_row(self, digits: Digits, images: inputs.Images) -> None:
+        pixels = images.pixels.copy()
+        pixels[2, 0, 0, 0] = np.nan
+        broken = dataclasses.replace(images, pixels=pixels)
+        found = compare(onnx_export.to_onnx(digits("ltmp"), opset=17), digits("ltmp"), broken, 6)
+        verdicts = [c.verdict for c in found.comparisons if c.order == "given" and c.batch_size > 1]
+        assert verdicts == ["equal"] * 2 + ["inconclusive"] + ["equal"] * 3
+        assert found.verdict == "inconclusive"
+        assert not found.passed()
+        assert "NaN" in found.headline()
+        json.dumps(found.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize(("distance", "verdict"), [(1e-9, "borderline"), (1e-3, "fail")])
-def test_only_a_close_decision_is_borderline(
-    digits: Digits, images: inputs.Images, distance: float, verdict: str
+class TestInvariance:
+    def test_alike(self, digits: Digits, images: inputs.Images) -> None:
+        found = compare(onnx_export.to_onnx(digits("ltmp"), opset=17), digits("ltmp"), images, 4)
+        assert {(i.batch_size, i.order) for i in found.invariance} == {
+            (4, "given"),
+            (4, "reversed"),
+        }
+        assert {i.verdict for i in found.invariance} == {"equal"}
+        assert len(found.invariance) == 12
+        assert all(i.logit_error < TOLERANCES["alone"] for i in found.invariance)
+
+    def test_batch_1_has_nothing_to_compare(self, digits: Digits, images: inputs.Images) -> None:
+        found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltp"), images, 1)
+        assert found.invariance == ()
+
+    def test_images_that_leak_into_each_other(self, digits: Digits, images: inputs.Images) -> None:
+        """The batch's mean is added to every image, too little for the decisions to notice."""
+        model = onnx_export.to_onnx(digits("ltp"), opset=17)
+        source = next(n for n in model.graph.node if n.output[0] == "logits").input[0]
+        make, store = onnx.helper.make_node, model.graph.initializer.append
+        store(numpy_helper.from_array(np.array(4e-5, np.float32), "little"))
+        model.graph.node.insert(
+            len(model.graph.node) - 1,
+            make("ReduceMean", [source], ["mean"], axes=[0], keepdims=1),
+        )
+        model.graph.node.insert(
+            len(model.graph.node) - 1, make("Mul", ["mean", "little"], ["part"])
+        )
+        model.graph.node.insert(len(model.graph.node) - 1, make("Add", [source, "part"], ["mixed"]))
+        model.graph.node[-1].input[0] = "mixed"
+        found = compare(model, digits("ltp"), images, 3)
+        assert found.of("fail") == ()
+        assert found.verdict == "fail"
+        wrong = [i for i in found.invariance if i.verdict == "fail"]
+        assert wrong
+        assert "alone and in batch 3: the logits differ by" in found.headline()
+        first = found.first_failing()
+        assert first is not None
+        assert (first.image, first.batch_size) == (wrong[0].image, 3)
+
+    def test_runs(self) -> None:
+        assert runs((1,)) == (ALONE,)
+        assert runs((1, 2, 7)) == (ALONE, Run(2), Run(7), Run(7, "reversed"))
+        assert runs((8,)) == (ALONE, Run(8), Run(8, "reversed"))
+
+    @pytest.mark.parametrize("run", [Run(1), Run(3), Run(4), Run(4, "reversed"), Run(9)])
+    def test_places(self, run: Run) -> None:
+        for number in range(7):
+            which, index, row = run.place(number, 7)
+            assert len(index) == run.size
+            assert index[row] == number
+            assert which == number // run.size
+
+    @pytest.mark.parametrize("sizes", [(2, 0), (), (3, 3)])
+    def test_bad_sizes(self, sizes: tuple[int, ...]) -> None:
+        with pytest.raises(InputError, match="batch sizes"):
+            runs(sizes)
+
+
+def test_the_file_itself_is_judged_not_its_tapped_copy(
+    digits: Digits, images: inputs.Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """File and reference on either side of one token's score, near or far."""
-    score = score_of_last_pruned(digits("ltp"), images)
-    drops = with_first_prune(digits("ltp"), score + max(distance, 1e-7))
-    keeps = with_first_prune(digits("ltp"), score - distance)
-    model = onnx_export.to_onnx(drops, opset=17)
-    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,))
-    assert found.comparisons[0].first_block == 0
-    assert found.verdict == verdict
-    assert found.passed() == (verdict == "borderline")
-    assert not found.passed(strict=True)
+    """Other logits without the taps, as if onnxruntime had optimised wrongly."""
+    right = runtime.Session.run
 
+    def wrong(self: runtime.Session, pixels: np.ndarray) -> list[np.ndarray]:
+        outputs = right(self, pixels)
+        return [outputs[0] + 1e-2] if len(outputs) == 1 else outputs
 
-def close_on_either_side(digits: Digits, images: inputs.Images) -> tuple[Checkpoint, Checkpoint]:
-    """Two models that differ in one token of image 0, within rounding."""
-    score = score_of_last_pruned(digits("ltp"), images)
-    return (
-        with_first_prune(digits("ltp"), score + 1e-7),
-        with_first_prune(digits("ltp"), score - 1e-9),
-    )
-
-
-def test_a_borderline_decision_is_shown_and_the_rest_proved(
-    digits: Digits, images: inputs.Images
-) -> None:
-    drops, keeps = close_on_either_side(digits, images)
-    model = onnx_export.to_onnx(drops, opset=17)
-    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,)).comparisons[0]
-    assert found.counts[0] == found.expected_counts[0] - 1
-    assert [(d.block, d.what) for d in found.differing] == [(0, "stays")]
-    assert found.differing[0].distance < parity.BORDERLINE
-    assert found.logit_error < found.allowed_error
-    assert "block 0 keeps" in found.reason
-
-
-def test_a_close_decision_excuses_no_other_error(digits: Digits, images: inputs.Images) -> None:
-    drops, keeps = close_on_either_side(digits, images)
-    model = onnx_export.to_onnx(drops, opset=17)
-    head = next(t for t in model.graph.initializer if t.name == "head.weight")
-    head.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(head), "head.weight"))
-    found = parity.compare(model, keeps, images.select(1), batch_sizes=(1,))
-    assert found.verdict == "fail"
-    assert "with the same decisions the logits differ by" in found.comparisons[0].reason
-
-
-def test_a_wrong_partner_fails(digits: Digits, images: inputs.Images) -> None:
-    """The second-best destination instead of the best: counts stay the same."""
-    model = onnx_export.to_onnx(digits("ltm"), opset=17)
-    for node in model.graph.node:
-        if node.output[0] == "block_02/partner":
-            node.op_type = "ArgMin"
-    found = parity.compare(model, digits("ltm"), images, batch_sizes=(2,))
-    assert found.verdict == "fail"
-    reason = found.of("fail")[0].reason
-    assert "broken decisions" in reason or "partner" in reason
-
-
-def test_a_wrong_token_counts_output_fails(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltp"), opset=17, token_counts=True)
-    output = next(node for node in model.graph.node if node.output[0] == "token_counts")
-    output.op_type = "Neg"
-    found = parity.compare(model, digits("ltp"), images, batch_sizes=(2,))
-    assert {c.verdict for c in found.comparisons} == {"fail"}
-    assert "token counts are not those of its own decisions" in found.comparisons[0].reason
-
-
-def test_broken_decisions_fail(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltp"), opset=17)
-    kept = next(node for node in model.graph.node if node.output[0] == "block_01/kept")
-    kept.op_type = "Xor"
-    found = parity.compare(model, digits("ltp"), images, batch_sizes=(2,))
-    assert found.verdict == "fail"
-
-
-def test_nothing_compared_is_inconclusive(digits: Digits, images: inputs.Images) -> None:
-    none = dataclasses.replace(images, pixels=images.pixels[:0], names=())
-    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    found = parity.compare(model, digits("ltmp"), none)
-    assert found.verdict == "inconclusive"
-    assert not found.passed()
-    with pytest.raises(CheckFailedError, match="nothing was compared"):
-        found.require()
-    suite = ElementTree.fromstring(report.to_junit(found))
-    assert suite.get("errors") == "1"
-
-
-def test_a_graph_without_the_named_counts_says_so(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    renamed = model.SerializeToString().replace(b"block_03/count", b"block_03/other")
-    with pytest.raises(InputError, match="no tensor block_03/count"):
-        parity.compare(onnx.ModelProto.FromString(renamed), digits("ltmp"), images)
-
-
-def test_batch_sizes_must_be_positive(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    with pytest.raises(InputError, match="at least 1"):
-        parity.compare(model, digits("ltmp"), images, batch_sizes=(2, 0))
-
-
-def test_json_is_strict_where_a_score_is_nan(digits: Digits, images: inputs.Images) -> None:
-    model = onnx_export.to_onnx(digits("ltp"), opset=17)
-    found = parity.compare(model, digits("ltp"), images.select(1), batch_sizes=(1,))
-    nan = Disagreement(0, "stays", 3, np.nan, 0.1, np.nan)
-    first = dataclasses.replace(found.comparisons[0], differing=(nan,), margin=np.inf)
-    document = dataclasses.replace(found, comparisons=(first,)).to_json()
-    json.dumps(document, allow_nan=False)
-    assert document["comparisons"][0]["differing"][0]["distance"] is None
-
-
-def test_junit_has_a_case_for_each_comparison(digits: Digits, images: inputs.Images) -> None:
-    right = digits("ltp")
-    wrong = with_first_prune(right, 2 * right.plan.thresholds()["prune"][0])
-    model = onnx_export.to_onnx(wrong, opset=17)
-    found = parity.compare(model, right, images, batch_sizes=(1, 2))
-    suite = ElementTree.fromstring(report.to_junit(found))
-    assert suite.get("tests") == "12"
-    assert suite.get("failures") == str(len(found.of("fail")))
-    assert len(suite.findall("testcase/failure")) == len(found.of("fail")) > 0
-
-
-def test_margin_is_relative_and_knows_empty_and_nan() -> None:
-    def pruned(*scores: float) -> PruneDecision:
-        score = torch.tensor(scores)
-        return PruneDecision(0.25, score, score > 0.25)
-
-    assert margin(pruned(torch.inf, 0.5, 0.24)) == pytest.approx(0.01 / 0.5)
-    assert margin(pruned(torch.inf)) == torch.inf
-    assert np.isnan(margin(pruned(torch.inf, torch.nan)))
+    monkeypatch.setattr(runtime.Session, "run", wrong)
+    found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltp"), images)
+    assert {c.where for c in found.of("fail")} == {"head"}

@@ -1,4 +1,4 @@
-"""The reference's own report of how near each decision was, and its check against timm."""
+"""What the reference tells of an image, its attention, and its check against timm."""
 
 from __future__ import annotations
 
@@ -10,98 +10,40 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.errors import InputError
-from ltmp_export.plan import dense_plan
-from ltmp_export.reference import Reference, attention, margin, verify_against_timm
-from ltmp_export.tokens import MergeDecision, PruneDecision, match
+from ltmp_export.reference import Reference, attention, verify_against_timm
+from ltmp_export.tokens import Choice, MergeDecision
 from tests import random_vits, tolerances
-
-INF = math.inf
-
-
-def merge_decision(
-    score: list[float], runner_up: list[float], threshold: float, chosen: list[bool]
-) -> MergeDecision:
-    partner = torch.zeros(len(score), dtype=torch.long)
-    return MergeDecision(
-        threshold,
-        torch.tensor(score),
-        partner,
-        torch.tensor(runner_up),
-        torch.tensor(chosen),
-        torch.empty(0),
-    )
-
-
-def prune_decision(score: list[float], threshold: float) -> PruneDecision:
-    values = torch.tensor(score)
-    return PruneDecision(threshold, values, values > threshold)
-
-
-@pytest.mark.parametrize(
-    ("score", "threshold", "expected"),
-    [
-        ([INF], 0.5, INF),  # the class token alone: nothing to decide
-        ([INF, 0.5], 0.25, 0.5),
-        ([INF, 0.5, 0.125], 0.25, 0.25),  # relative to the largest score
-        ([INF, 0.25, 0.5], 0.25, 0.0),
-        ([INF, 0.125, 0.25], 1.0, 3.0),
-        ([INF, math.nan, 0.25], 0.5, math.nan),
-    ],
-)
-def test_margin_of_a_pruning(score: list[float], threshold: float, expected: float) -> None:
-    assert margin(prune_decision(score, threshold)) == pytest.approx(expected, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("score", "runner_up", "threshold", "chosen", "expected"),
-    [
-        ([-INF], [-INF], 0.5, [False], INF),
-        ([-INF, 0.5], [-INF, 0.0], 0.25, [False, True], 0.5),
-        ([-INF, 0.5], [-INF, 0.375], 0.25, [False, True], 0.25),  # the lead is less
-        ([-INF, 0.5], [-INF, 0.5], 0.25, [False, True], 0.5),  # an exact tie is no near miss
-        ([-INF, 0.5], [-INF, 0.4375], 0.75, [False, False], 0.5),  # a partner nobody takes
-        ([-INF, 0.5], [-INF, -INF], 0.25, [False, True], 0.5),  # a single destination
-        ([-INF, 0.5, 0.25], [-INF, 0.0, 0.0], 0.375, [False, True, False], 0.25),
-        ([-INF, math.nan], [-INF, 0.0], 0.5, [False, False], math.nan),
-    ],
-)
-def test_margin_of_a_merge(
-    score: list[float],
-    runner_up: list[float],
-    threshold: float,
-    chosen: list[bool],
-    expected: float,
-) -> None:
-    decision = merge_decision(score, runner_up, threshold, chosen)
-    assert margin(decision) == pytest.approx(expected, nan_ok=True)
-
-
-def test_margin_of_one_token_is_infinite() -> None:
-    assert margin(match(torch.ones(1, 4), 0.5)) == INF
 
 
 @pytest.mark.parametrize("family", families.names())
 def test_trace(family: str) -> None:
-    """Counts, decisions and margins of every block fit together."""
+    """Counts, decisions, tokens and sizes of every block fit together."""
     model, vit = random_vits.build(random_vits.EVEN)
     images = random_vits.images(vit, random_vits.EVEN.seed)
     plan = random_vits.middle_plan(model, images, family, random_vits.EVEN.seed)
     trace = Reference(model, plan).run(images[0])
     assert trace.logits.shape == (vit.classes,)
-    assert len(trace.counts) == len(trace.decisions) == len(trace.margins()) == vit.depth
+    assert trace.embedded.shape == (vit.patches + 1, vit.width)
+    assert len(trace.tokens) == len(trace.sizes) == len(trace.decisions) == vit.depth
     tokens = vit.patches + 1
-    for count, decisions, near in zip(trace.counts, trace.decisions, trace.margins(), strict=True):
+    for block, (count, decisions) in enumerate(zip(trace.counts, trace.decisions, strict=True)):
         for decision in decisions:
             chosen = int(decision.chosen.sum())
             tokens = tokens - chosen if isinstance(decision, MergeDecision) else chosen
         assert count == tokens
-        assert near == min(map(margin, decisions))
+        assert trace.tokens[block].shape == (count, vit.width)
+        assert trace.sizes[block].shape == (count,)
 
 
-def test_a_block_without_steps_has_no_margin() -> None:
+def test_decisions_forced_on_the_first_blocks_only_leave_the_others_free() -> None:
     model, vit = random_vits.build(random_vits.EVEN)
-    trace = Reference(model, dense_plan(vit.depth)).run(random_vits.images(vit, 1)[0])
-    assert trace.margins() == (INF,) * vit.depth
+    images = random_vits.images(vit, random_vits.EVEN.seed)
+    plan = random_vits.middle_plan(model, images, "ltp", random_vits.EVEN.seed)
+    everything = [(Choice(torch.ones(vit.patches + 1, dtype=torch.bool)),)]
+    trace = Reference(model, plan).run(images[0], everything)
+    assert trace.counts[0] == vit.patches + 1
+    assert trace.counts[1] == int(trace.decisions[1][0].chosen.sum()) < trace.counts[0]
+    assert not trace.decisions[0][0].chosen.all()
 
 
 class TestAttention:
@@ -116,7 +58,7 @@ class TestAttention:
         attended, importance, metric = self.run([1.0, 2.0, 1.0, 5.0])
         assert attended.shape == (4, 48)
         assert metric.shape == (4, 24)
-        assert importance[0] == INF
+        assert importance[0] == math.inf
         assert ((importance[1:] > 0) & (importance[1:] < 1)).all()
         assert torch.allclose(metric.norm(dim=1), torch.ones(4))
 

@@ -1,0 +1,68 @@
+"""Do an exported file and a checkpoint belong together? Told before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ltmp_export import files
+from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.errors import InputError
+from ltmp_export.onnx_export import ExportedModel
+
+
+def as_exported(exported: ExportedModel, checkpoint: Path, choices: Choices) -> Choices:
+    """What the user states now; for the file that was exported, else what was stated then."""
+    files.require_file(checkpoint, "the checkpoint the model was exported from")
+    if files.sha256(checkpoint) != exported.checkpoint_sha256:
+        return choices
+    return choices.over(exported.choices)
+
+
+def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
+    """What looks wrong.
+
+    Raises:
+        InputError: The two do not have the same shape.
+    """
+    for what in ("input_size", "depth", "classes"):
+        theirs, ours = getattr(exported.vit, what), getattr(loaded.vit, what)
+        if theirs != ours:
+            raise InputError(
+                f"{exported.path} has {what} {theirs}, the checkpoint {loaded.path} has {ours}: "
+                "they do not belong together"
+            )
+    warnings = list(loaded.warnings)
+    if exported.checkpoint_sha256 != loaded.sha256:
+        warnings.append(f"{exported.path} was exported from another file than {loaded.path}")
+    if exported.family != loaded.plan.family:
+        warnings.append(f"{exported.path} is {exported.family}, not {loaded.plan.family}")
+    elif exported.thresholds != loaded.plan.thresholds():
+        warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
+    if exported.preprocessing != loaded.preprocessing:
+        warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
+    if others := _other_weights(exported, loaded):
+        name, difference = next(iter(others.items()))
+        more = f", and {len(others) - 1} more weights do" if len(others) > 1 else ""
+        warnings.append(
+            f"{name} differs by up to {difference:.2g} between {exported.path} and "
+            f"{loaded.path}{more}"
+        )
+    return warnings
+
+
+def _other_weights(exported: ExportedModel, loaded: Checkpoint) -> dict[str, float]:
+    """Stored weights that are not the checkpoint's of that name, with their largest difference."""
+    wanted = loaded.model.state_dict()
+    found = {}
+    for tensor in exported.proto.graph.initializer:
+        if tensor.name in wanted and tensor.data_type == onnx.TensorProto.FLOAT:
+            stored, own = numpy_helper.to_array(tensor), wanted[tensor.name].numpy()
+            if stored.shape != own.shape:
+                found[tensor.name] = np.inf
+            elif not np.array_equal(stored, own):
+                found[tensor.name] = float(np.abs(stored - own).max())
+    return found

@@ -1,0 +1,251 @@
+"""What a check found: comparisons, batch invariance, blocks, and the verdict of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from ltmp_export.decisions import Disagreement
+from ltmp_export.errors import CheckFailedError
+from ltmp_export.plain import plain
+
+SCHEMA_VERSION = 2
+VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
+
+# The largest relative difference allowed between onnxruntime in float32 and the reference in
+# float64, with the largest one measured (four families on digits, synthetic pictures and
+# photographs, DeiT-S and ViT-B; batches 1 to 16; opsets 16 to 26).
+TOLERANCES = {
+    "scores": 1e-4,  # 2.7e-6, importances of DeiT-S; similarities 1.3e-6
+    "tokens": 3e-5,  # 2.1e-6, digits
+    "logits": 5e-5,  # 7.8e-7, digits
+    "alone": 1e-5,  # 3.6e-7, DeiT-S: logits of an image alone against the same image in a batch
+}
+
+# A decision is borderline where its score is nearer to the threshold than BOUND_FACTOR times the
+# largest difference measured on undisputed scores of the same step, which stays between these:
+BOUND_FACTOR = 4.0
+LEAST_BOUND = 1e-6  # 16 roundings of float32; where few scores, or none, could be measured
+MOST_BOUND = TOLERANCES["scores"]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A decision that differs, and the largest distance that rounding explains."""
+
+    decision: Disagreement
+    bound: float
+
+    @property
+    def explained(self) -> bool:
+        """Whether the decision is borderline."""
+        return self.decision.distance <= self.bound
+
+    def describe(self) -> str:
+        """One clause for a person."""
+        return self.decision.describe(self.bound)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        derived = {"margin": self.decision.margin, "distance": self.decision.distance}
+        return asdict(self.decision) | derived | {"bound": self.bound, "explained": self.explained}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image in one batch, the file against the reference.
+
+    Attributes:
+        image: Name of the image.
+        group: What it belongs to: its folder, or the whole set.
+        batch_size: Images in the batch it was run in.
+        order: "given", or "reversed" within the batch.
+        verdict: One of `VERDICTS`.
+        where: "embedding", "block N" or "head": the first place that is not equal, else "".
+        block: Its index, if it is a block.
+        reason: Why it is not equal, else "".
+        counts: Tokens after each block in the file.
+        expected_counts: The same in the reference, deciding by itself.
+        flips: The decisions that differ.
+        logit_error: Largest relative difference of a logit under the same decisions.
+        top1: Index of the file's largest logit.
+        expected_top1: The same in the reference.
+        margin: Relative distance of the reference's closest decision.
+        margin_block: Block of that decision.
+    """
+
+    image: str
+    group: str
+    batch_size: int
+    order: str
+    verdict: str
+    where: str
+    block: int | None
+    reason: str
+    counts: tuple[int, ...]
+    expected_counts: tuple[int, ...]
+    flips: tuple[Flip, ...]
+    logit_error: float
+    top1: int
+    expected_top1: int
+    margin: float
+    margin_block: int | None
+
+    def title(self) -> str:
+        """Image and batch, for a person."""
+        return f"{self.image}, {batch_title(self.batch_size, self.order)}"
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """One image in a batch, against the same image alone, both in the file.
+
+    Attributes:
+        image: Name of the image.
+        group: What it belongs to.
+        batch_size: Images in the batch.
+        order: "given" or "reversed".
+        verdict: One of `VERDICTS`; "borderline" where decisions differ that rounding explains.
+        block: First block with another decision, or None.
+        reason: Why it is not equal, else "".
+        logit_error: Largest relative difference of a logit.
+    """
+
+    image: str
+    group: str
+    batch_size: int
+    order: str
+    verdict: str
+    block: int | None
+    reason: str
+    logit_error: float
+
+    def title(self) -> str:
+        """Image and batch, for a person."""
+        return f"{self.image}, alone and in {batch_title(self.batch_size, self.order)}"
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """One step of a block over all images and batches; all differences are relative.
+
+    Attributes:
+        block: Index of the block.
+        step: "merge" or "prune".
+        threshold: The checkpoint's.
+        margin: The reference's closest decision.
+        flips: Decisions that differ, every batch counted.
+        flipped_images: Images with one.
+        measured: Largest score difference over undisputed tokens.
+        bound: Distance from the threshold that rounding explains, from `measured`.
+        score_error: Largest score difference over all tokens.
+        token_error: Largest difference of a token vector after the block.
+    """
+
+    block: int
+    step: str
+    threshold: float
+    margin: float
+    flips: int
+    flipped_images: int
+    measured: float
+    bound: float
+    score_error: float
+    token_error: float
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All that a check found.
+
+    Attributes:
+        verdict: The worst of all, see `VERDICTS`.
+        reason: What is wrong with the file as a whole, or why nothing was compared, else "".
+        model: The exported file, or what stands for it.
+        checkpoint: The checkpoint file.
+        images: Where the images come from.
+        comparisons: One for each image, batch size and order.
+        invariance: One for each image, batch size above 1 and order.
+        blocks: One for each step of each block.
+        warnings: What looks wrong without deciding the verdict.
+    """
+
+    verdict: str
+    reason: str
+    model: str
+    checkpoint: str
+    images: str
+    comparisons: tuple[Comparison, ...]
+    invariance: tuple[Invariance, ...] = ()
+    blocks: tuple[StepSummary, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def passed(self, strict: bool = False) -> bool:
+        """Whether the verdict is equal, or borderline when not strict."""
+        return self.verdict == "equal" or (self.verdict == "borderline" and not strict)
+
+    def judged(self) -> tuple[Comparison | Invariance, ...]:
+        """Everything that has a verdict."""
+        return (*self.comparisons, *self.invariance)
+
+    def of(self, verdict: str) -> tuple[Comparison, ...]:
+        """The comparisons with that verdict."""
+        return tuple(c for c in self.comparisons if c.verdict == verdict)
+
+    def first_failing(self, strict: bool = False) -> Comparison | None:
+        """The first comparison that does not pass; of an image in a batch that is not as alone."""
+        passing = ("equal",) if strict else ("equal", "borderline")
+        failing = {
+            (i.image, i.batch_size, i.order) for i in self.invariance if i.verdict not in passing
+        }
+        for c in self.comparisons:
+            if c.verdict not in passing or (c.image, c.batch_size, c.order) in failing:
+                return c
+        return None
+
+    def require(self) -> None:
+        """Do nothing if the check passed.
+
+        Raises:
+            CheckFailedError: It did not; the message names the first failing image.
+        """
+        if not self.passed():
+            raise CheckFailedError(self.headline())
+
+    def headline(self) -> str:
+        """Why the check did not pass, in one line."""
+        wrong = [one for v in ("fail", "inconclusive") for one in self.judged() if one.verdict == v]
+        if not wrong:
+            return self.reason
+        first = f"{wrong[0].title()}: {wrong[0].reason}"
+        line = f"{len(wrong)} of {len(self.judged())} comparisons do not pass; the first is {first}"
+        return f"{self.reason}; {line}" if self.reason else line
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `schemas/check.schema.json` describes; NaN and infinity become null."""
+        document = asdict(self) | {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "check",
+            "tolerances": dict(TOLERANCES),
+            "borderline": {"factor": BOUND_FACTOR, "least": LEAST_BOUND, "most": MOST_BOUND},
+        }
+        for written, comparison in zip(document["comparisons"], self.comparisons, strict=True):
+            written["flips"] = [flip.to_json() for flip in comparison.flips]
+        return dict(plain(document))
+
+
+class _Judged(Protocol):
+    @property
+    def verdict(self) -> str: ...
+
+
+def worst(judged: Iterable[_Judged]) -> str:
+    """The verdict of several together; of none, "inconclusive"."""
+    found = {one.verdict for one in judged}
+    return next((v for v in VERDICTS if v in found), "inconclusive")
+
+
+def batch_title(size: int, order: str) -> str:
+    """A batch, for a person."""
+    return f"batch {size}" + ("" if order == "given" else f" {order}")

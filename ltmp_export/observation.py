@@ -1,0 +1,187 @@
+"""One image after the other through the file and through the reference that follows it.
+
+Every image is run alone, in batches, and in the same batches reversed. The reference, in float64,
+takes the decisions the file took. One batch of each run is kept at a time, and of a finished image
+only what judging needs, so that memory does not grow with the tensors of many images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export import runtime, taps
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.deviations import Deviation, deviation
+from ltmp_export.errors import InputError
+from ltmp_export.inputs import Images, batches
+from ltmp_export.reference import Reference, Trace
+from ltmp_export.taps import Choices, Record
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over all images: batches of a size, the images in each as given or reversed."""
+
+    size: int
+    order: str = "given"
+
+    def place(self, number: int, count: int) -> tuple[int, NDArray[np.int64], int]:
+        """Where image `number` of `count` is run: which batch, the images in it, its row."""
+        which, row = divmod(number, self.size)
+        index = batches(count, self.size)[which]
+        if self.order == "given":
+            return which, index, row
+        return which, index[::-1], self.size - 1 - row
+
+
+ALONE = Run(1)
+
+
+def runs(batch_sizes: Sequence[int]) -> tuple[Run, ...]:
+    """Every image alone first, then at each size, then at the largest in another order.
+
+    Raises:
+        InputError: A size is below 1 or there twice.
+    """
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
+    if len(set(batch_sizes)) < len(batch_sizes):
+        raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
+    several = [Run(size) for size in batch_sizes if size > 1]
+    largest = [Run(max(batch_sizes), "reversed")] if several else []
+    return (ALONE, *several, *largest)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One image in one run, on both sides.
+
+    Attributes:
+        number: Index of the image.
+        run: Batch size and order.
+        logits: [classes] of the file as it is.
+        stated: [depth] of its output token_counts, or None without one.
+        tapped_logits: [classes] of the copy whose inner tensors are read.
+        counts: Tokens after each block in the file.
+        choices: Its decisions, as far as they could be read.
+        broken: Why they could not be read further, else "".
+        deviation: How far the file is from the reference under the same decisions.
+        replay_counts: Tokens after each block in that reference.
+        expected_counts: The same in the reference that decides by itself.
+        replay_logits: [classes] of the reference under the file's decisions.
+        expected_logits: [classes] of the reference that decides by itself.
+    """
+
+    number: int
+    run: Run
+    logits: NDArray[np.float32]
+    stated: NDArray[np.int64] | None
+    tapped_logits: NDArray[np.float32]
+    counts: tuple[int, ...]
+    choices: Choices
+    broken: str
+    deviation: Deviation
+    replay_counts: tuple[int, ...]
+    expected_counts: tuple[int, ...]
+    replay_logits: NDArray[np.float64]
+    expected_logits: NDArray[np.float64]
+
+
+class Observer:
+    """Runs a file and the reference of its checkpoint.
+
+    Args:
+        model: The exported model.
+        checkpoint: What it should be the model of.
+        images: What to run.
+        passes: How to run them.
+
+    Raises:
+        InputError: The file lacks a named tensor.
+        ExportError: onnxruntime does not load or run it.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        checkpoint: Checkpoint,
+        images: Images,
+        passes: Sequence[Run],
+    ) -> None:
+        self.images = images
+        self.passes = passes
+        self.plan = checkpoint.plan
+        self.initial_tokens = checkpoint.vit.patches + 1
+        self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+        self._untapped = {run: _outputs(model, images, run) for run in passes}
+        self._session = runtime.TappedSession(model, taps.names(checkpoint.plan), quiet=True)
+        self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
+
+    def observe(self, number: int) -> Iterator[Observation]:
+        """One image in every run."""
+        replays: dict[bytes, Trace] = {}  # the same decisions are replayed once
+        own: Trace | None = None
+        pixels = self.images.pixels[number]
+        for run in self.passes:
+            record = self.record(run, number)
+            digest = taps.digest(record.choices())
+            if digest not in replays:
+                replays[digest] = self.replay(number, record)
+            replay = replays[digest]
+            outputs = self._untapped[run]
+            logits = outputs["logits"][number]
+            found = deviation(record, replay, logits)
+            expected = replay
+            if found.flips() or record.broken:
+                expected = own = own or self.reference.run(torch.from_numpy(pixels))
+            yield Observation(
+                number=number,
+                run=run,
+                logits=logits,
+                stated=outputs["token_counts"][number] if "token_counts" in outputs else None,
+                tapped_logits=record.logits,
+                counts=record.counts,
+                choices=record.choices(),
+                broken=record.broken,
+                deviation=found,
+                replay_counts=replay.counts,
+                expected_counts=expected.counts,
+                replay_logits=replay.logits.numpy(),
+                expected_logits=expected.logits.numpy(),
+            )
+
+    def replay(self, number: int, record: Record) -> Trace:
+        """The reference on an image, made to take the decisions of a record."""
+        return self.reference.run(torch.from_numpy(self.images.pixels[number]), record.choices())
+
+    def record(self, run: Run, number: int) -> Record:
+        """What the file computed for an image in a run."""
+        which, index, row = run.place(number, len(self.images))
+        if self._current.get(run, (None,))[0] != which:
+            self._current[run] = which, self._session.run(self.images.pixels[index])
+        return taps.read(self.plan, self._current[run][1], row, self.initial_tokens)
+
+
+def _outputs(model: onnx.ModelProto, images: Images, run: Run) -> dict[str, NDArray[Any]]:
+    """All outputs of the file as it is, [n, …] each.
+
+    Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
+    """
+    session = runtime.Session(model, quiet=True)
+    rows: list[list[NDArray[Any]]] = []
+    current, outputs = -1, []
+    for number in range(len(images)):
+        which, index, row = run.place(number, len(images))
+        if which != current:
+            current, outputs = which, session.run(images.pixels[index])
+        rows.append([output[row] for output in outputs])
+    names = [output.name for output in model.graph.output]
+    columns = zip(*rows, strict=True)
+    return {name: np.stack(column) for name, column in zip(names, columns, strict=True)}

@@ -1,0 +1,104 @@
+"""Tables of what a check found."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ltmp_export.check_report import CheckReport, Comparison, Invariance
+from ltmp_export.reports.tables import COLOURS, add_row, new_table
+
+SHOWN_DIFFERENCES = 8
+
+
+def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
+    """A row for each batch, one for each step, the differences one by one, and the verdict."""
+    parts: list[RenderableType] = []
+    if report.comparisons:
+        parts += [_batches_table(report), _invariance_line(report)]
+    if report.blocks and blocks:
+        parts.append(_blocks_table(report))
+    verdicts = ("fail", "inconclusive", "borderline")
+    differing = [one for v in verdicts for one in report.judged() if one.verdict == v]
+    parts += [_difference(one) for one in differing[:SHOWN_DIFFERENCES]]
+    if len(differing) > SHOWN_DIFFERENCES:
+        parts.append(Text(f"… and {len(differing) - SHOWN_DIFFERENCES} more (--json has all)"))
+    parts.append(_verdict_line(report))
+    return Group(*parts)
+
+
+def _batches_table(report: CheckReport) -> Table:
+    """A row for each batch size and order."""
+    verdicts = ["equal", "borderline", "fail"]
+    verdicts += ["inconclusive"] if report.of("inconclusive") else []
+    table = new_table("batch", "images", *verdicts, "largest logit error", "top-1")
+    for run in dict.fromkeys((c.batch_size, c.order) for c in report.comparisons):
+        rows = [c for c in report.comparisons if (c.batch_size, c.order) == run]
+        errors = [c.logit_error for c in rows]
+        worst = math.nan if any(map(math.isnan, errors)) else max(errors)
+        same = sum(c.top1 == c.expected_top1 for c in rows)
+        add_row(
+            table,
+            str(run[0]) + ("" if run[1] == "given" else f" {run[1]}"),
+            str(len(rows)),
+            *(str(sum(c.verdict == verdict for c in rows)) for verdict in verdicts),
+            f"{worst:.1e}",
+            f"{same}/{len(rows)}",
+        )
+    return table
+
+
+def _invariance_line(report: CheckReport) -> Text:
+    """How images in batches compare with the same images alone."""
+    if not report.invariance:
+        return Text("batch invariance: not checked, batch 1 only")
+    total = len(report.invariance)
+    alike = sum(one.verdict == "equal" for one in report.invariance)
+    worst = max((i.logit_error for i in report.invariance if i.verdict == "equal"), default=0.0)
+    line = f"batch invariance: {alike} of {total} as alone, logits within {worst:.1e}"
+    return Text(line, "" if alike == total else "yellow")
+
+
+def _blocks_table(report: CheckReport) -> Table:
+    """A row for each step of each block."""
+    table = new_table(
+        "block", "step", "threshold", "smallest margin", "rounding explains", "flips",
+        "largest score error", "largest token error", left=2,
+    )  # fmt: skip
+    for row in report.blocks:
+        flips = f"{row.flips} in {row.flipped_images} images" if row.flips else "0"
+        add_row(
+            table,
+            str(row.block),
+            row.step,
+            f"{row.threshold:.6f}",
+            f"{row.margin:.1e}",
+            f"{row.bound:.1e}",
+            flips,
+            f"{row.score_error:.1e}",
+            f"{row.token_error:.1e}",
+        )
+    return table
+
+
+def _difference(one: Comparison | Invariance) -> Text:
+    line = Text("  ").append(one.verdict, COLOURS[one.verdict])
+    return line.append(f" {one.title()}: {one.reason}")
+
+
+def _verdict_line(report: CheckReport) -> Text:
+    """The verdict and what it means."""
+    flips = sum(bool(c.flips) for c in report.comparisons)
+    meaning = {
+        "equal": "every decision and every number agrees with the reference",
+        "borderline": f"{flips} of {len(report.comparisons)} comparisons hold decisions that "
+        "differ, each within rounding of its threshold; all numbers agree under them",
+        "fail": "the file does not compute what the checkpoint computes",
+        "inconclusive": "not everything could be compared, which proves nothing",
+    }[report.verdict]
+    line = Text.assemble((report.verdict, f"bold {COLOURS[report.verdict]}"), f": {meaning}")
+    line.append(f" ({report.images})")
+    return line.append(f"\n{report.reason}") if report.reason else line

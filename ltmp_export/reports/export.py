@@ -1,0 +1,55 @@
+"""What an export, and the demo, did, in a few lines."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ltmp_export.pipeline import DemoReport, ExportReport
+from ltmp_export.reports.bench import bench_summary
+from ltmp_export.reports.check import check_summary
+from ltmp_export.reports.tables import COLOURS
+
+
+def export_summary(report: ExportReport) -> RenderableType:
+    """One line on the file, one on the check."""
+    size = report.bytes / 1e6
+    lines = [
+        Text(
+            f"{report.output}: {report.family} {report.architecture}, opset {report.opset}, "
+            f"{size:.1f} MB, {report.seconds:.1f} s"
+        )
+    ]
+    if report.check is None:
+        lines.append(Text("not checked (--no-check); run 'ltmp check' before deploying", "yellow"))
+    else:
+        images = len({c.image for c in report.check.comparisons})
+        sizes = ", ".join(map(str, dict.fromkeys(c.batch_size for c in report.check.comparisons)))
+        line = Text("check: ").append(report.check.verdict, COLOURS[report.check.verdict])
+        where = f" on {images} images ({report.check.images}) at batches {sizes}"
+        lines.append(line.append(where))
+    return Group(*lines)
+
+
+def demo_summary(report: DemoReport) -> RenderableType:
+    """The check and bench tables and what they mean, in a few lines."""
+    bench = report.bench
+    saved, speedup = 1 - bench.gmacs / bench.dense_gmacs, bench.speedup(1)
+    if speedup is None or bench.accuracy is None or bench.baseline_accuracy is None:
+        raise ValueError("the demo times labelled images against the dense model")
+    story = (
+        f"What happened: a ViT fine-tuned with LTMP on handwritten digits became "
+        f"{report.export.output}. It drops {saved:.0%} of the multiply-accumulates, and is "
+        f"{speedup:.2f} times as fast as the dense model of the same weights, with "
+        f"{bench.accuracy:.1%} of the digits right against {bench.baseline_accuracy:.1%}. "
+        f"Each image keeps its own number of tokens, also inside a batch. "
+        f"Next: ltmp inspect {report.export.output}"
+    )
+    if not report.check.passed():
+        story = f"The check failed: do not use {report.export.output}, and report this."
+    return Group(
+        export_summary(report.export),
+        check_summary(report.check, blocks=False),
+        bench_summary(bench),
+        Text(story),
+    )

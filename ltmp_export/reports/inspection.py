@@ -1,0 +1,108 @@
+"""What a file is, as a list of facts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
+
+
+def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
+    """What `inspection.inspect` found, as a list of facts and a table of thresholds."""
+    if facts["kind"] == "incomplete checkpoint":
+        return _incomplete_summary(facts)
+    vit, preprocessing = facts["vit"], facts["preprocessing"]
+    side = "x".join(map(str, vit["image_size"]))
+    patch = "x".join(map(str, vit["patch_size"]))
+    rows = {
+        facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
+        "family": facts["family"],
+        "architecture": f"{vit['name']}: {vit['depth']} blocks, width {vit['width']}, "
+        f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
+        "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
+        "normalisation": f"mean {vector(preprocessing['mean'])}, "
+        f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']}, "
+        f"{preprocessing['interpolation']}",
+        "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
+    }
+    rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
+    parts: list[RenderableType] = [facts_grid(rows), _threshold_table(facts["thresholds"])]
+    if "margins" in facts:
+        parts.append(_margins(facts["margins"]))
+    parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
+    return Group(*parts)
+
+
+def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
+    kinds = facts["thresholds"].items()
+    held = ", ".join(f"{kind} in {len(values)} blocks" for kind, values in kinds if values)
+    rows = {
+        facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
+        "arch in the file": facts["arch"] or "not stated",
+        "weights": f"{facts['tensors']} tensors, {facts['parameters'] / 1e6:.2f} M parameters",
+        "thresholds": held or "none",
+        "sha256": facts["sha256"],
+        "missing": facts["missing"],
+    }
+    return facts_grid(rows)
+
+
+def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    rows = {
+        "parameters": f"{facts['parameters'] / 1e6:.2f} M",
+        "arch in the file": facts["arch"] or "not stated",
+        "sha256": facts["sha256"],
+    }
+    return rows | ({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {})
+
+
+def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    def values(entries: Iterable[Mapping[str, Any]]) -> str:
+        return ", ".join(f"{e['name']} {e['type']}{e['shape']}".replace("'", "") for e in entries)
+
+    operators = sorted(facts["operators"].items(), key=lambda pair: -pair[1])
+    return {
+        "opset": f"{facts['opset']} (IR version {facts['ir_version']})",
+        "inputs": values(facts["inputs"]),
+        "outputs": values(facts["outputs"]),
+        "operators": f"{facts['nodes']}: " + ", ".join(f"{kind} {n}" for kind, n in operators),
+        "checkpoint sha256": facts["metadata"].get("ltmp.checkpoint_sha256", "not stated"),
+    }
+
+
+def _threshold_table(thresholds: Mapping[str, Sequence[float]]) -> RenderableType:
+    table = new_table("block", *(f"{kind} threshold" for kind in thresholds))
+    for block, values in enumerate(zip(*thresholds.values(), strict=True)):
+        add_row(table, str(block), *(f"{value:.6f}" for value in values))
+    return table
+
+
+def _margins(found: Mapping[str, Any]) -> RenderableType:
+    """Distances of the decisions from their thresholds, and what they put at risk."""
+    limits = [f"<{limit:.0e}".replace("e-0", "e-") for limit in found["limits"]]
+    shown = ("smallest", "1 %", "10 %", "median")
+    table = new_table("block", "decision", "threshold", "decisions", *shown, *limits, left=2)
+    for row in found["steps"]:
+        threshold = UNKNOWN if row["threshold"] is None else f"{row['threshold']:.6f}"
+        quantiles = [UNKNOWN if q is None else f"{q:.1e}" for q in row["quantiles"]]
+        shares = [f"{share:.0%}" for share in row["closer"]]
+        cells = (threshold, str(row["decisions"]), *quantiles, *shares)
+        add_row(table, str(row["block"]), row["step"], *cells)
+    blank = [""] * (2 + len(shown))
+    add_row(table, "any", "", *blank, *(f"{share:.0%}" for share in found["closer"]))
+    risks = "; ".join(
+        f"{name} (scores off by {found['precisions'][name]:.0e} of themselves): {share:.0%}"
+        for name, share in found["at_risk"].items()
+    )
+    return Group(
+        Text(
+            f"|score - threshold| on {found['count']} images ({found['images']}); "
+            "in the last columns the images with a decision that near"
+        ),
+        table,
+        Text(f"images with a decision that rounding can flip: {risks}"),
+    )

@@ -1,0 +1,48 @@
+"""Tables and figures as all reports show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+UNKNOWN = "–"
+COLOURS = {"equal": "green", "borderline": "yellow", "fail": "red", "inconclusive": "red"}
+
+
+def new_table(*columns: str, left: int = 1) -> Table:
+    """An empty table whose first `left` columns are text and the others figures."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        justify: JustifyMethod = "left" if index < left else "right"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=index >= left)
+    return made
+
+
+def add_row(target: Table, *cells: str) -> None:
+    """Cells as they are: names of files and images are data, not markup."""
+    target.add_row(*(Text(cell) for cell in cells))
+
+
+def figure(value: float | None) -> str:
+    """Three significant digits or whole numbers, never an exponent."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def facts_grid(rows: Mapping[str, str]) -> Table:
+    """Names and their values."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for key, value in rows.items():
+        grid.add_row(Text(key, "bold"), Text(value))
+    return grid
+
+
+def vector(values: Sequence[float]) -> str:
+    """Numbers in one word."""
+    return "/".join(f"{value:g}" for value in values)

@@ -1,0 +1,42 @@
+"""Models whose decisions lie where a test wants them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from ltmp_export import inputs, onnx_export, runtime, taps
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.plan import Plan
+from ltmp_export.reference import Reference
+
+
+def with_threshold(checkpoint: Checkpoint, kind: type, value: float, block: int = 0) -> Checkpoint:
+    """Another threshold in one block, for the reference and for what is exported."""
+    blocks = list(checkpoint.plan.blocks)
+    blocks[block] = tuple(kind(value) if isinstance(s, kind) else s for s in blocks[block])
+    return dataclasses.replace(checkpoint, plan=Plan(checkpoint.plan.family, tuple(blocks)))
+
+
+def on_the_threshold(
+    checkpoint: Checkpoint, images: inputs.Images, kind: type, block: int = 0
+) -> Checkpoint:
+    """A model whose block decides about one token of image 0 by rounding alone.
+
+    Its threshold is that token's own score, to the last bit of the reference's float64. The
+    reference drops the token, since the score is not above the threshold. A runtime in float32
+    takes it where its rounding of the score lands above its rounding of the threshold: in about
+    half the cases, of which one is chosen here.
+    """
+    place = [isinstance(step, kind) for step in checkpoint.plan.blocks[block]].index(True)
+    model = onnx_export.to_onnx(checkpoint, opset=17)
+    outputs = runtime.TappedSession(model, taps.names(checkpoint.plan)).run(images.pixels[:1])
+    record = taps.read(checkpoint.plan, outputs, 0, checkpoint.vit.patches + 1)
+    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+    trace = reference.run(torch.from_numpy(images.pixels[0]), record.choices())
+    own = trace.decisions[block][place].score[1:].numpy()
+    above = record.blocks[block].steps[place].score[1:] > own.astype(np.float32)
+    score = float(own[above][above.sum() // 2])
+    return with_threshold(checkpoint, kind, score, block)

@@ -1,0 +1,172 @@
+"""Wrong graphs: each changes one thing in one block of an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ltmp_export import onnx_export, ragged
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.graph import GraphBuilder
+from ltmp_export.ragged import Candidates
+
+Wrong = Callable[..., Any]
+
+
+@contextmanager
+def _in_block(block: int, name: str, wrong: Callable[[Wrong], Wrong]) -> Iterator[None]:
+    """Put a wrong version in the place of a function of `ragged` while it writes one block."""
+    right = getattr(ragged, name)
+
+    def either(g: GraphBuilder, *arguments: Any, **named: Any) -> Any:
+        here = g._scope.startswith(f"block_{block:02d}/")
+        return (wrong(right) if here else right)(g, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, name, either)
+        yield
+
+
+def _rewritten(name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
+    def mutate(checkpoint: Checkpoint, block: int) -> onnx.ModelProto:
+        with _in_block(block, name, wrong):
+            return onnx_export.to_onnx(checkpoint, opset=17)
+
+    return mutate
+
+
+def _without_size(right: Wrong) -> Wrong:
+    return lambda g, size, layout: right(g, None, layout)
+
+
+def _one_head(right: Wrong) -> Wrong:
+    return lambda g, attention, layout, heads: right(g, g.slice(attention, 1, 0, 1), layout, 1)
+
+
+def _summed(right: Wrong) -> Wrong:
+    def wrong(g: GraphBuilder, tokens: Candidates, flow: str) -> str:
+        source, destination = ragged._split(g, str(tokens.importance))
+        incoming = g.op("MatMul", flow, g.op("Unsqueeze", source, g.ints(2)))  # [B, Nd, 1]
+        total = g.op("Add", destination, g.op("Squeeze", incoming, g.ints(2)))
+        return g.op("Concat", source, total, axis=1, name="merged_importance")
+
+    return wrong
+
+
+def _plain_mean(right: Wrong) -> Wrong:
+    def wrong(g: GraphBuilder, threshold: float, tokens: Candidates, carry: bool) -> Candidates:
+        proper: Candidates = right(g, threshold, tokens, carry)
+        members: Candidates = right(g, threshold, replace(tokens, size=None), carry)
+        count = g.reshape(str(members.size), -1, 1)
+        mean = g.op("Div", members.x, count)
+        return replace(proper, x=g.op("Mul", mean, g.reshape(str(proper.size), -1, 1)))
+
+    return wrong
+
+
+def _odd_sources(right: Wrong) -> Wrong:
+    """`[0::2]` becomes `[1::2]` and the reverse."""
+    return _with_method("slice", lambda x, axis, start, *more, step=1: (
+        (x, axis, 1 - start if step == 2 else start, *more), {"step": step}
+    ))(right)  # fmt: skip
+
+
+def _destinations_first(right: Wrong) -> Wrong:
+    return _with_method("op", lambda kind, *inputs, **named: (
+        (kind, *(inputs[::-1] if kind == "Concat" else inputs)), named
+    ))(right)  # fmt: skip
+
+
+def _with_method(
+    name: str, arguments: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
+) -> Callable[[Wrong], Wrong]:
+    """A function whose graph builder gets other arguments in one of its methods."""
+
+    def wrong(right: Wrong) -> Wrong:
+        def written(g: GraphBuilder, *given: Any) -> Any:
+            method = getattr(g, name)
+
+            def changed(*args: Any, **named: Any) -> Any:
+                args, named = arguments(*args, **named)
+                return method(*args, **named)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(g, name, changed)
+                return right(g, *given)
+
+        return written
+
+    return wrong
+
+
+def _weights(name: str, change: Callable[[NDArray[Any]], None]) -> Mutate:
+    def mutate(checkpoint: Checkpoint, block: int) -> onnx.ModelProto:
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        change_stored(model, f"blocks.{block}.{name}.weight", change)
+        return model
+
+    return mutate
+
+
+def change_stored(
+    model: onnx.ModelProto, name: str, change: Callable[[NDArray[Any]], None]
+) -> None:
+    """Change a stored tensor of a model in place."""
+    stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    array = numpy_helper.to_array(stored).copy()
+    change(array)
+    stored.CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _scale(array: NDArray[Any]) -> None:
+    array *= np.float32(1.01)
+
+
+def _exchange_rows(array: NDArray[Any]) -> None:
+    array[[0, 1]] = array[[1, 0]]
+
+
+Mutate = Callable[[Checkpoint, int], onnx.ModelProto]
+MERGES, PRUNES = ("ltmp", "ltpm", "ltm"), ("ltmp", "ltpm", "ltp")
+ANY = ("ltmp", "ltpm", "ltm", "ltp")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What is wrong with one block.
+
+    Attributes:
+        mutate: From a checkpoint and a block to the wrong model.
+        families: That have what it changes.
+        after_merge: How many blocks after the first that merges it makes a difference, or None if
+            it does everywhere.
+    """
+
+    mutate: Mutate
+    families: tuple[str, ...] = ANY
+    after_merge: int | None = None
+
+    def blocks(self, depth: int, first_merging: int) -> range:
+        """Where it makes a difference."""
+        return range(0 if self.after_merge is None else first_merging + self.after_merge, depth)
+
+
+LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+MUTATIONS: dict[str, Mutation] = {
+    "even and odd rows swapped": Mutation(_rewritten("_merge", _odd_sources), MERGES),
+    "log-size bias dropped": Mutation(_rewritten("attention_bias", _without_size), MERGES, 1),
+    "plain mean": Mutation(_rewritten("_merge", _plain_mean), MERGES, 1),
+    "importance of one head": Mutation(_rewritten("importance", _one_head), PRUNES),
+    "importance summed": Mutation(_rewritten("_merged_importance", _summed), ("ltmp",), 0),
+    "destinations first": Mutation(_rewritten("_merge", _destinations_first), MERGES),
+    **{f"{layer} times 1.01": Mutation(_weights(layer, _scale)) for layer in LAYERS},
+    **{f"rows of {layer} exchanged": Mutation(_weights(layer, _exchange_rows)) for layer in LAYERS},
+}
