@@ -105,10 +105,10 @@ def check(
     std: options.Std = None,
     images: options.Images = None,
     samples: Annotated[
-        int | None, typer.Option(help="Compare at most so many images [default: 16].")
+        int | None, typer.Option(help="Compare at most so many images (default: 16).")
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option("-b", "--batch-size", help="Batch sizes [default: 1,2,7].")
+        str | None, typer.Option("-b", "--batch-size", help="Batch sizes (default: 1,2,7).")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
@@ -170,13 +170,13 @@ def bench(
     model: options.ExportedModel,
     images: options.Images = None,
     samples: Annotated[
-        int | None, typer.Option(help="Time at most so many images [default: all].")
+        int | None, typer.Option(help="Time at most so many images (default: all).")
     ] = None,
     batch_size: Annotated[
         str, typer.Option("-b", "--batch-size", help="Batch sizes to time, for example 1,8.")
     ] = "1",
     threads: Annotated[
-        int | None, typer.Option(help="Threads of an operator [default: all processors].")
+        int | None, typer.Option(help="Threads of an operator (default: all processors).")
     ] = None,
     warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
     iterations: Annotated[int, typer.Option(help="Counted runs of every image.")] = 10,
@@ -230,7 +230,7 @@ def inspect(
         typer.Option(help="Measure how near a checkpoint's decisions are on a folder or .npz."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Take at most so many of them [default: 100].")
+        int | None, typer.Option(help="Take at most so many of them (default: 100).")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:

@@ -40,7 +40,7 @@ BaseCheckpoint = Annotated[
 UseEma = Annotated[
     bool | None, typer.Option("--use-ema/--no-ema", help="Take the averaged weights.")
 ]
-NumHeads = Annotated[int | None, typer.Option(help="Attention heads [default: width / 64].")]
+NumHeads = Annotated[int | None, typer.Option(help="Attention heads (default: width / 64).")]
 ImageSize = Annotated[
     str | None,
     typer.Option("--img-size", help="Pixels, where the file does not say: 224 or 224,160."),
@@ -49,7 +49,7 @@ Mean = Annotated[str | None, typer.Option(help="Normalisation mean, for example 
 Std = Annotated[str | None, typer.Option(help="Normalisation deviation, likewise.")]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Folder of pictures or .npz [default: embedded or synthetic ones]."),
+    typer.Option(help="Folder of pictures or .npz (default: embedded or synthetic ones)."),
 ]
 Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]
 

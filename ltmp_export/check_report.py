@@ -94,7 +94,7 @@ class Comparison:
 
     def title(self) -> str:
         """Image and batch, for a person."""
-        return f"{self.image}, {batch_title(self.batch_size, self.order)}"
+        return f"{self.image}, batch {batch_name(self.batch_size, self.order)}"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Invariance:
 
     def title(self) -> str:
         """Image and batch, for a person."""
-        return f"{self.image}, alone and in {batch_title(self.batch_size, self.order)}"
+        return f"{self.image}, batch {batch_name(self.batch_size, self.order)} against alone"
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,21 @@ class CheckReport:
         """The comparisons with that verdict."""
         return tuple(c for c in self.comparisons if c.verdict == verdict)
 
+    def told(self) -> list[str]:
+        """A line for each image and reason why something is not equal, the worst first."""
+        batches: dict[tuple[str, str, str, str], list[str]] = {}
+        for verdict in VERDICTS:
+            for one in self.judged():
+                if one.verdict == verdict and one.reason:
+                    against = " against alone" if isinstance(one, Invariance) else ""
+                    where = batches.setdefault((verdict, one.image, against, one.reason), [])
+                    where.append(batch_name(one.batch_size, one.order))
+        return [
+            f"{verdict} {image}, batch{'es' if where[1:] else ''} {', '.join(where)}{against}: "
+            f"{reason}"
+            for (verdict, image, against, reason), where in batches.items()
+        ]
+
     def first_failing(self, strict: bool = False) -> Comparison | None:
         """The first comparison that does not pass; of an image in a batch that is not as alone."""
         passing = ("equal",) if strict else ("equal", "borderline")
@@ -246,6 +261,6 @@ def worst(judged: Iterable[_Judged]) -> str:
     return next((v for v in VERDICTS if v in found), "inconclusive")
 
 
-def batch_title(size: int, order: str) -> str:
+def batch_name(size: int, order: str) -> str:
     """A batch, for a person."""
-    return f"batch {size}" + ("" if order == "given" else f" {order}")
+    return str(size) if order == "given" else f"{size} {order}"

@@ -26,7 +26,7 @@ from ltmp_export.tokens import Decision, MergeDecision
 LIMITS = (1e-6, 1e-5, 1e-4, 1e-3)
 PRECISIONS = {"float32": 3e-6, "float16": 5e-4}  # measured with onnxruntime; half a rounding step
 Kind = tuple[str, float | None]  # a step, or "partner", and its threshold
-QUANTILES = (0.0, 0.01, 0.1, 0.5)
+QUANTILES = (0.0, 0.01, 0.5)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StepMargins:
         step: "merge" and "prune" against the threshold, "partner" against the second best.
         threshold: The frozen threshold, or None for "partner".
         decisions: How many, over all images.
-        quantiles: Distances at `QUANTILES`: smallest, 1 %, 10 %, median.
+        quantiles: Distances at `QUANTILES`: smallest, 1 %, median.
         closer: Share of the images with a decision closer than each of `LIMITS`.
     """
 

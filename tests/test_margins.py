@@ -76,4 +76,4 @@ def test_json_is_strict_where_nothing_was_decided(digits: Digits, images: inputs
     document = json.loads(to_json(margins(checkpoint, images.select(1)).to_json()))
     partner = next(s for s in document["steps"] if s["step"] == "partner")
     assert partner["decisions"] == 0
-    assert partner["quantiles"] == [None] * 4
+    assert partner["quantiles"] == [None] * 3

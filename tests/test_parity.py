@@ -275,7 +275,7 @@ class TestInvariance:
         assert found.verdict == "fail"
         wrong = [i for i in found.invariance if i.verdict == "fail"]
         assert wrong
-        assert "alone and in batch 3: the logits differ by" in found.headline()
+        assert "batch 3 against alone: the logits differ by" in found.headline()
         first = found.first_failing()
         assert first is not None
         assert (first.image, first.batch_size) == (wrong[0].image, 3)

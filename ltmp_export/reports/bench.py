@@ -12,7 +12,9 @@ from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
 def bench_summary(report: BenchReport) -> RenderableType:
     """A row for each model and batch size, then what the images cost."""
     per_image = ("median ms", "p10", "p90", "images/s", "speed-up")
-    table = new_table("batch", "model", "GMACs", "mean tokens", *per_image, left=2)
+    table = new_table(
+        "batch", "model", "GMACs", "mean tokens", *per_image, left=2, folding=("model",)
+    )
     mean_tokens = sum(map(sum, report.tokens)) / sum(map(len, report.tokens))
     dense_tokens = UNKNOWN if report.baseline_gmacs is None else str(report.initial_tokens)
     for timing in report.timings:
@@ -46,7 +48,8 @@ def bench_summary(report: BenchReport) -> RenderableType:
 
 def _cheapest_and_dearest(report: BenchReport, timing: Timing) -> RenderableType:
     """The images of fewest, middling and most tokens, with their times."""
-    table = new_table("image", "tokens after each block", "ms", left=2)
+    text = ("image", "tokens after each block")
+    table = new_table(*text, "ms", left=2, folding=text)
     order = sorted(range(len(report.tokens)), key=lambda i: sum(report.tokens[i]))
     for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         tokens = " ".join(map(str, report.tokens[index]))

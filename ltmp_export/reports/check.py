@@ -8,10 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.check_report import CheckReport, Comparison, Invariance
+from ltmp_export.check_report import CheckReport, batch_name
 from ltmp_export.reports.tables import COLOURS, add_row, new_table
 
 SHOWN_DIFFERENCES = 8
+LEGEND = (
+    "margin: of the nearest decision; rounding: the margin it explains; flips: decisions that "
+    "differ, in so many images; scores, tokens: largest error; all relative"
+)
 
 
 def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
@@ -20,12 +24,13 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
     if report.comparisons:
         parts += [_batches_table(report), _invariance_line(report)]
     if report.blocks and blocks:
-        parts.append(_blocks_table(report))
-    verdicts = ("fail", "inconclusive", "borderline")
-    differing = [one for v in verdicts for one in report.judged() if one.verdict == v]
-    parts += [_difference(one) for one in differing[:SHOWN_DIFFERENCES]]
-    if len(differing) > SHOWN_DIFFERENCES:
-        parts.append(Text(f"… and {len(differing) - SHOWN_DIFFERENCES} more (--json has all)"))
+        parts += [_blocks_table(report), Text(LEGEND, "dim")]
+    lines = report.told()
+    for line in lines[:SHOWN_DIFFERENCES]:
+        verdict, rest = line.split(" ", 1)
+        parts.append(Text("  ").append(verdict, COLOURS[verdict]).append(f" {rest}"))
+    if len(lines) > SHOWN_DIFFERENCES:
+        parts.append(Text(f"… and {len(lines) - SHOWN_DIFFERENCES} more (--json has all)"))
     parts.append(_verdict_line(report))
     return Group(*parts)
 
@@ -42,7 +47,7 @@ def _batches_table(report: CheckReport) -> Table:
         same = sum(c.top1 == c.expected_top1 for c in rows)
         add_row(
             table,
-            str(run[0]) + ("" if run[1] == "given" else f" {run[1]}"),
+            batch_name(*run),
             str(len(rows)),
             *(str(sum(c.verdict == verdict for c in rows)) for verdict in verdicts),
             f"{worst:.1e}",
@@ -64,12 +69,9 @@ def _invariance_line(report: CheckReport) -> Text:
 
 def _blocks_table(report: CheckReport) -> Table:
     """A row for each step of each block."""
-    table = new_table(
-        "block", "step", "threshold", "smallest margin", "rounding explains", "flips",
-        "largest score error", "largest token error", left=2,
-    )  # fmt: skip
+    figures = ("threshold", "margin", "rounding", "flips", "images", "scores", "tokens")
+    table = new_table("block", "step", *figures, left=2)
     for row in report.blocks:
-        flips = f"{row.flips} in {row.flipped_images} images" if row.flips else "0"
         add_row(
             table,
             str(row.block),
@@ -77,16 +79,12 @@ def _blocks_table(report: CheckReport) -> Table:
             f"{row.threshold:.6f}",
             f"{row.margin:.1e}",
             f"{row.bound:.1e}",
-            flips,
+            str(row.flips),
+            str(row.flipped_images),
             f"{row.score_error:.1e}",
             f"{row.token_error:.1e}",
         )
     return table
-
-
-def _difference(one: Comparison | Invariance) -> Text:
-    line = Text("  ").append(one.verdict, COLOURS[one.verdict])
-    return line.append(f" {one.title()}: {one.reason}")
 
 
 def _verdict_line(report: CheckReport) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from ltmp_export.check_report import CheckReport, Comparison, Invariance, batch_title, worst
+from ltmp_export.check_report import CheckReport, Comparison, Invariance, batch_name, worst
 
 Case = tuple[str, Sequence[Comparison | Invariance]]
 SHOWN_ANNOTATIONS = 10  # GitHub shows no more of a kind in one step
@@ -59,7 +59,7 @@ def _cases(report: CheckReport) -> Iterator[Case]:
         own = [
             j for j in report.judged() if (j.group, j.batch_size, j.order) == (group, size, order)
         ]
-        title = f"{group}, {batch_title(size, order)}"
+        title = f"{group}, batch {batch_name(size, order)}"
         yield title, [j for j in own if isinstance(j, Comparison)]
         if invariance := [j for j in own if isinstance(j, Invariance)]:
             yield f"{title}, as alone", invariance
@@ -80,8 +80,10 @@ def github_annotations(report: CheckReport, strict: bool = False) -> list[str]:
     level = "warning" if report.passed(strict) else "error"
     title = f"ltmp check: {report.verdict}"
     messages = [report.reason] if report.reason else []
-    told = [one for one in report.judged() if one.verdict == report.verdict]
-    messages += [f"{report.model}: {one.title()}: {one.reason}" for one in told]
+    worst_first = [line.partition(" ") for line in report.told()]
+    messages += [
+        f"{report.model}: {text}" for verdict, _, text in worst_first if verdict == report.verdict
+    ]
     if len(messages) > SHOWN_ANNOTATIONS:
         more = len(messages) - SHOWN_ANNOTATIONS + 1
         messages = [*messages[: SHOWN_ANNOTATIONS - 1], f"{report.model}: {more} more like these"]

@@ -84,15 +84,14 @@ def _threshold_table(thresholds: Mapping[str, Sequence[float]]) -> RenderableTyp
 def _margins(found: Mapping[str, Any]) -> RenderableType:
     """Distances of the decisions from their thresholds, and what they put at risk."""
     limits = [f"<{limit:.0e}".replace("e-0", "e-") for limit in found["limits"]]
-    shown = ("smallest", "1 %", "10 %", "median")
-    table = new_table("block", "decision", "threshold", "decisions", *shown, *limits, left=2)
+    shown = ("smallest", "1 %", "median")
+    table = new_table("block", "step", "count", *shown, *limits, left=2)
     for row in found["steps"]:
-        threshold = UNKNOWN if row["threshold"] is None else f"{row['threshold']:.6f}"
         quantiles = [UNKNOWN if q is None else f"{q:.1e}" for q in row["quantiles"]]
         shares = [f"{share:.0%}" for share in row["closer"]]
-        cells = (threshold, str(row["decisions"]), *quantiles, *shares)
+        cells = (str(row["decisions"]), *quantiles, *shares)
         add_row(table, str(row["block"]), row["step"], *cells)
-    blank = [""] * (2 + len(shown))
+    blank = [""] * (1 + len(shown))
     add_row(table, "any", "", *blank, *(f"{share:.0%}" for share in found["closer"]))
     risks = "; ".join(
         f"{name} (scores off by {found['precisions'][name]:.0e} of themselves): {share:.0%}"

@@ -12,12 +12,18 @@ UNKNOWN = "–"
 COLOURS = {"equal": "green", "borderline": "yellow", "fail": "red", "inconclusive": "red"}
 
 
-def new_table(*columns: str, left: int = 1) -> Table:
-    """An empty table whose first `left` columns are text and the others figures."""
+def new_table(*columns: str, left: int = 1, folding: Sequence[str] = ()) -> Table:
+    """An empty table.
+
+    Args:
+        columns: Their headers.
+        left: How many are text, the others are figures.
+        folding: Those that may break over lines where a terminal is narrow.
+    """
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         justify: JustifyMethod = "left" if index < left else "right"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=index >= left)
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column not in folding)
     return made
 
 
