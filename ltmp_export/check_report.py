@@ -19,8 +19,8 @@ VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one foun
 TOLERANCES = {
     "scores": 1e-4,  # 2.7e-6, importances of DeiT-S; similarities 1.3e-6
     "tokens": 3e-5,  # 2.1e-6, digits
-    "logits": 5e-5,  # 7.8e-7, digits
-    "alone": 1e-5,  # 3.6e-7, DeiT-S: logits of an image alone against the same image in a batch
+    "logits": 5e-5,  # 9.2e-7, digits
+    "alone": 1e-5,  # 5.2e-7, DeiT-S: logits of an image alone against the same image in a batch
 }
 
 # A decision is borderline where its score is nearer to the threshold than BOUND_FACTOR times the

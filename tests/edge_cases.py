@@ -28,7 +28,8 @@ def on_the_threshold(
     Its threshold is that token's own score, to the last bit of the reference's float64. The
     reference drops the token, since the score is not above the threshold. A runtime in float32
     takes it where its rounding of the score lands above its rounding of the threshold: in about
-    half the cases, of which one is chosen here.
+    half the cases, of which one is chosen here whose score float32 rounds up, so that a checkpoint
+    that stores the threshold in float32 does the same.
     """
     place = [isinstance(step, kind) for step in checkpoint.plan.blocks[block]].index(True)
     model = onnx_export.to_onnx(checkpoint, opset=17)
@@ -37,6 +38,7 @@ def on_the_threshold(
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
     trace = reference.run(torch.from_numpy(images.pixels[0]), record.choices())
     own = trace.decisions[block][place].score[1:].numpy()
-    above = record.blocks[block].steps[place].score[1:] > own.astype(np.float32)
-    score = float(own[above][above.sum() // 2])
+    rounded = own.astype(np.float32)
+    fitting = (record.blocks[block].steps[place].score[1:] > rounded) & (rounded >= own)
+    score = float(own[fitting][fitting.sum() // 2])
     return with_threshold(checkpoint, kind, score, block)

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,9 +22,12 @@ import torch
 from ltmp_cli.main import app
 from typer.testing import CliRunner, Result
 
-from ltmp_export import files
+from ltmp_export import files, inputs, load_checkpoint
+from ltmp_export.plan import Prune
 from tests.conftest import DIGITS_LTMP, FIXTURES
+from tests.edge_cases import on_the_threshold
 from tests.make_checkpoint import random_vit
+from tests.mutations import change_stored
 
 
 @pytest.fixture
@@ -111,9 +115,9 @@ def test_check_reports(folder: Path) -> None:
         "--junit", "c.xml", "--strict",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines()[-1].startswith("equal: every token count")
-    assert len(json.loads(Path("c.json").read_text())["comparisons"]) == 8
-    assert ElementTree.parse("c.xml").getroot().get("tests") == "8"
+    assert result.stdout.splitlines()[-1].startswith("equal: every decision and every number")
+    assert len(json.loads(Path("c.json").read_text())["comparisons"]) == 12
+    assert ElementTree.parse("c.xml").getroot().get("tests") == "6"
 
 
 def test_check_of_another_checkpoint_fails(folder: Path) -> None:
@@ -125,20 +129,21 @@ def test_check_of_another_checkpoint_fails(folder: Path) -> None:
     result = ltmp("check", "model.onnx", "other.pth", "--samples", "4", "--junit", "c.xml")
     assert result.exit_code == 1
     assert "fail digit 0" in result.stdout
-    assert "block 1 keeps" in result.stdout
+    assert "block 1: token" in result.stdout
+    assert "block 1: the prune threshold is 0.00588" in result.stdout.splitlines()[-1]
     assert "exported from another file" in result.stderr
     assert "different thresholds" in result.stderr
     assert ElementTree.parse("c.xml").getroot().get("failures") != "0"
 
 
 def test_check_of_another_family_fails(folder: Path) -> None:
-    """The same tensors are there, for steps in another order."""
     ltmp("export", CKPT, "--no-check", "--family", "ltpm")
     assert ltmp("check", "model.onnx", CKPT, "--samples", "4").exit_code == 0  # as exported
     result = ltmp("check", "model.onnx", CKPT, "--samples", "4", "--family", "ltmp")
     assert result.exit_code == 1
     assert "model.onnx is ltpm, not ltmp" in result.stderr
-    assert result.stdout.splitlines()[-1].startswith("fail: the file does not compute")
+    assert result.stdout.startswith("fail: the file does not compute")
+    assert "the file's blocks take the steps of ltpm, the checkpoint's of ltmp" in result.stdout
 
 
 def test_a_failing_check_leaves_what_was_there(
@@ -147,12 +152,106 @@ def test_a_failing_check_leaves_what_was_there(
     from ltmp_export import ragged
 
     monkeypatch.setattr(ragged, "attention_bias", lambda g, size, layout: g.number(0.0))
-    refused(ltmp("export", CKPT), 1, "comparisons fail; the first is digit 0")
+    refused(ltmp("export", CKPT), 1, "comparisons do not pass; the first is digit 0 .*: block 2: ")
     assert left(folder) == [CKPT]
     Path("model.onnx").write_bytes(b"old")
-    refused(ltmp("export", CKPT), 1, "comparisons fail")
+    refused(ltmp("export", CKPT), 1, "comparisons do not pass")
     assert Path("model.onnx").read_bytes() == b"old"
     assert left(folder) == [CKPT, "model.onnx"]
+
+
+def test_a_failing_image_is_saved_and_replayed(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    model = onnx.load("model.onnx")
+    change_stored(model, "block_03/merge_threshold", lambda array: array.fill(0.5))
+    onnx.save(model, "wrong.onnx")
+    saved = ltmp("check", "wrong.onnx", CKPT, "--samples", "3", "-b", "2", "--save-repro", "r")
+    assert saved.exit_code == 1
+    assert "block 3: the merge threshold is 0.5 in the file" in saved.stdout
+    assert saved.stderr.splitlines()[-1].endswith("again: ltmp check --repro r")
+    again = ltmp("check", "--repro", "r", "--json", "r.json")
+    assert again.exit_code == 1
+    assert "warning: saved as: fail at row 0: block 3: token" in again.stderr
+    assert json.loads(Path("r.json").read_text())["comparisons"][0]["block"] == 3
+    assert ltmp("check", "model.onnx", "--repro", "r").exit_code == 0
+    fine = ltmp("check", "model.onnx", CKPT, "--samples", "2", "--save-repro", "s")
+    assert fine.exit_code == 0
+    assert fine.stderr.splitlines()[-1] == "s: not written, no image failed"
+    assert not Path("s").exists()
+
+
+def test_borderline_passes_unless_strict(
+    folder: Path, content: dict[str, Any], write: Callable[[Mapping[str, Any]], Path]
+) -> None:
+    """A checkpoint whose threshold is the score of a token of the first image, as float32."""
+    images = inputs.embedded_digits()
+    edge = on_the_threshold(load_checkpoint(CKPT), images, Prune)
+    score = torch.tensor(edge.plan.thresholds()["prune"][:1])
+    content["state_dict"]["blocks.0.prune_masker.threshold"] = score
+    checkpoint = write(content)
+    exported = ltmp("export", checkpoint)
+    assert exported.exit_code == 0, exported.stderr
+    assert "check: borderline on 7 images" in exported.stdout
+    few = ("--samples", "2", "-b", "1,2", "--junit", "c.xml")
+    checked = ltmp("check", "model.onnx", checkpoint, *few)
+    assert checked.exit_code == 0
+    assert "  borderline digit 0 (a 2), batches 1, 2, 2 reversed: block 0: token" in checked.stdout
+    assert "\nborderline: 3 of 6 comparisons hold decisions that differ" in checked.stdout
+    assert ElementTree.parse("c.xml").getroot().get("failures") == "0"
+    strict = ltmp("check", "model.onnx", checkpoint, *few, "--strict", "--save-repro", "r")
+    assert strict.exit_code == 1
+    assert ElementTree.parse("c.xml").getroot().get("failures") == "3"
+    assert ltmp("check", "--repro", "r").exit_code == 0
+    assert ltmp("check", "--repro", "r", "--strict").exit_code == 1
+
+
+def test_a_file_without_its_tensors_is_inconclusive(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    Path("m.onnx").write_bytes(Path("model.onnx").read_bytes().replace(b"/partner", b"/destiny"))
+    result = ltmp("check", "m.onnx", CKPT, "--save-repro", "r")
+    assert result.exit_code == 1
+    assert "inconclusive: not everything could be compared" in result.stdout
+    assert "lacks the named tensor block_00/partner and 5 more" in result.stdout
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("true", 1), ("", 0), ("false", 0)])
+def test_annotations_where_github_reads_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, value: str, expected: int
+) -> None:
+    ltmp("export", CKPT, "--no-check")
+    model = onnx.load("model.onnx")
+    change_stored(model, "blocks.1.mlp.fc2.bias", lambda array: array.fill(0.5))
+    onnx.save(model, "wrong.onnx")
+    monkeypatch.setenv("GITHUB_ACTIONS", value)
+    result = ltmp("check", "wrong.onnx", CKPT, "--samples", "1", "-b", "1")
+    lines = [line for line in result.stdout.splitlines() if line.startswith("::error ")]
+    assert len(lines) == expected
+    assert "blocks.1.mlp.fc2.bias differs by up to" in result.stderr
+
+
+def test_inspect_margins(folder: Path) -> None:
+    np.savez("images.npz", images=inputs.embedded_digits().pixels)
+    result = ltmp("inspect", CKPT, "--images", "images.npz", "--samples", "5")
+    assert result.exit_code == 0, result.stderr
+    assert "|score - threshold| on 5 images (images.npz)" in result.stdout
+    assert re.search(r"^1 +prune +\d+ +\d\.\de-0\d .* \d+%$", result.stdout, re.MULTILINE)
+    assert re.search(r"^any( +\d+%){4}$", result.stdout, re.MULTILINE)
+    assert "float32 (scores off by 3e-06 of themselves): 0%" in result.stdout
+    document = json.loads(
+        ltmp("inspect", CKPT, "--images", "images.npz", "--samples", "5", "--json").stdout
+    )
+    assert document["margins"]["count"] == 5
+    assert len(document["margins"]["steps"]) == 18
+    ltmp("export", CKPT, "--no-check")
+    refused(
+        ltmp("inspect", "model.onnx", "--images", "images.npz"), 2, "measured on its checkpoint"
+    )
+
+
+def test_help_shows_defaults(folder: Path) -> None:
+    """Square brackets would be taken for markup."""
+    assert "default: 1,2,7" in ltmp("check", "--help").stdout
 
 
 def test_bench_options(folder: Path) -> None:
@@ -255,7 +354,7 @@ def test_names_of_images_are_not_markup(folder: Path) -> None:
 def test_demo(folder: Path) -> None:
     result = ltmp("demo")
     assert result.exit_code == 0, result.stderr
-    assert "equal: every token count" in result.stdout
+    assert "equal: every decision" in result.stdout
     assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)
     assert "97.9% of the digits right against 97.9%" in result.stdout
     assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx"]
@@ -283,6 +382,18 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "bench a checkpoint": (["bench", CKPT], 2, "is not an ONNX model"),
     "check a checkpoint": (["check", CKPT, CKPT], 2, "is not an ONNX model"),
     "bad batches": (["check", "m", CKPT, "-b", "1,x"], 2, "--batch-size 1,x: expected whole"),
+    "check nothing": (["check"], 2, "MODEL.onnx and CHECKPOINT missing: ltmp check MODEL.onnx"),
+    "check without checkpoint": (["check", "m"], 2, "CHECKPOINT missing: .* or --repro DIR"),
+    "repro and images": (["check", "--repro", "r", "--images", "i"], 2, "drop --images"),
+    "repro saved again": (["check", "--repro", "r", "--save-repro", "s"], 2, "drop --save-repro"),
+    "repro of nothing": (["check", "--repro", "fixtures"], 2, "fixtures has no repro.json"),
+    "repro into a full folder": (
+        ["check", "m", CKPT, "--save-repro", "fixtures"],
+        2,
+        "fixtures is not empty; choose",
+    ),
+    "repro nowhere": (["check", "m", CKPT, "--save-repro", "no/r"], 2, "no does not exist; make"),
+    "margins of nothing": (["inspect", CKPT, "--images", "none"], 2, "none does not exist"),
     "inspect nothing": (["inspect", "none.onnx"], 2, "none.onnx does not exist"),
     "demo onto a file": (["demo", CKPT], 2, "cannot make the folder"),
 }

@@ -7,13 +7,16 @@ import shlex
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 from ltmp_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
+from ltmp_export import check, load_checkpoint
 from tests import make_checkpoint
 from tests.conftest import DIGITS_LTMP
+from tests.mutations import MUTATIONS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -55,11 +58,19 @@ def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
             make_checkpoint.main()
             continue
         assert program == "ltmp"
+        if "--repro" in arguments:
+            save_a_repro(Path(arguments[-1]))
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"
     assert {"model.onnx", "parity.xml", "parity.json", "made.pth"} <= {
         p.name for p in folder.iterdir()
     }
+
+
+def save_a_repro(folder: Path) -> None:
+    """What a check of a wrong file leaves; the file is mended since."""
+    onnx.save(MUTATIONS["mlp.fc2 times 1.01"].mutate(load_checkpoint("ckpt.pth.tar"), 0), "w.onnx")
+    check("w.onnx", "ckpt.pth.tar", samples=2, save_repro=folder)
 
 
 def test_python_runs(folder: Path) -> None:
