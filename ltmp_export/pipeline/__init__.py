@@ -1,0 +1,8 @@
+"""The commands as functions: the only place that chains the stages."""
+
+from ltmp_export.pipeline.checking import check, replay
+from ltmp_export.pipeline.exporting import ExportReport, export
+from ltmp_export.pipeline.showing import DemoReport, demo
+from ltmp_export.pipeline.timing import bench
+
+__all__ = ["DemoReport", "ExportReport", "bench", "check", "demo", "export", "replay"]

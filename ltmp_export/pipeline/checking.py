@@ -1,0 +1,121 @@
+"""ONNX file and checkpoint → sessions and reference → parity → report, failing image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ltmp_export import belonging, files, inputs, onnx_export, parity, repro
+from ltmp_export.check_report import CheckReport
+from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.inputs import Images
+from ltmp_export.pipeline.stages import Progress, loaded, silent
+
+CHECK_SAMPLES = 16
+
+
+def check(
+    model: str | Path,
+    checkpoint: str | Path | Checkpoint,
+    *,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    batch_sizes: Sequence[int] = parity.BATCH_SIZES,
+    choices: Choices | None = None,
+    save_repro: str | Path | None = None,
+    strict: bool = False,
+    progress: Progress = silent,
+) -> CheckReport:
+    """Compare an exported file in onnxruntime with the reference from its checkpoint.
+
+    Args:
+        model: File written by `export`.
+        checkpoint: The checkpoint, or one loaded before (then `choices` must be None). For the
+            very file that was exported, what `choices` leaves open is as stated at the export.
+        images: A folder of pictures or an `.npz`, see `inputs.load_images`.
+        samples: Compare at most so many images, 16 by default.
+        batch_sizes: Batch sizes to run at; every image is run alone as well.
+        choices: What the checkpoint does not say.
+        save_repro: Where to put the first failing image for `replay`; a new or empty folder.
+        strict: Whether a borderline image is a failing one there.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: A file cannot be used.
+        ExportError: onnxruntime does not run the file.
+    """
+    exported = onnx_export.read_exported(Path(model))
+    if not isinstance(checkpoint, Checkpoint):
+        choices = belonging.as_exported(exported, Path(checkpoint), choices or Choices())
+    owner = loaded(checkpoint, choices, progress)
+    source = None if images is None else Path(images)
+    count = CHECK_SAMPLES if samples is None else samples
+    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
+    return _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
+
+
+def replay(
+    folder: str | Path,
+    model: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
+    *,
+    choices: Choices | None = None,
+    progress: Progress = silent,
+) -> CheckReport:
+    """Check again the batch that a check saved because an image in it failed.
+
+    Args:
+        folder: Written by `check(save_repro=…)`.
+        model: The exported file; by default the one that failed, where it was.
+        checkpoint: The checkpoint; by default the one of that check, where it was.
+        choices: What the checkpoint does not say, as for `check`; stated then if not now.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The folder or a file cannot be used.
+        ExportError: onnxruntime does not run the file.
+    """
+    saved = repro.load(Path(folder))
+    exported = onnx_export.read_exported(saved.model if model is None else Path(model))
+    if checkpoint is None:
+        checkpoint = saved.checkpoint
+    if not isinstance(checkpoint, Checkpoint):
+        choices = (choices or Choices()).over(saved.choices)
+    owner = loaded(checkpoint, choices, progress)
+    warnings = [
+        f"{path} is another file than the one of the saved check"
+        for path, digest, then in (
+            (exported.path, files.sha256(exported.path), saved.model_sha256),
+            (owner.path, owner.sha256, saved.checkpoint_sha256),
+        )
+        if digest != then
+    ]
+    sizes = (len(saved.images),)
+    report = _check(exported, owner, saved.images, sizes, None, False, progress)
+    found = (
+        f"saved as: {saved.found['verdict']} at row {saved.found['row']}: {saved.found['reason']}"
+    )
+    return replace(report, warnings=(found, *warnings, *report.warnings))
+
+
+def _check(
+    exported: onnx_export.ExportedModel,
+    checkpoint: Checkpoint,
+    images: Images,
+    batch_sizes: Sequence[int],
+    save_repro: str | Path | None,
+    strict: bool,
+    progress: Progress,
+) -> CheckReport:
+    warnings = belonging.doubts(exported, checkpoint)
+    report = parity.compare(
+        exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,
+        warnings=warnings, progress=progress,
+    )  # fmt: skip
+    failing = report.first_failing(strict)
+    if save_repro is not None and failing is not None:
+        progress("saving the failing image")
+        model, path = exported.proto, exported.path
+        repro.save(Path(save_repro), model, path, checkpoint, images, report, failing)
+    return report
