@@ -58,12 +58,15 @@ def test_stable_names_and_weights_stored_once(digits: Digits) -> None:
     model = onnx_export.to_onnx(digits("ltmp"), opset=17)
     produced = Counter(output for node in model.graph.node for output in node.output)
     assert max(produced.values()) == 1
-    for tensor in ("importance", "similarity", "partner", "merged", "kept", "count"):
+    tensors = ("importance", "similarity", "partner", "merged", "merged_importance", "kept")
+    for tensor in (*tensors, "count", "size", "tokens"):
         assert all(f"block_{block:02d}/{tensor}" in produced for block in range(6))
     stored = [tensor.name for tensor in model.graph.initializer]
     assert len(stored) == len(set(stored))
     assert set(digits("ltmp").model.state_dict()) <= set(stored)
-    assert not any("threshold" in name for name in stored)
+    thresholds = [name for name in stored if "threshold" in name]
+    kinds = ("merge_threshold", "prune_threshold")
+    assert thresholds == [f"block_{block:02d}/{kind}" for block in range(6) for kind in kinds]
 
 
 def test_no_warning_and_no_other_provider_in_onnxruntime(digits: Digits, tmp_path: Path) -> None:
