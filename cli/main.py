@@ -134,7 +134,7 @@ def check(
     options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
     options.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
-    options.require_new_folder(save_repro)
+    options.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
 
@@ -160,7 +160,7 @@ def check(
     if save_repro is not None:
         failed = found.first_failing(strict) is not None
         replay = f"the first failing image is there; again: ltmp check --repro {save_repro}"
-        note(f"{save_repro}: {replay if failed else 'not written, no image failed'}")
+        note(f"{save_repro}: {replay if failed else 'not written, no image to blame'}")
     raise typer.Exit(0 if found.passed(strict) else 1)
 
 
@@ -242,6 +242,7 @@ def inspect(
     choices = options.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
+    options.require_beside("--samples", samples, "--images", images)
     with spinner() as progress:
         progress("reading")
         from ltmp_export import inspection, reports

@@ -154,13 +154,28 @@ def require_alone(flag: str, value: object, others: Mapping[str, object]) -> Non
         raise InputError(f"{flag} brings its own images and batch; drop {', '.join(given)}")
 
 
-def require_new_folder(folder: Path | None) -> None:
-    """Check before the work that a folder can be written.
+def require_beside(flag: str, value: object, needed: str, other: object) -> None:
+    """Check that a flag, if it was given, has the one it belongs to.
 
     Raises:
-        InputError: It holds something, or cannot be made.
+        InputError: It has not.
+    """
+    if value is not None and other is None:
+        from ltmp_export.errors import InputError
+
+        raise InputError(f"{flag} is about {needed}; give that, too")
+
+
+def require_new_folder(folder: Path | None, others: Sequence[Path | None]) -> None:
+    """Check before the work that a folder can be written, apart from other outputs.
+
+    Raises:
+        InputError: It holds something, cannot be made, or is one of the others.
     """
     if folder is not None:
         from ltmp_export import repro
+        from ltmp_export.errors import InputError
 
         repro.require_new(folder)
+        if folder.resolve() in [path.resolve() for path in others if path is not None]:
+            raise InputError(f"{folder} is also the output of another flag; choose another")

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
 from ltmp_export import files
 from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.errors import InputError
@@ -44,25 +40,4 @@ def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
         warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
     if exported.preprocessing != loaded.preprocessing:
         warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
-    if others := _other_weights(exported, loaded):
-        name, difference = next(iter(others.items()))
-        more = f", and {len(others) - 1} more weights do" if len(others) > 1 else ""
-        warnings.append(
-            f"{name} differs by up to {difference:.2g} between {exported.path} and "
-            f"{loaded.path}{more}"
-        )
     return warnings
-
-
-def _other_weights(exported: ExportedModel, loaded: Checkpoint) -> dict[str, float]:
-    """Stored weights that are not the checkpoint's of that name, with their largest difference."""
-    wanted = loaded.model.state_dict()
-    found = {}
-    for tensor in exported.proto.graph.initializer:
-        if tensor.name in wanted and tensor.data_type == onnx.TensorProto.FLOAT:
-            stored, own = numpy_helper.to_array(tensor), wanted[tensor.name].numpy()
-            if stored.shape != own.shape:
-                found[tensor.name] = np.inf
-            elif not np.array_equal(stored, own):
-                found[tensor.name] = float(np.abs(stored - own).max())
-    return found

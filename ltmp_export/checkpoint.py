@@ -28,6 +28,18 @@ FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no th
 INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
 
 
+# What the parts of a stated choice may be.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "family": (str,),
+    "model": (str,),
+    "use_ema": (bool,),
+    "num_heads": (int,),
+    "image_size": (int,),
+    "mean": (int, float),
+    "std": (int, float),
+}
+
+
 @dataclass(frozen=True)
 class Choices:
     """What a user may state about a checkpoint; None leaves it to the file.
@@ -64,10 +76,19 @@ class Choices:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choices:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: A value is not of its kind.
+            TypeError: There is no choice of that name.
+        """
         pairs: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        for key, value in pairs.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(part, _KINDS.get(key, ())) for part in parts):
+                raise ValueError(f"{key} cannot be {value!r}")
         return cls(**pairs)
 
 

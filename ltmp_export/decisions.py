@@ -23,7 +23,7 @@ STORIES = {
     "not merged": "is merged by the reference, not by the file",
     "kept": "is kept by the file, pruned by the reference",
     "pruned": "is pruned by the file, kept by the reference",
-    "partner": "is merged into another partner than by the reference",
+    "partner": "is merged into another partner than the reference's",
 }
 
 
@@ -82,14 +82,14 @@ def distances(decision: Decision) -> Tensor:
 
 
 def leads(decision: Decision) -> Tensor:
-    """How far ahead of the runner-up each merging source's partner is, [merging]; no exact ties.
+    """How far ahead of the runner-up each merging source's partner is, [merging with a choice].
 
-    An exact tie is no near miss: the lowest index wins on either side.
+    Exact ties are left out: with equal keys the lowest index wins on either side, mostly.
     """
     if not isinstance(decision, MergeDecision):
         return decision.score.new_empty(0).double()
     lead = (decision.score - decision.runner_up).double()[decision.chosen]
-    return lead[lead > 0]
+    return lead[(lead > 0) & lead.isfinite()]
 
 
 def margin(decision: Decision) -> float:
@@ -102,7 +102,10 @@ def margin(decision: Decision) -> float:
 
 
 def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Disagreement]:
-    """Where the reference's own decision differs from the one that was forced on it."""
+    """Where the reference's own decision differs from the one that was forced on it.
+
+    A source that the file alone merges must have the partner that the reference would have taken.
+    """
     merging = isinstance(decision, MergeDecision)
     taken, left = ("merged", "not merged") if merging else ("kept", "pruned")
     flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
@@ -110,8 +113,8 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
         what = taken if choice.chosen[index] else left
         yield _disagreement(block, what, decision, index, decision.threshold)
     if isinstance(decision, MergeDecision) and choice.partner is not None:
-        both = decision.chosen & choice.chosen
-        for index in torch.nonzero(both & (decision.partner != choice.partner))[:, 0].tolist():
+        elsewhere = choice.chosen & (decision.partner != choice.partner)
+        for index in torch.nonzero(elsewhere)[:, 0].tolist():
             other = float(decision.similarity[index, choice.partner[index]])
             yield _disagreement(block, "partner", decision, index, other)
 

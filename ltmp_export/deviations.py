@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ltmp_export.decisions import Disagreement, disagreements, margin, unit
 from ltmp_export.reference import Trace
-from ltmp_export.taps import BlockRecord, Record, StepRecord
+from ltmp_export.taps import BlockRecord, Choices, Record, StepRecord
 from ltmp_export.tokens import Decision, MergeDecision
 
 
@@ -52,6 +52,8 @@ class StepDeviation:
         flips: The decisions that differ.
         undisputed: Largest relative score difference over the tokens both decide alike.
         largest: The score that is furthest off, or None where none was needed.
+        unfounded: A token that the file decides about otherwise than by its own score and the
+            plan's threshold in float32, with that score, or None.
     """
 
     step: str
@@ -60,14 +62,24 @@ class StepDeviation:
     flips: tuple[Disagreement, ...]
     undisputed: float
     largest: ScoreDifference | None
+    unfounded: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
+class VectorDifference:
+    """Token vectors: the row that is furthest off, by how much, and the mean of all; relative."""
+
+    token: int
+    difference: float
+    mean: float
 
 
 @dataclass(frozen=True)
 class BlockDeviation:
-    """One block: its steps, and the largest difference of a token vector and of a size after it."""
+    """One block: its steps, the token vectors after it, and the largest difference of a size."""
 
     steps: tuple[StepDeviation, ...]
-    tokens: float
+    tokens: VectorDifference
     sizes: float
 
 
@@ -81,7 +93,7 @@ class Deviation:
         logits: Largest difference of a logit.
     """
 
-    embedded: float
+    embedded: VectorDifference
     blocks: tuple[BlockDeviation, ...]
     logits: float
 
@@ -106,9 +118,36 @@ def deviation(record: Record, trace: Trace, logits: NDArray[np.float32]) -> Devi
     )
 
 
+def rounding(single: Trace, choices: Choices, double: Trace) -> Deviation:
+    """How far float32 in PyTorch is from float64 where both took the same decisions.
+
+    A right file is off by about as much; a wrong one has nothing to do with it.
+    """
+    blocks = []
+    for taken, tokens, size, decisions in zip(
+        choices, single.tokens, single.sizes, single.decisions, strict=False
+    ):
+        steps = [
+            StepRecord(choice, decision.score.numpy())
+            for choice, decision in zip(taken, decisions, strict=True)
+        ]
+        blocks.append(BlockRecord(tuple(steps), tokens.numpy(), size.numpy()))
+    logits = single.logits.numpy()
+    record = Record(logits, single.embedded.numpy(), tuple(blocks), single.counts)
+    return deviation(record, double, logits)
+
+
+def is_finite(trace: Trace) -> bool:
+    """Whether all that a file is compared with in a trace is a number."""
+    scores = [d.score[1:] for block in trace.decisions for d in block]
+    everything = (trace.logits, trace.embedded, *trace.tokens, *scores)
+    return all(bool(tensor.isfinite().all()) for tensor in everything)
+
+
 def logit_difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
     """Largest absolute difference, divided by max(1, the largest expected logit)."""
-    return float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max())))
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is a NaN, as it should be
+        return float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def _block(number: int, record: BlockRecord, trace: Trace) -> BlockDeviation:
@@ -123,13 +162,16 @@ def _block(number: int, record: BlockRecord, trace: Trace) -> BlockDeviation:
     )
 
 
-def _vectors(found: NDArray[np.float32], expected: Tensor) -> float:
-    """Largest length of a difference of two rows, divided by that of the expected row."""
+def _vectors(found: NDArray[np.float32], expected: Tensor) -> VectorDifference:
+    """Lengths of the differences of rows, divided by those of the expected rows."""
     wanted = expected.numpy()
     if found.shape != wanted.shape:
-        return np.inf
+        return VectorDifference(0, np.inf, np.inf)
     length = np.linalg.norm(wanted, axis=-1).clip(min=np.finfo(np.float32).tiny)
-    return float((np.linalg.norm(found - wanted, axis=-1) / length).max())
+    with np.errstate(invalid="ignore"):
+        off = np.linalg.norm(found - wanted, axis=-1) / length
+    token = int(off.argmax())  # a NaN counts as the largest
+    return VectorDifference(token, float(off[token]), float(off.mean()))
 
 
 def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
@@ -147,6 +189,9 @@ def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
         largest = ScoreDifference(
             what, at * stride, float(score[at]), float(decision.score[at]), float(off[at - 1])
         )
+    chosen = record.choice.chosen[1:]
+    wrong = torch.nonzero(chosen != (score[1:] > np.float32(decision.threshold)))[:, 0].tolist()
+    unfounded = ((wrong[0] + 1) * stride, float(score[wrong[0] + 1])) if wrong else None
     return StepDeviation(
         step="merge" if merging else "prune",
         threshold=decision.threshold,
@@ -154,4 +199,5 @@ def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
         flips=flips,
         undisputed=max(undisputed, default=0.0),
         largest=largest,
+        unfounded=unfounded,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -143,7 +144,15 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
                 raise InputError(f"{path} has no array 'images' (found: {found})")
             images = archive["images"]
             labels = archive.get("labels")
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError, TypeError) as err:
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        MemoryError,
+        TypeError,
+    ) as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
         raise InputError(f"{path}: 'images' or 'labels' is no array; save it with numpy.savez")

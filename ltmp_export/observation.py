@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export import runtime, taps
+from ltmp_export.check_report import batch_name
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.deviations import Deviation, deviation
-from ltmp_export.errors import InputError
+from ltmp_export.deviations import Deviation, deviation, is_finite, rounding
+from ltmp_export.errors import ExportError, InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.reference import Reference, Trace
 from ltmp_export.taps import Choices, Record
@@ -73,9 +74,10 @@ class Observation:
         choices: Its decisions, as far as they could be read.
         broken: Why they could not be read further, else "".
         deviation: How far the file is from the reference under the same decisions.
+        rounding: How far PyTorch in float32 is from it, under the same decisions.
+        comparable: Whether the reference gives numbers, and no NaN, to compare with.
         replay_counts: Tokens after each block in that reference.
         expected_counts: The same in the reference that decides by itself.
-        replay_logits: [classes] of the reference under the file's decisions.
         expected_logits: [classes] of the reference that decides by itself.
     """
 
@@ -88,9 +90,10 @@ class Observation:
     choices: Choices
     broken: str
     deviation: Deviation
+    rounding: Deviation
+    comparable: bool
     replay_counts: tuple[int, ...]
     expected_counts: tuple[int, ...]
-    replay_logits: NDArray[np.float64]
     expected_logits: NDArray[np.float64]
 
 
@@ -120,20 +123,24 @@ class Observer:
         self.plan = checkpoint.plan
         self.initial_tokens = checkpoint.vit.patches + 1
         self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-        self._untapped = {run: _outputs(model, images, run) for run in passes}
+        self.single = Reference(checkpoint.model, checkpoint.plan)
+        self._untapped = {run: _outputs(model, checkpoint, images, run) for run in passes}
         self._session = runtime.TappedSession(model, taps.names(checkpoint.plan), quiet=True)
         self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
 
     def observe(self, number: int) -> Iterator[Observation]:
         """One image in every run."""
         replays: dict[bytes, Trace] = {}  # the same decisions are replayed once
+        roundings: dict[bytes, Deviation] = {}
         own: Trace | None = None
         pixels = self.images.pixels[number]
         for run in self.passes:
             record = self.record(run, number)
             digest = taps.digest(record.choices())
             if digest not in replays:
-                replays[digest] = self.replay(number, record)
+                replays[digest] = replay = self.replay(number, record)
+                single = self.single.run(torch.from_numpy(pixels), record.choices())
+                roundings[digest] = rounding(single, record.choices(), replay)
             replay = replays[digest]
             outputs = self._untapped[run]
             logits = outputs["logits"][number]
@@ -151,9 +158,10 @@ class Observer:
                 choices=record.choices(),
                 broken=record.broken,
                 deviation=found,
+                rounding=roundings[digest],
+                comparable=is_finite(replay),
                 replay_counts=replay.counts,
                 expected_counts=expected.counts,
-                replay_logits=replay.logits.numpy(),
                 expected_logits=expected.logits.numpy(),
             )
 
@@ -169,19 +177,38 @@ class Observer:
         return taps.read(self.plan, self._current[run][1], row, self.initial_tokens)
 
 
-def _outputs(model: onnx.ModelProto, images: Images, run: Run) -> dict[str, NDArray[Any]]:
-    """All outputs of the file as it is, [n, …] each.
+def _outputs(
+    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, run: Run
+) -> dict[str, NDArray[Any]]:
+    """Logits [n, classes], and token counts [n, depth] if given, of the file as it is.
 
     Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
+
+    Raises:
+        ExportError: The file does not run, or an output has another shape.
     """
     session = runtime.Session(model, quiet=True)
-    rows: list[list[NDArray[Any]]] = []
+    widths = {"logits": checkpoint.vit.classes, "token_counts": checkpoint.vit.depth}
+    position = {output.name: at for at, output in enumerate(model.graph.output)}
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in widths if name in position}
+    if "logits" not in found:
+        raise ExportError(f"the file has no output logits, only {', '.join(position)}")
     current, outputs = -1, []
     for number in range(len(images)):
         which, index, row = run.place(number, len(images))
         if which != current:
-            current, outputs = which, session.run(images.pixels[index])
-        rows.append([output[row] for output in outputs])
-    names = [output.name for output in model.graph.output]
-    columns = zip(*rows, strict=True)
-    return {name: np.stack(column) for name, column in zip(names, columns, strict=True)}
+            current = which
+            try:
+                outputs = session.run(images.pixels[index])
+            except ExportError as err:
+                batch = batch_name(run.size, run.order)
+                raise ExportError(f"{images.names[number]}, batch {batch}: {err}") from err
+        for name, rows in found.items():
+            output = outputs[position[name]]
+            if output.shape != (run.size, widths[name]):
+                raise ExportError(
+                    f"a batch of {run.size} gives {name} of shape {list(output.shape)}; expected "
+                    f"{[run.size, widths[name]]}"
+                )
+            rows.append(output[row])
+    return {name: np.stack(rows) for name, rows in found.items()}

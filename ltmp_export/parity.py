@@ -26,12 +26,12 @@ import onnx
 from onnx import numpy_helper
 
 from ltmp_export import check_report, runtime, taps
-from ltmp_export.check_report import TOLERANCES, CheckReport, Comparison, Invariance, StepSummary
+from ltmp_export.check_report import CheckReport, Comparison, Invariance, StepSummary
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import logit_difference
 from ltmp_export.errors import ExportError
 from ltmp_export.inputs import Images
-from ltmp_export.judging import Bounds, differ, judge_all
+from ltmp_export.judging import Limits, differ, judge_all, limits
 from ltmp_export.observation import ALONE, Observation, Observer, runs
 from ltmp_export.plan import Plan
 
@@ -88,10 +88,10 @@ def compare(
             seen += observer.observe(number)
     except ExportError as err:
         return replace(report, verdict="fail", reason=str(err))
-    bounds = Bounds.of(seen)
-    comparisons = judge_all(seen, images, bounds)
-    invariance = tuple(_invariance(seen, comparisons))
-    reason = _other_threshold(model, checkpoint.plan)
+    allowed = limits(seen)
+    comparisons = judge_all(seen, images, allowed)
+    invariance = tuple(_invariance(seen, comparisons, allowed))
+    reason = _other_threshold(model, checkpoint.plan) or _other_weight(model, checkpoint)
     verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
     return replace(
         report,
@@ -99,7 +99,7 @@ def compare(
         reason=reason,
         comparisons=tuple(comparisons),
         invariance=invariance,
-        blocks=tuple(_summaries(checkpoint.plan, seen, bounds)),
+        blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
     )
 
 
@@ -137,10 +137,32 @@ def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
     return ""
 
 
+def _other_weight(model: onnx.ModelProto, checkpoint: Checkpoint) -> str:
+    """Which stored weight is not the checkpoint's of that name, or nothing."""
+    wanted = checkpoint.model.state_dict()
+    others = []
+    for tensor in model.graph.initializer:
+        if tensor.name in wanted and tensor.data_type == onnx.TensorProto.FLOAT:
+            stored, own = numpy_helper.to_array(tensor), wanted[tensor.name].numpy()
+            if stored.shape != own.shape:
+                shapes = f"{list(stored.shape)} instead of {list(own.shape)}"
+                others.append(f"{tensor.name} has the shape {shapes}")
+            elif not np.array_equal(stored, own, equal_nan=True):
+                apart = float(np.abs(stored - own).max())
+                others.append(f"{tensor.name} differs from the checkpoint's by up to {apart:.2g}")
+    more = f"; {len(others)} weights in all" if others[1:] else ""
+    return f"the file's {others[0]}{more}" if others else ""
+
+
 def _invariance(
-    seen: Sequence[Observation], comparisons: Sequence[Comparison]
+    seen: Sequence[Observation], comparisons: Sequence[Comparison], allowed: Limits
 ) -> Iterator[Invariance]:
-    """Each image in each batch against the same image alone."""
+    """Each image in each batch against the same image alone.
+
+    Of one image there is nothing to say: a batch of its copies mixes it with nothing else.
+    """
+    if len({one.number for one in seen}) < 2:
+        return
     alone: dict[int, tuple[Observation, Comparison]] = {}
     for one, comparison in zip(seen, comparisons, strict=True):
         if one.run == ALONE:
@@ -156,8 +178,8 @@ def _invariance(
         elif block is not None:
             verdict = "fail" if "fail" in verdicts else "borderline"
             reason = f"block {block}: other decisions in the batch than alone"
-        elif not error <= TOLERANCES["alone"]:
-            verdict, reason = "fail", f"the logits {differ(error, 'alone')}"
+        elif not error <= allowed.logits:
+            verdict, reason = "fail", f"the logits {differ(error, allowed.logits)}"
         yield Invariance(
             image=comparison.image,
             group=comparison.group,
@@ -182,7 +204,7 @@ def _first_other_block(a: Observation, b: Observation) -> int | None:
 def _summaries(
     plan: Plan,
     seen: Sequence[Observation],
-    bounds: Bounds,
+    allowed: Limits,
 ) -> Iterator[StepSummary]:
     """A row for each step of each block that was reached."""
     for block, steps in enumerate(plan.blocks):
@@ -197,8 +219,11 @@ def _summaries(
                 margin=min(step.margin for _, step in found),
                 flips=sum(len(step.flips) for _, step in found),
                 flipped_images=len({number for number, step in found if step.flips}),
-                measured=bounds.measured[block, place],
-                bound=bounds.of_step(block, place),
+                measured=allowed.measured[block, place],
+                bound=allowed.bound((block, place)),
                 score_error=max(largest, default=0.0),
-                token_error=max(one.deviation.blocks[block].tokens for one in reached),
+                score_allowed=allowed.scores[block, place],
+                token_error=max(one.deviation.blocks[block].tokens.difference for one in reached),
+                token_allowed=allowed.tokens[block],
+                token_ratio=allowed.ratios[block],
             )

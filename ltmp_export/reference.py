@@ -6,7 +6,7 @@ This is what an exported file is compared with. It shares no code with the expor
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,10 +81,6 @@ class Reference:
             decisions.append(taken)
         logits = model.head(model.fc_norm(self._pool(model.norm(x))))
         return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions))
-
-    def run_all(self, images: Iterable[Tensor]) -> list[Trace]:
-        """One trace for each image."""
-        return [self.run(image) for image in images]
 
     def _block(
         self,

@@ -15,9 +15,8 @@ import io
 import json
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export import files
+from ltmp_export import files, inputs
 from ltmp_export.check_report import CheckReport, Comparison
 from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.observation import Observer, Run
+from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import Trace
 from ltmp_export.taps import Record
-from ltmp_export.tokens import MergeDecision
+from ltmp_export.tokens import Choice, MergeDecision
+from ltmp_export.vit import Vit
 
 SCHEMA_VERSION = 1
 DOCUMENT, PIXELS, DECISIONS = "repro.json", "images.npz", "decisions.npz"
@@ -45,7 +46,8 @@ class Repro:
     """A folder, read back.
 
     Attributes:
-        images: The batch, in the order it was run; all of it belongs to the batch.
+        pixels: File with the batch, in the order it was run.
+        names: Names of its images.
         model: The exported file that failed.
         model_sha256: Its digest then.
         checkpoint: The checkpoint it was compared with.
@@ -54,7 +56,8 @@ class Repro:
         found: What the check found: image, verdict, reason, ….
     """
 
-    images: Images
+    pixels: Path
+    names: tuple[str, ...]
     model: Path
     model_sha256: str
     checkpoint: Path
@@ -79,7 +82,7 @@ def save(
     model: onnx.ModelProto,
     model_path: Path,
     checkpoint: Checkpoint,
-    images: Images,
+    given: Images,
     report: CheckReport,
     comparison: Comparison,
 ) -> None:
@@ -90,43 +93,52 @@ def save(
     """
     require_new(folder)
     run = Run(comparison.batch_size, comparison.order)
-    number = images.names.index(comparison.image)
-    _, index, row = run.place(number, len(images))
-    observer = Observer(model, checkpoint, images, ())
+    number = comparison.number
+    _, index, row = run.place(number, len(given))
+    observer = Observer(model, checkpoint, given, ())
     record = observer.record(run, number)
     trace = observer.replay(number, record)
+    document = _document(model_path, checkpoint, report, comparison) | {
+        "row": row,
+        "batch": [given.names[i] for i in index],
+    }
+    contents = {
+        DOCUMENT: (json.dumps(document, indent=2) + "\n").encode(),
+        PIXELS: _npz({"images": given.pixels[index], "row": np.array(row)}),
+        DECISIONS: _npz(_file_decisions(record) | _reference_decisions(trace)),
+    }
+    _write_folder(folder, contents)
+
+
+def _document(
+    model: Path, checkpoint: Checkpoint, report: CheckReport, comparison: Comparison
+) -> dict[str, Any]:
+    """Which image of which files, and what was found."""
+    size, order = comparison.batch_size, comparison.order
     invariance = [
         one.reason
         for one in report.invariance
-        if (one.image, one.batch_size, one.order) == (comparison.image, run.size, run.order)
+        if (one.image, one.batch_size, one.order) == (comparison.image, size, order)
     ]
-    document = {
+    return {
         "schema_version": SCHEMA_VERSION,
         "kind": "repro",
         "image": comparison.image,
-        "row": row,
-        "batch": [images.names[i] for i in index],
-        "batch_size": run.size,
-        "order": run.order,
+        "batch_size": size,
+        "order": order,
         "verdict": comparison.verdict,
         "where": comparison.where,
-        "reason": comparison.reason or "; ".join(invariance) or report.reason,
+        "reason": comparison.reason or "; ".join(invariance),
         "counts": comparison.counts,
         "expected_counts": comparison.expected_counts,
-        "model": str(model_path.resolve()),
-        "model_sha256": files.sha256(model_path),
+        "model": str(model.resolve()),
+        "model_sha256": files.sha256(model),
         "checkpoint": str(checkpoint.path.resolve()),
         "checkpoint_sha256": checkpoint.sha256,
         "base_checkpoint": _resolved(checkpoint.choices.base_checkpoint),
         "choices": checkpoint.choices.to_json(),
         "versions": {name: version(name) for name in ("ltmp", "torch", "timm", "onnxruntime")},
     }
-    contents = {
-        DOCUMENT: (json.dumps(document, indent=2) + "\n").encode(),
-        PIXELS: _npz({"images": images.pixels[index], "row": np.array(row)}),
-        DECISIONS: _npz(_file_decisions(record) | _reference_decisions(trace)),
-    }
-    _write_folder(folder, contents)
 
 
 def _resolved(path: Path | None) -> str | None:
@@ -162,13 +174,7 @@ def _file_decisions(record: Record) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for number, block in enumerate(record.blocks):
         for step in block.steps:
-            chosen, partner = step.choice.chosen, step.choice.partner
-            names = ("kept", "importance") if partner is None else ("merged", "similarity")
-            prefix = f"file/block_{number:02d}"
-            arrays[f"{prefix}/{names[0]}"] = chosen.numpy()
-            arrays[f"{prefix}/{names[1]}"] = step.score
-            if partner is not None:
-                arrays[f"{prefix}/partner"] = partner.numpy()
+            arrays |= _step("file", number, step.choice, step.score)
     return arrays
 
 
@@ -176,18 +182,26 @@ def _reference_decisions(trace: Trace) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for number, decisions in enumerate(trace.decisions):
         for decision in decisions:
-            merging = isinstance(decision, MergeDecision)
-            names = ("merged", "similarity") if merging else ("kept", "importance")
-            prefix = f"reference/block_{number:02d}"
-            arrays[f"{prefix}/{names[0]}"] = decision.chosen.numpy()
-            arrays[f"{prefix}/{names[1]}"] = decision.score.numpy()
-            if isinstance(decision, MergeDecision):
-                arrays[f"{prefix}/partner"] = decision.partner.numpy()
+            partner = decision.partner if isinstance(decision, MergeDecision) else None
+            choice = Choice(decision.chosen, partner)
+            arrays |= _step("reference", number, choice, decision.score.numpy())
     return arrays
 
 
+def _step(side: str, block: int, choice: Choice, score: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    prefix = f"{side}/block_{block:02d}"
+    chosen = choice.chosen.numpy()
+    if choice.partner is None:
+        return {f"{prefix}/kept": chosen, f"{prefix}/importance": score}
+    return {
+        f"{prefix}/merged": chosen,
+        f"{prefix}/similarity": score,
+        f"{prefix}/partner": choice.partner.numpy(),
+    }
+
+
 def load(folder: Path) -> Repro:
-    """Read a folder back.
+    """Read a folder back; its images are read when the model's geometry is known.
 
     Raises:
         InputError: It is not one, or damaged.
@@ -198,22 +212,32 @@ def load(folder: Path) -> Repro:
         document = json.loads((folder / DOCUMENT).read_text())
         if document["schema_version"] != SCHEMA_VERSION:
             raise InputError(f"{folder} was saved by another version of ltmp; save it again")
-        with np.load(folder / PIXELS, allow_pickle=False) as archive:
-            pixels = np.asarray(archive["images"], dtype=np.float32)
         base = document["base_checkpoint"]
         stated = Choices.from_json(document["choices"])
-        choices = Choices(base_checkpoint=None if base is None else Path(base)).over(stated)
-        names = tuple(f"{name} (row {row})" for row, name in enumerate(document["batch"]))
-        if pixels.ndim != 4 or len(pixels) != len(names):
-            raise ValueError(f"images {pixels.shape} for a batch of {len(names)}")
+        texts = ("model", "model_sha256", "checkpoint", "checkpoint_sha256", "verdict", "reason")
+        if not all(isinstance(document[key], str) and "\0" not in document[key] for key in texts):
+            raise ValueError(f"one of {', '.join(texts)} is no text")
         return Repro(
-            images=Images(pixels, None, names, f"repro {folder}"),
+            pixels=folder / PIXELS,
+            names=tuple(f"{name} (row {row})" for row, name in enumerate(document["batch"])),
             model=Path(document["model"]),
             model_sha256=document["model_sha256"],
             checkpoint=Path(document["checkpoint"]),
             checkpoint_sha256=document["checkpoint_sha256"],
-            choices=choices,
+            choices=Choices(base_checkpoint=None if base is None else Path(base)).over(stated),
             found={key: document[key] for key in ("image", "row", "verdict", "where", "reason")},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as err:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise InputError(f"{folder} is a damaged repro ({err}); save it again") from err
+
+
+def images(saved: Repro, vit: Vit, preprocessing: Preprocessing) -> Images:
+    """The batch of a folder, for a model of that geometry.
+
+    Raises:
+        InputError: The images are damaged, or not for this model.
+    """
+    found = inputs.load_images(saved.pixels, vit, preprocessing)
+    if len(found) != len(saved.names):
+        raise InputError(f"{saved.pixels}: {len(found)} images; expected {len(saved.names)}")
+    return replace(found, names=saved.names, origin=f"repro {saved.pixels.parent}", labels=None)

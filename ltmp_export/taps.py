@@ -61,7 +61,7 @@ class Record:
         logits: [classes].
         embedded: [N, C] tokens before the first block.
         blocks: As far as their decisions are decisions.
-        counts: Tokens after each block, as the file counts them.
+        counts: Tokens after each of these blocks, as the file counts them.
         broken: Why the block after the last one here holds no decisions, else an empty string.
     """
 
@@ -101,9 +101,12 @@ def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
 
 
 def digest(choices: Choices) -> bytes:
-    """Equal for equal decisions of one image."""
-    taken = (t for steps in choices for c in steps for t in (c.chosen, c.partner))
-    return b"".join(t.numpy().tobytes() for t in taken if t is not None)
+    """Equal for equal decisions of one image; the partner of who does not merge decides nothing."""
+    taken = []
+    for choice in (choice for steps in choices for choice in steps):
+        partner = choice.partner
+        taken += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
+    return b"".join(tensor.numpy().tobytes() for tensor in taken)
 
 
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
@@ -130,20 +133,33 @@ def read(plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: in
         image: Row of the batch.
         tokens: Tokens before the first block.
     """
-    depth = len(plan.blocks)
-    counts = tuple(int(tensors[f"block_{block:02d}/count"][image]) for block in range(depth))
-    embedded = tensors[EMBEDDED][image * tokens : (image + 1) * tokens]
-    blocks, broken = [], ""
+    blocks, counts, broken = [], [], ""
+    embedded = tensors[EMBEDDED]
+    rows = embedded[image * tokens : (image + 1) * tokens] if embedded.ndim == 2 else embedded
     for block, steps in enumerate(plan.blocks):
         prefix = f"block_{block:02d}/"
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         try:
+            _require_ranks(own)
             blocks.append(_read_block(steps, own, image, tokens))
         except (ValueError, IndexError) as err:
             broken = str(err)
             break
-        tokens = counts[block]
-    return Record(tensors["logits"][image], embedded, tuple(blocks), counts, broken)
+        tokens = int(own["count"][image])
+        counts.append(tokens)
+    return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken)
+
+
+def _require_ranks(own: Mapping[str, NDArray[Any]]) -> None:
+    """Check that tensors of a block have as many dimensions as they must.
+
+    Raises:
+        ValueError: One has not.
+    """
+    for name, tensor in own.items():
+        expected = 1 if name == "count" else 2
+        if tensor.ndim != expected:
+            raise ValueError(f"{name} has the shape {tensor.shape}; expected {expected} dimensions")
 
 
 def _read_block(
@@ -153,6 +169,7 @@ def _read_block(
 
     Raises:
         ValueError: The decisions are no decisions about so many tokens.
+        IndexError: There are fewer slots than tokens.
     """
     slot = np.arange(tokens)  # padded slot of each token
     taken = []
@@ -178,7 +195,11 @@ def _read_block(
         raise ValueError(f"{len(own['tokens'])} rows of tokens for counts of {count.sum()}")
     start = int(count[:image].sum())
     rows = slice(start, start + len(slot))
-    size = own["size"][rows, 0] if _merges(steps) else None
+    size = None
+    if _merges(steps):
+        size = own["size"][rows, 0]
+        if len(size) != len(slot):
+            raise ValueError(f"{len(own['size'])} sizes for {len(own['tokens'])} tokens")
     return BlockRecord(tuple(taken), own["tokens"][rows], size)
 
 
@@ -187,8 +208,9 @@ def _merge_choice(
 ) -> tuple[Choice, NDArray[Any]]:
     """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain."""
     sources, destinations = (tokens + 1) // 2, tokens // 2
-    if len(merged) < sources:
-        raise ValueError(f"a merge of {tokens} tokens decides about {len(merged)} sources only")
+    if min(len(merged), len(partner)) < sources:
+        found = min(len(merged), len(partner))
+        raise ValueError(f"a merge of {tokens} tokens decides about {found} sources only")
     chosen, target = merged[:sources], partner[:sources]
     if chosen[0]:
         raise ValueError("the class token is merged away")

@@ -117,13 +117,24 @@ def _weights(name: str, change: Callable[[NDArray[Any]], None]) -> Mutate:
 
 
 def change_stored(
-    model: onnx.ModelProto, name: str, change: Callable[[NDArray[Any]], None]
+    model: onnx.ModelProto, name: str, change: Callable[[NDArray[Any]], object]
 ) -> None:
     """Change a stored tensor of a model in place."""
     stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
     array = numpy_helper.to_array(stored).copy()
     change(array)
     stored.CopyFrom(numpy_helper.from_array(array, name))
+
+
+def _epsilon(checkpoint: Checkpoint, block: int) -> onnx.ModelProto:
+    """PyTorch's default epsilon in the norms of a block, where ViTs have 1e-6."""
+    model = onnx_export.to_onnx(checkpoint, opset=17)
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization" and node.name.startswith(f"block_{block:02d}/"):
+            for attribute in node.attribute:
+                if attribute.name == "epsilon":
+                    attribute.f = 1e-5
+    return model
 
 
 def _scale(array: NDArray[Any]) -> None:
@@ -164,6 +175,7 @@ MUTATIONS: dict[str, Mutation] = {
     "even and odd rows swapped": Mutation(_rewritten("_merge", _odd_sources), MERGES),
     "log-size bias dropped": Mutation(_rewritten("attention_bias", _without_size), MERGES, 1),
     "plain mean": Mutation(_rewritten("_merge", _plain_mean), MERGES, 1),
+    "epsilon 1e-5": Mutation(_epsilon),
     "importance of one head": Mutation(_rewritten("importance", _one_head), PRUNES),
     "importance summed": Mutation(_rewritten("_merged_importance", _summed), ("ltmp",), 0),
     "destinations first": Mutation(_rewritten("_merge", _destinations_first), MERGES),

@@ -159,7 +159,7 @@ def middle_plan(model: VisionTransformer, batch: Tensor, family: str, seed: int)
     for block in range(depth):
         for step, kind in enumerate(_order(family)):
             reference.plan = loaded.freeze(values)
-            traces = reference.run_all(batch)
+            traces = [reference.run(image) for image in batch]
             scores = torch.cat([trace.decisions[block][step].score[1:] for trace in traces])
             values[kind][block] = _in_a_gap(scores.numpy(), rng.uniform(*ranges[kind]))
     return loaded.freeze(values)

@@ -175,7 +175,7 @@ def test_a_failing_image_is_saved_and_replayed(folder: Path) -> None:
     assert ltmp("check", "model.onnx", "--repro", "r").exit_code == 0
     fine = ltmp("check", "model.onnx", CKPT, "--samples", "2", "--save-repro", "s")
     assert fine.exit_code == 0
-    assert fine.stderr.splitlines()[-1] == "s: not written, no image failed"
+    assert fine.stderr.splitlines()[-1] == "s: not written, no image to blame"
     assert not Path("s").exists()
 
 
@@ -225,8 +225,8 @@ def test_annotations_where_github_reads_them(
     monkeypatch.setenv("GITHUB_ACTIONS", value)
     result = ltmp("check", "wrong.onnx", CKPT, "--samples", "1", "-b", "1")
     lines = [line for line in result.stdout.splitlines() if line.startswith("::error ")]
-    assert len(lines) == expected
-    assert "blocks.1.mlp.fc2.bias differs by up to" in result.stderr
+    assert len(lines) == 2 * expected
+    assert "the file's blocks.1.mlp.fc2.bias differs from the checkpoint's by" in result.stdout
 
 
 def test_inspect_margins(folder: Path) -> None:
@@ -392,6 +392,12 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
         "fixtures is not empty; choose",
     ),
     "repro nowhere": (["check", "m", CKPT, "--save-repro", "no/r"], 2, "no does not exist; make"),
+    "samples of nothing": (["inspect", CKPT, "--samples", "3"], 2, "--samples is about --images"),
+    "repro onto a report": (
+        ["check", "m", CKPT, "--save-repro", "r", "--json", "r"],
+        2,
+        "r is also the output of",
+    ),
     "margins of nothing": (["inspect", CKPT, "--images", "none"], 2, "none does not exist"),
     "inspect nothing": (["inspect", "none.onnx"], 2, "none.onnx does not exist"),
     "demo onto a file": (["demo", CKPT], 2, "cannot make the folder"),

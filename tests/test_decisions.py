@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ltmp_export.decisions import STORIES, Disagreement, disagreements, margin
+from ltmp_export.decisions import STORIES, Disagreement, disagreements, leads, margin
 from ltmp_export.tokens import Choice, MergeDecision, PruneDecision, match
 
 INF = math.inf
@@ -99,6 +99,19 @@ def test_flips_of_a_merge_are_told_by_the_row_of_the_token() -> None:
         ("merged", 2, 0.125),
         ("not merged", 4, 0.125),
     ]
+
+
+def test_a_merge_of_the_file_alone_needs_the_partner_too() -> None:
+    metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
+    decision = match(metric, 0.8)  # the best is 0.8: not above
+    choice = Choice(torch.tensor([False, True]), torch.tensor([0, 0]))
+    found = list(disagreements(1, decision, choice))
+    assert [d.what for d in found] == ["merged", "partner"]
+    assert found[1].distance == pytest.approx(0.2)
+
+
+def test_a_single_destination_has_no_lead() -> None:
+    assert len(leads(match(torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8]]), 0.1))) == 0
 
 
 def test_another_partner_is_as_far_as_its_similarity() -> None:

@@ -82,7 +82,8 @@ def test_reference(
     digits: Digits, golden: Golden, digit_images: Tensor, family: str, dtype: torch.dtype
 ) -> None:
     checkpoint = digits(family)
-    traces = Reference(checkpoint.model, checkpoint.plan, dtype).run_all(digit_images)
+    reference = Reference(checkpoint.model, checkpoint.plan, dtype)
+    traces = [reference.run(image) for image in digit_images]
     logits = np.stack([trace.logits.numpy() for trace in traces])
     counts = np.array([trace.counts for trace in traces])
     assert traces[0].logits.dtype == dtype

@@ -69,7 +69,15 @@ def test_the_other_families(digits: Digits, family: str, name: str, block: int) 
     fails_in(checked(MUTATIONS[name].mutate(checkpoint, block), checkpoint, 4), block)
 
 
-@pytest.mark.parametrize(("name", "block"), cases("ltmp", 12, every=6))
+def test_an_epsilon_that_matters_in_deit_tiny(deit_tiny: Checkpoint) -> None:
+    """After block 0 the tokens vary so much that it changes them by less than rounding does."""
+    model = MUTATIONS["epsilon 1e-5"].mutate(deit_tiny, 0)
+    fails_in(checked(model, deit_tiny, 2), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "block"), [c for c in cases("ltmp", 12, every=6) if c[0] != "epsilon 1e-5"]
+)
 def test_deit_tiny(deit_tiny: Checkpoint, name: str, block: int) -> None:
     fails_in(checked(MUTATIONS[name].mutate(deit_tiny, block), deit_tiny, 2), block)
 
@@ -78,7 +86,7 @@ def spreads(checkpoint: Checkpoint, samples: int) -> dict[str, float]:
     """Range of the scores that each stored threshold is compared with."""
     images = inputs.load_images(None, checkpoint.vit, checkpoint.preprocessing, samples)
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-    traces = reference.run_all(torch.from_numpy(images.pixels))
+    traces = [reference.run(torch.from_numpy(pixels)) for pixels in images.pixels]
     found, kinds = {}, [[type(s).__name__.lower() for s in b] for b in checkpoint.plan.blocks]
     for block, kind, name, _ in taps.thresholds(checkpoint.plan):
         place = kinds[block].index(kind)
@@ -107,12 +115,14 @@ def test_a_moved_threshold_is_found_in_the_file(digits: Digits, family: str, sha
         assert f"{threshold:.9g} in the checkpoint" in report.headline()
 
 
-@pytest.mark.parametrize("family", ["ltm", "ltp", "ltpm"])
+@pytest.mark.parametrize("family", ["ltm", "ltp", "ltpm", "ltmp"])
 def test_a_moved_threshold_is_found_by_its_decisions(digits: Digits, family: str) -> None:
     """The same with the stored number out of sight."""
     checkpoint = digits(family)
     right, width = onnx_export.to_onnx(checkpoint, opset=17), spreads(checkpoint, 6)
     for block, _, name, _ in taps.thresholds(checkpoint.plan):
+        if (family, block) == ("ltmp", 0):
+            continue  # both thresholds lie outside all scores: moved or not, nothing happens
         unnamed = renamed(moved(right, name, 0.05 * width[name]), name)
         fails_in(checked(unnamed, checkpoint, 6), block)
 

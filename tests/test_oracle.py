@@ -46,7 +46,8 @@ def judge(
 
 
 def referenced(model: VisionTransformer, plan: Plan, images: Tensor, dtype: torch.dtype) -> Result:
-    traces = Reference(model, plan, dtype).run_all(images)
+    reference = Reference(model, plan, dtype)
+    traces = [reference.run(image) for image in images]
     logits = np.stack([trace.logits.numpy() for trace in traces])
     return Result(logits, np.array([trace.counts for trace in traces]))
 

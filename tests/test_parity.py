@@ -5,6 +5,7 @@ Wrong graphs one by one are in `test_mutations`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -12,15 +13,18 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
-from ltmp_export import families, inputs, onnx_export, parity, runtime
-from ltmp_export.check_report import BOUND_FACTOR, LEAST_BOUND, MOST_BOUND, TOLERANCES, CheckReport
+from ltmp_export import families, inputs, onnx_export, parity, runtime, taps
+from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.observation import ALONE, Run, runs
 from ltmp_export.plan import Merge, Prune
+from ltmp_export.tokens import Choice
 from tests.edge_cases import on_the_threshold, with_threshold
+from tests.mutations import change_stored
 
 Digits = Callable[[str], Checkpoint]
 
@@ -48,16 +52,17 @@ class TestRight:
             (1, "given"), (4, "given"), (4, "reversed"),
         }  # fmt: skip
         assert len(found.comparisons) == 18
-        assert all(0 < c.logit_error < TOLERANCES["logits"] for c in found.comparisons)
+        assert all(0 < c.logit_error < c.logit_allowed < 1e-5 for c in found.comparisons)
 
     def test_every_block_is_summed_up(self, digits: Digits, images: inputs.Images) -> None:
         found = compare(onnx_export.to_onnx(digits("ltmp"), opset=17), digits("ltmp"), images, 3)
         steps = [(row.block, row.step) for row in found.blocks]
         assert steps == [(b, s) for b in range(6) for s in ("merge", "prune")]
         for row in found.blocks:
-            assert 0 < row.measured == row.score_error < TOLERANCES["scores"]
-            assert row.bound == min(max(BOUND_FACTOR * row.measured, LEAST_BOUND), MOST_BOUND)
-            assert 0 < row.token_error < TOLERANCES["tokens"]
+            assert 0 < row.measured == row.score_error < row.score_allowed < 3e-5
+            assert row.bound == pytest.approx(max(4 * row.measured, 1e-6))
+            assert 0 < row.token_error < row.token_allowed < 2e-5
+            assert 0.5 < row.token_ratio < 1.5
             assert row.margin > 0
             assert row.flips == row.flipped_images == 0
         nearest = min(row.margin for row in found.blocks)
@@ -85,7 +90,7 @@ class TestBorderline:
         assert first.where == "block 0"
         assert "margin 0.0e+00, rounding explains" in first.reason
         assert first.counts != first.expected_counts
-        assert first.logit_error < TOLERANCES["logits"]  # the replay agrees
+        assert first.logit_error < first.logit_allowed  # the replay agrees
         row = found.blocks[0] if kind is Merge or family == "ltp" else found.blocks[1]
         assert (row.margin, row.flips, row.flipped_images) == (0, 3, 1)
 
@@ -103,7 +108,7 @@ class TestBorderline:
         assert [flip.decision.block for flip in first.flips] == [0, 1, 2]
         assert all(flip.decision.margin == 0 for flip in first.flips)
         assert first.reason.endswith("; 3 decisions in all")
-        assert first.logit_error < TOLERANCES["logits"]
+        assert first.logit_error < first.logit_allowed
 
     def test_excuses_no_other_error(self, digits: Digits, images: inputs.Images) -> None:
         checkpoint = on_the_threshold(digits("ltp"), images, Prune)
@@ -143,7 +148,7 @@ class TestBorderline:
                 node.input[0] = "rough"
                 at = list(model.graph.node).index(node)
                 source = f"block_00/attn/{'Add'}"
-        step = numpy_helper.from_array(np.array(2.0**14, np.float32), "step")
+        step = numpy_helper.from_array(np.array(2.0**18, np.float32), "step")
         model.graph.initializer.append(step)
         make = onnx.helper.make_node
         rough = [
@@ -154,7 +159,8 @@ class TestBorderline:
         for node in reversed(rough):
             model.graph.node.insert(at, node)
         found = compare(model, checkpoint, images.select(2)).blocks[0]
-        assert right.bound < found.bound == BOUND_FACTOR * found.measured < MOST_BOUND
+        assert right.bound < found.bound == 4 * found.measured
+        assert found.bound < found.score_allowed
 
 
 class TestFail:
@@ -192,6 +198,98 @@ class TestFail:
         assert {c.verdict for c in found.comparisons} == {"fail"}
         assert "token counts are not those of its own decisions" in found.comparisons[0].reason
 
+    def test_other_weights(self, digits: Digits, images: inputs.Images) -> None:
+        """Even where these images do not show it."""
+        model = onnx_export.to_onnx(digits("ltp"), opset=17)
+        change_stored(model, "blocks.3.mlp.fc2.bias", lambda array: np.add(array, 1e-8, out=array))
+        found = compare(model, digits("ltp"), images)
+        assert found.of("fail") == ()
+        assert found.verdict == "fail"
+        assert found.reason.startswith("the file's blocks.3.mlp.fc2.bias differs from the check")
+
+    def test_a_weight_of_another_shape(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltp"), opset=17)
+        bias = next(t for t in model.graph.initializer if t.name == "head.bias")
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[None], "head.bias"))
+        found = compare(model, digits("ltp"), images)
+        assert found.reason == "the file's head.bias has the shape [1, 10] instead of [10]"
+
+    def test_decisions_that_do_not_follow_from_the_scores(
+        self, digits: Digits, images: inputs.Images
+    ) -> None:
+        """The file compares with another number, within rounding of the right one."""
+        checkpoint = on_the_threshold(digits("ltp"), images, Prune)
+        model = onnx_export.to_onnx(checkpoint, opset=17)
+        compared = next(n for n in model.graph.node if "block_00/prune_threshold" in n.input)
+        compared.input[1] = "another"
+        value = np.float32(checkpoint.plan.thresholds()["prune"][0] * (1 + 1e-6))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), "another"))
+        found = compare(model, checkpoint, images.select(1))
+        assert found.verdict == "fail"
+        assert "does not follow from the file's own score" in found.comparisons[0].reason
+
+    @pytest.mark.parametrize(
+        ("kind", "attributes", "shape"),
+        [("Concat", {"axis": 0}, "[2, 10]"), ("Unsqueeze", {}, "[1, 1, 10]")],
+    )
+    def test_outputs_of_another_shape(
+        self,
+        digits: Digits,
+        images: inputs.Images,
+        kind: str,
+        attributes: dict[str, int],
+        shape: str,
+    ) -> None:
+        model = onnx_export.to_onnx(digits("ltp"), opset=17)
+        last = next(node for node in model.graph.node if node.output[0] == "logits")
+        more = last.input[0] if kind == "Concat" else "const/i64[1]"
+        node = onnx.helper.make_node(kind, [last.input[0], more], ["logits"])
+        node.attribute.extend(onnx.helper.make_attribute(*pair) for pair in attributes.items())
+        last.CopyFrom(node)
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        found = compare(model, digits("ltp"), images, 2)
+        assert found.verdict == "fail"
+        assert f"gives logits of shape {shape}; expected [1, 10]" in found.reason
+
+    @pytest.mark.parametrize(
+        "tap",
+        ["count", "tokens", "size", "similarity", "merged", "partner", "merged_importance", "kept"],
+    )
+    @pytest.mark.parametrize("kind", ["Unsqueeze", "Flatten", "Shape"])
+    def test_named_tensors_of_another_shape(
+        self, digits: Digits, images: inputs.Images, tap: str, kind: str
+    ) -> None:
+        """A line that says so, never a traceback."""
+        model = onnx_export.to_onnx(digits("ltmp"), opset=17)
+        name = f"block_02/{tap}"
+        (node,) = (n for n in model.graph.node if name in n.output)
+        node.output[0] = "right"
+        for other in model.graph.node:
+            for position, source in enumerate(other.input):
+                if source == name:
+                    other.input[position] = "right"
+        source, to = (
+            "right",
+            next(t for t in (9, 7, 1) if taps.names(digits("ltmp").plan)[name] == t),
+        )
+        nodes = {
+            "Unsqueeze": [onnx.helper.make_node("Unsqueeze", [source, "const/i64[2]"], [name])],
+            "Flatten": [onnx.helper.make_node("Reshape", [source, "const/i64[-1]"], [name])],
+            "Shape": [
+                onnx.helper.make_node("Shape", [source], ["shape"]),
+                onnx.helper.make_node("Cast", ["shape"], [name], to=to),
+            ],
+        }[kind]
+        if kind == "Unsqueeze" and tap == "count":
+            nodes[0].input[1] = "const/i64[1]"
+        model.graph.node.extend(nodes)
+        found = compare(model, digits("ltmp"), images.select(2), 2)
+        if (kind, tap) == ("Flatten", "count"):
+            assert found.verdict == "equal"
+            return
+        assert found.verdict == "fail"
+        assert {c.where for c in found.comparisons} == {"block 2"}
+
     def test_broken_decisions(self, digits: Digits, images: inputs.Images) -> None:
         model = onnx_export.to_onnx(digits("ltm"), opset=17)
         for node in model.graph.node:
@@ -206,6 +304,26 @@ class TestFail:
         found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltmp"), images)
         assert found.verdict == "fail"
         assert found.reason == "the file's blocks take the steps of ltp, the checkpoint's of ltmp"
+
+
+def test_sharp_attention_is_no_false_alarm(digits: Digits, images: inputs.Images) -> None:
+    """Queries 30 times as long: attention logits of some 300, and rounding as much larger."""
+    checkpoint = digits("ltmp")
+    model = copy.deepcopy(checkpoint.model)
+    for block in model.blocks:
+        block.attn.qkv.weight[:128] *= 30
+        block.attn.qkv.bias[:128] *= 30
+    sharp = dataclasses.replace(checkpoint, model=model)
+    found = compare(onnx_export.to_onnx(sharp, opset=17), sharp, images, 3)
+    assert found.passed(), found.headline()
+    assert max(row.score_error for row in found.blocks) > 1e-4
+
+
+def test_further_outputs_are_nobodys_business(digits: Digits, images: inputs.Images) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17, token_counts=True)
+    kept = onnx.helper.make_tensor_value_info("block_03/kept", onnx.TensorProto.BOOL, None)
+    model.graph.output.insert(0, kept)
+    assert compare(model, digits("ltp"), images, 2).verdict == "equal"
 
 
 class TestInconclusive:
@@ -226,6 +344,16 @@ class TestInconclusive:
         assert "export it again" in found.reason
         with pytest.raises(CheckFailedError, match="block_03/count"):
             found.require()
+
+    def test_nan_inside_the_reference(self, digits: Digits, images: inputs.Images) -> None:
+        """Keys of zero have no direction: similarities are NaN on both sides, logits are not."""
+        checkpoint = digits("ltm")
+        model = copy.deepcopy(checkpoint.model)
+        model.blocks[2].attn.qkv.weight[128:256] = 0
+        model.blocks[2].attn.qkv.bias[128:256] = 0
+        zero = dataclasses.replace(checkpoint, model=model)
+        found = compare(onnx_export.to_onnx(zero, opset=17), zero, images.select(2))
+        assert {c.verdict for c in found.comparisons} == {"inconclusive"}
 
     def test_nan_in_an_image_stays_in_its_row(self, digits: Digits, images: inputs.Images) -> None:
         pixels = images.pixels.copy()
@@ -249,36 +377,44 @@ class TestInvariance:
         }
         assert {i.verdict for i in found.invariance} == {"equal"}
         assert len(found.invariance) == 12
-        assert all(i.logit_error < TOLERANCES["alone"] for i in found.invariance)
+        assert all(i.logit_error < 1e-6 for i in found.invariance)
 
     def test_batch_1_has_nothing_to_compare(self, digits: Digits, images: inputs.Images) -> None:
         found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltp"), images, 1)
         assert found.invariance == ()
 
     def test_images_that_leak_into_each_other(self, digits: Digits, images: inputs.Images) -> None:
-        """The batch's mean is added to every image, too little for the decisions to notice."""
+        """A part of the batch's mean is added to every image's logits."""
         model = onnx_export.to_onnx(digits("ltp"), opset=17)
         source = next(n for n in model.graph.node if n.output[0] == "logits").input[0]
-        make, store = onnx.helper.make_node, model.graph.initializer.append
-        store(numpy_helper.from_array(np.array(4e-5, np.float32), "little"))
-        model.graph.node.insert(
-            len(model.graph.node) - 1,
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1e-3, np.float32), "part"))
+        make = onnx.helper.make_node
+        for node in (
             make("ReduceMean", [source], ["mean"], axes=[0], keepdims=1),
-        )
-        model.graph.node.insert(
-            len(model.graph.node) - 1, make("Mul", ["mean", "little"], ["part"])
-        )
-        model.graph.node.insert(len(model.graph.node) - 1, make("Add", [source, "part"], ["mixed"]))
+            make("Mul", ["mean", "part"], ["little"]),
+            make("Add", [source, "little"], ["mixed"]),
+        ):
+            model.graph.node.insert(len(model.graph.node) - 1, node)
         model.graph.node[-1].input[0] = "mixed"
         found = compare(model, digits("ltp"), images, 3)
-        assert found.of("fail") == ()
-        assert found.verdict == "fail"
-        wrong = [i for i in found.invariance if i.verdict == "fail"]
-        assert wrong
-        assert "batch 3 against alone: the logits differ by" in found.headline()
-        first = found.first_failing()
-        assert first is not None
-        assert (first.image, first.batch_size) == (wrong[0].image, 3)
+        assert {i.verdict for i in found.invariance} == {"fail"}
+        assert found.invariance[0].reason.startswith("the logits differ by ")
+        assert "fail digit 0 (a 2), batches 3, 3 reversed against alone: the logits" in "".join(
+            line for line in found.told() if "against alone" in line
+        )
+
+    def test_copies_of_one_image_prove_nothing(self, digits: Digits, images: inputs.Images) -> None:
+        model = onnx_export.to_onnx(digits("ltp"), opset=17)
+        found = compare(model, digits("ltp"), images.select(1), 3)
+        assert found.verdict == "equal"
+        assert found.invariance == ()
+
+    def test_the_partner_of_who_does_not_merge_decides_nothing(self) -> None:
+        chosen = torch.tensor([False, True])
+        one, other, third = (
+            ((Choice(chosen, torch.tensor(partner)),),) for partner in ([0, 1], [1, 1], [0, 0])
+        )
+        assert taps.digest(one) == taps.digest(other) != taps.digest(third)
 
     def test_runs(self) -> None:
         assert runs((1,)) == (ALONE,)

@@ -44,7 +44,9 @@ def checks(digits: Digits) -> Reports:
     return {
         "equal": compare(right, digits("ltp")),
         "borderline": compare(onnx_export.to_onnx(edge, opset=17), edge),
-        "fail": compare(MUTATIONS["mlp.fc1 times 1.01"].mutate(digits("ltp"), 2), digits("ltp")),
+        "fail": compare(
+            MUTATIONS["importance of one head"].mutate(digits("ltp"), 2), digits("ltp")
+        ),
         "another threshold": compare(onnx_export.to_onnx(other, opset=17), digits("ltp")),
         "nan": parity.compare(right, digits("ltp"), nan, batch_sizes=(2,)),
         "no taps": compare(none, digits("ltp")),
@@ -116,7 +118,9 @@ class TestJUnit:
         assert suite.get("failures") == "6"  # every group and batch; alone they are as wrong
         failure = suite.find("testcase[@name='right, batch 3']/failure")
         assert failure is not None
-        assert str(failure.get("message")).startswith("2 of 2; right/c, batch 3: block 2: with the")
+        assert str(failure.get("message")).startswith(
+            "2 of 2; right/c, batch 3: block 2: the importance"
+        )
         assert len((failure.text or "").splitlines()) == 2
 
     def test_another_threshold_fails_the_file(self, checks: Reports) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from ltmp_export import check, export, onnx_export, replay, repro
+from ltmp_export import check, export, onnx_export, replay
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
 from tests.conftest import DIGITS_LTMP
@@ -44,7 +45,7 @@ def test_what_is_saved(saved: Path) -> None:
     assert document["schema_version"] == 1
     assert (document["image"], document["batch_size"], document["row"]) == ("digit 0 (a 2)", 1, 0)
     assert (document["verdict"], document["where"]) == ("fail", "block 3")
-    assert document["reason"].startswith("block 3: with the same decisions the tokens")
+    assert document["reason"].startswith("block 3: with the same decisions the vectors")
     with np.load(saved / "images.npz") as images:
         assert images["images"].shape == (1, 3, 32, 32)
     with np.load(saved / "decisions.npz") as decisions:
@@ -119,23 +120,56 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         replay(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("repro.json", b"{"),
-        ("repro.json", b"[]"),
-        ("repro.json", b'{"schema_version": 1}'),
-        ("repro.json", b'{"schema_version": 7}'),
-        ("images.npz", b"PK"),
-        ("images.npz", None),
-    ],
-)
-def test_a_damaged_folder(saved: Path, file: str, content: bytes | None) -> None:
+def npz(images: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images)
+    return buffer.getvalue()
+
+
+DAMAGE: dict[str, tuple[str, bytes | None, str]] = {
+    "no object": ("repro.json", b"[]", "save it again"),
+    "cut": ("repro.json", b"{", "save it again"),
+    "incomplete": ("repro.json", b'{"schema_version": 1}', "save it again"),
+    "of another version": ("repro.json", b'{"schema_version": 7}', "another version"),
+    "nested": ("repro.json", b"[" * 200_000, "save it again"),
+    "no archive": ("images.npz", b"PK", "not a folder of pictures or a readable .npz"),
+    "no images": ("images.npz", None, "does not exist"),
+    "empty images": ("images.npz", b"", "is empty"),
+    "small images": ("images.npz", npz(np.zeros((1, 3, 16, 16), np.float32)), "expected"),
+    "too many": ("images.npz", npz(np.zeros((2, 3, 32, 32), np.float32)), "expected 1"),
+    "NaN": ("images.npz", npz(np.full((1, 3, 32, 32), np.nan, np.float32)), "NaN"),
+    "complex": ("images.npz", npz(np.zeros((1, 3, 32, 32), np.complex64)), "expected"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "message"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_folder(saved: Path, file: str, content: bytes | None, message: str) -> None:
     (saved / file).unlink()
     if content is not None:
         (saved / file).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        replay(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("choices", {"num_heads": "abc"}),
+        ("choices", {"model": 3}),
+        ("choices", {"image_size": "x"}),
+        ("choices", {"nonsense": 1}),
+        ("choices", []),
+        ("model", "a\0b"),
+        ("checkpoint", 5),
+        ("base_checkpoint", 5),
+        ("batch", 5),
+    ],
+)
+def test_a_changed_document(saved: Path, key: str, value: object) -> None:
+    document = json.loads((saved / "repro.json").read_text())
+    (saved / "repro.json").write_text(json.dumps(document | {key: value}))
     with pytest.raises(InputError, match="save it again"):
-        repro.load(saved)
+        replay(saved)
 
 
 def test_a_checkpoint_that_moved_is_asked_for(saved: Path, wrong: Path) -> None:

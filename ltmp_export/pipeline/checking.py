@@ -43,7 +43,6 @@ def check(
 
     Raises:
         InputError: A file cannot be used.
-        ExportError: onnxruntime does not run the file.
     """
     exported = onnx_export.read_exported(Path(model))
     if not isinstance(checkpoint, Checkpoint):
@@ -74,7 +73,6 @@ def replay(
 
     Raises:
         InputError: The folder or a file cannot be used.
-        ExportError: onnxruntime does not run the file.
     """
     saved = repro.load(Path(folder))
     exported = onnx_export.read_exported(saved.model if model is None else Path(model))
@@ -91,8 +89,8 @@ def replay(
         )
         if digest != then
     ]
-    sizes = (len(saved.images),)
-    report = _check(exported, owner, saved.images, sizes, None, False, progress)
+    batch = repro.images(saved, exported.vit, exported.preprocessing)
+    report = _check(exported, owner, batch, (len(batch),), None, False, progress)
     found = (
         f"saved as: {saved.found['verdict']} at row {saved.found['row']}: {saved.found['reason']}"
     )
@@ -109,6 +107,8 @@ def _check(
     progress: Progress,
 ) -> CheckReport:
     warnings = belonging.doubts(exported, checkpoint)
+    if len(images) < 2 and max(batch_sizes) > 1:
+        warnings.append("one image only: its batches hold copies, and prove nothing about mixing")
     report = parity.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,
         warnings=warnings, progress=progress,
