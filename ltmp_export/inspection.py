@@ -47,7 +47,7 @@ def inspect(
     path = Path(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:
-        return _with_margins(path, choices, Path(images), samples or MARGIN_SAMPLES, progress)
+        return _with_margins(path, choices, Path(images), samples, progress)
     if files.looks_like_onnx(path):
         return _describe_model(path)
     try:
@@ -60,7 +60,7 @@ def _with_margins(
     path: Path,
     choices: Choices | None,
     images: Path,
-    samples: int,
+    samples: int | None,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     if files.looks_like_onnx(path):
@@ -68,7 +68,8 @@ def _with_margins(
             f"{path} is an exported model; margins (--images) are measured on its checkpoint"
         )
     checkpoint = load_checkpoint(path, choices)
-    chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, samples)
+    count = MARGIN_SAMPLES if samples is None else samples
+    chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, count)
     measured = margins.margins(checkpoint, chosen, progress)
     return _describe_checkpoint(checkpoint) | {"margins": measured.to_json()}
 
