@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -426,11 +427,11 @@ def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:
 
 
 def run_ltmp(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command as from a terminal: where tests run in the background, SIGINT is ignored."""
     command = [sys.executable, "-m", "ltmp_cli.main", *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=cwd, text=True, start_new_session=True, stdout=pipe, stderr=pipe
-    )
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=cwd, text=True, stdout=pipe, stderr=pipe, preexec_fn=heed)
 
 
 def test_interrupt_exits_130_and_leaves_nothing(folder: Path) -> None:
