@@ -427,7 +427,7 @@ def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:
 
 
 def run_ltmp(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command as from a terminal: where tests run in the background, SIGINT is ignored."""
+    """Start the command as from a terminal; tests in the background have SIGINT ignored."""
     command = [sys.executable, "-m", "ltmp_cli.main", *arguments]
     pipe = subprocess.PIPE
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
