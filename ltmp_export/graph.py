@@ -86,6 +86,10 @@ class GraphBuilder:
         """A constant int64 vector; equal constants are stored once."""
         return self._constant("i64", np.array(values, np.int64))
 
+    def column(self, values: Sequence[int]) -> Name:
+        """A constant int64 column [n, 1]."""
+        return self._constant("i64c", np.array(values, np.int64)[:, None])
+
     def index(self, value: int) -> Name:
         """A constant int64 scalar."""
         return self._constant("i64s", np.array(value, np.int64))

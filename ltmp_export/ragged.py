@@ -9,8 +9,9 @@ after the other, [T, C], in the order of the images:
             [c0 c0 c0 c0 c0]         1 0 0 0 0
 
 Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
-deciding see a padded view, made by one Gather. An image's empty slots repeat its own last row, so
-nothing (a NaN, say) passes from one image to another; `valid` keeps them out of every result.
+deciding see a padded view, made by Gather, which also splits and joins the heads. An image's empty
+slots repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid`
+keeps them out of every result.
 
 Merging uses a one-hot matrix product and a masked maximum instead of scattering, which keeps it
 deterministic and within opset 16. All integers are int64. Names written here per block are stable:
@@ -41,6 +42,7 @@ class Layout:
         row: [B, N] packed row behind each slot; N is at least 2, so that there is always a
             destination to match with.
         valid: [B, N] bool, the slots that hold a token of their own.
+        slots: Scalar N.
         position: [N] int64: 0, 1, 2, …
         is_class: [N] bool, true for slot 0, where every image has its class token.
         slot: [T] padded slot (b * N + n) of each packed row.
@@ -50,6 +52,7 @@ class Layout:
     offset: Name
     row: Name
     valid: Name
+    slots: Name
     position: Name
     is_class: Name
     slot: Name
@@ -60,10 +63,10 @@ class Candidates:
     """Tokens between attention and MLP while steps decide about them, in B x M slots.
 
     Attributes:
-        x: [R, C] rows; after a merge weighted by size.
+        x: [R, C] rows.
         row: [B, M] row of `x` behind each slot, or None after a merge: then slot k has row k.
         alive: [B, M] bool, the slots that hold a token that stays so far.
-        size: [B, M, 1] float, or None while every token stands for one patch.
+        size: [B, M] float, or None while every token stands for one patch.
         importance: [B, M], or None if no later step needs it.
         metric: [B, M, D] unit vectors, or None if no later step needs it.
         layout: The layout the slots came from; M equals its N throughout.
@@ -86,7 +89,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Packed:
-    """The tokens after a block's steps: x [T, C], size [T, 1] or None (all 1), and their layout."""
+    """The tokens after a block's steps: x [T, C], size [T] or None (all 1), and their layout."""
 
     x: Name
     size: Name | None
@@ -103,7 +106,8 @@ def make_layout(g: GraphBuilder, count: Name) -> Layout:
     within = g.op("Min", position, g.op("Sub", per_image, g.index(1)))
     row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
     is_class = g.op("Equal", position, g.index(0))
-    return Layout(count, offset, row, valid, position, is_class, _true_positions(g, valid))
+    slot = _true_positions(g, valid)
+    return Layout(count, offset, row, valid, slots, position, is_class, slot)
 
 
 def _true_positions(g: GraphBuilder, mask: Name) -> Name:
@@ -116,14 +120,38 @@ def pad(g: GraphBuilder, packed: Name, layout: Layout) -> Name:
     return g.op("Gather", packed, layout.row, axis=0)
 
 
-def unpad(g: GraphBuilder, padded: Name, layout: Layout, width: int) -> Name:
-    """[B, N, width] → [T, width]."""
-    return g.op("Gather", g.reshape(padded, -1, width), layout.slot, axis=0)
+def split_heads(
+    g: GraphBuilder, qkv: Name, layout: Layout, heads: int, width: int
+) -> tuple[Name, Name, Name]:
+    """Packed rows [T, 3 * H * D] → queries, keys and values, [B, H, N, D] each.
+
+    Splitting, padding and exchanging axes is one Gather of D numbers at a time for each.
+    """
+    pieces = g.reshape(qkv, -1, width)  # [T * 3 * H, D]
+    first = g.op("Unsqueeze", g.op("Mul", layout.row, g.index(3 * heads)), g.ints(1))  # [B, 1, N]
+    columns = (range(part * heads, (part + 1) * heads) for part in range(3))
+    places = (g.op("Add", first, g.column(column)) for column in columns)  # [B, H, N]
+    names = ("q", "k", "v")
+    q, k, v = (
+        g.op("Gather", pieces, place, axis=0, name=name)
+        for name, place in zip(names, places, strict=True)
+    )
+    return q, k, v
+
+
+def join_heads(g: GraphBuilder, padded: Name, layout: Layout, heads: int, width: int) -> Name:
+    """[B, H, N, D] → packed rows [T, H * D]."""
+    pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
+    before = g.op("Mul", g.op("Div", layout.slot, layout.slots), layout.slots)  # b * N
+    first = g.op("Add", layout.slot, g.op("Mul", before, g.index(heads - 1)))  # b * H * N + n
+    steps = g.op("Mul", layout.slots, g.ints(*range(heads)))  # [H]
+    place = g.op("Add", g.op("Unsqueeze", first, g.ints(1)), steps)  # [T, H]
+    return g.reshape(g.op("Gather", pieces, place, axis=0), -1, heads * width)
 
 
 def attention_bias(g: GraphBuilder, size: Name | None, layout: Layout) -> Name:
     """[B, 1, 1, N] added to the attention scores: log of the key's size, -inf on empty slots."""
-    log_size = g.number(0.0) if size is None else g.op("Log", g.op("Squeeze", size, g.ints(2)))
+    log_size = g.number(0.0) if size is None else g.op("Log", size)
     bias = g.op("Where", layout.valid, log_size, g.number(NEGATIVE_INFINITY))
     return g.op("Unsqueeze", bias, g.ints(1, 2))
 
@@ -185,7 +213,7 @@ def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
         tokens,
         row=move(tokens.row, -1),
         alive=layout.valid,
-        size=move(tokens.size, -1, 1),
+        size=move(tokens.size, -1),
         importance=move(tokens.importance, -1),
         metric=move(tokens.metric, -1, tokens.metric_width),
         layout=layout,
@@ -208,21 +236,20 @@ def _merge(
     if tokens.metric is None or tokens.row is None:
         raise ValueError("merging needs the metric and slots of packed rows")
     alive = _split(g, tokens.alive)
-    merged, flow = _match(g, threshold, tokens, alive)  # [B, Ns], [B, Nd, Ns]
+    merged, one_hot = _match(g, threshold, tokens, alive)  # [B, Ns], [B, Nd, Ns]
     x_source, x_destination = (
         g.op("Gather", tokens.x, row, axis=0) for row in _split(g, tokens.row)
     )
     if tokens.size is None:
-        column = g.op("Unsqueeze", alive[0], g.ints(2))
-        size_source = g.op("Cast", column, to=TensorProto.FLOAT)
-        incoming = g.reduce("ReduceSum", flow, [2], keepdims=True)
-        size_destination = g.op("Add", incoming, g.number(1.0))
+        size_source, own = g.op("Cast", alive[0], to=TensorProto.FLOAT), g.number(1.0)
+        flow = one_hot
     else:
-        size_source, own = _split(g, tokens.size)  # [B, Ns, 1], [B, Nd, 1]
-        size_destination = g.op("Add", own, g.op("MatMul", flow, size_source))
-        x_source = g.op("Mul", x_source, size_source)
-        x_destination = g.op("Mul", x_destination, own)
-    x_destination = g.op("Add", x_destination, g.op("MatMul", flow, x_source))  # [B, Nd, C]
+        size_source, own = _split(g, tokens.size)  # [B, Ns], [B, Nd]
+        flow = g.op("Mul", one_hot, g.op("Unsqueeze", size_source, g.ints(1)))
+        x_destination = g.op("Mul", x_destination, g.op("Unsqueeze", own, g.ints(2)))
+    size_destination = g.op("Add", g.reduce("ReduceSum", flow, [2]), own)  # [B, Nd]
+    total = g.op("Add", x_destination, g.op("MatMul", flow, x_source))  # [B, Nd, C]
+    x_destination = g.op("Div", total, g.op("Unsqueeze", size_destination, g.ints(2)))
     stays = g.op("And", alive[0], g.op("Not", merged))
     return replace(
         tokens,
@@ -230,7 +257,7 @@ def _merge(
         row=None,
         alive=g.op("Concat", stays, alive[1], axis=1),
         size=g.op("Concat", size_source, size_destination, axis=1),
-        importance=_merged_importance(g, tokens, flow) if with_importance else None,
+        importance=_merged_importance(g, tokens, one_hot) if with_importance else None,
         metric=None,
         gaps=True,
     )
@@ -280,7 +307,5 @@ def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
     x = g.op("Gather", tokens.x, row, axis=0)
     size = None
     if tokens.size is not None:
-        size = g.op("Gather", g.reshape(tokens.size, -1, 1), alive, axis=0, name="size")
-        if tokens.row is None:
-            x = g.op("Div", x, size)
+        size = g.op("Gather", g.reshape(tokens.size, -1), alive, axis=0, name="size")  # [T']
     return Packed(x, size, make_layout(g, _count(g, tokens.alive, name="count")))

@@ -121,20 +121,16 @@ class _Lowering:
     def attention(self, path: str, tokens: Packed, size: Name | None) -> tuple[Name, Name, Name]:
         """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        inner = vit.heads * vit.head_width
         qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))
-        qkv = ragged.pad(g, qkv, layout)  # [T, 3 * H * D] → [B, N, 3 * H * D]
-        parts = g.ops("Split", qkv, g.ints(inner, inner, inner), names=("q", "k", "v"), axis=2)
-        split = [g.reshape(part, 0, 0, vit.heads, vit.head_width) for part in parts]
-        q, k, v = (g.op("Transpose", part, perm=[0, 2, 1, 3]) for part in split)  # [B, H, N, D]
+        q, k, v = ragged.split_heads(g, qkv, layout, vit.heads, vit.head_width)  # [B, H, N, D]
         q = self.norm(f"{path}.attn.q_norm", q)
         k = self.norm(f"{path}.attn.k_norm", k)
         q = g.op("Mul", q, g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
         scores = g.op("Add", scores, ragged.attention_bias(g, size, layout))
         weights = g.op("Softmax", scores, axis=-1)  # [B, H, N, N]
-        mixed = g.op("Transpose", g.op("MatMul", weights, v), perm=[0, 2, 1, 3])
-        rows = ragged.unpad(g, mixed, layout, inner)  # [T, H * D]
+        mixed = g.op("MatMul", weights, v)  # [B, H, N, D]
+        rows = ragged.join_heads(g, mixed, layout, vit.heads, vit.head_width)  # [T, H * D]
         out = self.linear(f"{path}.attn.proj", self.norm(f"{path}.attn.norm", rows))
         return self.layer_scale(f"{path}.ls1", out), weights, k
 

@@ -45,7 +45,7 @@ class BlockRecord:
     Attributes:
         steps: In the order of the plan.
         tokens: [n, C] after the block.
-        size: [n] patches per token, or None where no step of the plan merges.
+        size: [n] patches per token, or None where no later block needs it.
     """
 
     steps: tuple[StepRecord, ...]
@@ -86,7 +86,7 @@ def names(plan: Plan) -> dict[str, int]:
             kinds |= (
                 {"merged": BOOL, "partner": INT64} if isinstance(step, Merge) else {"kept": BOOL}
             )
-        if _merges(steps):
+        if _merges(steps) and block < len(plan.blocks) - 1:  # no later block needs the last sizes
             kinds["size"] = FLOAT
         found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
     return found
@@ -157,7 +157,7 @@ def _require_ranks(own: Mapping[str, NDArray[Any]]) -> None:
         ValueError: One has not.
     """
     for name, tensor in own.items():
-        expected = 1 if name == "count" else 2
+        expected = 1 if name in ("count", "size") else 2
         if tensor.ndim != expected:
             raise ValueError(f"{name} has the shape {tensor.shape}; expected {expected} dimensions")
 
@@ -196,8 +196,8 @@ def _read_block(
     start = int(count[:image].sum())
     rows = slice(start, start + len(slot))
     size = None
-    if _merges(steps):
-        size = own["size"][rows, 0]
+    if "size" in own:
+        size = own["size"][rows]
         if len(size) != len(slot):
             raise ValueError(f"{len(own['size'])} sizes for {len(own['tokens'])} tokens")
     return BlockRecord(tuple(taken), own["tokens"][rows], size)

@@ -65,9 +65,7 @@ def _plain_mean(right: Wrong) -> Wrong:
     def wrong(g: GraphBuilder, threshold: float, tokens: Candidates, carry: bool) -> Candidates:
         proper: Candidates = right(g, threshold, tokens, carry)
         members: Candidates = right(g, threshold, replace(tokens, size=None), carry)
-        count = g.reshape(str(members.size), -1, 1)
-        mean = g.op("Div", members.x, count)
-        return replace(proper, x=g.op("Mul", mean, g.reshape(str(proper.size), -1, 1)))
+        return replace(proper, x=members.x)
 
     return wrong
 

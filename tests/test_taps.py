@@ -38,7 +38,7 @@ def test_a_record_is_what_the_reference_computes(
         np.testing.assert_allclose(record.embedded, trace.embedded, atol=1e-5)
         for number, block in enumerate(record.blocks):
             np.testing.assert_allclose(block.tokens, trace.tokens[number], atol=1e-4)
-            assert (block.size is None) == (family == "ltp")
+            assert (block.size is None) == (family == "ltp" or number == 5)
             if block.size is not None:
                 np.testing.assert_array_equal(block.size, trace.sizes[number])
             for step, decision in zip(block.steps, trace.decisions[number], strict=True):
@@ -60,7 +60,7 @@ def tensors(
         "merged_importance": np.array([np.arange(len(kept))], np.float32),
         "count": np.array(counts),
         "tokens": rows,
-        "size": np.ones((len(rows), 1), np.float32),
+        "size": np.ones(len(rows), np.float32),
     }
     found: dict[str, NDArray[Any]] = {f"block_00/{name}": value for name, value in named.items()}
     whole = {"embed/tokens": np.zeros((9, 2)), "logits": np.zeros((len(counts), 3))}
