@@ -103,12 +103,13 @@ def _measured(
 
 
 def _ratios(seen: Sequence[Observation]) -> dict[int, float]:
-    """A single image may be wrong altogether; most are not, or all comparisons fail anyway."""
+    """The median: a single image may be wrong altogether. One that leads to a NaN is left out."""
     found: dict[int, list[float]] = {}
     for one in seen:
         for number in range(len(one.deviation.blocks)):
             found.setdefault(number, []).append(_ratio(one, number))
-    return {number: float(np.median(ratios)) for number, ratios in found.items()}
+    known = {number: [r for r in own if not math.isnan(r)] for number, own in found.items()}
+    return {number: float(np.median(ratios or [0.0])) for number, ratios in known.items()}
 
 
 def _ratio(one: Observation, block: int) -> float:
@@ -257,8 +258,9 @@ def _exchanged(
     scale = np.abs(table).max(axis=1, initial=1.0)
     for index, (one, comparison) in enumerate(zip(seen, comparisons, strict=True)):
         if comparison.verdict == "fail":
-            apart = np.abs(table - one.logits).max(axis=1) / scale
-            own = np.abs(table - expected[one.number]).max(axis=1) / scale
+            with np.errstate(invalid="ignore"):  # what is infinite is like nothing
+                apart = np.abs(table - one.logits).max(axis=1) / scale
+                own = np.abs(table - expected[one.number]).max(axis=1) / scale
             others = np.flatnonzero((apart <= allowed.logits) & (own > allowed.logits))
             if len(others):
                 yield index, list(expected)[int(others[0])]

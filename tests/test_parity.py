@@ -366,7 +366,14 @@ class TestInconclusive:
         assert found.verdict == "inconclusive"
         assert not found.passed()
         assert "NaN" in found.headline()
+        assert all(0.5 < row.token_ratio < 1.5 for row in found.blocks)
         json.dumps(found.to_json(), allow_nan=False)
+
+    def test_only_nan(self, digits: Digits, images: inputs.Images) -> None:
+        nothing = dataclasses.replace(images, pixels=images.pixels * np.float32(np.nan))
+        found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltp"), nothing, 2)
+        assert {one.verdict for one in found.judged()} == {"inconclusive"}
+        assert all(row.token_ratio == 0 for row in found.blocks)
 
 
 class TestInvariance:
