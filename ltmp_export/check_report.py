@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError
@@ -264,12 +264,7 @@ class CheckReport:
         return dict(plain(document))
 
 
-class _Judged(Protocol):
-    @property
-    def verdict(self) -> str: ...
-
-
-def worst(judged: Iterable[_Judged]) -> str:
+def worst(judged: Iterable[Comparison | Invariance]) -> str:
     """The verdict of several together; of none, "inconclusive"."""
     found = {one.verdict for one in judged}
     return next((v for v in VERDICTS if v in found), "inconclusive")

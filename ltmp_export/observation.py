@@ -7,7 +7,7 @@ only what judging needs, so that memory does not grow with the tensors of many i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ class Observer:
         self.initial_tokens = checkpoint.vit.patches + 1
         self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
         self.single = Reference(checkpoint.model, checkpoint.plan)
-        self._untapped = {run: _outputs(model, checkpoint, images, run) for run in passes}
+        self._untapped = _outputs(model, checkpoint, images, passes)
         self._session = runtime.TappedSession(model, taps.names(checkpoint.plan), quiet=True)
         self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
 
@@ -178,21 +178,31 @@ class Observer:
 
 
 def _outputs(
-    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, run: Run
-) -> dict[str, NDArray[Any]]:
-    """Logits [n, classes], and token counts [n, depth] if given, of the file as it is.
+    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, passes: Sequence[Run]
+) -> dict[Run, dict[str, NDArray[Any]]]:
+    """Logits [n, classes], and token counts [n, depth] if given, of the file as it is, by run.
 
     Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
 
     Raises:
         ExportError: The file does not run, or an output has another shape.
     """
-    session = runtime.Session(model, quiet=True)
+    if not passes:
+        return {}
     widths = {"logits": checkpoint.vit.classes, "token_counts": checkpoint.vit.depth}
     position = {output.name: at for at, output in enumerate(model.graph.output)}
-    found: dict[str, list[NDArray[Any]]] = {name: [] for name in widths if name in position}
-    if "logits" not in found:
+    if "logits" not in position:
         raise ExportError(f"the file has no output logits, only {', '.join(position)}")
+    given = {name: (position[name], width) for name, width in widths.items() if name in position}
+    session = runtime.Session(model, quiet=True)
+    return {run: _outputs_of_run(session, images, run, given) for run in passes}
+
+
+def _outputs_of_run(
+    session: runtime.Session, images: Images, run: Run, given: Mapping[str, tuple[int, int]]
+) -> dict[str, NDArray[Any]]:
+    """The outputs `given` by name, with their place and width, of every image in one run."""
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in given}
     current, outputs = -1, []
     for number in range(len(images)):
         which, index, row = run.place(number, len(images))
@@ -204,11 +214,12 @@ def _outputs(
                 batch = batch_name(run.size, run.order)
                 raise ExportError(f"{images.names[number]}, batch {batch}: {err}") from err
         for name, rows in found.items():
-            output = outputs[position[name]]
-            if output.shape != (run.size, widths[name]):
+            place, width = given[name]
+            output = outputs[place]
+            if output.shape != (run.size, width):
                 raise ExportError(
                     f"a batch of {run.size} gives {name} of shape {list(output.shape)}; expected "
-                    f"{[run.size, widths[name]]}"
+                    f"{[run.size, width]}"
                 )
             rows.append(output[row])
     return {name: np.stack(rows) for name, rows in found.items()}
