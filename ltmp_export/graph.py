@@ -47,6 +47,7 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._scope = ""
         self._used: dict[str, int] = {}
+        self._written: dict[tuple[str, tuple[Name, ...], str], Name] = {}
 
     @contextlib.contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -56,8 +57,16 @@ class GraphBuilder:
         self._scope = outer
 
     def op(self, kind: str, *inputs: Name, name: str | None = None, **attributes: Any) -> Name:
-        """Write one node with one output, named `name` in the current scope if given."""
-        return self.ops(kind, *inputs, names=(name or kind,), **attributes)[0]
+        """Write one node with one output, named `name` in the current scope if given.
+
+        A node without a name that was written before, anywhere in the graph, is not written again.
+        """
+        if name is not None:
+            return self.ops(kind, *inputs, names=(name,), **attributes)[0]
+        key = (kind, inputs, repr(sorted(attributes.items())))
+        if key not in self._written:
+            self._written[key] = self.ops(kind, *inputs, names=(kind,), **attributes)[0]
+        return self._written[key]
 
     def ops(
         self, kind: str, *inputs: Name, names: Sequence[str], **attributes: Any
@@ -86,6 +95,13 @@ class GraphBuilder:
         """A constant int64 vector; equal constants are stored once."""
         return self._constant("i64", np.array(values, np.int64))
 
+    def arange(self, most: int, stop: Name) -> Name:
+        """int64 [N] 0, 1, 2, … below `stop` [1], which is at most `most`."""
+        name = f"const/arange[{most}]"
+        if name not in self._initializers:
+            self._initializers[name] = numpy_helper.from_array(np.arange(most), name)
+        return self.op("Slice", name, self.ints(0), stop)
+
     def column(self, values: Sequence[int]) -> Name:
         """A constant int64 column [n, 1]."""
         return self._constant("i64c", np.array(values, np.int64)[:, None])
@@ -102,6 +118,10 @@ class GraphBuilder:
         full = self._unique(name)
         self._initializers[full] = numpy_helper.from_array(array, full)
         return full
+
+    def row(self, value: float, length: int) -> Name:
+        """A constant float32 row [1, n] of one value."""
+        return self._constant("f32r", np.full((1, length), value, np.float32))
 
     def _constant(self, kind: str, array: NDArray[Any]) -> Name:
         name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"

@@ -4,32 +4,31 @@ Each image keeps its own number of tokens, so a batch is ragged. The rows of all
 after the other, [T, C], in the order of the images:
 
     packed  [a0 a1 a2 | b0 b1 b2 b3 b4 | c0]          T = 9 rows, counts 3 5 1
-    padded  [a0 a1 a2 a2 a2]   valid 1 1 1 0 0        B = 3 images, N = 5 slots
+    slots   [a0 a1 a2 a2 a2]   valid 1 1 1 0 0        B = 3 images, N = 5 slots
             [b0 b1 b2 b3 b4]         1 1 1 1 1
             [c0 c0 c0 c0 c0]         1 0 0 0 0
 
 Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
-deciding see a padded view, made by Gather, which also splits and joins the heads. An image's empty
-slots repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid`
-keeps them out of every result.
+deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
+repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
+them out of every result. In a graph for single images rows are slots, and what tells images from
+one another is not written.
 
-Merging uses a one-hot matrix product and a masked maximum instead of scattering, which keeps it
-deterministic and within opset 16. All integers are int64. Names written here per block are stable:
-`importance`, `similarity`, `partner`, `merged`, `merged_importance`, `kept`, `count`, `size`,
-`merge_threshold`, `prune_threshold`.
+A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
+as few of them as possible, and those that several blocks or steps share are written once.
+All integers are int64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Prune, Step
 
 NEGATIVE_INFINITY = float("-inf")
-NOWHERE = -1  # the destination of a source that does not merge
+LEAST_SLOTS = 3  # the class token, a destination, a source: matching is never about nothing
 
 
 @dataclass(frozen=True)
@@ -38,274 +37,163 @@ class Layout:
 
     Attributes:
         count: [B] tokens per image.
-        offset: [B] packed row of each image's class token.
-        row: [B, N] packed row behind each slot; N is at least 2, so that there is always a
-            destination to match with.
-        valid: [B, N] bool, the slots that hold a token of their own.
-        slots: Scalar N.
-        position: [N] int64: 0, 1, 2, …
-        is_class: [N] bool, true for slot 0, where every image has its class token.
-        slot: [T] padded slot (b * N + n) of each packed row.
+        most: The most tokens an image can have, known before running.
+        images: [B, 1] 0, 1, 2, …; None in a graph for single images.
+        even: Whether all images are known to have the same number of tokens, at least 3.
+        per_image: [B, 1] tokens.
+        offset: [B, 1] packed row of each image's class token; None in a graph for single images.
+        slots: [1] N, at least 3.
+        position: [N] 0, 1, 2, …
+        rows: [B, N] packed row behind each slot.
     """
 
+    g: GraphBuilder
     count: Name
-    offset: Name
-    row: Name
-    valid: Name
+    most: int
+    images: Name | None
+    even: bool
+    per_image: Name
+    offset: Name | None
     slots: Name
     position: Name
-    is_class: Name
-    slot: Name
+    rows: Name
 
+    @property
+    def valid(self) -> Name:
+        """[B, N] bool, the slots that hold a token of their own."""
+        return self.g.op("Less", self.position, self.per_image)
 
-@dataclass(frozen=True)
-class Candidates:
-    """Tokens between attention and MLP while steps decide about them, in B x M slots.
+    def for_counts(self, count: Name) -> Layout:
+        """The layout of other token counts [B]."""
+        return make_layout(self.g, count, self.most, self.images)
 
-    Attributes:
-        x: [R, C] rows.
-        row: [B, M] row of `x` behind each slot, or None after a merge: then slot k has row k.
-        alive: [B, M] bool, the slots that hold a token that stays so far.
-        size: [B, M] float, or None while every token stands for one patch.
-        importance: [B, M], or None if no later step needs it.
-        metric: [B, M, D] unit vectors, or None if no later step needs it.
-        layout: The layout the slots came from; M equals its N throughout.
-        gaps: Whether a step has left slots in between that are no longer alive.
-        width: C.
-        metric_width: D.
-    """
+    def class_rows(self) -> Name:
+        """[B] packed row of each image's class token."""
+        if self.offset is None:
+            return self.g.ints(0)
+        return self.g.reshape(self.offset, -1)
 
-    x: Name
-    row: Name | None
-    alive: Name
-    size: Name | None
-    importance: Name | None
-    metric: Name | None
-    layout: Layout
-    width: int
-    metric_width: int
-    gaps: bool = False
+    def where_valid(self, values: Name) -> Name:
+        """[B, N] → [T], the slots that hold a token."""
+        flat = self.g.reshape(values, -1)
+        if self.even:
+            return flat
+        return self.g.op("Compress", flat, self.g.reshape(self.valid, -1), axis=0)
 
+    # Attention
 
-@dataclass(frozen=True)
-class Packed:
-    """The tokens after a block's steps: x [T, C], size [T] or None (all 1), and their layout."""
+    def split_heads(self, qkv: Name, heads: int, width: int) -> tuple[Name, Name, Name]:
+        """Packed rows [T, 3 * H * D] → queries, keys and values, [B, H, N, D] each.
 
-    x: Name
-    size: Name | None
-    layout: Layout
+        Splitting, padding and exchanging axes is one Gather of D numbers at a time for each.
+        """
+        g = self.g
+        pieces = g.reshape(qkv, -1, width)  # [T * 3 * H, D]
+        first = g.op("Unsqueeze", g.op("Mul", self.rows, g.index(3 * heads)), g.ints(1))
+        q_place = g.op("Add", first, g.column(range(heads)))  # [B, H, N]
+        k_place, v_place = (g.op("Add", q_place, g.index(part * heads)) for part in (1, 2))
+        return (
+            g.op("Gather", pieces, q_place, axis=0, name="q"),
+            g.op("Gather", pieces, k_place, axis=0, name="k"),
+            g.op("Gather", pieces, v_place, axis=0, name="v"),
+        )
 
+    def join_heads(self, padded: Name, heads: int, width: int) -> Name:
+        """[B, H, N, D] → packed rows [T, H * D]."""
+        g = self.g
+        pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
+        place = self.position  # of a slot's first head: b * H * N + n
+        if self.images is not None:
+            before = g.op("Mul", self.images, g.op("Mul", self.slots, g.index(heads)))
+            place = g.op("Add", place, before)  # [B, N]
+        first = g.op("Unsqueeze", self.where_valid(place), g.ints(1))  # [T, 1]
+        steps = g.op("Mul", self.slots, g.ints(*range(heads)))  # [H]
+        gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
+        return g.reshape(gathered, -1, heads * width)
 
-def make_layout(g: GraphBuilder, count: Name) -> Layout:
-    """Lay out a batch from its token counts [B]."""
-    offset = g.op("CumSum", count, g.index(0), exclusive=1)
-    slots = g.reduce("ReduceMax", g.op("Concat", count, g.ints(2), axis=0), [0])  # scalar N
-    position = g.op("Range", g.index(0), slots, g.index(1))  # [N]
-    per_image = g.op("Unsqueeze", count, g.ints(1))  # [B, 1]
-    valid = g.op("Less", position, per_image, name="valid")  # [B, N]
-    within = g.op("Min", position, g.op("Sub", per_image, g.index(1)))
-    row = g.op("Add", within, g.op("Unsqueeze", offset, g.ints(1)), name="row")
-    is_class = g.op("Equal", position, g.index(0))
-    slot = _true_positions(g, valid)
-    return Layout(count, offset, row, valid, slots, position, is_class, slot)
+    def score_bias(self, size: Name | None) -> Name | None:
+        """What to add to attention scores [B, H, N, N]: log of the key's size [T], -inf if empty.
 
+        None while every token stands for one patch and no slot is empty.
+        """
+        g = self.g
+        if size is None and self.even:
+            return None
+        log_size = g.number(0.0)
+        if size is not None:
+            log_size = g.op("Gather", g.op("Log", size), self.rows, axis=0)
+        bias = g.op("Where", self.valid, log_size, g.number(NEGATIVE_INFINITY))
+        return g.op("Unsqueeze", bias, g.ints(1, 2))  # [B, 1, 1, N]
 
-def _true_positions(g: GraphBuilder, mask: Name) -> Name:
-    """[B, N] bool → [T] flat positions of the true entries, in order."""
-    return g.op("Squeeze", g.op("NonZero", g.reshape(mask, -1)), g.ints(0))
+    def importance(self, weights: Name, heads: int) -> Name:
+        """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
+        g = self.g
+        count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
+        share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
+        queries = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
+        per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), weights)
+        return g.reduce("ReduceSum", per_head, [1, 2], name="importance")  # of [B, H, 1, N]
 
-
-def pad(g: GraphBuilder, packed: Name, layout: Layout) -> Name:
-    """[T, ...] → [B, N, ...]."""
-    return g.op("Gather", packed, layout.row, axis=0)
-
-
-def split_heads(
-    g: GraphBuilder, qkv: Name, layout: Layout, heads: int, width: int
-) -> tuple[Name, Name, Name]:
-    """Packed rows [T, 3 * H * D] → queries, keys and values, [B, H, N, D] each.
-
-    Splitting, padding and exchanging axes is one Gather of D numbers at a time for each.
-    """
-    pieces = g.reshape(qkv, -1, width)  # [T * 3 * H, D]
-    first = g.op("Unsqueeze", g.op("Mul", layout.row, g.index(3 * heads)), g.ints(1))  # [B, 1, N]
-    columns = (range(part * heads, (part + 1) * heads) for part in range(3))
-    places = (g.op("Add", first, g.column(column)) for column in columns)  # [B, H, N]
-    names = ("q", "k", "v")
-    q, k, v = (
-        g.op("Gather", pieces, place, axis=0, name=name)
-        for name, place in zip(names, places, strict=True)
-    )
-    return q, k, v
-
-
-def join_heads(g: GraphBuilder, padded: Name, layout: Layout, heads: int, width: int) -> Name:
-    """[B, H, N, D] → packed rows [T, H * D]."""
-    pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
-    before = g.op("Mul", g.op("Div", layout.slot, layout.slots), layout.slots)  # b * N
-    first = g.op("Add", layout.slot, g.op("Mul", before, g.index(heads - 1)))  # b * H * N + n
-    steps = g.op("Mul", layout.slots, g.ints(*range(heads)))  # [H]
-    place = g.op("Add", g.op("Unsqueeze", first, g.ints(1)), steps)  # [T, H]
-    return g.reshape(g.op("Gather", pieces, place, axis=0), -1, heads * width)
-
-
-def attention_bias(g: GraphBuilder, size: Name | None, layout: Layout) -> Name:
-    """[B, 1, 1, N] added to the attention scores: log of the key's size, -inf on empty slots."""
-    log_size = g.number(0.0) if size is None else g.op("Log", size)
-    bias = g.op("Where", layout.valid, log_size, g.number(NEGATIVE_INFINITY))
-    return g.op("Unsqueeze", bias, g.ints(1, 2))
-
-
-def importance(g: GraphBuilder, attention: Name, layout: Layout, heads: int) -> Name:
-    """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
-    count = g.op("Cast", layout.count, to=TensorProto.FLOAT)
-    share = g.op("Unsqueeze", g.op("Div", g.number(1.0 / heads), count), g.ints(1))  # [B, 1]
-    queries = g.op("Where", layout.valid, share, g.number(0.0))  # [B, N]
-    per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), attention)  # [B, H, 1, N]
-    return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
-
-
-def metric(g: GraphBuilder, keys: Name) -> Name:
-    """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
-    mean = g.reduce("ReduceMean", keys, [1])
-    return g.op("Div", mean, g.reduce("ReduceL2", mean, [-1], keepdims=True), name="metric")
-
-
-def reduce_tokens(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) -> Packed:
-    """Take a block's steps one after the other, then pack what is left."""
-    for position, step in enumerate(steps):
-        later = steps[position + 1 :]
-        if isinstance(step, Prune):
-            tokens = _prune(g, step.threshold, tokens)
+    def metric(self, keys: Name, heads: int, width: int) -> Name:
+        """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
+        g = self.g
+        if self.images is None:  # a product with a row of 1 / H is faster than the mean of one
+            total = g.op("MatMul", g.row(1.0 / heads, heads), g.reshape(keys, heads, -1))
+            mean = g.reshape(total, 1, -1, width)
         else:
-            tokens = _merge(g, step.threshold, _settled(g, tokens), needs_importance(later))
-    return _pack(g, tokens)
+            mean = g.reduce("ReduceMean", keys, [1])
+        return g.op("LpNormalization", mean, axis=-1, p=2, name="metric")
+
+    # Matching
+
+    def destination_mask(self) -> Name | None:
+        """[B, 1, Nd] bool, the odd slots that hold a token; None where no source could take others.
+
+        A single image has empty slots only if it has no source.
+        """
+        if self.even or self.images is None:
+            return None
+        return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, 1, step=2), self.g.ints(1))
+
+    def numbered(self, width: Name) -> Name:
+        """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
+        within = self.g.arange(self.most, width)
+        if self.images is None:
+            return self.g.op("Unsqueeze", within, self.g.ints(0))
+        return self.g.op("Add", within, self.g.op("Mul", self.images, width))
+
+    # Pooling
+
+    def mean_of_patches(self, x: Name) -> Name:
+        """[T, C] → [B, C]: plain mean over each image's patch tokens, zeros if none is left."""
+        g = self.g
+        patches = g.slice(self.valid, 1, 1)  # [B, N - 1] bool
+        selected = g.op("Cast", patches, to=TensorProto.FLOAT)
+        rows = g.op("Gather", x, g.slice(self.rows, 1, 1), axis=0)  # [B, N - 1, C]
+        total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), rows)  # [B, 1, C]
+        count = g.op("Max", g.op("Sub", self.per_image, g.index(1)), g.index(1))  # [B, 1]
+        divisor = g.op("Cast", count, to=TensorProto.FLOAT)
+        return g.op("Div", g.op("Squeeze", total, g.ints(1)), divisor)
 
 
-def needs_importance(steps: tuple[Step, ...]) -> bool:
-    """Whether a step among these reads importance."""
-    return any(isinstance(step, Prune) for step in steps)
-
-
-def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
-    """Drop slots whose importance is not above the threshold; slot 0, the class token, stays."""
-    if tokens.importance is None:
-        raise ValueError("pruning needs importance")
-    above = g.op("Greater", tokens.importance, g.number(threshold, "prune_threshold"))
-    keep = g.op("Or", above, tokens.layout.is_class)
-    return replace(tokens, alive=g.op("And", tokens.alive, keep, name="kept"), gaps=True)
-
-
-def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
-    """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
-    if not tokens.gaps:
-        return tokens
-    if tokens.row is None:
-        raise ValueError("a block merges at most once")
-    alive = _true_positions(g, tokens.alive)  # [T']
-    layout = make_layout(g, _count(g, tokens.alive))
-    slot = g.op("Gather", alive, layout.row)  # [B, N'] slot each new slot was
-
-    def move(values: Name | None, *shape: int) -> Name | None:
-        return None if values is None else g.op("Gather", g.reshape(values, *shape), slot, axis=0)
-
-    return replace(
-        tokens,
-        row=move(tokens.row, -1),
-        alive=layout.valid,
-        size=move(tokens.size, -1),
-        importance=move(tokens.importance, -1),
-        metric=move(tokens.metric, -1, tokens.metric_width),
-        layout=layout,
-        gaps=False,
-    )
-
-
-def _count(g: GraphBuilder, mask: Name, name: str | None = None) -> Name:
-    """[B, M] bool → [B] number of true slots."""
-    return g.reduce("ReduceSum", g.op("Cast", mask, to=TensorProto.INT64), [1], name=name)
-
-
-def _merge(
-    g: GraphBuilder, threshold: float, tokens: Candidates, with_importance: bool
-) -> Candidates:
-    """Merge even slots into their most similar odd slot where that is above the threshold.
-
-    The new slots are [all sources ; all destinations]; merged sources are no longer alive.
-    """
-    if tokens.metric is None or tokens.row is None:
-        raise ValueError("merging needs the metric and slots of packed rows")
-    alive = _split(g, tokens.alive)
-    merged, one_hot = _match(g, threshold, tokens, alive)  # [B, Ns], [B, Nd, Ns]
-    x_source, x_destination = (
-        g.op("Gather", tokens.x, row, axis=0) for row in _split(g, tokens.row)
-    )
-    if tokens.size is None:
-        size_source, own = g.op("Cast", alive[0], to=TensorProto.FLOAT), g.number(1.0)
-        flow = one_hot
+def make_layout(
+    g: GraphBuilder, count: Name, most: int, images: Name | None, even: bool = False
+) -> Layout:
+    """Lay out a batch from its token counts [B], or one image; the rest as in `Layout`."""
+    per_image = g.op("Unsqueeze", count, g.ints(1))
+    if even:
+        slots = g.ints(most)
     else:
-        size_source, own = _split(g, tokens.size)  # [B, Ns], [B, Nd]
-        flow = g.op("Mul", one_hot, g.op("Unsqueeze", size_source, g.ints(1)))
-        x_destination = g.op("Mul", x_destination, g.op("Unsqueeze", own, g.ints(2)))
-    size_destination = g.op("Add", g.reduce("ReduceSum", flow, [2]), own)  # [B, Nd]
-    total = g.op("Add", x_destination, g.op("MatMul", flow, x_source))  # [B, Nd, C]
-    x_destination = g.op("Div", total, g.op("Unsqueeze", size_destination, g.ints(2)))
-    stays = g.op("And", alive[0], g.op("Not", merged))
-    return replace(
-        tokens,
-        x=g.reshape(g.op("Concat", x_source, x_destination, axis=1), -1, tokens.width),
-        row=None,
-        alive=g.op("Concat", stays, alive[1], axis=1),
-        size=g.op("Concat", size_source, size_destination, axis=1),
-        importance=_merged_importance(g, tokens, one_hot) if with_importance else None,
-        metric=None,
-        gaps=True,
-    )
-
-
-def _split(g: GraphBuilder, values: Name) -> tuple[Name, Name]:
-    """Even and odd slots of axis 1."""
-    return g.slice(values, 1, 0, step=2), g.slice(values, 1, 1, step=2)
-
-
-def _match(
-    g: GraphBuilder, threshold: float, tokens: Candidates, alive: tuple[Name, Name]
-) -> tuple[Name, Name]:
-    """Which sources merge, [B, Ns] bool, and where to: [B, Nd, Ns] float, 1 for source into row."""
-    if tokens.metric is None:
-        raise ValueError("matching needs the metric")
-    sources, destinations = _split(g, tokens.metric)  # [B, Ns, D], [B, Nd, D]
-    similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
-    present = g.op("Unsqueeze", alive[1], g.ints(1))  # [B, 1, Nd]
-    similarity = g.op("Where", present, similarity, g.number(NEGATIVE_INFINITY))
-    best = g.reduce("ReduceMax", similarity, [2], name="similarity")  # [B, Ns]
-    partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
-    is_class = g.slice(tokens.layout.is_class, 0, 0, step=2)
-    free = g.op("And", alive[0], g.op("Not", is_class))
-    above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
-    merged = g.op("And", above, free, name="merged")
-    target = g.op("Unsqueeze", g.op("Where", merged, partner, g.index(NOWHERE)), g.ints(1))
-    odd = g.slice(tokens.layout.position, 0, 1, step=2)
-    index = g.op("Unsqueeze", g.op("Div", odd, g.index(2)), g.ints(1))  # [Nd, 1]: 0, 1, 2, …
-    return merged, g.op("Cast", g.op("Equal", target, index), to=TensorProto.FLOAT)
-
-
-def _merged_importance(g: GraphBuilder, tokens: Candidates, flow: Name) -> Name:
-    """[B, M]: a destination gets the maximum of its own and what merged into it (all >= 0)."""
-    if tokens.importance is None:
-        raise ValueError("carrying importance through a merge needs it")
-    source, destination = _split(g, tokens.importance)
-    incoming = g.op("Mul", flow, g.op("Unsqueeze", source, g.ints(1)))  # [B, Nd, Ns]
-    largest = g.op("Max", destination, g.reduce("ReduceMax", incoming, [2]))
-    return g.op("Concat", source, largest, axis=1, name="merged_importance")
-
-
-def _pack(g: GraphBuilder, tokens: Candidates) -> Packed:
-    """Keep the living slots' rows, in slot order."""
-    alive = _true_positions(g, tokens.alive)  # [T']
-    row = alive if tokens.row is None else g.op("Gather", g.reshape(tokens.row, -1), alive, axis=0)
-    x = g.op("Gather", tokens.x, row, axis=0)
-    size = None
-    if tokens.size is not None:
-        size = g.op("Gather", g.reshape(tokens.size, -1), alive, axis=0, name="size")  # [T']
-    return Packed(x, size, make_layout(g, _count(g, tokens.alive, name="count")))
+        largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
+        slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
+    position = g.arange(most, slots)
+    rows = position
+    if not even:
+        rows = g.op("Min", rows, g.op("Sub", per_image, g.index(1)))  # [B, N]
+    offset = None
+    if images is not None:
+        offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
+        rows = g.op("Add", rows, offset)
+    elif even:
+        rows = g.op("Unsqueeze", rows, g.ints(0))  # [1, N]
+    return Layout(g, count, most, images, even, per_image, offset, slots, position, rows)

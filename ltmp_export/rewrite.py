@@ -12,19 +12,29 @@ as a set of weights again (`onnx_export.dense_baseline` writes the dense model f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from ltmp_export import ragged
+from ltmp_export import ragged, reduction
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import Merge, Plan, Step
-from ltmp_export.ragged import Candidates, Layout, Packed
+from ltmp_export.ragged import Layout, make_layout
+from ltmp_export.reduction import Candidates
 from ltmp_export.vit import Vit
 
 BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tokens between blocks: x [T, C], size [T] or None (all 1), and their layout."""
+
+    x: Name
+    size: Name | None
+    layout: Layout
 
 
 def lower(
@@ -33,6 +43,7 @@ def lower(
     weights: Mapping[str, NDArray[Any]],
     *,
     opset: int,
+    batch_size: int | None = None,
     token_counts: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
@@ -46,23 +57,27 @@ def lower(
         plan: The steps of each block; empty steps give the dense model.
         weights: Float32 arrays by timm name; features of a block follow from their presence.
         opset: Version of the standard domain to write.
+        batch_size: 1 for a graph that takes single images, None for one that takes any batch.
         token_counts: Add the second output.
         metadata: Stored as `metadata_props`.
     """
-    return _Lowering(vit, plan, GraphBuilder(opset, weights)).model(token_counts, metadata or {})
+    single = batch_size == 1
+    lowering = _Lowering(vit, plan, GraphBuilder(opset, weights), single)
+    return lowering.model(token_counts, metadata or {})
 
 
 class _Lowering:
     """Writes one graph; holds what every piece of it needs to know."""
 
-    def __init__(self, vit: Vit, plan: Plan, g: GraphBuilder) -> None:
+    def __init__(self, vit: Vit, plan: Plan, g: GraphBuilder, single: bool) -> None:
         self.vit = vit
         self.plan = plan
         self.g = g
+        self.batch = 1 if single else BATCH
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         g, vit = self.g, self.vit
-        images = g.input("images", TensorProto.FLOAT, (BATCH, *vit.input_size))
+        images = g.input("images", TensorProto.FLOAT, (self.batch, *vit.input_size))
         with g.scope("embed"):
             tokens = self.embed(images)
         counts = []
@@ -72,10 +87,10 @@ class _Lowering:
                 counts.append(g.op("Unsqueeze", tokens.layout.count, g.ints(1)))
         with g.scope("head"):
             logits = self.head(tokens)
-        g.output(logits, "logits", TensorProto.FLOAT, (BATCH, vit.classes))
+        g.output(logits, "logits", TensorProto.FLOAT, (self.batch, vit.classes))
         if token_counts:
             per_block = g.op("Concat", *counts, axis=1)
-            g.output(per_block, "token_counts", TensorProto.INT64, (BATCH, vit.depth))
+            g.output(per_block, "token_counts", TensorProto.INT64, (self.batch, vit.depth))
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
 
     def embed(self, images: Name) -> Packed:
@@ -90,9 +105,18 @@ class _Lowering:
         x = g.reshape(grid, 0, vit.width, vit.patches)
         x = self.norm("patch_embed.norm", g.op("Transpose", x, perm=[0, 2, 1]))  # [B, N - 1, C]
 
-        batch = g.op("Shape", images, start=0, end=1)  # [1]
-        shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
-        class_token = g.op("Expand", g.weight("cls_token"), shape)  # [B, 1, C]
+        tokens = vit.patches + 1
+        class_token = g.weight("cls_token")
+        count, numbers = g.ints(tokens), None
+        if self.batch == BATCH:
+            batch = g.op("Shape", images, start=0, end=1)  # [1]
+            shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
+            class_token = g.op("Expand", class_token, shape)  # [B, 1, C]
+            count = g.op("Expand", count, batch)
+            last = g.op("Squeeze", batch, g.ints(0))
+            numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
+        even = tokens >= ragged.LEAST_SLOTS
+        layout = make_layout(g, count, max(tokens, ragged.LEAST_SLOTS), numbers, even)
         position = g.weight("pos_embed")
         covers_class = g.weights["pos_embed"].shape[1] == vit.patches + 1
         if not covers_class:
@@ -101,64 +125,56 @@ class _Lowering:
         if covers_class:
             x = g.op("Add", x, position)
         x = self.norm("norm_pre", g.reshape(x, -1, vit.width, name="tokens"))  # [B * N, C]
-        count = g.op("Expand", g.ints(vit.patches + 1), batch)
-        return Packed(x, None, ragged.make_layout(g, count))
+        return Packed(x, None, layout)
 
     def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
         """One transformer block: attention, the plan's steps, MLP."""
         g = self.g
-        size = None if tokens.size is None else ragged.pad(g, tokens.size, tokens.layout)
         with g.scope("attn"):
-            mixed, weights, keys = self.attention(path, tokens, size)
-            tokens = replace(tokens, x=g.op("Add", tokens.x, mixed))
+            mixed, weights, keys = self.attention(path, tokens)
+            x = g.op("Add", tokens.x, mixed)
+        size, layout = tokens.size, tokens.layout
         if steps:
-            candidates = self.candidates(tokens, size, steps, weights, keys)
-            tokens = ragged.reduce_tokens(g, steps, candidates)
+            reduced = reduction.decide(g, steps, self.candidates(tokens, steps, weights, keys))
+            x = reduction.reduce_rows(g, reduced, x, self.vit.width)
+            size, layout = reduced.size, reduced.layout
         with g.scope("mlp"):
-            update = self.mlp(path, tokens.x)
-        return replace(tokens, x=g.op("Add", tokens.x, update, name="tokens"))
+            update = self.mlp(path, x)
+        return Packed(g.op("Add", x, update, name="tokens"), size, layout)
 
-    def attention(self, path: str, tokens: Packed, size: Name | None) -> tuple[Name, Name, Name]:
+    def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
         """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))
-        q, k, v = ragged.split_heads(g, qkv, layout, vit.heads, vit.head_width)  # [B, H, N, D]
+        q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
         q = self.norm(f"{path}.attn.q_norm", q)
         k = self.norm(f"{path}.attn.k_norm", k)
         q = g.op("Mul", q, g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
-        scores = g.op("Add", scores, ragged.attention_bias(g, size, layout))
-        weights = g.op("Softmax", scores, axis=-1)  # [B, H, N, N]
-        mixed = g.op("MatMul", weights, v)  # [B, H, N, D]
-        rows = ragged.join_heads(g, mixed, layout, vit.heads, vit.head_width)  # [T, H * D]
+        bias = layout.score_bias(tokens.size)
+        if bias is not None:
+            scores = g.op("Add", scores, bias)
+        weights = g.op("Softmax", scores, axis=-1)
+        rows = layout.join_heads(g.op("MatMul", weights, v), vit.heads, vit.head_width)
         out = self.linear(f"{path}.attn.proj", self.norm(f"{path}.attn.norm", rows))
         return self.layer_scale(f"{path}.ls1", out), weights, k
 
     def candidates(
-        self,
-        tokens: Packed,
-        size: Name | None,
-        steps: tuple[Step, ...],
-        weights: Name,
-        keys: Name,
+        self, tokens: Packed, steps: tuple[Step, ...], weights: Name, keys: Name
     ) -> Candidates:
-        """What the steps decide on: the padded view with just the scores they will read."""
-        g, layout = self.g, tokens.layout
-        needs_metric = any(isinstance(step, Merge) for step in steps)
+        """What the steps decide on, with just the scores they will read."""
+        g, vit, layout = self.g, self.vit, tokens.layout
+        merging = any(isinstance(step, Merge) for step in steps)
+        pruning = reduction.needs_importance(steps)
         return Candidates(
-            x=tokens.x,
-            row=layout.row,
-            alive=layout.valid,
-            size=size,
-            importance=(
-                ragged.importance(g, weights, layout, self.vit.heads)
-                if ragged.needs_importance(steps)
-                else None
-            ),
-            metric=ragged.metric(g, keys) if needs_metric else None,
             layout=layout,
-            width=self.vit.width,
-            metric_width=self.vit.head_width,
+            rows=layout.rows,
+            alive=layout.valid,
+            old_rows=g.op("Shape", tokens.x, end=1),
+            size=tokens.size,
+            importance=layout.importance(weights, vit.heads) if pruning else None,
+            metric=layout.metric(keys, vit.heads, vit.head_width) if merging else None,
+            metric_width=vit.head_width,
         )
 
     def mlp(self, path: str, x: Name) -> Name:
@@ -169,22 +185,12 @@ class _Lowering:
 
     def head(self, tokens: Packed) -> Name:
         """Packed rows → logits [B, classes]."""
+        layout = tokens.layout
         if self.vit.pool == "token":
-            pooled = self.norm("norm", self.g.op("Gather", tokens.x, tokens.layout.offset, axis=0))
+            pooled = self.norm("norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0))
         else:
-            pooled = self.mean_of_patches(self.norm("norm", tokens.x), tokens.layout)
+            pooled = layout.mean_of_patches(self.norm("norm", tokens.x))
         return self.linear("head", self.norm("fc_norm", pooled))
-
-    def mean_of_patches(self, x: Name, layout: Layout) -> Name:
-        """[T, C] → [B, C]: plain mean over each image's patch tokens, zeros if none is left."""
-        g = self.g
-        patches = g.slice(layout.valid, 1, 1)  # [B, N - 1] bool
-        selected = g.op("Cast", patches, to=TensorProto.FLOAT)
-        rows = g.op("Gather", x, g.slice(layout.row, 1, 1), axis=0)  # [B, N - 1, C]
-        total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), rows)  # [B, 1, C]
-        count = g.op("Max", g.op("Sub", layout.count, g.index(1)), g.index(1))  # [B]
-        divisor = g.op("Unsqueeze", g.op("Cast", count, to=TensorProto.FLOAT), g.ints(1))
-        return g.op("Div", g.op("Squeeze", total, g.ints(1)), divisor)
 
     def linear(self, path: str, x: Name) -> Name:
         """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""

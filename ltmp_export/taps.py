@@ -22,6 +22,8 @@ from ltmp_export.tokens import Choice
 EMBEDDED = "embed/tokens"
 FLOAT, INT64, BOOL = (int(t) for t in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL))
 
+CLASS_TOKEN = np.array([-np.inf], np.float32)  # its similarity: it takes no part in matching
+
 Choices = tuple[tuple[Choice, ...], ...]
 
 
@@ -178,9 +180,9 @@ def _read_block(
         if isinstance(step, Merge):
             merged, partner = own["merged"][image], own["partner"][image]
             choice, slot = _merge_choice(merged, partner, len(slot))
-            score = score[: len(choice.chosen)]
-            if len(score) < len(choice.chosen):
-                raise ValueError(f"{len(score)} similarities of {len(choice.chosen)} sources")
+            if len(score) < len(choice.chosen) - 1:
+                raise ValueError(f"{len(score)} similarities of {len(choice.chosen) - 1} sources")
+            score = np.concatenate([CLASS_TOKEN, score[: len(choice.chosen) - 1]])
             taken.append(StepRecord(choice, score))
         else:
             chosen = own["kept"][image][slot]
@@ -206,15 +208,20 @@ def _read_block(
 def _merge_choice(
     merged: NDArray[Any], partner: NDArray[Any], tokens: int
 ) -> tuple[Choice, NDArray[Any]]:
-    """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain."""
-    sources, destinations = (tokens + 1) // 2, tokens // 2
+    """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain.
+
+    A file decides about the sources behind the class token, slots 2, 4, …; after the merge its
+    slots are the class token, these, and slots 1, 3, ….
+    """
+    sources, destinations = (tokens - 1) // 2, tokens // 2
     if min(len(merged), len(partner)) < sources:
         found = min(len(merged), len(partner))
         raise ValueError(f"a merge of {tokens} tokens decides about {found} sources only")
     chosen, target = merged[:sources], partner[:sources]
-    if chosen[0]:
-        raise ValueError("the class token is merged away")
     if (target[chosen] >= destinations).any() or (target[chosen] < 0).any():
         raise ValueError(f"a merge of {tokens} tokens takes a row beyond them")
-    slot = np.concatenate([np.flatnonzero(~chosen), len(merged) + np.arange(destinations)])
+    slot = np.concatenate(
+        [[0], 1 + np.flatnonzero(~chosen), 1 + len(merged) + np.arange(destinations)]
+    )
+    chosen, target = np.append(False, chosen), np.append(0, target)  # the class token stays
     return Choice(torch.from_numpy(chosen), torch.from_numpy(target)), slot

@@ -13,73 +13,76 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ltmp_export import onnx_export, ragged
+from ltmp_export import onnx_export, reduction
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.graph import GraphBuilder
-from ltmp_export.ragged import Candidates
+from ltmp_export.ragged import Layout
+from ltmp_export.reduction import Candidates
 
 Wrong = Callable[..., Any]
 
 
 @contextmanager
-def _in_block(block: int, name: str, wrong: Callable[[Wrong], Wrong]) -> Iterator[None]:
-    """Put a wrong version in the place of a function of `ragged` while it writes one block."""
-    right = getattr(ragged, name)
+def _in_block(owner: Any, block: int, name: str, wrong: Callable[[Wrong], Wrong]) -> Iterator[None]:
+    """Put a wrong version in the place of a function while one block is written."""
+    right = getattr(owner, name)
 
-    def either(g: GraphBuilder, *arguments: Any, **named: Any) -> Any:
+    def either(first: GraphBuilder | Layout, *arguments: Any, **named: Any) -> Any:
+        g = first.g if isinstance(first, Layout) else first
         here = g._scope.startswith(f"block_{block:02d}/")
-        return (wrong(right) if here else right)(g, *arguments, **named)
+        return (wrong(right) if here else right)(first, *arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, name, either)
+        patch.setattr(owner, name, either)
         yield
 
 
-def _rewritten(name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
+def _rewritten(owner: Any, name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
     def mutate(checkpoint: Checkpoint, block: int) -> onnx.ModelProto:
-        with _in_block(block, name, wrong):
+        with _in_block(owner, block, name, wrong):
             return onnx_export.to_onnx(checkpoint, opset=17)
 
     return mutate
 
 
 def _without_size(right: Wrong) -> Wrong:
-    return lambda g, size, layout: right(g, None, layout)
+    return lambda layout, size: right(layout, None)
 
 
 def _one_head(right: Wrong) -> Wrong:
-    return lambda g, attention, layout, heads: right(g, g.slice(attention, 1, 0, 1), layout, 1)
+    return lambda layout, weights, heads: right(layout, layout.g.slice(weights, 1, 0, 1), 1)
 
 
 def _summed(right: Wrong) -> Wrong:
-    def wrong(g: GraphBuilder, tokens: Candidates, flow: str) -> str:
-        source, destination = ragged._split(g, str(tokens.importance))
-        incoming = g.op("MatMul", flow, g.op("Unsqueeze", source, g.ints(2)))  # [B, Nd, 1]
-        total = g.op("Add", destination, g.op("Squeeze", incoming, g.ints(2)))
-        return g.op("Concat", source, total, axis=1, name="merged_importance")
-
-    return wrong
+    return _with_method("reduce", lambda kind, *inputs, **named: (
+        ("ReduceSum" if kind == "ReduceMax" else kind, *inputs), named
+    ))(_with_method("op", lambda kind, *inputs, **named: (
+        ("Add" if kind == "Max" else kind, *inputs), named
+    ))(right))  # fmt: skip
 
 
 def _plain_mean(right: Wrong) -> Wrong:
-    def wrong(g: GraphBuilder, threshold: float, tokens: Candidates, carry: bool) -> Candidates:
-        proper: Candidates = right(g, threshold, tokens, carry)
-        members: Candidates = right(g, threshold, replace(tokens, size=None), carry)
-        return replace(proper, x=members.x)
+    """Every member of a mean weighs the same; the sizes stay what they are."""
+
+    def wrong(g: GraphBuilder, tokens: Candidates, *chosen: str) -> tuple[str, str, str]:
+        mixing, _, _ = right(g, replace(tokens, size=None), *chosen)
+        _, shared, size = right(g, tokens, *chosen)
+        return mixing, shared, size
 
     return wrong
 
 
 def _odd_sources(right: Wrong) -> Wrong:
-    """`[0::2]` becomes `[1::2]` and the reverse."""
+    """The first source is slot 1, the first destination slot 2."""
     return _with_method("slice", lambda x, axis, start, *more, step=1: (
-        (x, axis, 1 - start if step == 2 else start, *more), {"step": step}
+        (x, axis, 3 - start if step == 2 else start, *more), {"step": step}
     ))(right)  # fmt: skip
 
 
 def _destinations_first(right: Wrong) -> Wrong:
+    """[class token ; destinations ; sources]."""
     return _with_method("op", lambda kind, *inputs, **named: (
-        (kind, *(inputs[::-1] if kind == "Concat" else inputs)), named
+        (kind, *((inputs[0], *inputs[:0:-1]) if kind == "Concat" else inputs)), named
     ))(right)  # fmt: skip
 
 
@@ -170,13 +173,15 @@ class Mutation:
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 MUTATIONS: dict[str, Mutation] = {
-    "even and odd rows swapped": Mutation(_rewritten("_merge", _odd_sources), MERGES),
-    "log-size bias dropped": Mutation(_rewritten("attention_bias", _without_size), MERGES, 1),
-    "plain mean": Mutation(_rewritten("_merge", _plain_mean), MERGES, 1),
+    "even and odd rows swapped": Mutation(_rewritten(reduction, "_merge", _odd_sources), MERGES),
+    "log-size bias dropped": Mutation(_rewritten(Layout, "score_bias", _without_size), MERGES, 1),
+    "plain mean": Mutation(_rewritten(reduction, "_mix", _plain_mean), MERGES, 1),
     "epsilon 1e-5": Mutation(_epsilon),
-    "importance of one head": Mutation(_rewritten("importance", _one_head), PRUNES),
-    "importance summed": Mutation(_rewritten("_merged_importance", _summed), ("ltmp",), 0),
-    "destinations first": Mutation(_rewritten("_merge", _destinations_first), MERGES),
+    "importance of one head": Mutation(_rewritten(Layout, "importance", _one_head), PRUNES),
+    "importance summed": Mutation(
+        _rewritten(reduction, "_merged_importance", _summed), ("ltmp",), 0
+    ),
+    "destinations first": Mutation(_rewritten(reduction, "_merge", _destinations_first), MERGES),
     **{f"{layer} times 1.01": Mutation(_weights(layer, _scale)) for layer in LAYERS},
     **{f"rows of {layer} exchanged": Mutation(_weights(layer, _exchange_rows)) for layer in LAYERS},
 }

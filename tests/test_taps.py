@@ -53,8 +53,8 @@ def tensors(
     """One block of a batch whose first image is the one told of, with room for the others."""
     rows = np.arange(2.0 * sum(counts), dtype=np.float32).reshape(-1, 2)
     named = {
-        "merged": np.array([merged]),
-        "partner": np.array([partner]),
+        "merged": np.array([merged], bool),
+        "partner": np.array([partner], np.int64),
         "kept": np.array([kept]),
         "similarity": np.array([[0.9] * len(merged)], np.float32),
         "merged_importance": np.array([np.arange(len(kept))], np.float32),
@@ -69,9 +69,9 @@ def tensors(
 
 def test_padding_is_taken_off() -> None:
     found = tensors(
-        merged=[False, True, False, True],  # the last slot is no token
-        partner=[0, 1, 0, 9],
-        # four slots of sources, of which 3 are tokens and one of these merged; then destinations
+        merged=[True, False, True],  # of the sources behind the class token; the last is no token
+        partner=[1, 0, 9],
+        # the class token; three slots of sources, 2 of them tokens, one merged; then destinations
         kept=[True, False, True, True, False, True, True],
         counts=(3, 2),
     )
@@ -81,7 +81,7 @@ def test_padding_is_taken_off() -> None:
     assert merge.choice.partner is not None
     assert merge.choice.chosen.tolist() == [False, True, False]
     assert merge.choice.partner.tolist() == [0, 1, 0]
-    assert len(merge.score) == 3
+    assert merge.score.tolist() == [-np.inf, np.float32(0.9), np.float32(0.9)]
     assert prune.choice.chosen.tolist() == [True, True, False, True]
     assert prune.score.tolist() == [0, 2, 4, 5]
     assert record.blocks[0].tokens.tolist() == [[0, 1], [2, 3], [4, 5]]
@@ -91,12 +91,11 @@ def test_padding_is_taken_off() -> None:
 @pytest.mark.parametrize(
     ("merged", "partner", "kept", "counts", "message"),
     [
-        ([True, False], [0, 0], [True] * 3, (3,), "the class token is merged away"),
-        ([False, True], [0, 1], [True] * 3, (3,), "a row beyond them"),
-        ([False, True], [0, -1], [True] * 3, (3,), "a row beyond them"),
-        ([False], [0], [True] * 3, (3,), "decides about 1 sources only"),
-        ([False, False], [0, 0], [False, True, True], (2,), "the class token is pruned"),
-        ([False, False], [0, 0], [True] * 3, (2,), "2 tokens are counted, 3 left"),
+        ([True], [1], [True] * 3, (3,), "a row beyond them"),
+        ([True], [-1], [True] * 3, (3,), "a row beyond them"),
+        ([], [], [True] * 3, (3,), "decides about 0 sources only"),
+        ([False], [0], [False, True, True], (2,), "the class token is pruned"),
+        ([False], [0], [True] * 3, (2,), "2 tokens are counted, 3 left"),
     ],
 )
 def test_impossible_decisions_end_the_record(
@@ -108,7 +107,7 @@ def test_impossible_decisions_end_the_record(
 
 
 def test_rows_that_are_not_those_counted_end_the_record() -> None:
-    found = tensors([False, False], [0, 0], [True] * 3, (3,))
+    found = tensors([False], [0], [True] * 3, (3,))
     found["block_00/tokens"] = found["block_00/tokens"][:2]
     assert "2 rows of tokens for counts of 3" in taps.read(ONE_BLOCK, found, 0, 3).broken
 
