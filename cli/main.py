@@ -52,6 +52,10 @@ def export(
         "model.onnx"
     ),
     opset: Annotated[int, typer.Option(help="Opset to write: 16 to the newest.")] = 17,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("-b", "--batch-size", help="1: single images only, faster (default: any)."),
+    ] = None,
     family: options.Family = None,
     model: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -68,7 +72,7 @@ def export(
     ] = True,
     json: options.Json = None,
 ) -> None:
-    """Export a checkpoint to an ONNX model for any batch, checked before it is written."""
+    """Export a checkpoint to an ONNX model, checked before it is written."""
     choices = options.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
@@ -80,6 +84,7 @@ def export(
             checkpoint,
             output,
             opset=opset,
+            batch_size=batch_size,
             token_counts=token_counts,
             check=check,
             choices=choices,
@@ -108,7 +113,8 @@ def check(
         int | None, typer.Option(help="Compare at most so many images (default: 16).")
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option("-b", "--batch-size", help="Batch sizes (default: 1,2,7).")
+        str | None,
+        typer.Option("-b", "--batch-size", help="Batch sizes (default: 1,2,7, or what it takes)."),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
@@ -130,7 +136,7 @@ def check(
     choices = options.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
-    sizes = options.integers("--batch-size", batch_size or "1,2,7", "1,8")
+    sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
     options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
     options.require_alone("--repro", repro, beside | {"--save-repro": save_repro})

@@ -45,6 +45,7 @@ class GraphBuilder:
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._kept: set[Name] = set()
         self._scope = ""
         self._used: dict[str, int] = {}
         self._written: dict[tuple[str, tuple[Name, ...], str], Name] = {}
@@ -129,6 +130,10 @@ class GraphBuilder:
             self._initializers[name] = numpy_helper.from_array(array, name)
         return name
 
+    def keep(self, name: Name) -> None:
+        """Leave what makes this tensor in the graph, even if no output needs it."""
+        self._kept.add(name)
+
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> Name:
         """Declare a graph input; strings in `shape` are symbolic axes."""
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -198,7 +203,7 @@ class GraphBuilder:
         return self.op("Mul", self.op("Mul", x, gate), self.number(0.5))
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The finished model, without the nodes that no output needs."""
+        """The finished model, without the nodes that neither an output nor `keep` needs."""
         graph = helper.make_graph(
             self._needed_nodes(),
             name,
@@ -211,7 +216,7 @@ class GraphBuilder:
         return model
 
     def _needed_nodes(self) -> list[onnx.NodeProto]:
-        needed = {value.name for value in self._outputs}
+        needed = {value.name for value in self._outputs} | self._kept
         kept = []
         for node in reversed(self._nodes):
             if needed.intersection(node.output):

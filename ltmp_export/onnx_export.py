@@ -54,14 +54,27 @@ class ExportedModel:
     metadata: dict[str, str] = field(repr=False)
 
 
-def to_onnx(checkpoint: Checkpoint, *, opset: int, token_counts: bool = False) -> onnx.ModelProto:
+def to_onnx(
+    checkpoint: Checkpoint,
+    *,
+    opset: int,
+    batch_size: int | None = None,
+    token_counts: bool = False,
+) -> onnx.ModelProto:
     """Write a checkpoint as a validated ONNX model.
 
+    Args:
+        checkpoint: What to write.
+        opset: Version of the standard domain.
+        batch_size: 1 for a graph that takes single images, None for one that takes any batch.
+        token_counts: Add the output `token_counts` int64 [batch, depth].
+
     Raises:
-        InputError: The opset is out of range.
+        InputError: The opset is out of range, or the batch size something else.
         ExportError: The weights exceed one file, or the graph is not what it must be.
     """
     runtime.require_opset(opset)
+    require_batch_size(batch_size)
     weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
     size = sum(array.nbytes for array in weights.values())
     if size >= PROTOBUF_LIMIT:
@@ -71,6 +84,7 @@ def to_onnx(checkpoint: Checkpoint, *, opset: int, token_counts: bool = False) -
         checkpoint.plan,
         weights,
         opset=opset,
+        batch_size=batch_size,
         token_counts=token_counts,
         metadata=_metadata(checkpoint, opset),
     )
@@ -78,11 +92,28 @@ def to_onnx(checkpoint: Checkpoint, *, opset: int, token_counts: bool = False) -
     return model
 
 
+def require_batch_size(batch_size: int | None) -> None:
+    """Check that a graph can be written for this batch size.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if batch_size not in (None, 1):
+        raise InputError(
+            f"batch size {batch_size}: a file is exported for single images (1) or, by default, "
+            "for batches of any size"
+        )
+
+
 def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
-    """The dense model of the same weights and opset, written by the same code."""
+    """The dense model of the same weights, opset and batch, written by the same code."""
     weights = {t.name: numpy_helper.to_array(t) for t in exported.proto.graph.initializer}
     model = rewrite.lower(
-        exported.vit, dense_plan(exported.vit.depth), _float_only(weights), opset=exported.opset
+        exported.vit,
+        dense_plan(exported.vit.depth),
+        _float_only(weights),
+        opset=exported.opset,
+        batch_size=runtime.fixed_batch(exported.proto),
     )
     graph.validate(model, exported.opset)
     return model

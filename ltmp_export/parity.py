@@ -43,7 +43,7 @@ def compare(
     checkpoint: Checkpoint,
     images: Images,
     *,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: Sequence[int] | None = None,
     name: str | Path = "model",
     warnings: Sequence[str] = (),
     progress: Callable[[str], None] = lambda words: None,
@@ -58,14 +58,18 @@ def compare(
         model: The exported model.
         checkpoint: What it should be the model of.
         images: What to run.
-        batch_sizes: Images in a batch.
+        batch_sizes: Images in a batch; all that the model takes of 1, 2 and 7 by default.
         name: The model's file.
         warnings: What looks wrong already.
         progress: Called with a few words as each image begins.
 
     Raises:
-        InputError: A batch size is below 1 or there twice.
+        InputError: A batch size is below 1, there twice, or not one the model takes.
     """
+    fixed = runtime.fixed_batch(model)
+    if batch_sizes is None:
+        batch_sizes = BATCH_SIZES if fixed is None else (fixed,)
+    runtime.require_batch_sizes(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
     report = CheckReport(
         verdict="inconclusive",

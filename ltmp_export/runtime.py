@@ -191,6 +191,28 @@ def require_images(model: onnx.ModelProto, name: str, input_size: Sequence[int])
         )
 
 
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The only batch size a model takes, or None if it takes any."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    images = next(value for value in model.graph.input if value.name not in stored)
+    axes = images.type.tensor_type.shape.dim
+    return int(axes[0].dim_value) if axes and axes[0].HasField("dim_value") else None
+
+
+def require_batch_sizes(model: onnx.ModelProto, name: str, batch_sizes: Sequence[int]) -> None:
+    """Check that a model takes batches of these sizes.
+
+    Raises:
+        InputError: It takes another size only.
+    """
+    fixed = fixed_batch(model)
+    if fixed is not None and (others := [size for size in batch_sizes if size != fixed]):
+        raise InputError(
+            f"{name} takes batches of {fixed} only, asked for {', '.join(map(str, others))}; give "
+            f"--batch-size {fixed}, or export it without --batch-size for batches of any size"
+        )
+
+
 def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:
     """A copy of the model that also outputs named inner tensors; the file is not touched.
 

@@ -34,10 +34,19 @@ class Exported:
         plan: The steps of each block.
         model: The timm model, for its weights.
         opset: Version of the standard domain.
+        batch_size: 1 for a graph of single images, None for any batch.
     """
 
-    def __init__(self, vit: Vit, plan: Plan, model: torch.nn.Module, opset: int) -> None:
-        proto = lower(vit, plan, numpy_weights(model), opset=opset, token_counts=True)
+    def __init__(
+        self,
+        vit: Vit,
+        plan: Plan,
+        model: torch.nn.Module,
+        opset: int,
+        batch_size: int | None = None,
+    ) -> None:
+        weights = numpy_weights(model)
+        proto = lower(vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True)
         validate(proto, opset)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1

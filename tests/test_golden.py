@@ -77,6 +77,17 @@ def test_exported_graph(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("opset", OPSETS)
+def test_graph_for_single_images(
+    digits: Digits, golden: Golden, digit_images: Tensor, family: str, opset: int
+) -> None:
+    checkpoint = digits(family)
+    single = Exported(checkpoint.vit, checkpoint.plan, checkpoint.model, opset, batch_size=1)
+    result = single.run_in_batches(digit_images, 1)
+    compare(golden, family, result.logits, result.counts, tolerances.GOLDEN_EXPORTED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_reference(
     digits: Digits, golden: Golden, digit_images: Tensor, family: str, dtype: torch.dtype

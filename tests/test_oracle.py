@@ -55,7 +55,7 @@ def referenced(model: VisionTransformer, plan: Plan, images: Tensor, dtype: torc
 def compare(
     model: VisionTransformer, vit: Vit, plan: Plan, images: Tensor, opset: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Compare all forms of the model with the oracle, the batch in one call and one by one.
+    """Compare all forms of the model with the oracle: the batch in one call, one by one, alone.
 
     Returns:
         The oracle's counts [B, depth], and how many rows had margins that allow a comparison.
@@ -66,9 +66,11 @@ def compare(
     margins = np.array([result.margin for result in expected])
     rows = margins > tolerances.RANDOM_DECIDED
     exported = Exported(vit, plan, model, opset)
+    single = Exported(vit, plan, model, opset, batch_size=1)
     for form, result, tolerance in (
         ("one call", exported.run(images), tolerances.RANDOM_EXPORTED),
         ("batch 1", exported.run_in_batches(images, 1), tolerances.RANDOM_EXPORTED),
+        ("single images", single.run_in_batches(images, 1), tolerances.RANDOM_EXPORTED),
         (
             "reference",
             referenced(model, plan, images, torch.float32),
@@ -118,9 +120,13 @@ def test_nothing_reduced(case: Case, opset: int) -> None:
     images = random_vits.images(vit, case.seed)
     plan = dense_plan(vit.depth)
     result = Exported(vit, plan, model, opset).run(images)
+    alone = Exported(vit, plan, model, opset, batch_size=1).run_in_batches(images, 1)
     with torch.inference_mode():
         np.testing.assert_allclose(
             result.logits, model(images).numpy(), rtol=0, atol=tolerances.DENSE_TIMM
+        )
+        np.testing.assert_allclose(
+            alone.logits, model(images).numpy(), rtol=0, atol=tolerances.DENSE_TIMM
         )
     np.testing.assert_array_equal(result.counts, vit.patches + 1)
     if opset == OPSETS[0]:
@@ -327,6 +333,7 @@ def test_score_equal_to_its_threshold(
     for result in (
         exported.run(images),
         exported.run_in_batches(images, 1),
+        Exported(vit, plan, model, opset, batch_size=1).run_in_batches(images, 1),
         referenced(model, plan, images, torch.float32),
         referenced(model, plan, images, torch.float64),
     ):

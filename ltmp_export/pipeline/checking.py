@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ltmp_export import belonging, files, inputs, onnx_export, parity, repro
+from ltmp_export import belonging, files, inputs, onnx_export, parity, repro, runtime
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.inputs import Images
@@ -21,7 +21,7 @@ def check(
     *,
     images: str | Path | None = None,
     samples: int | None = None,
-    batch_sizes: Sequence[int] = parity.BATCH_SIZES,
+    batch_sizes: Sequence[int] | None = None,
     choices: Choices | None = None,
     save_repro: str | Path | None = None,
     strict: bool = False,
@@ -35,7 +35,8 @@ def check(
             very file that was exported, what `choices` leaves open is as stated at the export.
         images: A folder of pictures or an `.npz`, see `inputs.load_images`.
         samples: Compare at most so many images, 16 by default.
-        batch_sizes: Batch sizes to run at; every image is run alone as well.
+        batch_sizes: Batch sizes to run at, 1, 2 and 7 by default, or the only one the file takes;
+            every image is run alone as well.
         choices: What the checkpoint does not say.
         save_repro: Where to put the first failing image for `replay`; a new or empty folder.
         strict: Whether a borderline image is a failing one there.
@@ -101,13 +102,14 @@ def _check(
     exported: onnx_export.ExportedModel,
     checkpoint: Checkpoint,
     images: Images,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] | None,
     save_repro: str | Path | None,
     strict: bool,
     progress: Progress,
 ) -> CheckReport:
     warnings = belonging.doubts(exported, checkpoint)
-    if len(images) < 2 and max(batch_sizes) > 1:
+    one_at_a_time = runtime.fixed_batch(exported.proto) == 1 or set(batch_sizes or ()) == {1}
+    if len(images) < 2 and not one_at_a_time:
         warnings.append("one image only: its batches hold copies, and prove nothing about mixing")
     report = parity.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,

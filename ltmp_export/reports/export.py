@@ -17,6 +17,7 @@ def export_summary(report: ExportReport) -> RenderableType:
     lines = [
         Text(
             f"{report.output}: {report.family} {report.architecture}, opset {report.opset}, "
+            f"{'any batch' if report.batch_size is None else 'single images'}, "
             f"{size:.1f} MB, {report.seconds:.1f} s"
         )
     ]
