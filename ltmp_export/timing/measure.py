@@ -1,0 +1,249 @@
+"""From an exported model and images to a report of times."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ltmp_export import runtime
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.inputs import Images, batches
+from ltmp_export.macs import dense_macs, macs
+from ltmp_export.onnx_export import ExportedModel
+from ltmp_export.timing import literal, profiling, providers, roofline, rounds, side_by_side
+from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
+from ltmp_export.timing.environment import environment
+from ltmp_export.timing.processes import Process, workplace
+from ltmp_export.timing.report import BenchReport, Entry
+from ltmp_export.timing.rounds import Field
+from ltmp_export.timing.settings import Settings
+
+COMPARED = 3  # images whose logits are compared with the reference's, side by side
+Progress = Callable[[str], None]
+
+
+def measure(
+    exported: ExportedModel,
+    images: Images,
+    settings: Settings,
+    *,
+    baseline: onnx.ModelProto | None = None,
+    baseline_name: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress,
+) -> BenchReport:
+    """Time a model and its rivals on the same images, in alternating rounds.
+
+    Args:
+        exported: The exported model.
+        images: Images to run; every one is run `settings.iterations` times at each batch size.
+        settings: How to measure.
+        baseline: What to compare with.
+        baseline_name: Its name in the report, "dense" for the dense model of the same weights.
+        checkpoint: Where the model comes from: time it in other runtimes, too. The baseline must
+            then be the dense model.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The model lacks the named tensors that tell its tokens.
+        UnavailableError: A provider is missing, or not the one that runs.
+        ExportError: onnxruntime does not run a model.
+    """
+    asked = providers.resolve(
+        settings.providers, ort.get_all_providers(), ort.get_available_providers()
+    )
+    settings = replace(settings, providers=asked)
+    progress("counting tokens")
+    counts = _count_tokens(exported, images, settings)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(workplace())
+        files = _Files(folder, exported, images, baseline, settings)
+        progress("asking onnxruntime where it runs")
+        nodes = files.profile(settings, str(exported.path))
+        contenders = files.contenders(baseline_name)
+        refused: dict[str, str] = {}
+        if checkpoint is not None:
+            progress("exporting the literal translation with torch.onnx.export")
+            rivals, refused = side_by_side.rivals(checkpoint, folder, files.model, files.baseline)
+            contenders += rivals
+        progress("opening the models")
+        field = Field(contenders, files.shared, folder, stack)
+
+        def rows(contender: Contender, groups: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+            if contender.kind != "gemms":
+                return [[] for _ in groups]
+            return roofline.batch_rows(exported.vit, counts, groups)
+
+        top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
+        timings = rounds.run(
+            field,
+            np.argsort(counts.sum(axis=1), kind="stable"),
+            rows,
+            sizes=settings.sizes,
+            rounds=settings.iterations,
+            warmup=settings.warmup,
+            progress=progress,
+        )
+        entries = _entries(field, contenders, refused, top1)
+    vit = exported.vit
+    other = None if baseline is None else contenders[1].label
+    summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
+    return BenchReport(
+        model=str(exported.path),
+        baseline=other,
+        scenario=settings.scenario,
+        provider=asked[0],
+        providers=asked,
+        placement=profiling.placement(nodes),
+        threads=files.shared["threads"],
+        images=images.origin,
+        images_sha256=hashlib.sha256(images.pixels.tobytes()).hexdigest(),
+        names=images.names,
+        tokens=tuple(tuple(int(n) for n in row) for row in counts),
+        initial_tokens=vit.patches + 1,
+        image_gmacs=tuple(macs(vit, row) / 1e9 for row in counts),
+        dense_gmacs=dense_macs(vit) / 1e9,
+        gemm_gmacs=roofline.gmacs(vit, counts),
+        accuracy=_accuracy(top1[REDUCED], images),
+        baseline_accuracy=None if other is None else _accuracy(top1[other], images),
+        entries=entries,
+        timings=tuple(timings),
+        profile=summary if settings.profile else None,
+        environment=environment(),
+    )
+
+
+class _Files:
+    """What the processes read, written to the temporary folder, and what they are told."""
+
+    def __init__(
+        self,
+        folder: Path,
+        exported: ExportedModel,
+        images: Images,
+        baseline: onnx.ModelProto | None,
+        settings: Settings,
+    ) -> None:
+        self.folder = folder
+        self.providers = settings.providers
+        self.model = self._write("model", exported.proto)
+        self.baseline = None if baseline is None else self._write("baseline", baseline)
+        self.gemms = None
+        if settings.roofline:
+            self.gemms = self._write("gemms", roofline.model(exported.vit))
+        np.save(folder / "images.npy", images.pixels)
+        self.shared: dict[str, Any] = {
+            "images": str(folder / "images.npy"),
+            "threads": settings.threads or runtime.processor_count(),
+        }
+        self.count = len(images)
+
+    def _write(self, name: str, model: onnx.ModelProto) -> Path:
+        path = self.folder / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    def contenders(self, baseline_name: str | None) -> list[Contender]:
+        """The model, then the baseline if there is one, then its linear layers if asked for."""
+        found = [Contender(REDUCED, "onnxruntime", self.model, self.providers, required=True)]
+        if self.baseline is not None:
+            label = baseline_name or DENSE
+            label = f"./{label}" if label in (REDUCED, GEMMS) else label
+            found.append(
+                Contender(label, "onnxruntime", self.baseline, self.providers, required=True)
+            )
+        if self.gemms is not None:
+            found.append(Contender(GEMMS, "gemms", self.gemms, self.providers, required=True))
+        return found
+
+    def profile(self, settings: Settings, name: str) -> list[dict[str, Any]]:
+        """The nodes of the model as onnxruntime ran them; one run only if no profile is wanted.
+
+        Raises:
+            UnavailableError: The provider asked for ran none.
+        """
+        full = settings.profile
+        numbers = np.linspace(0, self.count - 1, min(self.count, profiling.IMAGES))
+        asked = self.shared | {
+            "kind": "profile",
+            "file": str(self.model),
+            "providers": self.providers,
+            "profile": str(self.folder / "profile"),
+            "numbers": numbers.round().astype(int).tolist() if full else [0],
+            "warmup": profiling.WARMUP if full else 0,
+            "rounds": profiling.ROUNDS if full else 1,
+        }
+        with Process(name, asked, self.folder) as process:
+            nodes: list[dict[str, Any]] = process.open()["nodes"]
+        providers.require_used(self.providers[0], profiling.placement(nodes), name)
+        return nodes
+
+
+def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
+    """Tokens [n, depth] after each block of each image, alone."""
+    taps = runtime.count_taps(exported.vit.depth)
+    session = runtime.TappedSession(
+        exported.proto, taps, providers=settings.providers, threads=settings.threads
+    )
+    found = [session.run(pixels[None]) for pixels in images.pixels]
+    return np.array([[int(one[name].reshape(-1)[0]) for name in taps] for one in found])
+
+
+def _classify(
+    field: Field, images: Images, rows: rounds.Rows, size: int, checkpoint: Checkpoint | None
+) -> dict[str, NDArray[np.int64]]:
+    """The classes [n] that each contender gives; one that is not the reference leaves."""
+    found = {}
+    for contender in field.contenders:
+        if contender.kind == "gemms":
+            continue
+        groups = batches(len(images), 1 if contender.single else size)
+        compared = groups[:COMPARED] if contender.single else []
+        rounds.prepare(field, contender, rows, groups, ())
+        reply = field.ask(contender, "outputs", keep=len(compared))
+        if reply is None:
+            continue
+        found[contender.label] = np.concatenate(reply["top1"])[: len(images)]
+        if checkpoint is not None and contender.single:
+            pixels = images.pixels[: len(compared)]
+            logits = [batch[0] for batch in reply["logits"]]
+            if reason := literal.disagreement(checkpoint, pixels, logits):
+                field.leave(contender, reason)
+    return found
+
+
+def _entries(
+    field: Field,
+    contenders: Sequence[Contender],
+    refused: dict[str, str],
+    top1: dict[str, NDArray[np.int64]],
+) -> tuple[Entry, ...]:
+    """What was timed, with the memory it took, and what was not, with the reason."""
+    reasons = field.reasons | refused
+    entries = []
+    for label in dict.fromkeys([*(c.label for c in contenders), *reasons]):
+        agreement = None
+        if label in top1 and label not in reasons:
+            agreement = float((top1[label] == top1[REDUCED]).mean())
+        peak = None
+        for contender in field.contenders:
+            if contender.label == label:
+                peak = (field.ask(contender, "usage") or {}).get("peak_mb")
+        engine = field.engines.get(label, "")
+        entries.append(Entry(label, engine, reasons.get(label, ""), peak, agreement))
+    return tuple(entries)
+
+
+def _accuracy(top1: NDArray[np.int64], images: Images) -> float | None:
+    if images.labels is None:
+        return None
+    return float((top1 == images.labels).mean())
