@@ -13,7 +13,7 @@ from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import SAME, SLOWER, Change
-from ltmp_export.timing.report import BenchReport
+from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.statistics import Timing
 
 OPERATORS = 12  # shown of a profile
@@ -27,19 +27,19 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
         report: What was measured.
         compact: Leave out what images and runs differ by, and the plot.
     """
-    if any(_is_rival(report, e.label) for e in report.entries):
-        parts: list[RenderableType] = [_side_by_side(report)]
-    elif report.scenario == "offline":
-        parts = [_throughput(report)]
-    else:
-        parts = [_times(report)]
+    lines = [Text(line) for line in _closing_lines(report)]
+    if any(_is_rival(report, entry.label) for entry in report.entries):
+        return Group(_side_by_side(report), *lines)
+    parts: list[RenderableType] = [
+        _throughput(report) if report.scenario == "offline" else _times(report)
+    ]
     if not compact:
         parts.append(_spreads(report))
         parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
     parts.append(_cheapest_and_dearest(report))
     if report.profile is not None:
         parts.append(_profile(report.profile))
-    return Group(*parts, *(Text(line) for line in _closing_lines(report)))
+    return Group(*parts, *lines)
 
 
 def compare_summary(changes: Sequence[Change]) -> RenderableType:
@@ -99,25 +99,30 @@ def _throughput(report: BenchReport) -> Table:
 
 def _side_by_side(report: BenchReport) -> Table:
     """What else one could run, at each batch size; a reason for what was not timed."""
-    columns = ("best ms", "p50", "p90", "against this file", "same top-1", "peak MB")
+    columns = ("best ms", "p50", "p90", "vs this file", "agrees", "peak MB")
     table = new_table("batch", "model", "runs in", *columns, left=3, folding=("model", "runs in"))
     for size in report.batch_sizes:
         this = report.timing(REDUCED, size)
         for entry in report.entries:
             timing = report.timing(entry.label, size)
-            if timing is None or this is None:
-                continue
-            add_row(
-                table,
-                str(size),
-                report.model if entry.label == REDUCED else entry.label,
-                entry.engine,
-                *(figure(value) for value in (timing.best, timing.median, timing.quantile(0.9))),
-                f"{timing.best / this.best:.2f}x",
-                UNKNOWN if entry.agreement is None else f"{entry.agreement:.0%}",
-                UNKNOWN if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
-            )
+            if this is not None and timing is not None:
+                add_row(table, str(size), *_rival(report, entry, timing, this))
+    for entry in report.entries:
+        if entry.reason:
+            add_row(table, UNKNOWN, entry.label, entry.engine or UNKNOWN, *[UNKNOWN] * 6)
     return table
+
+
+def _rival(report: BenchReport, entry: Entry, timing: Timing, this: Timing) -> tuple[str, ...]:
+    """The cells of what was timed beside this file."""
+    return (
+        report.model if entry.label == REDUCED else entry.label,
+        entry.engine,
+        *(figure(value) for value in (timing.best, timing.median, timing.quantile(0.9))),
+        f"{timing.best / this.best:.2f}x",
+        UNKNOWN if entry.agreement is None else f"{entry.agreement:.0%}",
+        UNKNOWN if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
+    )
 
 
 def _head(report: BenchReport, timing: Timing) -> tuple[str, ...]:
@@ -217,10 +222,10 @@ def _closing_lines(report: BenchReport) -> list[str]:
             line += f", {report.baseline} {report.baseline_accuracy:.1%}"
         lines.append(line)
     share = report.gmacs / report.dense_gmacs
+    lines.append(f"{share:.1%} of the dense multiply-accumulates: {1 / share:.2f}x would be ideal")
     rounds = len(report.timings[0].samples)
     lines.append(
-        f"{share:.1%} of the dense multiply-accumulates: {1 / share:.2f}x would be ideal; "
         f"{len(report.names)} images ({report.images}), {report.provider}, "
-        f"{report.threads} threads, {rounds} round{'s' if rounds > 1 else ''}"
+        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}"
     )
     return lines

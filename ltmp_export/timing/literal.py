@@ -109,6 +109,8 @@ def export(file: str, choices: Mapping[str, Any], base_checkpoint: str | None, o
 
     Called in a process of its own: the exporter logs a lot, and keeps memory.
     """
+    import onnxscript  # noqa: F401  what the exporter needs, said plainly where it is missing
+
     model = load(file, choices, base_checkpoint)
     logging.disable()
     warnings.simplefilter("ignore")

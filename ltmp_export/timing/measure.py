@@ -83,6 +83,7 @@ def measure(
                 return [[] for _ in groups]
             return roofline.batch_rows(exported.vit, counts, groups)
 
+        progress("running every image once")
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
         timings = rounds.run(
             field,

@@ -111,11 +111,12 @@ class Process:
 
     def _failure(self, kind: str, message: str) -> LtmpError:
         """What the child raised, as the parent's error."""
+        message = " ".join(message.split())
         own = getattr(errors, kind, None)
         if own is not None:
-            return own(f"{self.label}: {message}")  # type: ignore[no-any-return]
+            return own(message)  # type: ignore[no-any-return]
         if kind in ("ModuleNotFoundError", "ImportError"):
-            return UnavailableError(f"{self.label}: {message}; install it to have it timed")
+            return UnavailableError(f"{message}: install it, or ltmp's extra 'side-by-side'")
         return ExportError(f"{self.label} does not run: {message}")
 
     def _death(self) -> ExportError:

@@ -30,12 +30,13 @@ def rivals(
     Returns:
         The contenders, none of them required, and why there are not more, by label.
     """
+    base = checkpoint.choices.base_checkpoint
     eager = Contender(
         EAGER,
         "eager",
         checkpoint.path.resolve(),
         choices=checkpoint.choices.to_json(),
-        base_checkpoint=checkpoint.choices.base_checkpoint,
+        base_checkpoint=None if base is None else base.resolve(),
         single=True,
     )
     found, refused = [eager], {}
