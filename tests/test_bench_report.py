@@ -130,6 +130,15 @@ def test_comparison(time: float, verdict: str, line: str) -> None:
     assert lines[2] == line
 
 
+def test_noise_that_hides_a_regression_is_told() -> None:
+    noisy = steady(5.0, 8.0)
+    noisy[REDUCED, 1] = [[time] * 3 for time in (4.0, 5.0, 6.0, 5.0, 4.5)]
+    lines = printed(
+        reports.compare_summary(compare(made_report(noisy).to_json(), made_report(noisy), 0.05))
+    )
+    assert lines[-1].startswith("no regression beyond 5%; noise would hide one of 5%: more --iter")
+
+
 def png_size(content: bytes) -> tuple[int, int]:
     assert content.startswith(b"\x89PNG\r\n")
     width, height = struct.unpack(">II", content[16:24])

@@ -52,12 +52,16 @@ def compare_summary(changes: Sequence[Change]) -> RenderableType:
         )  # fmt: skip
         colour = CHANGE_COLOURS.get(one.verdict, "")
         table.add_row(*map(Text, cells), Text(one.verdict, colour))
-    slower = sum(one.verdict == SLOWER for one in changes)
     allowed = f"{100 * changes[0].allowed:g}%"
-    line = f"no regression beyond {allowed}"
+    slower = sum(one.verdict == SLOWER for one in changes)
+    line = Text(f"no regression beyond {allowed}")
     if slower:
-        line = f"regression at {slower} of {len(changes)} batch sizes, beyond {allowed} and noise"
-    return Group(table, Text(line, "red" if slower else ""))
+        where = f"regression at {slower} of {len(changes)} batch sizes"
+        line = Text(f"{where}, beyond {allowed} and noise", "red")
+    if any(one.noise > one.allowed for one in changes):
+        hidden = f"; noise would hide one of {allowed}: more --iterations, or a quieter machine"
+        line.append(hidden, "yellow")
+    return Group(table, line)
 
 
 def _is_rival(report: BenchReport, label: str) -> bool:

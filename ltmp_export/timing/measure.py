@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ltmp_export import runtime
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.macs import dense_macs, macs
 from ltmp_export.onnx_export import ExportedModel
@@ -54,7 +55,8 @@ def measure(
         progress: Called with a few words as each stage begins.
 
     Raises:
-        InputError: The model lacks the named tensors that tell its tokens.
+        InputError: The model lacks the named tensors that tell its tokens, or the roofline is asked
+            for on another provider than the CPU.
         UnavailableError: A provider is missing, or not the one that runs.
         ExportError: onnxruntime does not run a model.
     """
@@ -62,6 +64,8 @@ def measure(
         settings.providers, ort.get_all_providers(), ort.get_available_providers()
     )
     settings = replace(settings, providers=asked)
+    if settings.roofline and asked[0] != runtime.CPU:
+        raise InputError(f"the roofline is one of the CPU; drop it, or {asked[0]}")
     progress("counting tokens")
     counts = _count_tokens(exported, images, settings)
     with contextlib.ExitStack() as stack:
