@@ -81,7 +81,7 @@ def plot_png(report: BenchReport) -> bytes:
 
     sizes = report.batch_sizes
     canvas = Figure(figsize=(1.0 + 5.6 * len(sizes), 4.6), dpi=120, layout="constrained")
-    panels = canvas.subplots(1, len(sizes), squeeze=False, sharey=True)[0]
+    panels = canvas.subplots(1, len(sizes), squeeze=False, sharex=True, sharey=True)[0]
     highest = max(_panel(axes, report, size) for axes, size in zip(panels, sizes, strict=True))
     panels[0].set_ylim(0, 1.35 * highest)  # room for the legends
     panels[0].set_ylabel("time per image (ms), best of the rounds")

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,14 @@ from ltmp_export.inputs import Images, batches
 from ltmp_export.macs import dense_macs, macs
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.timing import literal, profiling, providers, roofline, rounds, side_by_side
-from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
+from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
-from ltmp_export.timing.processes import Process, workplace
+from ltmp_export.timing.handover import Handover
+from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
+from ltmp_export.vit import Vit
 
 COMPARED = 3  # images whose logits are compared with the reference's, side by side
 Progress = Callable[[str], None]
@@ -70,7 +72,7 @@ def measure(
     counts = _count_tokens(exported, images, settings)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workplace())
-        files = _Files(folder, exported, images, baseline, settings)
+        files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         contenders = files.contenders(baseline_name)
@@ -81,27 +83,14 @@ def measure(
             contenders += rivals
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
-
-        def rows(contender: Contender, groups: Sequence[NDArray[np.int64]]) -> list[list[int]]:
-            if contender.kind != "gemms":
-                return [[] for _ in groups]
-            return roofline.batch_rows(exported.vit, counts, groups)
-
+        rows = partial(_rows, exported.vit, counts)
         progress("running every image once")
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
-        timings = rounds.run(
-            field,
-            np.argsort(counts.sum(axis=1), kind="stable"),
-            rows,
-            sizes=settings.sizes,
-            rounds=settings.iterations,
-            warmup=settings.warmup,
-            progress=progress,
-        )
+        by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
+        timings = rounds.run(field, by_tokens, rows, settings, progress)
         entries = _entries(field, contenders, refused, top1)
-    vit = exported.vit
-    other = None if baseline is None else contenders[1].label
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
+    other = None if baseline is None else contenders[1].label
     return BenchReport(
         model=str(exported.path),
         baseline=other,
@@ -110,14 +99,7 @@ def measure(
         providers=asked,
         placement=profiling.placement(nodes),
         threads=files.shared["threads"],
-        images=images.origin,
-        images_sha256=hashlib.sha256(images.pixels.tobytes()).hexdigest(),
-        names=images.names,
-        tokens=tuple(tuple(int(n) for n in row) for row in counts),
-        initial_tokens=vit.patches + 1,
-        image_gmacs=tuple(macs(vit, row) / 1e9 for row in counts),
-        dense_gmacs=dense_macs(vit) / 1e9,
-        gemm_gmacs=roofline.gmacs(vit, counts),
+        **_subject(exported.vit, images, counts),
         accuracy=_accuracy(top1[REDUCED], images),
         baseline_accuracy=None if other is None else _accuracy(top1[other], images),
         entries=entries,
@@ -127,70 +109,27 @@ def measure(
     )
 
 
-class _Files:
-    """What the processes read, written to the temporary folder, and what they are told."""
+def _subject(vit: Vit, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:
+    """What a report says of the images and of the work they are."""
+    return {
+        "images": images.origin,
+        "images_sha256": hashlib.sha256(images.pixels.tobytes()).hexdigest(),
+        "names": images.names,
+        "tokens": tuple(tuple(int(n) for n in row) for row in counts),
+        "initial_tokens": vit.patches + 1,
+        "image_gmacs": tuple(macs(vit, row) / 1e9 for row in counts),
+        "dense_gmacs": dense_macs(vit) / 1e9,
+        "gemm_gmacs": roofline.gmacs(vit, counts),
+    }
 
-    def __init__(
-        self,
-        folder: Path,
-        exported: ExportedModel,
-        images: Images,
-        baseline: onnx.ModelProto | None,
-        settings: Settings,
-    ) -> None:
-        self.folder = folder
-        self.providers = settings.providers
-        self.model = self._write("model", exported.proto)
-        self.baseline = None if baseline is None else self._write("baseline", baseline)
-        self.gemms = None
-        if settings.roofline:
-            self.gemms = self._write("gemms", roofline.model(exported.vit))
-        np.save(folder / "images.npy", images.pixels)
-        self.shared: dict[str, Any] = {
-            "images": str(folder / "images.npy"),
-            "threads": settings.threads or runtime.processor_count(),
-        }
-        self.count = len(images)
 
-    def _write(self, name: str, model: onnx.ModelProto) -> Path:
-        path = self.folder / f"{name}.onnx"
-        path.write_bytes(model.SerializeToString())
-        return path
-
-    def contenders(self, baseline_name: str | None) -> list[Contender]:
-        """The model, then the baseline if there is one, then its linear layers if asked for."""
-        found = [Contender(REDUCED, "onnxruntime", self.model, self.providers, required=True)]
-        if self.baseline is not None:
-            label = baseline_name or DENSE
-            label = f"./{label}" if label in (REDUCED, GEMMS) else label
-            found.append(
-                Contender(label, "onnxruntime", self.baseline, self.providers, required=True)
-            )
-        if self.gemms is not None:
-            found.append(Contender(GEMMS, "gemms", self.gemms, self.providers, required=True))
-        return found
-
-    def profile(self, settings: Settings, name: str) -> list[dict[str, Any]]:
-        """The nodes of the model as onnxruntime ran them; one run only if no profile is wanted.
-
-        Raises:
-            UnavailableError: The provider asked for ran none.
-        """
-        full = settings.profile
-        numbers = np.linspace(0, self.count - 1, min(self.count, profiling.IMAGES))
-        asked = self.shared | {
-            "kind": "profile",
-            "file": str(self.model),
-            "providers": self.providers,
-            "profile": str(self.folder / "profile"),
-            "numbers": numbers.round().astype(int).tolist() if full else [0],
-            "warmup": profiling.WARMUP if full else 0,
-            "rounds": profiling.ROUNDS if full else 1,
-        }
-        with Process(name, asked, self.folder) as process:
-            nodes: list[dict[str, Any]] = process.open()["nodes"]
-        providers.require_used(self.providers[0], profiling.placement(nodes), name)
-        return nodes
+def _rows(
+    vit: Vit, counts: NDArray[np.int64], contender: Contender, groups: Sequence[NDArray[np.int64]]
+) -> list[list[int]]:
+    """What batches mean to the linear layers alone; nothing to the others."""
+    if contender.kind != "gemms":
+        return [[] for _ in groups]
+    return roofline.batch_rows(vit, counts, groups)
 
 
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:

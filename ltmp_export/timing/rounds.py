@@ -17,6 +17,7 @@ from ltmp_export.errors import LtmpError
 from ltmp_export.inputs import batches
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.processes import Process
+from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
 
 Rows = Callable[[Contender, Sequence[NDArray[np.int64]]], list[list[int]]]
@@ -105,10 +106,7 @@ def run(
     field: Field,
     by_tokens: NDArray[np.int64],
     rows: Rows,
-    *,
-    sizes: Sequence[int],
-    rounds: int,
-    warmup: int,
+    settings: Settings,
     progress: Callable[[str], None],
 ) -> list[Timing]:
     """Time all contenders in alternating rounds.
@@ -118,25 +116,24 @@ def run(
         by_tokens: [images] their indices, those with the fewest tokens first; warm-up runs are
             spread over them.
         rows: What each batch means to a contender of kind "gemms".
-        sizes: Batch sizes.
-        rounds: How often every batch runs.
-        warmup: Runs that are not counted, for each contender and batch size.
+        settings: Batch sizes, rounds and warm-up runs.
         progress: Called at each round.
 
     Returns:
         For each batch size the contenders in their order, as far as they take it.
     """
     count, timings = len(by_tokens), []
+    warmup, total = settings.warmup, settings.iterations
     spread = np.linspace(0, count - 1, max(warmup, 1)).round().astype(int)[:warmup]
-    for size in sizes:
+    for size in settings.sizes:
         groups = batches(count, size)
         taking = [c for c in field.contenders if not c.single or size == 1]
         for contender in taking:
             first = [int(image) // size for image in by_tokens[spread]]
             prepare(field, contender, rows, groups, first)
         samples: dict[str, list[list[float]]] = {c.label: [] for c in taking}
-        for number in range(rounds):
-            progress(f"batch {size}: round {number + 1} of {rounds}")
+        for number in range(total):
+            progress(f"batch {size}: round {number + 1} of {total}")
             for contender in rotated(taking, number):
                 reply = field.ask(contender, "round")
                 if reply is not None:
@@ -145,7 +142,7 @@ def run(
         timings += [
             Timing(c.label, size, count, tuple(map(tuple, samples[c.label])))
             for c in field.contenders
-            if len(samples.get(c.label, ())) == rounds
+            if len(samples.get(c.label, ())) == total
         ]
     return timings
 
