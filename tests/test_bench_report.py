@@ -52,6 +52,12 @@ def test_table() -> None:
     ]
 
 
+def test_nodes_on_several_providers_are_told() -> None:
+    placement = {"CUDAExecutionProvider": 700, "CPUExecutionProvider": 25}
+    lines = printed(reports.bench_summary(made_report(SAMPLES, placement=placement)))
+    assert "nodes run by: CUDAExecutionProvider 700, CPUExecutionProvider 25" in lines
+
+
 def test_text_plot() -> None:
     assert printed(plots.tokens_plot(made_report(SAMPLES))) == [
         "tokens kept  images  best ms",

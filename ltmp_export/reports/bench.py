@@ -211,7 +211,7 @@ def _cheapest_and_dearest(report: BenchReport) -> RenderableType:
 
 
 def _closing_lines(report: BenchReport) -> list[str]:
-    """Reasons, roofline, accuracy, work and conditions."""
+    """Reasons, roofline, placement, accuracy, work and conditions."""
     lines = [f"{e.label}: not timed: {e.reason}" for e in report.entries if e.reason]
     for size in report.batch_sizes:
         roofline = report.roofline(size)
@@ -220,6 +220,9 @@ def _closing_lines(report: BenchReport) -> list[str]:
                 f"batch {size}: {figure(roofline.gflops)} GFLOP/s; its linear layers alone take "
                 f"{figure(roofline.gemm_ms)} ms, at {figure(roofline.gemm_gflops)} GFLOP/s"
             )
+    if len(report.placement) > 1:
+        found = (f"{name} {count}" for name, count in report.placement.items())
+        lines.append(f"nodes run by: {', '.join(found)}")
     if report.accuracy is not None:
         line = f"top-1: {report.accuracy:.1%}"
         if report.baseline_accuracy is not None:
