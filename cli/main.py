@@ -178,45 +178,68 @@ def bench(
     samples: Annotated[
         int | None, typer.Option(help="Time at most so many images (default: all).")
     ] = None,
-    batch_size: Annotated[
-        str, typer.Option("-b", "--batch-size", help="Batch sizes to time, for example 1,8.")
-    ] = "1",
-    threads: Annotated[
-        int | None, typer.Option(help="Threads of an operator (default: all processors).")
-    ] = None,
+    batch_size: options.BatchSizes = None,
+    threads: options.Threads = None,
     warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
-    iterations: Annotated[int, typer.Option(help="Counted runs of every image.")] = 10,
-    providers: Annotated[
-        str, typer.Option(help="onnxruntime execution providers, the first must run.")
-    ] = "CPUExecutionProvider",
-    baseline: Annotated[
-        str, typer.Option(help="An ONNX file to compare with; 'dense' makes it; 'none'.")
-    ] = "dense",
+    iterations: Annotated[int, typer.Option(help="Rounds: counted runs of every image.")] = 10,
+    providers: options.Providers = "cpu",
+    baseline: options.Baseline = "dense",
+    scenario: options.Scenario = None,
+    side_by_side: options.SideBySide = None,
+    base_checkpoint: options.BaseCheckpoint = None,
+    roofline: options.Roofline = False,
+    profile: options.Profile = False,
+    plot: options.Plot = None,
     json: options.Json = None,
+    compare: options.Compare = None,
+    max_regression: options.MaxRegression = None,
 ) -> None:
-    """Time an exported model per image, against the dense model of the same weights."""
-    sizes = options.integers("--batch-size", batch_size, "1,8")
-    options.require_outputs([json], [model, images])
-    with spinner() as progress:
-        from ltmp_export import latency, pipeline, reports
+    """Time an exported model per image, against the dense model of the same weights.
 
-        settings = latency.Settings(
-            batch_sizes=sizes,
-            threads=threads,
-            warmup=warmup,
-            iterations=iterations,
-            providers=tuple(name.strip() for name in providers.split(",")),
-        )
+    Each model runs in a process of its own, in alternating rounds.
+    """
+    sizes = None
+    if batch_size is not None:
+        sizes = options.integers("--batch-size", batch_size, "1,8")
+    options.require_outputs([json, plot], [model, images, compare, side_by_side, base_checkpoint])
+    options.require_beside("--base-checkpoint", base_checkpoint, "--side-by-side", side_by_side)
+    options.require_beside("--max-regression", max_regression, "--compare", compare)
+    with spinner() as progress:
+        from ltmp_export import files, pipeline, reports
+        from ltmp_export.timing import regression, settings
+
+        allowed = regression.percentage("--max-regression", max_regression or "5%")
+        earlier = None if compare is None else regression.read(compare)
+        if plot is not None:
+            reports.require_matplotlib()
         measured = pipeline.bench(
             model,
             images=images,
             samples=samples,
             baseline=None if baseline == "none" else baseline,
-            settings=settings,
+            side_by_side=side_by_side,
+            base_checkpoint=base_checkpoint,
+            settings=settings.Settings(
+                batch_sizes=sizes,
+                threads=threads,
+                warmup=warmup,
+                iterations=iterations,
+                providers=tuple(providers.split(",")),
+                scenario=scenario,
+                profile=profile,
+                roofline=roofline,
+            ),
             progress=progress,
         )
     write_json(json, measured.to_json())
+    if plot is not None:
+        files.write_bytes(plot, reports.plot_png(measured))
     show(reports.bench_summary(measured))
+    if earlier is not None:
+        changes = regression.compare(earlier, measured, allowed)
+        show(reports.compare_summary(changes))
+        slower = any(change.verdict == regression.SLOWER for change in changes)
+        raise typer.Exit(1 if slower else 0)
 
 
 @app.command()

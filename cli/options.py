@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -50,6 +50,52 @@ Std = Annotated[str | None, typer.Option(help="Normalisation deviation, likewise
 Images = Annotated[
     Path | None,
     typer.Option(help="Folder of pictures or .npz (default: embedded or synthetic ones)."),
+]
+BatchSizes = Annotated[
+    str | None,
+    typer.Option(
+        "-b", "--batch-size", help="Batch sizes to time, for example 1,8,32 (default: 1)."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Threads of an operator (default: all processors).")
+]
+Providers = Annotated[
+    str,
+    typer.Option(
+        help="onnxruntime execution providers, by name or its beginning; the first must run."
+    ),
+]
+Baseline = Annotated[
+    str, typer.Option(help="An ONNX file to compare with; 'dense' makes it; 'none'.")
+]
+Scenario = Annotated[
+    Literal["single-stream", "offline"] | None,
+    typer.Option(help="One image after the other, or images per second at batches 1,8,32."),
+]
+SideBySide = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CHECKPOINT",
+        help="Also time what one would pick instead: eager PyTorch and a literal export of this "
+        "checkpoint, OpenVINO.",
+    ),
+]
+Roofline = Annotated[
+    bool, typer.Option("--roofline", help="Also time the linear layers alone (costs a third).")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Also take the time of each operator and block.")
+]
+Plot = Annotated[
+    Path | None, typer.Option(help="Draw time over tokens kept to this PNG (needs matplotlib).")
+]
+Compare = Annotated[
+    Path | None,
+    typer.Option(metavar="OLD.json", help="An earlier --json; exit 1 if this run is slower."),
+]
+MaxRegression = Annotated[
+    str | None, typer.Option(help="The change that --compare allows (default: 5%).")
 ]
 Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]
 

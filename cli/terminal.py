@@ -83,12 +83,12 @@ def _say(line: str, style: str) -> None:
 def spinner() -> Iterator[Callable[[str], None]]:
     """A status line on stderr while the body runs; call what it yields to change its words.
 
-    Off a terminal nothing is printed.
+    It turns slowly, since `bench` measures meanwhile. Off a terminal nothing is printed.
     """
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    with console.status("starting") as status:
+    with console.status("starting", refresh_per_second=3) as status:
         yield lambda words: status.update(words)
 
 

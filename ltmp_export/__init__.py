@@ -25,16 +25,18 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from ltmp_export.inspection import inspect
-    from ltmp_export.latency import BenchReport, Settings
     from ltmp_export.pipeline import ExportReport, bench, check, demo, export, replay
+    from ltmp_export.timing.report import BenchReport
+    from ltmp_export.timing.settings import Settings
 
 _HOME = {
     "checkpoint": ("Checkpoint", "Choices", "load_checkpoint"),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "inspection": ("inspect",),
-    "latency": ("BenchReport", "Settings"),
     "check_report": ("CheckReport",),
     "pipeline": ("ExportReport", "bench", "check", "demo", "export", "replay"),
+    "timing.report": ("BenchReport",),
+    "timing.settings": ("Settings",),
 }
 
 __all__ = [

@@ -69,7 +69,7 @@ def compare(
     fixed = runtime.fixed_batch(model)
     if batch_sizes is None:
         batch_sizes = BATCH_SIZES if fixed is None else (fixed,)
-    runtime.require_batch_sizes(model, str(name), batch_sizes)
+    runtime.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
     report = CheckReport(
         verdict="inconclusive",

@@ -173,33 +173,23 @@ def require_images(model: onnx.ModelProto, name: str, input_size: Sequence[int])
     Raises:
         InputError: It has other inputs or outputs, or fixed other sizes.
     """
-
-    def sizes(value: onnx.ValueInfoProto) -> list[int | None]:
-        axes = value.type.tensor_type.shape.dim
-        return [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
-
-    stored = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in stored]
-    found = [sizes(value) for value in inputs]
-    expected = [None, *input_size]
-    fits = len(found) == 1 and len(found[0]) == len(expected)
-    fits = fits and all(a in (None, b) for a, b in zip(found[0], expected, strict=True))
-    if not fits or len(sizes(model.graph.output[0])) != 2:
+    found = [_sizes(value) for value in _inputs(model)]
+    fits = len(found) == 1 and len(found[0]) == 1 + len(input_size)
+    fits = fits and all(a in (None, b) for a, b in zip(found[0][1:], input_size, strict=True))
+    if not fits or len(_sizes(model.graph.output[0])) != 2:
         raise InputError(
-            f"{name} takes {found} and gives {sizes(model.graph.output[0])}; expected one input "
-            f"[batch, {', '.join(map(str, input_size))}] with a free batch, and [batch, classes]"
+            f"{name} takes {found} and gives {_sizes(model.graph.output[0])}; expected one input "
+            f"[batch, {', '.join(map(str, input_size))}], and [batch, classes]"
         )
 
 
 def fixed_batch(model: onnx.ModelProto) -> int | None:
     """The only batch size a model takes, or None if it takes any."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    images = next(value for value in model.graph.input if value.name not in stored)
-    axes = images.type.tensor_type.shape.dim
-    return int(axes[0].dim_value) if axes and axes[0].HasField("dim_value") else None
+    sizes = _sizes(_inputs(model)[0])
+    return sizes[0] if sizes else None
 
 
-def require_batch_sizes(model: onnx.ModelProto, name: str, batch_sizes: Sequence[int]) -> None:
+def require_batches(model: onnx.ModelProto, name: str, batch_sizes: Sequence[int]) -> None:
     """Check that a model takes batches of these sizes.
 
     Raises:
@@ -211,6 +201,18 @@ def require_batch_sizes(model: onnx.ModelProto, name: str, batch_sizes: Sequence
             f"{name} takes batches of {fixed} only, asked for {', '.join(map(str, others))}; give "
             f"--batch-size {fixed}, or export it without --batch-size for batches of any size"
         )
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs of a graph that are not weights."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The axes of an input or output; None for a free one."""
+    axes = value.type.tensor_type.shape.dim
+    return [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
 
 
 def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:

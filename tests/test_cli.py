@@ -272,6 +272,47 @@ def test_bench_options(folder: Path) -> None:
     assert "dense " not in alone.stdout.splitlines()[2]
 
 
+FEW = ("--iterations", "3", "--samples", "2")
+
+
+def test_bench_draws_and_profiles(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ltmp("export", CKPT, "--no-check")
+    result = ltmp("bench", "model.onnx", *FEW, "--plot", "b.png", "--profile", "--roofline")
+    assert result.exit_code == 0, result.stderr
+    assert Path("b.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"^block_05 +\d+ ", result.stdout, re.MULTILINE)
+    assert "GFLOP/s; its linear layers alone take" in result.stdout
+    assert left(folder) == ["b.png", CKPT, "model.onnx"]
+
+
+def test_bench_offline(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    result = ltmp("bench", "model.onnx", *FEW, "--scenario", "offline")
+    assert result.exit_code == 0, result.stderr
+    sizes = [line.split()[0] for line in result.stdout.splitlines()[1:7]]
+    assert sizes == ["1", "1", "8", "8", "32", "32"]
+
+
+def test_a_regression_exits_1(folder: Path) -> None:
+    """The earlier report is edited: nobody can say here how fast this machine is."""
+    ltmp("export", CKPT, "--no-check")
+    assert ltmp("bench", "model.onnx", *FEW, "--json", "now.json").exit_code == 0
+    for factor, code, verdict in ((0.01, 1, "slower"), (100, 0, "faster")):
+        document = json.loads(Path("now.json").read_text())
+        for timing in document["timings"]:
+            if timing["model"] == "reduced":
+                timing["samples"] = [[factor * x for x in row] for row in timing["samples"]]
+        Path("then.json").write_text(json.dumps(document))
+        result = ltmp("bench", "model.onnx", *FEW, "--compare", "then.json")
+        assert result.exit_code == code, result.stderr
+        assert verdict in result.stdout.splitlines()[-2]
+    assert ltmp("bench", "model.onnx", *FEW, "--threads", "1", "--json", "one.json").exit_code == 0
+    other = ltmp("bench", "model.onnx", *FEW, "--threads", "2", "--compare", "one.json")
+    assert other.exit_code == 2
+    assert "cannot be compared: threads 1 then, 2 now" in other.stderr
+
+
 def test_inspect(folder: Path) -> None:
     found = ltmp("inspect", CKPT)
     assert found.exit_code == 0, found.stderr
@@ -371,6 +412,21 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "report onto the output": (["export", CKPT, "-o", "x", "--json", "x"], 2, "x is also the out"),
     "report onto the input": (["check", "m", CKPT, "--json", CKPT], 2, "is the input fixtures"),
     "repeated batch": (["bench", "m", "-b", "2,2"], 2, "one is there twice"),
+    "allowed of nothing": (["bench", "m", "--max-regression", "5%"], 2, "is about --compare"),
+    "no percentage": (
+        ["bench", "m", "--compare", "o", "--max-regression", "0.05"],
+        2,
+        "--max-regression 0.05: expected a percentage with its sign, like 5%",
+    ),
+    "compare with nothing": (["bench", "m", "--compare", "o"], 2, "o does not exist; expected a r"),
+    "compare with itself": (["bench", "m", "--compare", CKPT, "--json", CKPT], 2, "is the input"),
+    "plot onto the report": (["bench", "m", "--plot", "x", "--json", "x"], 2, "also the output"),
+    "base of nothing": (["bench", "m", "--base-checkpoint", "b"], 2, "is about --side-by-side"),
+    "single stream of batches": (
+        ["bench", "m", "--scenario", "single-stream", "-b", "1,8"],
+        2,
+        "one image at a time; drop the batch sizes 1,8",
+    ),
     "output unwritable": (["export", CKPT, "-o", "/proc/m.onnx"], 2, "cannot write /proc/m.onnx"),
     "report folder missing": (["export", CKPT, "--json", "no/r.json"], 2, "cannot write no/r.json"),
     "unknown family": (["export", CKPT, "--family", "tome"], 2, "no family 'tome'; choose from"),
@@ -416,7 +472,12 @@ def test_bad_use_is_one_line_and_writes_nothing(
 
 def test_missing_provider_exits_4(folder: Path) -> None:
     ltmp("export", CKPT, "--no-check")
-    refused(ltmp("bench", "model.onnx", "--providers", "NoProvider"), 4, "NoProvider")
+    for providers, code, message in (
+        ("NoProvider", 4, "no execution provider NoProvider"),
+        ("rknpu", 4, "no execution provider RknpuExecutionProvider in the installed onnxruntime"),
+        ("c", 2, "'c' may be .* or .*CPUExecutionProvider"),
+    ):
+        refused(ltmp("bench", "model.onnx", "--providers", providers), code, message)
 
 
 def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:

@@ -9,11 +9,11 @@ from ltmp_export import files, inputs
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import load_checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.latency import BenchReport
 from ltmp_export.pipeline.checking import check
 from ltmp_export.pipeline.exporting import ExportReport, export
 from ltmp_export.pipeline.stages import DIGITS, Progress, silent
 from ltmp_export.pipeline.timing import bench
+from ltmp_export.timing.report import BenchReport
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ONNX file → sessions → latency → report."""
+"""ONNX file → contenders → rounds → report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from pathlib import Path
 
 import onnx
 
-from ltmp_export import files, inputs, latency, onnx_export, runtime
-from ltmp_export.latency import BenchReport, Settings
+from ltmp_export import belonging, files, inputs, onnx_export, runtime
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import DIGITS, Progress, silent
+from ltmp_export.timing.contenders import DENSE
+from ltmp_export.timing.measure import measure
+from ltmp_export.timing.report import BenchReport
+from ltmp_export.timing.settings import Settings
 
 
 def bench(
@@ -17,7 +23,9 @@ def bench(
     *,
     images: str | Path | None = None,
     samples: int | None = None,
-    baseline: str | Path | None = "dense",
+    baseline: str | Path | None = DENSE,
+    side_by_side: str | Path | None = None,
+    base_checkpoint: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
@@ -28,33 +36,60 @@ def bench(
         images: A folder of pictures or an `.npz`, see `inputs.load_images`.
         samples: Time at most so many images; all by default.
         baseline: "dense" for the dense model of the same weights, an ONNX file, or None.
-        settings: Batch sizes, threads, runs and providers.
+        side_by_side: The checkpoint the file was exported from: time what one would pick instead,
+            too (eager PyTorch, a literal export, OpenVINO). `baseline` must then be "dense".
+        base_checkpoint: The dense weights of a thresholds-only checkpoint.
+        settings: Batch sizes, threads, rounds and providers.
         progress: Called with a few words as each stage begins.
 
     Raises:
         InputError: A file cannot be used.
-        UnavailableError: A provider is missing.
+        UnavailableError: A provider is missing, or is not the one that runs.
         ExportError: onnxruntime does not run a model.
     """
+    settings = settings or Settings()
     exported = onnx_export.read_exported(Path(model))
+    runtime.require_batches(exported.proto, str(model), settings.sizes)
+    checkpoint = None
+    if side_by_side is not None:
+        if baseline != DENSE:
+            raise InputError("side by side, the baseline is the dense model; drop the other one")
+        progress("reading the checkpoint")
+        base = None if base_checkpoint is None else Path(base_checkpoint)
+        checkpoint = _origin(exported, Path(side_by_side), base)
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(DIGITS)):
         chosen = replace(chosen, labels=None)  # another model's classes need not be digits
     other: onnx.ModelProto | None = None
-    if baseline == "dense":
+    if baseline == DENSE:
         progress("writing the dense model of the same weights")
         other = onnx_export.dense_baseline(exported)
     elif baseline is not None:
         other = onnx_export.read_onnx(Path(baseline))
         runtime.require_images(other, str(baseline), exported.vit.input_size)
-    progress(f"timing {len(chosen)} images")
-    return latency.measure(
-        exported.proto,
-        exported.vit,
+        runtime.require_batches(other, str(baseline), settings.sizes)
+    return measure(
+        exported,
         chosen,
-        settings or Settings(),
-        name=str(model),
+        settings,
         baseline=other,
         baseline_name=None if baseline is None else str(baseline),
+        checkpoint=checkpoint,
+        progress=progress,
     )
+
+
+def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoint:
+    """The checkpoint an exported file comes from, loaded as it was for the export.
+
+    Raises:
+        InputError: It comes from another one.
+    """
+    stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
+    if files.sha256(path) != exported.checkpoint_sha256:
+        raise InputError(
+            f"{exported.path} was exported from another file than {path}; side by side needs the "
+            "checkpoint it was exported from"
+        )
+    return load_checkpoint(path, stated)

@@ -1,19 +1,23 @@
 """Reports shown: tables for people, JUnit and annotations for CI, JSON for scripts."""
 
-from ltmp_export.reports.bench import bench_summary
+from ltmp_export.reports.bench import bench_summary, compare_summary
 from ltmp_export.reports.check import check_summary
 from ltmp_export.reports.ci import github_annotations, to_junit
 from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import demo_summary, export_summary
 from ltmp_export.reports.inspection import inspect_summary
+from ltmp_export.reports.plots import plot_png, require_matplotlib
 
 __all__ = [
     "bench_summary",
     "check_summary",
+    "compare_summary",
     "demo_summary",
     "export_summary",
     "github_annotations",
     "inspect_summary",
+    "plot_png",
+    "require_matplotlib",
     "to_json",
     "to_junit",
 ]

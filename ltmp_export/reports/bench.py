@@ -2,56 +2,237 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.latency import BenchReport, Timing
+from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
+from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
+from ltmp_export.timing.profiling import Profile, Share
+from ltmp_export.timing.regression import SAME, SLOWER, Change
+from ltmp_export.timing.report import BenchReport, Entry
+from ltmp_export.timing.statistics import Timing
+
+OPERATORS = 12  # shown of a profile
+CHANGE_COLOURS = {SLOWER: "red", SAME: "green"}
 
 
-def bench_summary(report: BenchReport) -> RenderableType:
-    """A row for each model and batch size, then what the images cost."""
-    per_image = ("median ms", "p10", "p90", "images/s", "speed-up")
-    table = new_table(
-        "batch", "model", "GMACs", "mean tokens", *per_image, left=2, folding=("model",)
+def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
+    """A row for each model and batch size, then what the images cost and what it means.
+
+    Args:
+        report: What was measured.
+        compact: Leave out what images and runs differ by, and the plot.
+    """
+    lines = [Text(line) for line in _closing_lines(report)]
+    if any(_is_rival(report, entry.label) for entry in report.entries):
+        return Group(_side_by_side(report), *lines)
+    parts: list[RenderableType] = [
+        _throughput(report) if report.scenario == "offline" else _times(report)
+    ]
+    if not compact:
+        parts.append(_spreads(report))
+        parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
+    parts.append(_cheapest_and_dearest(report))
+    if report.profile is not None:
+        parts.append(_profile(report.profile))
+    return Group(*parts, *lines)
+
+
+def compare_summary(changes: Sequence[Change]) -> RenderableType:
+    """A row for each batch size: then, now, and whether it is a regression."""
+    table = new_table("batch", "compared", "then", "now", "change", "noise", "verdict", left=2)
+    for one in changes:
+        cells = (
+            str(one.batch_size), one.measure, f"{one.old:.4g}", f"{one.new:.4g}",
+            f"{one.change:+.1%}", f"±{one.noise:.1%}",
+        )  # fmt: skip
+        colour = CHANGE_COLOURS.get(one.verdict, "")
+        table.add_row(*map(Text, cells), Text(one.verdict, colour))
+    allowed = f"{100 * changes[0].allowed:g}%"
+    slower = sum(one.verdict == SLOWER for one in changes)
+    line = Text(f"no regression beyond {allowed}")
+    if slower:
+        where = f"regression at {slower} of {len(changes)} batch sizes"
+        line = Text(f"{where}, beyond {allowed} and noise", "red")
+    if any(one.noise > one.allowed for one in changes):
+        hidden = f"; noise would hide one of {allowed}: more --iterations, or a quieter machine"
+        line.append(hidden, "yellow")
+    return Group(table, line)
+
+
+def _is_rival(report: BenchReport, label: str) -> bool:
+    return label not in (REDUCED, report.baseline, GEMMS)
+
+
+def _times(report: BenchReport) -> Table:
+    """The distribution of each model's times."""
+    columns = ("best ms", "p50", "p90", "p99", "images/s", "speed-up", "efficiency")
+    table = new_table("batch", "model", "GMACs", "tokens", *columns, left=2, folding=("model",))
+    for timing in _main(report):
+        speedup, efficiency = _ratios(report, timing)
+        add_row(
+            table,
+            *_head(report, timing),
+            *(figure(value) for value in (timing.best, *map(timing.quantile, (0.5, 0.9, 0.99)))),
+            f"{timing.images_per_second:.1f}",
+            speedup,
+            efficiency,
+        )
+    return table
+
+
+def _throughput(report: BenchReport) -> Table:
+    """Images a second over batch sizes."""
+    columns = ("images/s", "ms per image", "ms per batch", "speed-up", "efficiency")
+    table = new_table("batch", "model", "GMACs", "tokens", *columns, left=2, folding=("model",))
+    for timing in _main(report):
+        add_row(
+            table,
+            *_head(report, timing),
+            f"{timing.images_per_second:.1f}",
+            figure(timing.best),
+            figure(timing.best * timing.batch_size),
+            *_ratios(report, timing),
+        )
+    return table
+
+
+def _side_by_side(report: BenchReport) -> Table:
+    """What else one could run, at each batch size; a reason for what was not timed."""
+    columns = ("best ms", "p50", "p90", "vs this file", "agrees", "peak MB")
+    table = new_table("batch", "model", "runs in", *columns, left=3, folding=("model", "runs in"))
+    for size in report.batch_sizes:
+        this = report.timing(REDUCED, size)
+        for entry in report.entries:
+            timing = report.timing(entry.label, size)
+            if this is not None and timing is not None:
+                add_row(table, str(size), *_rival(report, entry, timing, this))
+    for entry in report.entries:
+        if entry.reason:
+            add_row(table, UNKNOWN, entry.label, entry.engine or UNKNOWN, *[UNKNOWN] * 6)
+    return table
+
+
+def _rival(report: BenchReport, entry: Entry, timing: Timing, this: Timing) -> tuple[str, ...]:
+    """The cells of what was timed beside this file."""
+    return (
+        report.model if entry.label == REDUCED else entry.label,
+        entry.engine,
+        *(figure(value) for value in (timing.best, timing.median, timing.quantile(0.9))),
+        f"{timing.best / this.best:.2f}x",
+        UNKNOWN if entry.agreement is None else f"{entry.agreement:.0%}",
+        UNKNOWN if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
     )
-    mean_tokens = sum(map(sum, report.tokens)) / sum(map(len, report.tokens))
-    dense_tokens = UNKNOWN if report.baseline_gmacs is None else str(report.initial_tokens)
+
+
+def _head(report: BenchReport, timing: Timing) -> tuple[str, ...]:
+    """Batch, model, GMACs and tokens of a row."""
+    work: tuple[float | None, str] = (None, UNKNOWN)
+    if timing.model == REDUCED:
+        mean = sum(report.mean_tokens) / len(report.mean_tokens)
+        work = (report.gmacs, f"{mean:.1f}")
+    elif timing.model == DENSE:
+        work = (report.dense_gmacs, str(report.initial_tokens))
+    return (str(timing.batch_size), timing.model, figure(work[0]), work[1])
+
+
+def _main(report: BenchReport) -> list[Timing]:
+    """The file and its baseline."""
+    return [t for t in report.timings if t.model in (REDUCED, report.baseline)]
+
+
+def _ratios(report: BenchReport, timing: Timing) -> tuple[str, str]:
+    """Speed-up and efficiency of the file's rows."""
+    if timing.model != REDUCED:
+        return "", ""
+    speedup = report.speedup(timing.batch_size)
+    efficiency = report.efficiency(timing.batch_size)
+    return (
+        "" if speedup is None else f"{speedup:.2f}x",
+        "" if efficiency is None else f"{efficiency:.0%}",
+    )
+
+
+def _spreads(report: BenchReport) -> Table:
+    """How images differ, how runs differ, what is computed a second, and memory."""
+    columns = ("images differ by", "runs by", "GFLOP/s", "peak MB")
+    table = new_table("batch", "model", *columns, left=2, folding=("model",))
+    peaks = {entry.label: entry.peak_mb for entry in report.entries}
     for timing in report.timings:
-        reduced = timing.model == "reduced"
-        ratio = report.speedup(timing.batch_size) if reduced else None
+        low, high = timing.image_spread
+        noise = timing.noise
+        peak = peaks.get(timing.model)
         add_row(
             table,
             str(timing.batch_size),
             timing.model,
-            figure(report.gmacs if reduced else report.baseline_gmacs),
-            f"{mean_tokens:.1f}" if reduced else dense_tokens,
-            *(figure(value) for value in (timing.median, timing.p10, timing.p90)),
-            f"{timing.images_per_second:.1f}",
-            "" if ratio is None else f"{ratio:.2f}x",
+            f"{low:+.0%} to {high:+.0%}",
+            UNKNOWN if noise is None else f"±{noise:.1%}",
+            figure(report.gflops(timing)),
+            UNKNOWN if peak is None else f"{peak:.0f}",
         )
-    share = report.gmacs / report.dense_gmacs
-    parts: list[RenderableType] = [table, _cheapest_and_dearest(report, report.timings[0])]
-    if report.accuracy is not None:
-        line = f"top-1: {report.accuracy:.1%}"
-        if report.baseline_accuracy is not None:
-            line += f", {report.baseline} {report.baseline_accuracy:.1%}"
-        parts.append(Text(line))
-    parts.append(
+    return table
+
+
+def _profile(profile: Profile) -> Group:
+    """Time by operator and by block."""
+    return Group(
+        _shares("operator", profile.operators[:OPERATORS]),
+        _shares("block", profile.blocks),
         Text(
-            f"{share:.1%} of the dense multiply-accumulates; {len(report.names)} images "
-            f"({report.images}), {report.provider}, {report.threads} threads"
-        )
+            f"profiled on {profile.images} images one at a time; the profiler adds some "
+            "microseconds to every call",
+            "dim",
+        ),
     )
-    return Group(*parts)
 
 
-def _cheapest_and_dearest(report: BenchReport, timing: Timing) -> RenderableType:
+def _shares(what: str, shares: Sequence[Share]) -> Table:
+    table = new_table(what, "calls", "ms", "share")
+    for one in shares:
+        add_row(table, one.name, str(one.calls), figure(one.ms), f"{one.share:.1%}")
+    return table
+
+
+def _cheapest_and_dearest(report: BenchReport) -> RenderableType:
     """The images of fewest, middling and most tokens, with their times."""
     text = ("image", "tokens after each block")
-    table = new_table(*text, "ms", left=2, folding=text)
+    table = new_table(*text, "best ms", left=2, folding=text)
+    timing = report.timings[0]
     order = sorted(range(len(report.tokens)), key=lambda i: sum(report.tokens[i]))
     for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         tokens = " ".join(map(str, report.tokens[index]))
         add_row(table, report.names[index], tokens, figure(timing.per_image[index]))
     return table
+
+
+def _closing_lines(report: BenchReport) -> list[str]:
+    """Reasons, roofline, placement, accuracy, work and conditions."""
+    lines = [f"{e.label}: not timed: {e.reason}" for e in report.entries if e.reason]
+    for size in report.batch_sizes:
+        roofline = report.roofline(size)
+        if roofline is not None:
+            lines.append(
+                f"batch {size}: {figure(roofline.gflops)} GFLOP/s; its linear layers alone take "
+                f"{figure(roofline.gemm_ms)} ms, at {figure(roofline.gemm_gflops)} GFLOP/s"
+            )
+    if len(report.placement) > 1:
+        found = (f"{name} {count}" for name, count in report.placement.items())
+        lines.append(f"nodes run by: {', '.join(found)}")
+    if report.accuracy is not None:
+        line = f"top-1: {report.accuracy:.1%}"
+        if report.baseline_accuracy is not None:
+            line += f", {report.baseline} {report.baseline_accuracy:.1%}"
+        lines.append(line)
+    share = report.gmacs / report.dense_gmacs
+    lines.append(f"{share:.1%} of the dense multiply-accumulates: {1 / share:.2f}x would be ideal")
+    rounds = len(report.timings[0].samples)
+    lines.append(
+        f"{len(report.names)} images ({report.images}), {report.provider}, "
+        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}"
+    )
+    return lines

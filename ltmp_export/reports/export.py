@@ -51,6 +51,6 @@ def demo_summary(report: DemoReport) -> RenderableType:
     return Group(
         export_summary(report.export),
         check_summary(report.check, blocks=False),
-        bench_summary(bench),
+        bench_summary(bench, compact=True),
         Text(story),
     )

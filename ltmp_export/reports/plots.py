@@ -1,0 +1,117 @@
+"""Time as a function of the tokens an image keeps: as text, and as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table
+
+from ltmp_export.errors import UnavailableError
+from ltmp_export.inputs import batches
+from ltmp_export.reports.tables import add_row, figure, new_table
+from ltmp_export.timing.contenders import DENSE, REDUCED
+from ltmp_export.timing.report import BenchReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BINS = 6
+WIDTH = 40  # characters of the longest bar
+
+
+def tokens_plot(report: BenchReport) -> Table:
+    """Bars of the median time of images alone, in bins of the tokens they keep; then the dense one.
+
+    Empty where no batch of one image was timed.
+    """
+    timing = report.timing(REDUCED, 1)
+    table = new_table("tokens kept", "images", "best ms", left=1)
+    table.add_column("", no_wrap=True)
+    if timing is None:
+        return table
+    tokens, times = np.array(report.mean_tokens), np.array(timing.per_image)
+    rows = [
+        (f"{low:.0f} to {high:.0f}", str(len(index)), float(np.median(times[index])))
+        for low, high, index in bins(tokens, BINS)
+    ]
+    dense = report.timing(DENSE, 1) if report.baseline == DENSE else None
+    if dense is not None:
+        rows.append((f"{report.initial_tokens} (dense)", str(len(times)), dense.best))
+    longest = max(value for *_, value in rows)
+    for where, count, value in rows:
+        add_row(table, where, count, figure(value), "#" * max(1, round(WIDTH * value / longest)))
+    return table
+
+
+def bins(
+    tokens: np.ndarray[tuple[int, ...], np.dtype[np.float64]], count: int
+) -> list[tuple[float, float, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]]:
+    """Bins of equal width over the tokens of images: their ends, and the images in each.
+
+    Bins are whole tokens wide at least; those without an image are left out.
+    """
+    low = float(np.floor(tokens.min()))
+    width = max(1.0, float(np.ceil((tokens.max() - low) / count)))
+    places = np.minimum((tokens - low) // width, count - 1).astype(int)
+    return [
+        (low + place * width, low + (place + 1) * width, np.flatnonzero(places == place))
+        for place in np.unique(places)
+    ]
+
+
+def require_matplotlib() -> None:
+    """Check before the work that pictures can be drawn.
+
+    Raises:
+        UnavailableError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UnavailableError("--plot needs matplotlib; install it, or ltmp with the extra 'plot'")
+
+
+def plot_png(report: BenchReport) -> bytes:
+    """A picture: time over tokens of each image or batch, a panel for each batch size.
+
+    With the line of the dense model, and what the saved multiply-accumulates alone would give.
+    """
+    from matplotlib.figure import Figure
+
+    sizes = report.batch_sizes
+    canvas = Figure(figsize=(1.0 + 5.6 * len(sizes), 4.6), dpi=120, layout="constrained")
+    panels = canvas.subplots(1, len(sizes), squeeze=False, sharex=True, sharey=True)[0]
+    highest = max(_panel(axes, report, size) for axes, size in zip(panels, sizes, strict=True))
+    panels[0].set_ylim(0, 1.35 * highest)  # room for the legends
+    panels[0].set_ylabel("time per image (ms), best of the rounds")
+    canvas.suptitle(f"{report.model}: {report.images}, {report.provider}, {report.threads} threads")
+    written = io.BytesIO()
+    canvas.savefig(written, format="png")
+    return written.getvalue()
+
+
+def _panel(axes: Axes, report: BenchReport, size: int) -> float:
+    """One batch size; returns the highest value drawn."""
+    timing = report.timing(REDUCED, size)
+    if timing is None:
+        raise ValueError(f"the report has no times of batch {size}")
+    groups = batches(len(report.names), size)
+    tokens = np.array([np.mean(np.array(report.mean_tokens)[group]) for group in groups])
+    times = np.min(timing.samples, axis=0)
+    label = "this file, one image" if size == 1 else f"this file, a batch of {size}"
+    axes.scatter(tokens, times, s=22, alpha=0.75, label=label, zorder=3)
+    highest = float(times.max())
+    dense = report.timing(DENSE, size) if report.baseline == DENSE else None
+    if dense is not None:
+        axes.axhline(dense.best, color="C3", label=f"dense: {figure(dense.best)} ms")
+        work = np.array([np.mean(np.array(report.image_gmacs)[group]) for group in groups])
+        ideal, order = work / report.dense_gmacs * dense.best, np.argsort(tokens)
+        text = "ideal: share of the dense MACs left"
+        axes.plot(tokens[order], ideal[order], "--", color="C2", label=text)
+        highest = max(highest, dense.best)
+    axes.set_xlabel("tokens kept (mean over the blocks)")
+    axes.set_title(f"batch {size}", fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize="small")
+    return highest

@@ -1,0 +1,53 @@
+"""What can be timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+REDUCED = "reduced"
+DENSE = "dense"
+GEMMS = "linear layers"
+EAGER = "eager PyTorch"
+LITERAL = "literal export"
+OPENVINO_DENSE = "OpenVINO dense"
+OPENVINO_REDUCED = "OpenVINO reduced"
+
+Kind: TypeAlias = Literal["onnxruntime", "gemms", "eager", "openvino"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model in one runtime.
+
+    Attributes:
+        label: Its name in reports, one of its own for each.
+        kind: What runs it: an ONNX file in onnxruntime or OpenVINO, matrix products alone (see
+            `roofline`), or a checkpoint in eager PyTorch.
+        file: What is run; a path that holds from any folder.
+        providers: onnxruntime's execution providers.
+        choices: What was stated about a checkpoint (`Choices.to_json`).
+        base_checkpoint: The weights of a thresholds-only checkpoint.
+        single: Whether it takes one image at a time only.
+        required: Whether nothing is measured when this one does not run.
+    """
+
+    label: str
+    kind: Kind
+    file: Path
+    providers: tuple[str, ...] = ()
+    choices: dict[str, Any] = field(default_factory=dict)
+    base_checkpoint: Path | None = None
+    single: bool = False
+    required: bool = False
+
+    def start(self) -> dict[str, Any]:
+        """What its process is told first."""
+        return {
+            "kind": self.kind,
+            "file": str(self.file),
+            "providers": self.providers,
+            "choices": self.choices,
+            "base_checkpoint": None if self.base_checkpoint is None else str(self.base_checkpoint),
+        }

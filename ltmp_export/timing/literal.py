@@ -1,0 +1,154 @@
+"""What one would try first: the method word for word in PyTorch, and its export by torch.onnx.
+
+One image at a time, shapes that depend on the data, boolean masks. Written from SPEC §1 alone,
+for comparison; `reference` is the oracle, and what is timed here must agree with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import Attention, VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.plan import Merge, Plan
+from ltmp_export.reference import Reference
+
+OPSET = 18  # the oldest that the exporter writes without converting down
+TOLERANCE = 1e-4  # relative to the largest logit; measured: 2e-6 on the digits
+
+
+class LiteralViT(nn.Module):
+    """A ViT under a plan, one image [1, channels, H, W] → logits [1, classes]."""
+
+    def __init__(self, model: VisionTransformer, plan: Plan) -> None:
+        super().__init__()
+        self.model = model
+        self.plan = plan
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify one image."""
+        model = self.model
+        x = model.norm_pre(model._pos_embed(model.patch_embed(images)))[0]  # [N, C]
+        size = x.new_ones(x.shape[0])
+        for block, steps in zip(model.blocks, self.plan.blocks, strict=True):
+            attended, importance, metric = _attention(block.attn, block.norm1(x), size)
+            x = x + block.ls1(attended)
+            state = (x, size, importance, metric)
+            for step in steps:
+                take = _merge if isinstance(step, Merge) else _prune
+                state = take(state, step.threshold)
+            x, size = state[0], state[1]
+            x = x + block.ls2(block.mlp(block.norm2(x)))
+        x = model.norm(x)
+        pooled = x[0] if model.global_pool == "token" else x[1:].mean(0)  # [C]
+        logits: Tensor = model.head(model.fc_norm(pooled))[None]
+        return logits
+
+
+_State = tuple[Tensor, Tensor, Tensor, Tensor]  # x [N, C], size [N], importance [N], metric [N, D]
+
+
+def _attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Output [N, C], importance [N] (row 0 +inf) and metric [N, D]."""
+    n, heads, width = x.shape[0], attn.num_heads, attn.head_dim
+    q, k, v = attn.qkv(x).reshape(n, 3, heads, width).permute(1, 2, 0, 3).unbind(0)
+    q, k = attn.q_norm(q), attn.k_norm(k)  # [H, N, D]
+    weights = (q * attn.scale @ k.transpose(-2, -1) + size.log()).softmax(-1)  # [H, N, N]
+    mixed = (weights @ v).transpose(0, 1).reshape(n, heads * width)
+    received = weights.mean((0, 1))
+    importance = torch.cat([torch.full_like(received[:1], torch.inf), received[1:]])
+    metric = k.mean(0)
+    return attn.proj(attn.norm(mixed)), importance, metric / metric.norm(dim=-1, keepdim=True)
+
+
+def _merge(state: _State, threshold: float) -> _State:
+    x, size, importance, metric = state
+    similarity = metric[0::2] @ metric[1::2].T  # [Ns, Nd]
+    similarity = torch.cat([torch.full_like(similarity[:1], -torch.inf), similarity[1:]])
+    score, partner = similarity.max(1)
+    merged = score > threshold
+    stay, to = ~merged, partner[merged]
+    weighted = x * size[:, None]
+    rows = weighted[1::2].index_add(0, to, weighted[0::2][merged])
+    sizes = size[1::2].index_add(0, to, size[0::2][merged])
+    most = importance[1::2].scatter_reduce(0, to, importance[0::2][merged], "amax")
+    size = torch.cat([size[0::2][stay], sizes])
+    return (
+        torch.cat([weighted[0::2][stay], rows]) / size[:, None],
+        size,
+        torch.cat([importance[0::2][stay], most]),
+        torch.cat([metric[0::2][stay], metric[1::2]]),
+    )
+
+
+def _prune(state: _State, threshold: float) -> _State:
+    keep = state[2] > threshold
+    x, size, importance, metric = state
+    return x[keep], size[keep], importance[keep], metric[keep]
+
+
+def load(file: str, choices: Mapping[str, Any], base_checkpoint: str | None) -> LiteralViT:
+    """The model of a checkpoint, as a process is told of it (`Contender.start`)."""
+    stated = Choices.from_json(choices)
+    base = None if base_checkpoint is None else Path(base_checkpoint)
+    checkpoint = load_checkpoint(file, Choices(base_checkpoint=base).over(stated))
+    return LiteralViT(checkpoint.model, checkpoint.plan).eval()
+
+
+def export(file: str, choices: Mapping[str, Any], base_checkpoint: str | None, output: str) -> None:
+    """Write the model with `torch.onnx.export(dynamo=True)` as one would who tries it first.
+
+    Called in a process of its own: the exporter logs a lot, and keeps memory.
+    """
+    import onnxscript  # noqa: F401  what the exporter needs, said plainly where it is missing
+
+    model = load(file, choices, base_checkpoint)
+    logging.disable()
+    warnings.simplefilter("ignore")
+    first = model.model.patch_embed
+    image = torch.zeros(1, first.proj.in_channels, *first.img_size)
+    with torch.no_grad():
+        torch.onnx.export(
+            model,
+            (image,),
+            output,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+
+
+def disagreement(
+    checkpoint: Checkpoint, pixels: NDArray[np.float32], logits: Sequence[Sequence[float]]
+) -> str:
+    """Why logits are not the reference's, or "".
+
+    One image may hold a decision within rounding of its threshold: half of them must agree.
+
+    Args:
+        checkpoint: The model.
+        pixels: [n, channels, H, W] images.
+        logits: [n][classes] of the same images.
+    """
+    reference = Reference(checkpoint.model, checkpoint.plan)
+    errors = []
+    for image, found in zip(torch.from_numpy(pixels), logits, strict=True):
+        wanted = reference.run(image).logits
+        scale = max(1.0, float(wanted.abs().max()))
+        errors.append(float((wanted - torch.tensor(found)).abs().max()) / scale)
+    middle = float(np.median(errors))
+    if middle <= TOLERANCE:
+        return ""
+    return f"its logits are not the reference's: off by {middle:.1g} (allowed {TOLERANCE:.0g})"

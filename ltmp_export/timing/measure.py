@@ -1,0 +1,193 @@
+"""From an exported model and images to a report of times."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ltmp_export import runtime
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.inputs import Images, batches
+from ltmp_export.macs import dense_macs, macs
+from ltmp_export.onnx_export import ExportedModel
+from ltmp_export.timing import literal, profiling, providers, roofline, rounds, side_by_side
+from ltmp_export.timing.contenders import REDUCED, Contender
+from ltmp_export.timing.environment import environment
+from ltmp_export.timing.handover import Handover
+from ltmp_export.timing.processes import workplace
+from ltmp_export.timing.report import BenchReport, Entry
+from ltmp_export.timing.rounds import Field
+from ltmp_export.timing.settings import Settings
+from ltmp_export.vit import Vit
+
+COMPARED = 3  # images whose logits are compared with the reference's, side by side
+Progress = Callable[[str], None]
+
+
+def measure(
+    exported: ExportedModel,
+    images: Images,
+    settings: Settings,
+    *,
+    baseline: onnx.ModelProto | None = None,
+    baseline_name: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress,
+) -> BenchReport:
+    """Time a model and its rivals on the same images, in alternating rounds.
+
+    Args:
+        exported: The exported model.
+        images: Images to run; every one is run `settings.iterations` times at each batch size.
+        settings: How to measure.
+        baseline: What to compare with.
+        baseline_name: Its name in the report, "dense" for the dense model of the same weights.
+        checkpoint: Where the model comes from: time it in other runtimes, too. The baseline must
+            then be the dense model.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The model lacks the named tensors that tell its tokens, or the roofline is asked
+            for on another provider than the CPU.
+        UnavailableError: A provider is missing, or not the one that runs.
+        ExportError: onnxruntime does not run a model.
+    """
+    asked = providers.resolve(
+        settings.providers, ort.get_all_providers(), ort.get_available_providers()
+    )
+    settings = replace(settings, providers=asked)
+    if settings.roofline and asked[0] != runtime.CPU:
+        raise InputError(f"the roofline is one of the CPU; drop it, or {asked[0]}")
+    progress("counting tokens")
+    counts = _count_tokens(exported, images, settings)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(workplace())
+        files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
+        progress("asking onnxruntime where it runs")
+        nodes = files.profile(settings, str(exported.path))
+        contenders = files.contenders(baseline_name)
+        refused: dict[str, str] = {}
+        if checkpoint is not None:
+            progress("exporting the literal translation with torch.onnx.export")
+            rivals, refused = side_by_side.rivals(checkpoint, folder, files.model, files.baseline)
+            contenders += rivals
+        progress("opening the models")
+        field = Field(contenders, files.shared, folder, stack)
+        rows = partial(_rows, exported.vit, counts)
+        progress("running every image once")
+        top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
+        by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
+        timings = rounds.run(field, by_tokens, rows, settings, progress)
+        entries = _entries(field, contenders, refused, top1)
+    summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
+    other = None if baseline is None else contenders[1].label
+    return BenchReport(
+        model=str(exported.path),
+        baseline=other,
+        scenario=settings.scenario,
+        provider=asked[0],
+        providers=asked,
+        placement=profiling.placement(nodes),
+        threads=files.shared["threads"],
+        **_subject(exported.vit, images, counts),
+        accuracy=_accuracy(top1[REDUCED], images),
+        baseline_accuracy=None if other is None else _accuracy(top1[other], images),
+        entries=entries,
+        timings=tuple(timings),
+        profile=summary if settings.profile else None,
+        environment=environment(),
+    )
+
+
+def _subject(vit: Vit, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:
+    """What a report says of the images and of the work they are."""
+    return {
+        "images": images.origin,
+        "images_sha256": hashlib.sha256(images.pixels.tobytes()).hexdigest(),
+        "names": images.names,
+        "tokens": tuple(tuple(int(n) for n in row) for row in counts),
+        "initial_tokens": vit.patches + 1,
+        "image_gmacs": tuple(macs(vit, row) / 1e9 for row in counts),
+        "dense_gmacs": dense_macs(vit) / 1e9,
+        "gemm_gmacs": roofline.gmacs(vit, counts),
+    }
+
+
+def _rows(
+    vit: Vit, counts: NDArray[np.int64], contender: Contender, groups: Sequence[NDArray[np.int64]]
+) -> list[list[int]]:
+    """What batches mean to the linear layers alone; nothing to the others."""
+    if contender.kind != "gemms":
+        return [[] for _ in groups]
+    return roofline.batch_rows(vit, counts, groups)
+
+
+def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
+    """Tokens [n, depth] after each block of each image, alone."""
+    taps = runtime.count_taps(exported.vit.depth)
+    session = runtime.TappedSession(
+        exported.proto, taps, providers=settings.providers, threads=settings.threads
+    )
+    found = [session.run(pixels[None]) for pixels in images.pixels]
+    return np.array([[int(one[name].reshape(-1)[0]) for name in taps] for one in found])
+
+
+def _classify(
+    field: Field, images: Images, rows: rounds.Rows, size: int, checkpoint: Checkpoint | None
+) -> dict[str, NDArray[np.int64]]:
+    """The classes [n] that each contender gives; one that is not the reference leaves."""
+    found = {}
+    for contender in field.contenders:
+        if contender.kind == "gemms":
+            continue
+        groups = batches(len(images), 1 if contender.single else size)
+        compared = groups[:COMPARED] if contender.single else []
+        rounds.prepare(field, contender, rows, groups, ())
+        reply = field.ask(contender, "outputs", keep=len(compared))
+        if reply is None:
+            continue
+        found[contender.label] = np.concatenate(reply["top1"])[: len(images)]
+        if checkpoint is not None and contender.single:
+            pixels = images.pixels[: len(compared)]
+            logits = [batch[0] for batch in reply["logits"]]
+            if reason := literal.disagreement(checkpoint, pixels, logits):
+                field.leave(contender, reason)
+    return found
+
+
+def _entries(
+    field: Field,
+    contenders: Sequence[Contender],
+    refused: dict[str, str],
+    top1: dict[str, NDArray[np.int64]],
+) -> tuple[Entry, ...]:
+    """What was timed, with the memory it took, and what was not, with the reason."""
+    reasons = field.reasons | refused
+    entries = []
+    for label in dict.fromkeys([*(c.label for c in contenders), *reasons]):
+        agreement = None
+        if label in top1 and label not in reasons:
+            agreement = float((top1[label] == top1[REDUCED]).mean())
+        peak = None
+        for contender in field.contenders:
+            if contender.label == label:
+                peak = (field.ask(contender, "usage") or {}).get("peak_mb")
+        engine = field.engines.get(label, "")
+        entries.append(Entry(label, engine, reasons.get(label, ""), peak, agreement))
+    return tuple(entries)
+
+
+def _accuracy(top1: NDArray[np.int64], images: Images) -> float | None:
+    if images.labels is None:
+        return None
+    return float((top1 == images.labels).mean())

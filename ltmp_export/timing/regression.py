@@ -1,0 +1,176 @@
+"""Is a model slower than it was? Against an earlier report, beyond what noise explains.
+
+A machine has slow phases, and the next machine is another one. So where both reports have the
+dense baseline, which no change of the reduction touches, what is compared is the time of the model
+divided by that of the dense model in the same round: the machine's speed cancels. Otherwise times
+are compared, and then the machine must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltmp_export import files
+from ltmp_export.errors import InputError
+from ltmp_export.timing.contenders import DENSE, REDUCED
+from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
+
+LEAST_ROUNDS = 3  # fewer say nothing about noise
+SLOWER, FASTER, SAME, NOISY = "slower", "faster", "same", "within noise"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One batch size, then and now.
+
+    Attributes:
+        batch_size: Images in one run.
+        measure: "time / dense time", or "ms per image".
+        old: Median over the rounds of the earlier report.
+        new: The same now.
+        change: new / old - 1; above 0 is slower.
+        noise: Change that the spread of the rounds explains: two standard errors.
+        allowed: The largest change that is no regression.
+    """
+
+    batch_size: int
+    measure: str
+    old: float
+    new: float
+    change: float
+    noise: float
+    allowed: float
+
+    @property
+    def verdict(self) -> str:
+        """A regression is "slower": beyond what is allowed, and beyond noise."""
+        if abs(self.change) <= self.noise:
+            return NOISY if abs(self.change) > self.allowed else SAME
+        if abs(self.change) <= self.allowed:
+            return SAME
+        return SLOWER if self.change > 0 else FASTER
+
+
+def percentage(flag: str, text: str) -> float:
+    """A share given as a percentage with its sign, like 5%.
+
+    Raises:
+        InputError: Something else was given.
+    """
+    try:
+        value = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise InputError(f"{flag} {text}: expected a percentage with its sign, like 5%")
+    return value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An earlier report.
+
+    Raises:
+        InputError: It is not a report of `bench` of this version.
+    """
+    files.require_file(path, "a report written by 'ltmp bench --json'")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise InputError(f"{path} is not JSON ({err}); expected a report of 'ltmp bench'") from err
+    found = document.get("kind") if isinstance(document, dict) else None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if (found, version) != ("bench", SCHEMA_VERSION):
+        raise InputError(
+            f"{path} has kind {found}, schema_version {version}; expected bench, {SCHEMA_VERSION}: "
+            "write it again with 'ltmp bench --json'"
+        )
+    return dict(document)
+
+
+def compare(old: Mapping[str, Any], report: BenchReport, allowed: float) -> tuple[Change, ...]:
+    """What changed at each batch size that is timed now.
+
+    Args:
+        old: The earlier report, from `read`.
+        report: What was measured now.
+        allowed: The largest change that is no regression, 0.05 for 5 %.
+
+    Raises:
+        InputError: The two cannot be compared, and why.
+    """
+    new = report.to_json()
+    try:
+        _require_alike(old, new)
+        return tuple(_change(old, new, size, allowed) for size in report.batch_sizes)
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(f"the earlier report is damaged ({err!r}); write it again") from err
+
+
+def _require_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for what in ("images", "threads", "provider"):
+        key = "images_sha256" if what == "images" else what
+        if old[key] != new[key]:
+            found = f"{what} {old[what]} then, {new[what]} now"
+            if old[what] == new[what]:
+                found = f"{what} of other content now"
+            raise InputError(f"the reports cannot be compared: {found}")
+    machines = [document["environment"]["processor"] for document in (old, new)]
+    if machines[0] != machines[1] and not _have_dense(old, new):
+        raise InputError(
+            f"the reports cannot be compared: {machines[0]} then, {machines[1]} now, and no dense "
+            "baseline in both to tell the machines apart"
+        )
+
+
+def _have_dense(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return bool(old["baseline"] == new["baseline"] == DENSE)
+
+
+def _change(old: Mapping[str, Any], new: Mapping[str, Any], size: int, allowed: float) -> Change:
+    divided = _have_dense(old, new)
+    rounds = [_figures(document, size, divided) for document in (old, new)]
+    before, after = (float(np.median(values)) for values in rounds)
+    errors = [_relative_error(values) for values in rounds]
+    return Change(
+        batch_size=size,
+        measure="time / dense time" if divided else "ms per image",
+        old=before,
+        new=after,
+        change=after / before - 1,
+        noise=2 * math.hypot(*errors) * after / before,
+        allowed=allowed,
+    )
+
+
+def _figures(document: Mapping[str, Any], size: int, divided: bool) -> Sequence[float]:
+    """[rounds] mean time of the model's images, or divided by the dense model's in that round."""
+    found = {t["model"]: t["samples"] for t in document["timings"] if t["batch_size"] == size}
+    if REDUCED not in found:
+        raise InputError(
+            f"the reports cannot be compared: the earlier one has no batch of {size} images"
+        )
+    model = np.mean(found[REDUCED], axis=1)
+    if len(model) < LEAST_ROUNDS:
+        raise InputError(
+            f"{len(model)} rounds of batch {size} do not tell noise; time at least {LEAST_ROUNDS} "
+            "(--iterations)"
+        )
+    return [float(x) for x in (model / np.mean(found[DENSE], axis=1) if divided else model)]
+
+
+def _relative_error(values: Sequence[float]) -> float:
+    """Standard error of the median of rounds, divided by it.
+
+    From the median deviation, which a few disturbed rounds do not move: 1.4826 times it is the
+    standard deviation of normal errors, and the median's error is 1.2533 times that of the mean.
+    """
+    middle = np.median(values)
+    deviation = 1.4826 * np.median(abs(np.asarray(values) - middle))
+    return float(1.2533 * deviation / math.sqrt(len(values)) / middle)

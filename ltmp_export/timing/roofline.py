@@ -1,0 +1,96 @@
+"""How fast the matrix products of a model can be: its linear layers alone, on the same rows.
+
+A model can hardly be faster than its linear layers alone in the same runtime: what is between the
+two is attention and the operators around. Shapes are those of the images timed, with the tokens
+each of them kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto
+
+from ltmp_export.graph import GraphBuilder
+from ltmp_export.vit import Vit
+
+OPSET = 17
+
+
+class Linear(NamedTuple):
+    """A linear layer: rows [T, ins] → [T, outs]."""
+
+    name: str
+    ins: int
+    outs: int
+
+
+def layers(vit: Vit) -> list[Linear]:
+    """The linear layers of a ViT in order; the patch embedding is one on patches."""
+    c, inner = vit.width, vit.heads * vit.head_width
+    patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
+    found = [Linear("embed", patch, c)]
+    for block in range(vit.depth):
+        found += [
+            Linear(f"block_{block:02d}/qkv", c, 3 * inner),
+            Linear(f"block_{block:02d}/proj", inner, c),
+            Linear(f"block_{block:02d}/fc1", c, vit.mlp_width),
+            Linear(f"block_{block:02d}/fc2", vit.mlp_width, c),
+        ]
+    return [*found, Linear("head", c, vit.classes)]
+
+
+def rows(vit: Vit, counts: Sequence[int]) -> list[int]:
+    """Rows that one image gives to each of the `layers`.
+
+    Args:
+        vit: Geometry.
+        counts: [depth] tokens after each block.
+    """
+    found = [vit.patches]
+    incoming = vit.patches + 1
+    for outgoing in map(int, counts):
+        found += [incoming, incoming, outgoing, outgoing]
+        incoming = outgoing
+    return [*found, 1]
+
+
+def batch_rows(
+    vit: Vit, counts: NDArray[np.int64], batches: Sequence[NDArray[np.int64]]
+) -> list[list[int]]:
+    """[batches][layers] rows of each layer in each batch.
+
+    Args:
+        vit: Geometry.
+        counts: [images][depth] tokens after each block.
+        batches: Indices of the images in each batch.
+    """
+    per_image = np.array([rows(vit, row) for row in counts])
+    return [[int(n) for n in per_image[index].sum(axis=0)] for index in batches]
+
+
+def gmacs(vit: Vit, counts: NDArray[np.int64]) -> float:
+    """10^9 multiply-accumulates of the linear layers, mean over images."""
+    work = np.array([layer.ins * layer.outs for layer in layers(vit)], float)
+    per_image = np.array([rows(vit, row) for row in counts], float)
+    return float((per_image @ work).mean()) / 1e9
+
+
+def model(vit: Vit) -> ModelProto:
+    """Each linear layer on an input [T, ins] of its own.
+
+    Only the first row of each product leaves the graph, so that no time goes to copies.
+    """
+    rng = np.random.default_rng(0)
+    found = layers(vit)
+    weights = {x.name: rng.standard_normal((x.outs, x.ins), np.float32) for x in found}
+    g = GraphBuilder(OPSET, weights)
+    for layer in found:
+        x = g.input(f"{layer.name}/x", TensorProto.FLOAT, (f"{layer.name}/rows", layer.ins))
+        product = g.op("Gemm", x, g.weight(layer.name), transB=1)
+        first = g.op("Gather", product, g.index(0), axis=0)
+        g.output(first, f"{layer.name}/y", TensorProto.FLOAT, (layer.outs,))
+    return g.build("linear_layers", {})

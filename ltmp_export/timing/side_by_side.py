@@ -1,0 +1,54 @@
+"""What one would pick instead of the exported file: other runtimes, and the plain exporter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import LtmpError
+from ltmp_export.timing.contenders import (
+    EAGER,
+    LITERAL,
+    OPENVINO_DENSE,
+    OPENVINO_REDUCED,
+    Contender,
+)
+from ltmp_export.timing.processes import Process
+
+
+def rivals(
+    checkpoint: Checkpoint, folder: Path, model: Path, dense: Path | None
+) -> tuple[list[Contender], dict[str, str]]:
+    """Contenders beside an exported file.
+
+    Args:
+        checkpoint: The checkpoint it was exported from.
+        folder: For the literal export.
+        model: The exported file.
+        dense: The dense model of the same weights.
+
+    Returns:
+        The contenders, none of them required, and why there are not more, by label.
+    """
+    base = checkpoint.choices.base_checkpoint
+    eager = Contender(
+        EAGER,
+        "eager",
+        checkpoint.path.resolve(),
+        choices=checkpoint.choices.to_json(),
+        base_checkpoint=None if base is None else base.resolve(),
+        single=True,
+    )
+    found, refused = [eager], {}
+    exported = folder / "literal.onnx"
+    try:
+        start = eager.start() | {"kind": "literal", "output": str(exported)}
+        with Process(LITERAL, start, folder) as process:
+            process.open()
+        found.append(Contender(LITERAL, "onnxruntime", exported, single=True))
+    except LtmpError as err:
+        refused[LITERAL] = str(err)
+    if dense is not None:
+        found.append(Contender(OPENVINO_DENSE, "openvino", dense))
+    found.append(Contender(OPENVINO_REDUCED, "openvino", model))
+    return found, refused
