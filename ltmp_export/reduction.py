@@ -118,13 +118,18 @@ def reduce_rows(g: GraphBuilder, reduced: Reduced, x: Name, width: int) -> Name:
 
 
 def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
-    """Drop slots whose importance is not above the threshold; slot 0, the class token, stays."""
+    """Drop slots whose importance is not above the threshold; slot 0, the class token, stays.
+
+    An empty slot has an importance of exactly 0, since nothing attends to it, and a merged source
+    none at all: only a threshold below 0 needs to be told which slots are alive.
+    """
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
     above = g.op("Greater", tokens.importance, g.number(threshold, "prune_threshold"))
+    if threshold < 0:
+        above = g.op("And", above, tokens.alive)
     is_class = g.op("Equal", tokens.layout.position, g.index(0))
-    keep = g.op("Or", above, is_class)
-    return replace(tokens, alive=g.op("And", tokens.alive, keep, name="kept"), gaps=True)
+    return replace(tokens, alive=g.op("Or", above, is_class, name="kept"), gaps=True)
 
 
 def _pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:
@@ -177,7 +182,9 @@ def _merge(
     destination_rows = g.op("ScatterElements", destination_rows, to, new_rows, axis=1)
     importance = None
     if with_importance:
-        importance = _merged_importance(g, tokens, present, chosen, to, shared)
+        carried = _merged_importance(g, tokens, present, chosen, to, shared)
+        gone = g.op("Where", merged, g.number(NEGATIVE_INFINITY), carried[1])
+        importance = g.op("Concat", carried[0], gone, carried[2], axis=1, name="merged_importance")
     return replace(
         tokens,
         rows=g.op("Concat", class_row, source_rows, destination_rows, axis=1),
@@ -237,8 +244,8 @@ def _mix(
 
 def _merged_importance(
     g: GraphBuilder, tokens: Candidates, present: Name, chosen: Name, to: Name, shared: Name
-) -> Name:
-    """[B, N]: a destination gets the maximum of its own and what merged into it (all >= 0)."""
+) -> tuple[Name, Name, Name]:
+    """Of class token, sources, destinations; these get the maximum of what they became."""
     if tokens.importance is None:
         raise ValueError("carrying importance through a merge needs it")
     of_class, of_sources, of_destinations = _parts(g, tokens.importance)
@@ -246,6 +253,4 @@ def _merged_importance(
     from_each = g.op("Mul", shared, g.op("Unsqueeze", incoming, g.ints(1)))  # [B, K, K]
     own = g.op("GatherElements", of_destinations, to, axis=1)
     largest = g.op("Max", own, g.reduce("ReduceMax", from_each, [2]))
-    of_destinations = g.op("ScatterElements", of_destinations, to, largest, axis=1)
-    parts = (of_class, of_sources, of_destinations)
-    return g.op("Concat", *parts, axis=1, name="merged_importance")
+    return of_class, of_sources, g.op("ScatterElements", of_destinations, to, largest, axis=1)

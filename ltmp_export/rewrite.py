@@ -132,11 +132,14 @@ class _Lowering:
         """One transformer block: attention, the plan's steps, MLP."""
         g = self.g
         with g.scope("attn"):
-            mixed, weights, keys = self.attention(path, tokens)
-            x = g.op("Add", tokens.x, mixed)
-        size, layout = tokens.size, tokens.layout
+            weights, keys, values = self.attention(path, tokens)
+        reduced = None
         if steps:
             reduced = reduction.decide(g, steps, self.candidates(tokens, steps, weights, keys))
+        with g.scope("attn"):
+            x = g.op("Add", tokens.x, self.mix(path, tokens.layout, weights, values))
+        size, layout = tokens.size, tokens.layout
+        if reduced is not None:
             x = reduction.reduce_rows(g, reduced, x, self.vit.width)
             size, layout = reduced.size, reduced.layout
         with g.scope("mlp"):
@@ -144,7 +147,7 @@ class _Lowering:
         return Packed(g.op("Add", x, update, name="tokens"), size, layout)
 
     def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
-        """The scaled output [T, C], attention weights [B, H, N, N] and keys [B, H, N, D]."""
+        """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))
         q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
@@ -155,10 +158,14 @@ class _Lowering:
         bias = layout.score_bias(tokens.size)
         if bias is not None:
             scores = g.op("Add", scores, bias)
-        weights = g.op("Softmax", scores, axis=-1)
+        return g.op("Softmax", scores, axis=-1), k, v
+
+    def mix(self, path: str, layout: Layout, weights: Name, v: Name) -> Name:
+        """The output [T, C] of attention from its weights and values, without the residual."""
+        g, vit = self.g, self.vit
         rows = layout.join_heads(g.op("MatMul", weights, v), vit.heads, vit.head_width)
         out = self.linear(f"{path}.attn.proj", self.norm(f"{path}.attn.norm", rows))
-        return self.layer_scale(f"{path}.ls1", out), weights, k
+        return self.layer_scale(f"{path}.ls1", out)
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, keys: Name
