@@ -13,7 +13,16 @@ from typing import Annotated
 import typer
 
 from . import options
-from .terminal import annotate, note, reporting_errors, show, spinner, warn, write_json
+from .terminal import (
+    annotate,
+    end_on_termination,
+    note,
+    reporting_errors,
+    show,
+    spinner,
+    warn,
+    write_json,
+)
 
 app = typer.Typer(
     name="ltmp",
@@ -201,34 +210,38 @@ def bench(
     sizes = None
     if batch_size is not None:
         sizes = options.integers("--batch-size", batch_size, "1,8")
-    options.require_outputs([json, plot], [model, images, compare, side_by_side, base_checkpoint])
+    other = None if baseline in ("dense", "none") else Path(baseline)
+    read = [model, images, compare, side_by_side, base_checkpoint, other]
+    options.require_outputs([json, plot], read)
     options.require_beside("--base-checkpoint", base_checkpoint, "--side-by-side", side_by_side)
     options.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
         from ltmp_export.timing import regression, settings
 
-        allowed = regression.percentage("--max-regression", max_regression or "5%")
-        earlier = None if compare is None else regression.read(compare)
+        asked = settings.Settings(
+            batch_sizes=sizes,
+            threads=threads,
+            warmup=warmup,
+            iterations=iterations,
+            providers=tuple(providers.split(",")),
+            scenario=scenario,
+            profile=profile,
+            roofline=roofline,
+        )
+        text = "5%" if max_regression is None else max_regression
+        allowed = regression.percentage("--max-regression", text)
+        earlier = None if compare is None else regression.read(compare, asked)
         if plot is not None:
             reports.require_matplotlib()
         measured = pipeline.bench(
             model,
             images=images,
             samples=samples,
-            baseline=None if baseline == "none" else baseline,
+            baseline=other or (None if baseline == "none" else baseline),
             side_by_side=side_by_side,
             base_checkpoint=base_checkpoint,
-            settings=settings.Settings(
-                batch_sizes=sizes,
-                threads=threads,
-                warmup=warmup,
-                iterations=iterations,
-                providers=tuple(providers.split(",")),
-                scenario=scenario,
-                profile=profile,
-                roofline=roofline,
-            ),
+            settings=asked,
             progress=progress,
         )
     write_json(json, measured.to_json())
@@ -301,6 +314,7 @@ def demo(
 
 def main() -> None:
     """Entry point of the console script."""
+    end_on_termination()
     app()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -18,6 +20,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+def end_on_termination() -> None:
+    """Let SIGTERM end the command as an exit does: what it keeps in temporary folders goes."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
 
 
 def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:

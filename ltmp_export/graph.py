@@ -54,8 +54,10 @@ class GraphBuilder:
     def scope(self, name: str) -> Iterator[None]:
         """Prefix the names of everything written inside with `name/`."""
         outer, self._scope = self._scope, f"{self._scope}{name}/"
-        yield
-        self._scope = outer
+        try:
+            yield
+        finally:
+            self._scope = outer
 
     def op(self, kind: str, *inputs: Name, name: str | None = None, **attributes: Any) -> Name:
         """Write one node with one output, named `name` in the current scope if given.

@@ -121,13 +121,11 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
     """Drop slots whose importance is not above the threshold; slot 0, the class token, stays.
 
     An empty slot has an importance of exactly 0, since nothing attends to it, and a merged source
-    none at all: only a threshold below 0 needs to be told which slots are alive.
+    has -inf: neither is above a threshold in [0, 1].
     """
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
     above = g.op("Greater", tokens.importance, g.number(threshold, "prune_threshold"))
-    if threshold < 0:
-        above = g.op("And", above, tokens.alive)
     is_class = g.op("Equal", tokens.layout.position, g.index(0))
     return replace(tokens, alive=g.op("Or", above, is_class, name="kept"), gaps=True)
 

@@ -1,9 +1,10 @@
 """A plain ViT and its plan rewritten as an export-friendly graph for any batch.
 
 The paper's model computes one image with shapes that depend on it. Here the tokens of all images
-are packed as rows, every pointwise layer runs on the rows as they are, and the three ragged pieces
-(attention, matching and deciding, pooling) come from `ragged`. With a plan that reduces nothing the
-same code writes the dense model, so that the two differ in the reduction only.
+are packed as rows, and every pointwise layer runs on the rows as they are. What must tell images
+apart (attention, pooling) comes from `ragged`, what decides and merges from `reduction`. With a
+plan that reduces nothing the same code writes the dense model, so that the two differ in the
+reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
 as a set of weights again (`onnx_export.dense_baseline` writes the dense model from it).

@@ -1,8 +1,8 @@
 """What a file computed for one image, read from its named tensors and freed of the batch's padding.
 
-The names are written by `ragged` and `rewrite`; a tapped session (`runtime.TappedSession`) hands
-the tensors out in memory, the file stays as it is. Shapes: B images, N tokens of an image before
-a step, C channels.
+The names are written by `reduction`, `ragged` and `rewrite`; a tapped session
+(`runtime.TappedSession`) hands them out in memory, the file stays as it is. Shapes: B images,
+N tokens of an image before a step, C channels.
 """
 
 from __future__ import annotations

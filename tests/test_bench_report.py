@@ -138,7 +138,7 @@ def test_comparison(time: float, verdict: str, line: str) -> None:
 
 def test_noise_that_hides_a_regression_is_told() -> None:
     noisy = steady(5.0, 8.0)
-    noisy[REDUCED, 1] = [[time] * 3 for time in (4.0, 5.0, 6.0, 5.0, 4.5)]
+    noisy[REDUCED, 1] = [[time] * 3 for time in (4.0, 5.0, 6.0, 5.0, 4.5) * 2]
     lines = printed(
         reports.compare_summary(compare(made_report(noisy).to_json(), made_report(noisy), 0.05))
     )

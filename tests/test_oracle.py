@@ -173,19 +173,6 @@ def test_all_zero(case: Case, family: str) -> None:
     assert compared == len(images)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if "prune" in families.load(f).scalars])
-def test_a_threshold_below_zero_keeps_tokens_and_nothing_else(family: str) -> None:
-    """Empty slots and merged sources stay out; images have different counts after block 0."""
-    model, vit = random_vits.build(random_vits.POOLED[0])
-    images = random_vits.images(vit, 3)
-    plan = random_vits.middle_plan(model, images, family, 3)
-    thresholds = plan.thresholds()
-    thresholds["prune"][1:] = [-0.5] * (vit.depth - 1)
-    counts, compared = compare(model, vit, families.load(family).freeze(thresholds), images, 17)
-    assert len(np.unique(counts[:, 0])) > 1
-    assert compared == len(images)
-
-
 @pytest.mark.parametrize("family", [f for f in FAMILIES if "merge" in families.load(f).scalars])
 @pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
 def test_everything_mergeable_merges(case: Case, family: str) -> None:

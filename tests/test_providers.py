@@ -42,13 +42,21 @@ def test_several_fit() -> None:
         ("openvino", "no execution provider OpenVINOExecutionProvider in the installed onnxrun"),
         ("tensorrt", "no execution provider TensorrtExecutionProvider in the installed"),
         ("cdua", "no execution provider cdua is known to onnxruntime; did you mean cuda"),
-        ("", "there are azure, "),
-        ("NoProvider", "no execution provider NoProvider is known"),
+        (
+            "NoProvider",
+            "no execution provider NoProvider is known to onnxruntime; there are azure, ",
+        ),
     ],
 )
 def test_none_fits(asked: str, message: str) -> None:
     with pytest.raises(UnavailableError, match=message):
         resolve([asked], KNOWN, HERE)
+
+
+@pytest.mark.parametrize("asked", [[""], ["cpu", " "]])
+def test_no_name_is_bad_usage(asked: list[str]) -> None:
+    with pytest.raises(InputError, match="an execution provider without a name"):
+        resolve(asked, KNOWN, HERE)
 
 
 def test_a_provider_that_runs_nothing_is_not_used() -> None:

@@ -13,12 +13,13 @@ import pytest
 from ltmp_export.errors import InputError
 from ltmp_export.timing import regression
 from ltmp_export.timing.contenders import DENSE, REDUCED
+from ltmp_export.timing.settings import Settings
 from tests.benched import ENVIRONMENT, made_report, steady
 
 OLD = steady(5.0, 8.0)
 
 
-def noisy(model: float, dense: float, share: float, rounds: int = 6) -> dict[Any, Any]:
+def noisy(model: float, dense: float, share: float, rounds: int = 10) -> dict[Any, Any]:
     """Rounds in which the model alone is slower or faster by a share, in turn."""
     samples = steady(model, dense, rounds)
     for number, row in enumerate(samples[REDUCED, 1]):
@@ -65,7 +66,7 @@ def test_times_are_compared_without_a_dense_baseline() -> None:
 
 
 def test_noise_falls_with_rounds() -> None:
-    few, many = (noisy(5.0, 8.0, 0.1, rounds) for rounds in (6, 96))
+    few, many = (noisy(5.0, 8.0, 0.1, rounds) for rounds in (12, 192))
     found = [
         regression.compare(made_report(s).to_json(), made_report(s), 0)[0] for s in (few, many)
     ]
@@ -99,11 +100,11 @@ def test_another_machine_needs_the_dense_baseline() -> None:
 
 
 def test_other_batches_and_too_few_rounds() -> None:
-    eight = {(model, 8): [[1.0]] * 5 for model in (REDUCED, DENSE)}
+    eight = {(model, 8): [[1.0]] * 10 for model in (REDUCED, DENSE)}
     with pytest.raises(InputError, match="the earlier one has no batch of 8 images"):
         regression.compare(made_report(OLD).to_json(), made_report(OLD | eight), 0.05)
-    short = made_report(steady(5.0, 8.0, rounds=2))
-    with pytest.raises(InputError, match="2 rounds of batch 1 do not tell noise"):
+    short = made_report(steady(5.0, 8.0, rounds=9))
+    with pytest.raises(InputError, match="9 rounds do not tell noise; time at least 10"):
         regression.compare(short.to_json(), made_report(OLD), 0.05)
 
 
@@ -120,14 +121,38 @@ def test_unreadable(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "old.json"
     path.write_text(content)
     with pytest.raises(InputError, match=message):
-        regression.read(path)
+        regression.read(path, Settings())
+
+
+def test_what_cannot_be_compared_is_told_before_the_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(made_report(OLD).to_json()))
+    for settings, message in (
+        (Settings(iterations=9), "9 rounds do not tell noise"),
+        (Settings(batch_sizes=(1, 8)), "the earlier one has no batch of 8 images"),
+    ):
+        with pytest.raises(InputError, match=message):
+            regression.read(path, settings)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), 0.0, -1.0, float("inf")])
+@pytest.mark.parametrize("model", [REDUCED, DENSE])
+def test_times_that_are_none(tmp_path: Path, model: str, broken: float) -> None:
+    samples = steady(5.0, 8.0)
+    samples[model, 1][3] = [8.0, broken, 8.0]
+    document = made_report(OLD).to_json()
+    next(t for t in document["timings"] if t["model"] == model)["samples"] = samples[model, 1]
+    with pytest.raises(InputError, match="a time at batch 1 is no positive number"):
+        regression.compare(document, made_report(OLD), 0.05)
 
 
 def test_damaged(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     document = json.loads(json.dumps(made_report(OLD).to_json()))
     path.write_text(json.dumps(document))
-    assert regression.compare(regression.read(path), made_report(OLD), 0.05)[0].change == 0
+    assert (
+        regression.compare(regression.read(path, Settings()), made_report(OLD), 0.05)[0].change == 0
+    )
     for change in ({"timings": None}, {"timings": [{"model": "reduced", "batch_size": 1}]}):
         with pytest.raises(InputError, match="the earlier report is damaged"):
             regression.compare(document | change, made_report(OLD), 0.05)

@@ -60,6 +60,21 @@ def test_efficiency_is_the_share_of_the_promise() -> None:
     assert roofline.gemm_gflops == pytest.approx(2 * 1.5 / 3.0 * 1e3)
 
 
+def test_images_that_fill_up_the_last_batch_count_as_often_as_they_run() -> None:
+    """A model whose time follows its work has the same efficiency at every batch size."""
+    work = (1.0, 2.0, 3.0)
+    samples: dict[tuple[str, int], list[list[float]]] = {}
+    for size, batches in ((1, ((0,), (1,), (2,))), (2, ((0, 1), (2, 0)))):
+        times = [sum(work[i] for i in batch) / size for batch in batches]
+        samples |= {(REDUCED, size): [times] * 2, (DENSE, size): [[4.0] * len(times)] * 2}
+    report = made_report(samples, image_gmacs=work, dense_gmacs=4.0)
+    assert [report.efficiency(size) for size in (1, 2)] == pytest.approx([1.0, 1.0])
+    for size in (1, 2):
+        timing = report.timing(REDUCED, size)
+        assert timing is not None
+        assert report.gflops(timing) == pytest.approx(2e3)
+
+
 def test_a_foreign_baseline_promises_nothing() -> None:
     samples = steady(5.0, 8.0)
     samples["other.onnx", 1] = samples.pop((DENSE, 1))

@@ -74,9 +74,16 @@ def bench(
         chosen,
         settings,
         baseline=other,
-        baseline_name=None if baseline is None else str(baseline),
+        baseline_name=None if baseline is None else _label(baseline),
         checkpoint=checkpoint,
         progress=progress,
+    )
+
+
+def _label(baseline: str | Path) -> str:
+    """A file that happens to be called "dense" is not the dense model."""
+    return (
+        f"./{baseline}" if isinstance(baseline, Path) and str(baseline) == DENSE else str(baseline)
     )
 
 

@@ -28,15 +28,15 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
         compact: Leave out what images and runs differ by, and the plot.
     """
     lines = [Text(line) for line in _closing_lines(report)]
+    parts: list[RenderableType] = []
     if any(_is_rival(report, entry.label) for entry in report.entries):
-        return Group(_side_by_side(report), *lines)
-    parts: list[RenderableType] = [
-        _throughput(report) if report.scenario == "offline" else _times(report)
-    ]
-    if not compact:
-        parts.append(_spreads(report))
-        parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
-    parts.append(_cheapest_and_dearest(report))
+        parts.append(_side_by_side(report))
+    else:
+        parts.append(_throughput(report) if report.scenario == "offline" else _times(report))
+        if not compact:
+            parts.append(_spreads(report))
+            parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
+        parts.append(_cheapest_and_dearest(report))
     if report.profile is not None:
         parts.append(_profile(report.profile))
     return Group(*parts, *lines)
@@ -158,7 +158,10 @@ def _ratios(report: BenchReport, timing: Timing) -> tuple[str, str]:
 
 
 def _spreads(report: BenchReport) -> Table:
-    """How images differ, how runs differ, what is computed a second, and memory."""
+    """How images differ, how runs differ, what is computed a second, and memory.
+
+    A process keeps the memory it once had, so the peak stands at the last batch size alone.
+    """
     columns = ("images differ by", "runs by", "GFLOP/s", "peak MB")
     table = new_table("batch", "model", *columns, left=2, folding=("model",))
     peaks = {entry.label: entry.peak_mb for entry in report.entries}
@@ -166,6 +169,7 @@ def _spreads(report: BenchReport) -> Table:
         low, high = timing.image_spread
         noise = timing.noise
         peak = peaks.get(timing.model)
+        cell = UNKNOWN if peak is None else f"{peak:.0f}"
         add_row(
             table,
             str(timing.batch_size),
@@ -173,7 +177,7 @@ def _spreads(report: BenchReport) -> Table:
             f"{low:+.0%} to {high:+.0%}",
             UNKNOWN if noise is None else f"±{noise:.1%}",
             figure(report.gflops(timing)),
-            UNKNOWN if peak is None else f"{peak:.0f}",
+            cell if timing.batch_size == report.batch_sizes[-1] else "",
         )
     return table
 
@@ -199,14 +203,15 @@ def _shares(what: str, shares: Sequence[Share]) -> Table:
 
 
 def _cheapest_and_dearest(report: BenchReport) -> RenderableType:
-    """The images of fewest, middling and most tokens, with their times."""
+    """The images of fewest, middling and most tokens, with their times if they were run alone."""
     text = ("image", "tokens after each block")
-    table = new_table(*text, "best ms", left=2, folding=text)
-    timing = report.timings[0]
+    timing = report.timing(REDUCED, 1)
+    table = new_table(*text, *([] if timing is None else ["best ms"]), left=2, folding=text)
     order = sorted(range(len(report.tokens)), key=lambda i: sum(report.tokens[i]))
     for index in dict.fromkeys((order[0], order[len(order) // 2], order[-1])):
         tokens = " ".join(map(str, report.tokens[index]))
-        add_row(table, report.names[index], tokens, figure(timing.per_image[index]))
+        times = [] if timing is None else [figure(timing.per_image[index])]
+        add_row(table, report.names[index], tokens, *times)
     return table
 
 

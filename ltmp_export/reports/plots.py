@@ -23,7 +23,9 @@ WIDTH = 40  # characters of the longest bar
 
 
 def tokens_plot(report: BenchReport) -> Table:
-    """Bars of the median time of images alone, in bins of the tokens they keep; then the dense one.
+    """Bars of the time of images alone, in bins of the tokens they keep; then the dense one.
+
+    Of each bin the median over its images' best times is shown.
 
     Empty where no batch of one image was timed.
     """

@@ -72,7 +72,13 @@ def measure(
     counts = _count_tokens(exported, images, settings)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workplace())
-        files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
+        try:
+            files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
+        except OSError as err:
+            raise InputError(
+                f"the temporary folder {folder} does not take the models and images ({err}); name "
+                "another with the environment variable TMPDIR"
+            ) from err
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         contenders = files.contenders(baseline_name)
@@ -119,7 +125,7 @@ def _subject(vit: Vit, images: Images, counts: NDArray[np.int64]) -> dict[str, A
         "initial_tokens": vit.patches + 1,
         "image_gmacs": tuple(macs(vit, row) / 1e9 for row in counts),
         "dense_gmacs": dense_macs(vit) / 1e9,
-        "gemm_gmacs": roofline.gmacs(vit, counts),
+        "image_gemm_gmacs": roofline.gmacs(vit, counts),
     }
 
 

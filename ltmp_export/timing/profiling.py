@@ -61,7 +61,7 @@ def profile(start: Mapping[str, Any], pixels: NDArray[np.float32]) -> list[dict[
         pixels: [n, channels, H, W].
 
     Returns:
-        For each node its name, operator, provider, and calls and milliseconds per run.
+        For each node its name, operator, provider, place, and calls and milliseconds per run.
     """
     from ltmp_export.timing.engines import OnnxRuntime
 
@@ -79,21 +79,24 @@ def profile(start: Mapping[str, Any], pixels: NDArray[np.float32]) -> list[dict[
 
 
 def per_node(events: Iterable[Mapping[str, Any]], warmup: int, runs: int) -> list[dict[str, Any]]:
-    """Sum the events of onnxruntime's profile by node, without those of the first runs."""
-    events = list(events)
+    """Sum the events of onnxruntime's profile by node, without those of the first runs.
+
+    A node that onnxruntime has fused and renamed belongs where the node before it does.
+    """
+    events = sorted(events, key=lambda event: float(event.get("ts", 0.0)))
     ends = sorted(e["ts"] + e["dur"] for e in events if e.get("name") == "model_run")
     begin = ends[warmup - 1] if warmup else 0
     nodes: dict[tuple[str, str, str], dict[str, Any]] = {}
+    here = OTHER
     for event in events:
         arguments = event.get("args", {})
         if event.get("cat") != "Node" or "provider" not in arguments or event["ts"] < begin:
             continue
         name = event["name"].removesuffix("_kernel_time")
+        here = place(name) or here
         key = (name, arguments.get("op_name", ""), arguments["provider"])
-        node = nodes.setdefault(
-            key,
-            dict(zip(("name", "operator", "provider"), key, strict=True)) | {"ms": 0.0, "calls": 0},
-        )
+        new = dict(zip(("name", "operator", "provider"), key, strict=True))
+        node = nodes.setdefault(key, new | {"place": here, "ms": 0.0, "calls": 0})
         node["ms"] += event["dur"] / 1e3
         node["calls"] += 1
     return [n | {"ms": n["ms"] / runs, "calls": round(n["calls"] / runs)} for n in nodes.values()]
@@ -102,7 +105,7 @@ def per_node(events: Iterable[Mapping[str, Any]], warmup: int, runs: int) -> lis
 def summarise(nodes: Sequence[Mapping[str, Any]], images: int) -> Profile:
     """The profile by operator and by block."""
     operators = _sum(nodes, lambda node: str(node["operator"]))
-    blocks = _sum(nodes, lambda node: place(node["name"]))
+    blocks = _sum(nodes, lambda node: str(node["place"]))
     order = {"embed": "", "head": "i", OTHER: "j"}  # around block_00, block_01, …
     return Profile(
         images=images,
@@ -111,10 +114,10 @@ def summarise(nodes: Sequence[Mapping[str, Any]], images: int) -> Profile:
     )
 
 
-def place(node: str) -> str:
-    """The part of the model a node belongs to: "embed", "block_03", "head", or "other"."""
+def place(node: str) -> str | None:
+    """The part of the model that a node's name tells: "embed", "block_03", "head", or None."""
     found = _PLACE.match(node)
-    return found[1] if found else OTHER
+    return found[1] if found else None
 
 
 def placement(nodes: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -22,9 +22,13 @@ def resolve(
         available: Those that the installed onnxruntime has.
 
     Raises:
-        InputError: A name fits several.
+        InputError: A name fits several, or is empty.
         UnavailableError: A name fits none, or one that is not installed.
     """
+    if not all(name.strip() for name in asked):
+        raise InputError(
+            "an execution provider without a name was asked for; expected cpu, cuda, …"
+        )
     names = list(dict.fromkeys([*known, *available]))
     found = tuple(dict.fromkeys(_full_name(name.strip(), names) for name in asked))
     missing = [name for name in found if name not in available]

@@ -8,9 +8,10 @@ are compared, and then the machine must be the same.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from ltmp_export import files
 from ltmp_export.errors import InputError
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
+from ltmp_export.timing.settings import Settings
 
-LEAST_ROUNDS = 3  # fewer say nothing about noise
+LEAST_ROUNDS = 10  # of fewer, the standard error is too uncertain to tell noise from a change
 SLOWER, FASTER, SAME, NOISY = "slower", "faster", "same", "within noise"
 
 
@@ -73,11 +75,12 @@ def percentage(flag: str, text: str) -> float:
     return value
 
 
-def read(path: Path) -> dict[str, Any]:
-    """An earlier report.
+def read(path: Path, settings: Settings) -> dict[str, Any]:
+    """An earlier report, fit for comparing with what these settings will measure.
 
     Raises:
-        InputError: It is not a report of `bench` of this version.
+        InputError: It is not a report of `bench` of this version, or lacks a batch size; or there
+            are too few rounds in it or to come.
     """
     files.require_file(path, "a report written by 'ltmp bench --json'")
     try:
@@ -91,7 +94,20 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} has kind {found}, schema_version {version}; expected bench, {SCHEMA_VERSION}: "
             "write it again with 'ltmp bench --json'"
         )
+    if settings.iterations < LEAST_ROUNDS:
+        raise _too_few(settings.iterations)
+    with _damage_reported():
+        for size in settings.sizes:
+            _figures(document, size, divided=document["baseline"] == DENSE)
     return dict(document)
+
+
+@contextlib.contextmanager
+def _damage_reported() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(f"the earlier report is damaged ({err!r}); write it again") from err
 
 
 def compare(old: Mapping[str, Any], report: BenchReport, allowed: float) -> tuple[Change, ...]:
@@ -106,11 +122,9 @@ def compare(old: Mapping[str, Any], report: BenchReport, allowed: float) -> tupl
         InputError: The two cannot be compared, and why.
     """
     new = report.to_json()
-    try:
+    with _damage_reported():
         _require_alike(old, new)
         return tuple(_change(old, new, size, allowed) for size in report.batch_sizes)
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(f"the earlier report is damaged ({err!r}); write it again") from err
 
 
 def _require_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -156,13 +170,20 @@ def _figures(document: Mapping[str, Any], size: int, divided: bool) -> Sequence[
         raise InputError(
             f"the reports cannot be compared: the earlier one has no batch of {size} images"
         )
-    model = np.mean(found[REDUCED], axis=1)
-    if len(model) < LEAST_ROUNDS:
-        raise InputError(
-            f"{len(model)} rounds of batch {size} do not tell noise; time at least {LEAST_ROUNDS} "
-            "(--iterations)"
-        )
-    return [float(x) for x in (model / np.mean(found[DENSE], axis=1) if divided else model)]
+    times = [np.asarray(found[name], float) for name in (REDUCED, DENSE)[: 2 if divided else 1]]
+    if not all(np.isfinite(one).all() and (one > 0).all() for one in times):
+        raise ValueError(f"a time at batch {size} is no positive number")
+    if len(times[0]) < LEAST_ROUNDS:
+        raise _too_few(len(times[0]))
+    model, *dense = (one.mean(axis=1) for one in times)
+    return [float(x) for x in (model / dense[0] if divided else model)]
+
+
+def _too_few(rounds: int) -> InputError:
+    return InputError(
+        f"{rounds} rounds do not tell noise; time at least {LEAST_ROUNDS} (--iterations), in the "
+        "earlier report, too"
+    )
 
 
 def _relative_error(values: Sequence[float]) -> float:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from ltmp_export.inputs import batches
 from ltmp_export.plain import plain
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile
@@ -87,7 +91,7 @@ class BenchReport:
         initial_tokens: Tokens before the first block.
         image_gmacs: [images] executed 10^9 multiply-accumulates.
         dense_gmacs: The same without reduction.
-        gemm_gmacs: Of the linear layers alone, mean over images.
+        image_gemm_gmacs: [images] those of the linear layers alone.
         accuracy: Share of images whose top-1 is the label, or None without labels.
         baseline_accuracy: The same for the baseline.
         entries: What was to be timed.
@@ -110,7 +114,7 @@ class BenchReport:
     initial_tokens: int
     image_gmacs: tuple[float, ...]
     dense_gmacs: float
-    gemm_gmacs: float
+    image_gemm_gmacs: tuple[float, ...]
     accuracy: float | None
     baseline_accuracy: float | None
     entries: tuple[Entry, ...]
@@ -127,6 +131,12 @@ class BenchReport:
     def gmacs(self) -> float:
         """Executed 10^9 multiply-accumulates, mean over images."""
         return sum(self.image_gmacs) / len(self.image_gmacs)
+
+    def work(self, per_image: Sequence[float], batch_size: int) -> float:
+        """Mean over what was run: the last batch wraps around, so some images count twice."""
+        runs = batches(len(per_image), batch_size)
+        means = [float(np.mean([per_image[i] for i in run])) for run in runs]
+        return float(np.mean([means[i // batch_size] for i in range(len(per_image))]))
 
     @property
     def baseline_gmacs(self) -> float | None:
@@ -162,25 +172,28 @@ class BenchReport:
         None where the baseline is not the dense model of the same weights.
         """
         speedup = self.speedup(batch_size) if self.baseline == DENSE else None
-        return None if speedup is None else speedup * self.gmacs / self.dense_gmacs
+        if speedup is None:
+            return None
+        return speedup * self.work(self.image_gmacs, batch_size) / self.dense_gmacs
 
     def gflops(self, timing: Timing) -> float | None:
         """10^9 operations a second, two for each multiply-accumulate; None for unknown work."""
-        work = {REDUCED: self.gmacs, GEMMS: self.gemm_gmacs, DENSE: self.dense_gmacs}
-        gmacs = work.get(timing.model)
-        return None if gmacs is None else 2e3 * gmacs / timing.best
+        per_image = {REDUCED: self.image_gmacs, GEMMS: self.image_gemm_gmacs}
+        if timing.model == DENSE:
+            return 2e3 * self.dense_gmacs / timing.best
+        if timing.model not in per_image:
+            return None
+        return 2e3 * self.work(per_image[timing.model], timing.batch_size) / timing.best
 
     def roofline(self, batch_size: int) -> Roofline | None:
         """The model against its linear layers alone, None if these were not timed."""
         model, gemms = self.timing(REDUCED, batch_size), self.timing(GEMMS, batch_size)
         if model is None or gemms is None:
             return None
-        return Roofline(
-            batch_size=batch_size,
-            gflops=2e3 * self.gmacs / model.best,
-            gemm_ms=gemms.best,
-            gemm_gflops=2e3 * self.gemm_gmacs / gemms.best,
-        )
+        gflops, gemm_gflops = self.gflops(model), self.gflops(gemms)
+        if gflops is None or gemm_gflops is None:
+            raise ValueError("the work of both is known")
+        return Roofline(batch_size, gflops, gemms.best, gemm_gflops)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `schemas/bench.schema.json` describes."""
@@ -191,6 +204,7 @@ class BenchReport:
             "kind": "bench",
             "unit": "milliseconds per image",
             "gmacs": self.gmacs,
+            "gemm_gmacs": sum(self.image_gemm_gmacs) / len(self.image_gemm_gmacs),
             "baseline_gmacs": self.baseline_gmacs,
             "macs_share": self.gmacs / self.dense_gmacs,
             "speedup": {str(size): self.speedup(size) for size in sizes},

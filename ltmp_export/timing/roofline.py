@@ -72,11 +72,11 @@ def batch_rows(
     return [[int(n) for n in per_image[index].sum(axis=0)] for index in batches]
 
 
-def gmacs(vit: Vit, counts: NDArray[np.int64]) -> float:
-    """10^9 multiply-accumulates of the linear layers, mean over images."""
+def gmacs(vit: Vit, counts: NDArray[np.int64]) -> tuple[float, ...]:
+    """[images] 10^9 multiply-accumulates of the linear layers."""
     work = np.array([layer.ins * layer.outs for layer in layers(vit)], float)
     per_image = np.array([rows(vit, row) for row in counts], float)
-    return float((per_image @ work).mean()) / 1e9
+    return tuple(float(one) / 1e9 for one in per_image @ work)
 
 
 def model(vit: Vit) -> ModelProto:
