@@ -437,6 +437,12 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "bad size": (["export", CKPT, "--img-size", "1,2,3"], 2, "one number, or height,width"),
     "bench a checkpoint": (["bench", CKPT], 2, "is not an ONNX model"),
     "check a checkpoint": (["check", CKPT, CKPT], 2, "is not an ONNX model"),
+    "export a batch of 4": (["export", CKPT, "-b", "4"], 2, "batch size 4: a file is exported for"),
+    "a report over the baseline": (
+        ["bench", "m.onnx", "--baseline", "base.onnx", "--json", "base.onnx"],
+        2,
+        "the output base.onnx is the input base.onnx",
+    ),
     "bad batches": (["check", "m", CKPT, "-b", "1,x"], 2, "--batch-size 1,x: expected whole"),
     "check nothing": (["check"], 2, "MODEL.onnx and CHECKPOINT missing: ltmp check MODEL.onnx"),
     "check without checkpoint": (["check", "m"], 2, "CHECKPOINT missing: .* or --repro DIR"),

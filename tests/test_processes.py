@@ -192,3 +192,19 @@ def test_interrupted_leaves_no_child(script: Path, stop: signal.Signals) -> None
     assert not any(map(is_alive, started))
     if stop == signal.SIGINT:
         assert list((script.parent / "tmp").glob("ltmp-bench-*")) == []
+
+
+def test_a_terminated_command_leaves_nothing(script: Path) -> None:
+    """The script above exports, then the command measures without end."""
+    subprocess.run([sys.executable, script, "1"], cwd=script.parent, check=True)
+    run = "import sys; from ltmp_cli.main import main; sys.argv[0] = 'ltmp'; main()"
+    command = [sys.executable, "-c", run, "bench", "model.onnx", "--iterations", "1000000"]
+    with subprocess.Popen(command, cwd=script.parent, stderr=subprocess.DEVNULL) as parent:
+        started: set[int] = set()
+        while len(started) < 2:
+            time.sleep(0.05)
+            started = children(parent.pid)
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(timeout=60) == 143
+    assert not any(map(is_alive, started))
+    assert list((script.parent / "tmp").glob("ltmp-bench-*")) == []
