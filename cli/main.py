@@ -74,7 +74,7 @@ def export(
     mean: options.Mean = None,
     std: options.Std = None,
     token_counts: Annotated[
-        bool, typer.Option("--token-counts", help="Add the output token_counts [batch, depth].")
+        bool, typer.Option("--token-counts", help="Add the output token_counts, (batch, depth).")
     ] = False,
     check: Annotated[
         bool, typer.Option(help="Compare mixed images with the reference before writing.")
