@@ -207,9 +207,7 @@ def bench(
 
     Each model runs in a process of its own, in alternating rounds.
     """
-    sizes = None
-    if batch_size is not None:
-        sizes = options.integers("--batch-size", batch_size, "1,8")
+    sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
     other = None if baseline in ("dense", "none") else Path(baseline)
     read = [model, images, compare, side_by_side, base_checkpoint, other]
     options.require_outputs([json, plot], read)

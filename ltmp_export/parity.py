@@ -66,9 +66,8 @@ def compare(
     Raises:
         InputError: A batch size is below 1, there twice, or not one the model takes.
     """
-    fixed = runtime.fixed_batch(model)
     if batch_sizes is None:
-        batch_sizes = BATCH_SIZES if fixed is None else (fixed,)
+        batch_sizes = default_batch_sizes(model)
     runtime.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
     report = CheckReport(
@@ -105,6 +104,12 @@ def compare(
         invariance=invariance,
         blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
     )
+
+
+def default_batch_sizes(model: onnx.ModelProto) -> tuple[int, ...]:
+    """1, 2 and 7, or the only one that the model takes."""
+    fixed = runtime.fixed_batch(model)
+    return BATCH_SIZES if fixed is None else (fixed,)
 
 
 def _without_taps(

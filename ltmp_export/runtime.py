@@ -56,6 +56,20 @@ def require_opset(opset: int) -> None:
         )
 
 
+def require_installed(providers: Sequence[str], available: Sequence[str]) -> None:
+    """Check that the installed onnxruntime has these execution providers, by their full names.
+
+    Raises:
+        UnavailableError: One is missing.
+    """
+    missing = [name for name in providers if name not in available]
+    if missing:
+        raise UnavailableError(
+            f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
+            f"it has {', '.join(available)}"
+        )
+
+
 class Session:
     """A model loaded in onnxruntime.
 
@@ -78,13 +92,7 @@ class Session:
         threads: int | None = None,
         quiet: bool = False,
     ) -> None:
-        available = ort.get_available_providers()
-        missing = [name for name in providers if name not in available]
-        if missing:
-            raise UnavailableError(
-                f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
-                f"it has {', '.join(available)}"
-            )
+        require_installed(providers, ort.get_available_providers())
         self.threads = threads or processor_count()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads

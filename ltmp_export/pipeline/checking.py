@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ltmp_export import belonging, files, inputs, onnx_export, parity, repro, runtime
+from ltmp_export import belonging, files, inputs, onnx_export, parity, repro
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint, Choices
 from ltmp_export.inputs import Images
@@ -108,8 +108,9 @@ def _check(
     progress: Progress,
 ) -> CheckReport:
     warnings = belonging.doubts(exported, checkpoint)
-    one_at_a_time = runtime.fixed_batch(exported.proto) == 1 or set(batch_sizes or ()) == {1}
-    if len(images) < 2 and not one_at_a_time:
+    if batch_sizes is None:
+        batch_sizes = parity.default_batch_sizes(exported.proto)
+    if len(images) < 2 and max(batch_sizes, default=1) > 1:
         warnings.append("one image only: its batches hold copies, and prove nothing about mixing")
     report = parity.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,

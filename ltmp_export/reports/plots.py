@@ -10,7 +10,6 @@ import numpy as np
 from rich.table import Table
 
 from ltmp_export.errors import UnavailableError
-from ltmp_export.inputs import batches
 from ltmp_export.reports.tables import add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import BenchReport
@@ -25,9 +24,8 @@ WIDTH = 40  # characters of the longest bar
 def tokens_plot(report: BenchReport) -> Table:
     """Bars of the time of images alone, in bins of the tokens they keep; then the dense one.
 
-    Of each bin the median over its images' best times is shown.
-
-    Empty where no batch of one image was timed.
+    Of each bin the median over its images' best times is shown. Empty where no batch of one image
+    was timed.
     """
     timing = report.timing(REDUCED, 1)
     table = new_table("tokens kept", "images", "best ms", left=1)
@@ -98,8 +96,7 @@ def _panel(axes: Axes, report: BenchReport, size: int) -> float:
     timing = report.timing(REDUCED, size)
     if timing is None:
         raise ValueError(f"the report has no times of batch {size}")
-    groups = batches(len(report.names), size)
-    tokens = np.array([np.mean(np.array(report.mean_tokens)[group]) for group in groups])
+    tokens = np.array(report.per_run(report.mean_tokens, size))
     times = np.min(timing.samples, axis=0)
     label = "this file, one image" if size == 1 else f"this file, a batch of {size}"
     axes.scatter(tokens, times, s=22, alpha=0.75, label=label, zorder=3)
@@ -107,7 +104,7 @@ def _panel(axes: Axes, report: BenchReport, size: int) -> float:
     dense = report.timing(DENSE, size) if report.baseline == DENSE else None
     if dense is not None:
         axes.axhline(dense.best, color="C3", label=f"dense: {figure(dense.best)} ms")
-        work = np.array([np.mean(np.array(report.image_gmacs)[group]) for group in groups])
+        work = np.array(report.per_run(report.image_gmacs, size))
         ideal, order = work / report.dense_gmacs * dense.best, np.argsort(tokens)
         text = "ideal: share of the dense MACs left"
         axes.plot(tokens[order], ideal[order], "--", color="C2", label=text)

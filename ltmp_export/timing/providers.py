@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from ltmp_export.errors import InputError, UnavailableError
+from ltmp_export.runtime import require_installed
 
 SUFFIX = "ExecutionProvider"
 
@@ -31,12 +32,7 @@ def resolve(
         )
     names = list(dict.fromkeys([*known, *available]))
     found = tuple(dict.fromkeys(_full_name(name.strip(), names) for name in asked))
-    missing = [name for name in found if name not in available]
-    if missing:
-        raise UnavailableError(
-            f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
-            f"it has {', '.join(available)}"
-        )
+    require_installed(found, available)
     return found
 
 
