@@ -45,12 +45,18 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
+@reporting_errors
 def _top(
+    context: typer.Context,
+    memory_limit: options.MemoryLimit = 8.0,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Options that hold for every command."""
+    from ltmp_export import limits
+
+    context.with_resource(limits.memory_limit(memory_limit))
 
 
 @app.command()

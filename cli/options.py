@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ltmp_export.checkpoint import Choices
+    from ltmp_export.choices import Choices
 
+MemoryLimit = Annotated[
+    float, typer.Option(help="GiB that the weights or images of one file may take in memory.")
+]
 Checkpoint = Annotated[
-    Path, typer.Argument(help="Fine-tuned checkpoint: timm's, a state_dict, or safetensors.")
+    Path,
+    typer.Argument(
+        help="Fine-tuned checkpoint: of timm, Lightning or Hugging Face, or a state_dict."
+    ),
 ]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
 CheckedModel = Annotated[
@@ -35,15 +41,22 @@ Model = Annotated[
     ),
 ]
 BaseCheckpoint = Annotated[
-    Path | None, typer.Option(help="Dense weights for a thresholds-only checkpoint.")
+    Path | None,
+    typer.Option(
+        metavar="FILE|timm:NAME", help="Dense weights for a thresholds-only checkpoint."
+    ),
 ]
 UseEma = Annotated[
-    bool | None, typer.Option("--use-ema/--no-ema", help="Take the averaged weights.")
+    bool | None,
+    typer.Option("--use-ema/--no-ema", help="Take the averaged weights (default: if alone)."),
 ]
 NumHeads = Annotated[int | None, typer.Option(help="Attention heads (default: width / 64).")]
 ImageSize = Annotated[
     str | None,
-    typer.Option("--img-size", help="Pixels, where the file does not say: 224 or 224,160."),
+    typer.Option(
+        "--img-size",
+        help="Pixels, 224 or 224,160; another size than the checkpoint's resizes its positions.",
+    ),
 ]
 Mean = Annotated[str | None, typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.")]
 Std = Annotated[str | None, typer.Option(help="Normalisation deviation, likewise.")]
@@ -116,7 +129,7 @@ def choices(
         InputError: A value does not parse.
     """
     size = None if image_size is None else integers("--img-size", image_size, "224,160")
-    from ltmp_export.checkpoint import Choices
+    from ltmp_export.choices import Choices
     from ltmp_export.errors import InputError
 
     if size is not None and len(size) > 2:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltmp_export.check_report import CheckReport
-    from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+    from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+    from ltmp_export.choices import Choices
     from ltmp_export.errors import (
         CheckFailedError,
         ExportError,
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
         UnavailableError,
     )
     from ltmp_export.inspection import inspect
+    from ltmp_export.limits import memory_limit
     from ltmp_export.pipeline import ExportReport, bench, check, demo, export, replay
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
 
 _HOME = {
-    "checkpoint": ("Checkpoint", "Choices", "load_checkpoint"),
+    "checkpoint": ("Checkpoint", "load_checkpoint"),
+    "choices": ("Choices",),
+    "limits": ("memory_limit",),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "inspection": ("inspect",),
     "check_report": ("CheckReport",),
@@ -57,6 +61,7 @@ __all__ = [
     "export",
     "inspect",
     "load_checkpoint",
+    "memory_limit",
     "replay",
 ]
 

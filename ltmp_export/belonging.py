@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from ltmp_export import files
-from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.contents import locate
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
 
 
 def as_exported(exported: ExportedModel, checkpoint: Path, choices: Choices) -> Choices:
     """What the user states now; for the file that was exported, else what was stated then."""
-    files.require_file(checkpoint, "the checkpoint the model was exported from")
-    if files.sha256(checkpoint) != exported.checkpoint_sha256:
+    if files.sha256(locate(checkpoint)) != exported.checkpoint_sha256:
         return choices
     return choices.over(exported.choices)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +12,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from ltmp_export import positions
 from ltmp_export.errors import InputError
+from ltmp_export.positions import Grid
+from ltmp_export.suggestions import did_you_mean, looks_like
 from ltmp_export.vit import Vit, describe
 
 Weights = Mapping[str, torch.Tensor]
@@ -24,19 +25,29 @@ _BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, AttributeE
 
 @dataclass(frozen=True)
 class BuiltVit:
-    """A timm model that holds the checkpoint's weights, and what was assumed to build it."""
+    """A timm model that holds the checkpoint's weights.
+
+    Attributes:
+        model: In eval mode.
+        vit: Its geometry.
+        notes: What was assumed to build it.
+        warnings: What was changed to build it.
+    """
 
     model: VisionTransformer
     vit: Vit
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def build(
     weights: Weights,
     name: str | None,
     *,
+    source: str = "the checkpoint",
     heads: int | None = None,
     image_size: tuple[int, int] | None = None,
+    stored_size: tuple[int, int] | None = None,
     pool: str | None = None,
 ) -> BuiltVit:
     """Build the timm model these weights belong to and load them, every key matched.
@@ -44,15 +55,20 @@ def build(
     Args:
         weights: timm names, no prefix, no thresholds.
         name: timm name from the checkpoint or the user; unknown names leave only the shapes.
+        source: Where the weights come from, for messages.
         heads: Number of heads as stated by the user.
-        image_size: (height, width) as stated by the user or the checkpoint.
+        image_size: (height, width) as stated by the user; the position embedding is resized to it.
+        stored_size: (height, width) as stated by the checkpoint.
         pool: timm's `global_pool` as stated by the checkpoint.
 
     Raises:
         InputError: Not a plain ViT, shapes contradict the name, something must be stated, or the
             model has a feature that is not supported (the message names it).
     """
-    shape = _kwargs_from_shapes(weights, image_size)
+    _require_plain_vit(weights, source)
+    grid = positions.grid(weights, stored_size, image_size)
+    weights, warnings = positions.resized(weights, grid, image_size)
+    shape = _kwargs_from_shapes(weights, grid, image_size or stored_size)
     known = name is not None and timm.is_model(name.split(".")[0])
     notes = []
     if heads is not None:
@@ -61,7 +77,7 @@ def build(
         notes += _departures(name, shape)
         model = _create(name, _overrides(shape, weights, pool, heads))
     else:
-        if image_size is None and shape["no_embed_class"]:
+        if (image_size or stored_size) is None and not grid.class_row:
             height, width = shape["img_size"]
             notes.append(f"images {height}x{width} without position embedding of the class token")
         if heads is None:
@@ -74,22 +90,22 @@ def build(
         shape["fc_norm"] = "fc_norm.weight" in weights
         with torch.device("meta"):
             model = _construct(VisionTransformer, num_heads=heads, **shape)
-    _load(model, weights, name)
+    _load(model, weights, name, source)
     model.eval().requires_grad_(False)
     vit = describe(model, name or "vit")
-    return BuiltVit(model, vit, tuple(notes))
+    return BuiltVit(model, vit, tuple(notes), warnings)
 
 
-def closest_names(name: str) -> list[str]:
-    """ViT names of timm that look like `name`, for "did you mean"."""
-    return difflib.get_close_matches(name, timm.list_models(["vit*", "deit*"]), n=3, cutoff=0.4)
+def did_you_mean_model(name: str) -> str:
+    """'; did you mean …?' for the timm name of a ViT, or nothing."""
+    return did_you_mean(name, timm.list_models(["vit*", "deit*"]), cutoff=0.4)
 
 
-def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) -> dict[str, Any]:
-    """The `VisionTransformer` arguments that names and shapes determine."""
+def _require_plain_vit(weights: Weights, source: str) -> None:
+    """The keys without which nothing can be told."""
     for foreign in ("dist_token", "reg_token", "attn_pool.latent"):
         if foreign in weights:
-            raise InputError(f"the checkpoint holds {foreign!r}, a feature not supported here")
+            raise InputError(f"{source} holds {foreign!r}, a feature not supported here")
     wanted = (
         "patch_embed.proj.weight",
         "cls_token",
@@ -100,16 +116,22 @@ def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) ->
     absent = [key for key in wanted if key not in weights]
     if absent:
         raise InputError(
-            f"not a plain timm VisionTransformer with a class token and a classifier: "
-            f"{', '.join(absent)} missing (the file's first keys: {', '.join(list(weights)[:4])})"
+            f"{source}: not a plain timm VisionTransformer with a class token and a classifier: "
+            f"{', '.join(absent)} missing (the first keys: {', '.join(list(weights)[:4])})"
+            f"{looks_like(weights)}"
         )
     _require_ranks(weights)
+
+
+def _kwargs_from_shapes(
+    weights: Weights, grid: Grid, image_size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """The `VisionTransformer` arguments that names and shapes determine."""
     width, in_chans, *patch = weights["patch_embed.proj.weight"].shape
     block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
-    size, no_embed_class = _image_size(weights, (patch[0], patch[1]), image_size)
     hidden = weights["blocks.0.mlp.fc1.weight"].shape[0]
     return {
-        "img_size": size,
+        "img_size": image_size or grid.image_size,
         "patch_size": tuple(patch),
         "in_chans": in_chans,
         "num_classes": weights["head.weight"].shape[0],
@@ -122,7 +144,7 @@ def _kwargs_from_shapes(weights: Weights, image_size: tuple[int, int] | None) ->
         "scale_attn_norm": "attn.norm.weight" in block,
         "scale_mlp_norm": "mlp.norm.weight" in block,
         "init_values": 1e-5 if "ls1.gamma" in block else None,
-        "no_embed_class": no_embed_class,
+        "no_embed_class": not grid.class_row,
         "pre_norm": "norm_pre.weight" in weights,
     }
 
@@ -136,7 +158,10 @@ def block_count(weights: Weights) -> int:
     found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))}
     if not found:
         first_keys = ", ".join(list(weights)[:4])
-        raise InputError(f"not a timm ViT: no key starts with 'blocks.' (first keys: {first_keys})")
+        raise InputError(
+            f"not a timm ViT: no key starts with 'blocks.' (first keys: {first_keys})"
+            f"{looks_like(weights)}"
+        )
     if max(found) >= len(found):
         first = next(index for index in range(len(found)) if index not in found)
         raise InputError(f"block {first} has no weights, though block {max(found)} has")
@@ -150,29 +175,6 @@ def _require_ranks(weights: Weights) -> None:
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
-
-
-def _image_size(
-    weights: Weights, patch: tuple[int, int], stated: tuple[int, int] | None
-) -> tuple[tuple[int, int], bool]:
-    """(height, width) in pixels, and whether the class token has no position embedding."""
-    rows = weights["pos_embed"].shape[1]
-    if stated is not None:
-        patches = (stated[0] // patch[0]) * (stated[1] // patch[1])
-        if rows not in (patches, patches + 1):
-            raise InputError(
-                f"image size {stated[0]}x{stated[1]} gives {patches} patches, but the position "
-                f"embedding has {rows} rows; expected {patches + 1} (or {patches})"
-            )
-        return stated, rows == patches
-    for patches, bare in ((rows - 1, False), (rows, True)):
-        side = math.isqrt(patches)
-        if side * side == patches:
-            return (side * patch[0], side * patch[1]), bare
-    raise InputError(
-        f"the position embedding has {rows} rows, which is no square of patches; "
-        "state the image size (--img-size HEIGHT,WIDTH)"
-    )
 
 
 def _attention_width(weights: Weights) -> int:
@@ -246,7 +248,7 @@ def _construct(factory: Any, *args: Any, **kwargs: Any) -> nn.Module:
     return model
 
 
-def _load(model: nn.Module, weights: Weights, name: str | None) -> None:
+def _load(model: nn.Module, weights: Weights, name: str | None, source: str) -> None:
     """Every key must be there with its shape; the model takes the tensors themselves."""
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in weights.items()}
@@ -263,6 +265,6 @@ def _load(model: nn.Module, weights: Weights, name: str | None) -> None:
     ]
     if parts:
         raise InputError(
-            f"the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}"
+            f"{source}: the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}"
         )
     model.load_state_dict(dict(weights), assign=True)

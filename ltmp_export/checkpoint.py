@@ -8,88 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, families, files, preprocessing
-from ltmp_export.contents import KINDS, Contents, take_apart
+from ltmp_export import build, families, files, hub, preprocessing
+from ltmp_export.choices import Choices
+from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
+from ltmp_export.identity import identify
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.vit import Vit
 
-FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no thresholds (SPEC §1)
+_HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
 INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
-
-
-# What the parts of a stated choice may be.
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "family": (str,),
-    "model": (str,),
-    "use_ema": (bool,),
-    "num_heads": (int,),
-    "image_size": (int,),
-    "mean": (int, float),
-    "std": (int, float),
-}
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a user may state about a checkpoint; None leaves it to the file.
-
-    Attributes:
-        family: One of `families.names()`.
-        model: timm name of the dense model.
-        base_checkpoint: File with the weights of a thresholds-only checkpoint.
-        use_ema: Take the exponential moving average of the weights.
-        num_heads: Attention heads.
-        image_size: (height, width) in pixels.
-        mean: Per-channel mean of the normalisation, in [0, 1].
-        std: Per-channel standard deviation of the normalisation.
-    """
-
-    family: str | None = None
-    model: str | None = None
-    base_checkpoint: Path | None = None
-    use_ema: bool | None = None
-    num_heads: int | None = None
-    image_size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """What was stated, as plain values; the base checkpoint's path is left out."""
-        values = asdict(self) | {"base_checkpoint": None}
-        return {key: value for key, value in values.items() if value is not None}
-
-    def over(self, earlier: Choices) -> Choices:
-        """These, and what was stated earlier where these say nothing."""
-        stated = {key: value for key, value in vars(self).items() if value is not None}
-        return replace(earlier, **stated)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Choices:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: A value is not of its kind.
-            TypeError: There is no choice of that name.
-        """
-        pairs: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        for key, value in pairs.items():
-            parts = value if isinstance(value, tuple) else (value,)
-            if not all(isinstance(part, _KINDS.get(key, ())) for part in parts):
-                raise ValueError(f"{key} cannot be {value!r}")
-        return cls(**pairs)
 
 
 @dataclass(frozen=True)
@@ -97,7 +33,7 @@ class Checkpoint:
     """A fine-tuned checkpoint, read, checked and frozen.
 
     Attributes:
-        path: The file.
+        path: The file; inside a Hugging Face folder, the one with the weights.
         sha256: Digest of the file.
         base_sha256: Digest of the base checkpoint, where there is one.
         arch: The name the file gives itself, if any.
@@ -107,6 +43,7 @@ class Checkpoint:
         preprocessing: Normalisation and resize.
         label_names: Class names where the file knows them.
         choices: What the user stated.
+        found: What the file is, what was taken of it, and why it is that family.
         notes: What was assumed.
         warnings: What looks wrong.
     """
@@ -121,6 +58,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     label_names: tuple[str, ...] | None
     choices: Choices
+    found: tuple[str, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -129,7 +67,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     """Read a fine-tuned LTMP checkpoint.
 
     Args:
-        path: timm `CheckpointSaver` file, bare state_dict, `{"model": …}`, safetensors, or
+        path: A file of any dialect that `dialects` lists, a folder with Hugging Face files, or
             thresholds only (then `choices.base_checkpoint` holds the weights).
         choices: What the file does not say, or what the user wants otherwise.
 
@@ -138,27 +76,29 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     """
     path, choices = Path(path), choices or Choices()
     base = choices.base_checkpoint
-    averaged = bool(choices.use_ema) and base is None
-    contents = _with_base(path, take_apart(path, averaged), choices)
-    weights = contents.weights
-    _require_finite(weights)
-    family, name, warnings = _family_and_name(path, contents, choices)
-    depth = build.block_count(weights)
-    plan = families.load(family).freeze(_complete(path, contents.thresholds, family, depth))
+    own = take_apart(path, choices.use_ema if base is None else None)
+    contents, base_file = _with_base(own, choices)
+    identity = identify(own.path, contents, choices)
+    family, warnings = identity.family, list(identity.warnings)
+    depth = build.block_count(contents.weights)
+    plan = families.load(family).freeze(_complete(own.path, contents.thresholds, family, depth))
     warnings += _untrained(plan)
     built = build.build(
-        weights,
-        name,
+        contents.weights,
+        identity.name,
+        source=str(base_file or own.path),
         heads=choices.num_heads,
-        image_size=choices.image_size or _stated_image_size(contents.args),
+        image_size=choices.image_size,
+        stored_size=_stated_image_size(contents.args),
         pool=contents.args.get("gp"),
     )
+    warnings += [*built.warnings, *_contradictions(contents.args, built.vit)]
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     applied, assumed = preprocessing.resolve(vars(choices), contents.args, built.vit)
     return Checkpoint(
-        path=path,
-        sha256=files.sha256(path),
-        base_sha256=None if base is None else files.sha256(base),
+        path=own.path,
+        sha256=files.sha256(own.path),
+        base_sha256=None if base_file is None else files.sha256(base_file),
         arch=contents.arch,
         plan=plan,
         vit=built.vit,
@@ -166,89 +106,45 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         preprocessing=applied,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
+        found=(*contents.found, identity.reason),
         notes=built.notes + assumed,
         warnings=tuple(warnings),
     )
 
 
-def _with_base(path: Path, contents: Contents, choices: Choices) -> Contents:
+def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None]:
     """Complete a thresholds-only file from its base, name and arguments included."""
     base = choices.base_checkpoint
-    if contents.weights and base is not None:
-        raise InputError(f"{path} holds weights of its own; drop --base-checkpoint {base}")
-    if contents.weights:
-        return contents
+    if own.weights and base is not None:
+        raise InputError(f"{own.path} holds weights of its own; drop --base-checkpoint {base}")
+    if own.weights:
+        return own, None
+    thresholds = sum(map(len, own.thresholds.values()))
+    if own.trained is not None and own.trained > thresholds:
+        raise InputError(
+            f"{own.path} holds {thresholds} thresholds only, but its optimizer trained "
+            f"{own.trained} parameters: the weights were fine-tuned, too, and no base has them; "
+            "give the checkpoint from before the reduction to thresholds"
+        )
     if base is None:
         raise InputError(
-            f"{path} holds thresholds only; give the dense model's weights with --base-checkpoint"
+            f"{own.path} holds thresholds only; give the dense model's weights with "
+            "--base-checkpoint FILE, or --base-checkpoint timm:NAME"
         )
-    dense = take_apart(base, bool(choices.use_ema))
+    name = None
+    if hub.names_a_model(base):
+        name, base = hub.fetch(base)
+    dense = take_apart(base, choices.use_ema)
     if not dense.weights:
         raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
-    return Contents(
-        contents.arch or dense.arch,
-        {**dense.args, **contents.args},
-        dense.weights,
-        contents.thresholds,
+    joined = replace(
+        dense,
+        arch=own.arch or dense.arch or name,
+        args={**dense.args, **own.args},
+        thresholds=own.thresholds,
+        found=(*own.found, *(f"base: {what}" for what in dense.found)),
     )
-
-
-def _require_finite(weights: Mapping[str, torch.Tensor]) -> None:
-    for key, value in weights.items():
-        if not value.isfinite().all():
-            raise InputError(f"{key} holds NaN or infinite values; the checkpoint is broken")
-
-
-def _family_and_name(
-    path: Path, contents: Contents, choices: Choices
-) -> tuple[str, str | None, list[str]]:
-    """Family, timm name of the dense model if known, and warnings."""
-    present = tuple(kind for kind in KINDS if contents.thresholds[kind])
-    if not present:
-        raise InputError(
-            f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense "
-            "model or was not fine-tuned with a learned-threshold method"
-        )
-    warnings: list[str] = []
-    written, name = split_arch(contents.arch)
-    if choices.model is not None:
-        stated, name = split_arch(choices.model)
-        if stated and written and stated != written:
-            warnings.append(f"--model says {stated}, the file {written}; --family decides")
-        written = written or stated
-        if not timm.is_model((name or "").split(".")[0]):
-            near = ", ".join(build.closest_names(name or "")) or "none alike"
-            raise InputError(f"timm has no model {choices.model!r}; did you mean: {near}?")
-    if written in FIXED_RATE_PREFIXES:
-        raise InputError(f"{contents.arch}: fixed-rate family {written!r} is not supported")
-    fitting = [f for f in families.names() if families.load(f).scalars == present]
-    family = choices.family or written or (fitting[0] if len(fitting) == 1 else None)
-    if family is None:
-        raise InputError(
-            f"{path}: {' and '.join(present)} thresholds fit {' or '.join(fitting)}, and the file "
-            f"has no 'arch' to tell; state it with --family {'|'.join(fitting)}"
-        )
-    if family not in families.names():
-        raise InputError(f"no family {family!r}; choose from {', '.join(families.names())}")
-    if family not in fitting:
-        raise InputError(
-            f"{path}: family {family} needs {' and '.join(families.load(family).scalars)} "
-            f"thresholds; the file has {' and '.join(present)}"
-        )
-    if choices.family and written and choices.family != written:
-        warnings.append(f"family {choices.family} as asked, though the file says {written}")
-    return family, name, warnings
-
-
-def split_arch(arch: str | None) -> tuple[str | None, str | None]:
-    """Split "ltmp_deit_small_patch16_224" into family prefix and timm name."""
-    if arch is None:
-        return None, None
-    arch = arch.removeprefix("inference_")
-    prefix, _, rest = arch.partition("_")
-    if rest and prefix in (*families.names(), *FIXED_RATE_PREFIXES):
-        return prefix, rest
-    return None, arch
+    return joined, dense.path
 
 
 def _complete(
@@ -274,8 +170,24 @@ def _untrained(plan: Plan) -> list[str]:
         f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
         for kind, numbers in plan.thresholds().items()
         if len(set(numbers)) == 1
-        and any(math.isclose(numbers[0], start, abs_tol=1e-6) for start in INITIAL[kind])
+        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in INITIAL[kind])
     ]
+
+
+def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
+    """A warning for each number the file states that its weights have otherwise."""
+    told = []
+    names = args.get("label_names")
+    pairs = (
+        ("num_classes", args.get("num_classes"), "classes", model.classes),
+        ("label_names", len(names) if isinstance(names, (list, tuple)) else None, "classes",
+         model.classes),
+        ("in_chans", args.get("in_chans"), "channels", model.in_chans),
+    )  # fmt: skip
+    for key, stated, what, real in pairs:
+        if isinstance(stated, int) and stated != real:
+            told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
+    return told
 
 
 def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:

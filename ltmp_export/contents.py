@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,92 +11,145 @@ from typing import Any
 
 import torch
 
-from ltmp_export import files
+from ltmp_export import dialects, files, limits
 from ltmp_export.errors import InputError
+from ltmp_export.reading.stored import DamagedError, StoredTensor
+from ltmp_export.reading.weights import WHAT, open_weights
 
 KINDS = ("merge", "prune")
 
 _THRESHOLD = re.compile(r"blocks\.(\d+)\.(merge|prune)_masker\.threshold")
-_PREFIXES = ("module.", "_orig_mod.")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A file taken apart: weights and thresholds under timm's names, and what else it says."""
+    """A file taken apart: weights and thresholds under timm's names, and what else it says.
 
+    Attributes:
+        path: The file.
+        arch: The name it gives the model.
+        args: The training script's arguments, or what stands for them.
+        weights: float32, by timm's names.
+        thresholds: By kind, then by block.
+        trained: Parameters that its optimizer trained; None where it has no optimizer.
+        found: What the file is and what was taken of it, for a person.
+    """
+
+    path: Path
     arch: str | None
     args: Mapping[str, Any]
     weights: dict[str, torch.Tensor]
     thresholds: dict[str, dict[int, float]]
+    trained: int | None
+    found: tuple[str, ...]
 
 
-def take_apart(path: Path, use_ema: bool = False) -> Contents:
-    """Read a file without deciding yet what model it is.
+def locate(path: Path) -> Path:
+    """The checkpoint file: `path` itself, or the one in a Hugging Face folder.
 
     Raises:
-        InputError: It cannot be read, or holds something that is no weight.
+        InputError: A folder without one, or there is nothing.
     """
-    top = files.read_weights(path)
-    args = top.get("args")
-    if isinstance(args, argparse.Namespace):
-        args = vars(args)
-    args = {k: v for k, v in args.items() if v is not None} if isinstance(args, Mapping) else {}
-    names = [name for name in (top.get("arch"), args.get("model")) if isinstance(name, str)]
+    if not path.is_dir():
+        files.require_file(path, WHAT)
+        return path
+    for name in dialects.HUGGING_FACE:
+        if (path / name).is_file():
+            return path / name
+    expected = " or ".join(dialects.HUGGING_FACE)
+    sharded = sorted(path.glob("*.index.json"))
+    if sharded:
+        raise InputError(f"{path} holds a model in pieces ({sharded[0].name}); expected {expected}")
+    raise InputError(f"{path} is a directory without {expected}; expected {WHAT}")
+
+
+def take_apart(path: Path, use_ema: bool | None = False) -> Contents:
+    """Read a file without deciding yet what model it is.
+
+    Args:
+        path: The file, or a Hugging Face folder.
+        use_ema: See `dialects.understand`.
+
+    Raises:
+        InputError: It cannot be read, holds something that is no weight, or more than the memory
+            limit.
+    """
+    path = locate(path)
+    dialect = dialects.understand(path, open_weights(path), use_ema)
+    for key, value in dialect.state.items():
+        _require_float(path, key, value)
+    stored: Mapping[str, StoredTensor] = dialect.state
+    _require_memory(path, stored)
     weights: dict[str, torch.Tensor] = {}
     thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
-    for key, value in _state_dict(path, top, use_ema).items():
-        plain = _strip_prefixes(str(key))
-        _require_plain(path, key, value)
-        if plain in weights:
-            raise InputError(f"{path}: {plain} is there twice, with different prefixes")
-        if match := _THRESHOLD.fullmatch(plain):
-            thresholds[match[2]][int(match[1])] = _threshold(path, plain, value)
+    for key, value in stored.items():
+        tensor = _read(path, key, value)
+        if match := _THRESHOLD.fullmatch(key):
+            thresholds[match[2]][int(match[1])] = _threshold(path, key, tensor)
         else:
-            weights[plain] = value.to(torch.float32)
-    if not weights and not any(thresholds.values()):
+            weights[key] = tensor
+    if not stored:
         raise InputError(f"{path} holds no weights: its state_dict is empty")
-    return Contents(names[0] if names else None, args, weights, thresholds)
+    found = (*dialect.found, *_described(stored, weights, thresholds))
+    return Contents(path, dialect.arch, dialect.args, weights, thresholds, dialect.trained, found)
 
 
-def _require_plain(path: Path, key: str, value: Any) -> None:
+def _require_float(path: Path, key: str, value: Any) -> None:
     """A dense float tensor that takes the memory it claims."""
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, StoredTensor):
         raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a tensor")
-    dense = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if not dense or not value.is_floating_point():
-        kind = f"{value.dtype} {value.layout} on {value.device}"
-        raise InputError(f"{path}: {key} is {kind}; expected a dense float tensor")
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        shape = tuple(value.shape)
-        raise InputError(f"{path}: {key} claims the shape {shape} but holds fewer numbers")
+    if value.dtype not in _FLOATS:
+        raise InputError(f"{path}: {key} is {value.dtype}; expected a tensor of floats")
+    if value.numel * value.dtype.itemsize > value.storage_bytes:
+        raise InputError(f"{path}: {key} claims the shape {value.shape} but holds fewer numbers")
 
 
-def _state_dict(path: Path, top: Mapping[str, Any], use_ema: bool) -> Mapping[str, Any]:
-    """The mapping of tensors inside the file's top level."""
-    plain, averaged = ("state_dict", "model"), ("state_dict_ema", "model_ema")
-    for key in averaged if use_ema else plain:
-        if isinstance(top.get(key), Mapping):
-            return dict(top[key])
-    if use_ema:
-        raise InputError(f"{path} holds no EMA weights (state_dict_ema); drop --use-ema")
-    if any(isinstance(top.get(key), Mapping) for key in averaged):
-        raise InputError(f"{path} holds EMA weights only; take them with --use-ema")
-    if any(isinstance(value, torch.Tensor) for value in top.values()):
-        return top
-    keys = ", ".join(map(str, list(top)[:6])) or "nothing"
-    raise InputError(f"{path} holds no weights: found {keys}; expected 'state_dict' or 'model'")
+def _require_memory(path: Path, state: Mapping[str, StoredTensor]) -> None:
+    """Both what is read and what it becomes."""
+    read = sum(value.storage_bytes for value in state.values())
+    made = sum(value.numel * 4 for value in state.values())
+    limits.require_memory(max(read, made), f"{path}: its {len(state)} tensors")
 
 
-def _strip_prefixes(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
+def _read(path: Path, key: str, value: StoredTensor) -> torch.Tensor:
+    """float32, every number finite.
+
+    Raises:
+        InputError: The file does not hold what it claims, or a number is NaN or infinite.
+    """
+    try:
+        tensor = value.read().to(torch.float32)
+    except DamagedError as err:
+        raise InputError(f"{path} is damaged: {key}: {err}") from err
+    if _THRESHOLD.fullmatch(key) is None and not tensor.isfinite().all():
+        bad = int((~tensor.isfinite()).sum())
+        raise InputError(
+            f"{path}: {key} holds NaN or infinite values ({bad} of {tensor.numel()}); the "
+            "checkpoint is broken: take an earlier epoch"
+        )
+    return tensor
 
 
 def _threshold(path: Path, key: str, value: torch.Tensor) -> float:
-    if value.numel() != 1 or not value.is_floating_point():
+    if value.numel() != 1:
         raise InputError(f"{path}: {key} has shape {tuple(value.shape)}; expected one float")
-    number = float(value.to(torch.float32).reshape(()))
-    if not 0.0 <= number <= 1.0:
+    number = float(value.reshape(()))
+    if not (math.isfinite(number) and 0.0 <= number <= 1.0):
         raise InputError(f"{path}: {key} is {number}; a threshold lies in [0, 1]")
     return number
+
+
+def _described(
+    stored: Mapping[str, StoredTensor],
+    weights: Mapping[str, torch.Tensor],
+    thresholds: Mapping[str, Mapping[int, float]],
+) -> list[str]:
+    """What was taken."""
+    kinds = sorted({str(stored[key].dtype).removeprefix("torch.") for key in weights})
+    counts = [f"{len(values)} {kind} thresholds" for kind, values in thresholds.items() if values]
+    parts = [f"{len(weights)} tensors of {' and '.join(kinds)}"] if weights else ["no weights"]
+    words = [", ".join([*parts, *(counts or ["no thresholds"])])]
+    if any(kind != "float32" for kind in kinds):
+        words.append("computed with as float32")
+    return words

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -12,11 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export import files
+from ltmp_export import files, limits
 from ltmp_export.errors import InputError
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
+# What Pillow and its decoders raise on damaged pictures.
+_PICTURE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    MemoryError,
+    Warning,
+)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SYNTHETIC_SAMPLES = 16
 
@@ -138,6 +156,7 @@ def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.
 def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
     files.require_file(path, "a folder of pictures or an .npz with 'images'")
     try:
+        _require_array_memory(path)
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
                 found = ", ".join(archive.files)
@@ -150,6 +169,7 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
         EOFError,
         zipfile.BadZipFile,
         zlib.error,
+        RuntimeError,
         MemoryError,
         TypeError,
     ) as err:
@@ -161,6 +181,28 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
         _require_labels(path, labels, len(pixels), vit.classes)
     names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
     return Images(pixels, None if labels is None else labels.astype(np.int64), names, str(path))
+
+
+def _require_array_memory(path: Path) -> None:
+    """What the headers of an `.npz` say its arrays take, before any is read.
+
+    Raises:
+        InputError: More than the limit.
+        ValueError: A header that NumPy does not write for numbers.
+    """
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename not in ("images.npy", "labels.npy"):
+                continue
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                if version == (1, 0):
+                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                else:
+                    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            total += math.prod(shape) * max(dtype.itemsize, np.dtype(np.float32).itemsize)
+    limits.require_memory(total, f"{path}: its arrays")
 
 
 def _require_labels(path: Path, labels: NDArray[Any], count: int, classes: int) -> None:
@@ -210,6 +252,9 @@ def _from_folder(
         raise InputError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     if samples is not None and samples < len(found):
         found = [found[i] for i in np.linspace(0, len(found) - 1, samples).round().astype(int)]
+    limits.require_memory(
+        len(found) * math.prod(vit.input_size) * 4, f"{folder}: {len(found)} pictures"
+    )
     from PIL import Image
     from timm.data import create_transform
 
@@ -226,10 +271,13 @@ def _from_folder(
     pixels = []
     for path in found:
         try:
-            with Image.open(path) as picture:
-                opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
-                pixels.append(transform(opaque.convert(mode)).numpy())
-        except (OSError, ValueError, Image.DecompressionBombError) as err:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what Pillow minds beside the pixels
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path) as picture:
+                    opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
+                    pixels.append(transform(opaque.convert(mode)).numpy())
+        except (*_PICTURE_ERRORS, Image.DecompressionBombError) as err:
             raise InputError(f"{path} is not a readable picture: {err}") from err
     names = tuple(p.relative_to(folder).as_posix() for p in found)
     return Images(np.stack(pixels), None, names, str(folder))

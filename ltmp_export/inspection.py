@@ -11,8 +11,9 @@ from typing import Any
 import onnx
 
 from ltmp_export import files, inputs, margins, onnx_export
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
-from ltmp_export.contents import Contents, take_apart
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.contents import Contents, locate, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
 
@@ -45,6 +46,8 @@ def inspect(
         InputError: It is neither, or `images` are given for anything but a whole checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        path = locate(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:
         return _with_margins(path, choices, Path(images), samples, progress)
@@ -53,7 +56,7 @@ def inspect(
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
-        return _describe_contents(path, take_apart(path), str(err))
+        return _describe_contents(path, take_apart(path, None), str(err))
 
 
 def _with_margins(
@@ -83,6 +86,7 @@ def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str
         "bytes": path.stat().st_size,
         "sha256": files.sha256(path),
         "arch": contents.arch,
+        "found": list(contents.found),
         "tensors": len(contents.weights),
         "parameters": sum(tensor.numel() for tensor in contents.weights.values()),
         "thresholds": {kind: dict(sorted(v.items())) for kind, v in contents.thresholds.items()},
@@ -106,6 +110,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
         "preprocessing": asdict(checkpoint.preprocessing),
         "choices": checkpoint.choices.to_json(),
+        "found": list(checkpoint.found),
         "notes": list(checkpoint.notes),
         "warnings": list(checkpoint.warnings),
     }

@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ltmp_export
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
-from ltmp_export.files import read_weights
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"
+
+
+def load_torch(path: Path) -> dict[str, Any]:
+    """A PyTorch file as PyTorch reads it."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +37,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def digits_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dense digits ViT as a bare state_dict: the weights without the thresholds."""
-    weights = read_weights(DIGITS_LTMP)["state_dict"]
+    weights = load_torch(DIGITS_LTMP)["state_dict"]
     path = tmp_path_factory.mktemp("digits") / "digits_base.pth"
     torch.save({k: v for k, v in weights.items() if not k.endswith("_masker.threshold")}, path)
     return path
@@ -69,7 +76,7 @@ def digit_images(golden: Mapping[str, NDArray[Any]]) -> Tensor:
 @pytest.fixture
 def content() -> dict[str, Any]:
     """The digits checkpoint, free to be changed: state_dict is a fresh dictionary."""
-    top = dict(read_weights(DIGITS_LTMP))
+    top = load_torch(DIGITS_LTMP)
     return top | {"state_dict": dict(top["state_dict"]), "args": vars(top["args"]).copy()}
 
 

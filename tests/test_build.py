@@ -10,7 +10,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export.checkpoint import Choices, load_checkpoint
+from ltmp_export.checkpoint import load_checkpoint
+from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from tests.conftest import DIGITS_LTMP, state_of
 from tests.make_checkpoint import random_vit
@@ -20,7 +21,7 @@ Write = Callable[..., Path]
 
 
 def test_unknown_model_name_suggests() -> None:
-    with pytest.raises(InputError, match="did you mean: .*deit_small"):
+    with pytest.raises(InputError, match="did you mean .*deit_small"):
         load_checkpoint(DIGITS_LTMP, Choices(model="deit_smal_patch16_224"))
 
 
@@ -30,7 +31,7 @@ def test_geometry_that_shapes_do_not_tell_is_asked_for(write: Write) -> None:
     path = write(state_of(narrow, 2))
     with pytest.raises(InputError, match="13 rows, which is no square"):
         load_checkpoint(path)
-    with pytest.raises(InputError, match="gives 4 patches, but .* 13 rows"):
+    with pytest.raises(InputError, match="13 rows, which is no square of patches, and 8x8 would have other"):
         load_checkpoint(path, Choices(image_size=(8, 8)))
     with pytest.raises(InputError, match="number of heads is not in the file"):
         load_checkpoint(path, Choices(image_size=(16, 12)))

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from ltmp_export import files
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint, split_arch
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.identity import split_arch
 from ltmp_export.errors import InputError
 from tests.conftest import DIGITS_LTMP, FIXTURES, state_of
 from tests.make_checkpoint import random_vit
@@ -88,8 +90,12 @@ def test_ema_is_taken_only_when_asked(content: Content, write: Write) -> None:
     assert same_weights(load_checkpoint(path), plain)
     taken = load_checkpoint(path, Choices(use_ema=True)).model
     assert torch.equal(taken.head.bias, plain.model.head.bias + 1)
-    with pytest.raises(InputError, match="EMA weights only; take them with --use-ema"):
-        load_checkpoint(write({"state_dict_ema": averaged}))
+    alone = write({"state_dict_ema": averaged, "arch": "ltmp_vit_digits"})
+    taken = load_checkpoint(alone)
+    assert torch.equal(taken.model.head.bias, plain.model.head.bias + 1)
+    assert "averaged weights (state_dict_ema): there are no others" in taken.found
+    with pytest.raises(InputError, match="averaged weights only; drop --no-ema"):
+        load_checkpoint(alone, Choices(use_ema=False))
 
 
 def test_thresholds_only(digits_base: Path) -> None:

@@ -22,9 +22,9 @@ import torch
 from ltmp_cli.main import app
 from typer.testing import CliRunner, Result
 
-from ltmp_export import files, inputs, load_checkpoint
+from ltmp_export import inputs, load_checkpoint
 from ltmp_export.plan import Prune
-from tests.conftest import DIGITS_LTMP, FIXTURES
+from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
 from tests.edge_cases import on_the_threshold
 from tests.make_checkpoint import random_vit
 from tests.mutations import change_stored
@@ -122,7 +122,7 @@ def test_check_reports(folder: Path) -> None:
 
 def test_check_of_another_checkpoint_fails(folder: Path) -> None:
     ltmp("export", CKPT)
-    top = dict(files.read_weights(Path(CKPT)))
+    top = load_torch(Path(CKPT))
     state = dict(top["state_dict"])
     state["blocks.1.prune_masker.threshold"] = torch.tensor([0.02])
     torch.save(top | {"state_dict": state}, "other.pth")
@@ -333,7 +333,7 @@ def test_inspect_says_what_is_missing(folder: Path) -> None:
     assert found.exit_code == 0
     assert "merge in 6 blocks" in found.stdout
     assert "give the dense model's weights with --base-checkpoint" in found.stdout
-    state = files.read_weights(Path(CKPT))["state_dict"]
+    state = load_torch(Path(CKPT))["state_dict"]
     torch.save(state, "bare.pth")
     document = json.loads(ltmp("inspect", "bare.pth", "--json").stdout)
     assert document["kind"] == "incomplete checkpoint"

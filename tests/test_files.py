@@ -1,12 +1,9 @@
-"""Reading safely and writing whole."""
+"""What files are, where outputs may go, and writing them whole."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,88 +11,6 @@ from safetensors.torch import save_file
 
 from ltmp_export import files
 from ltmp_export.errors import InputError
-
-
-class Hostile:
-    """Unpickling this runs a command that leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.mark}",)
-
-
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_hostile_pickle_is_refused_by_name_and_not_run(tmp_path: Path, wrapped: bool) -> None:
-    mark, path = tmp_path / "ran", tmp_path / "evil.pth"
-    if wrapped:
-        torch.save({"state_dict": {"a": torch.zeros(1)}, "extra": Hostile(mark)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Hostile(mark), protocol=2))
-    with pytest.raises(InputError, match="is refused: it asks to load .*system"):
-        files.read_weights(path)
-    assert not mark.exists()
-
-
-def test_hostile_pickle_of_a_newer_protocol_is_refused(tmp_path: Path) -> None:
-    mark, path = tmp_path / "ran", tmp_path / "evil.pth"
-    path.write_bytes(pickle.dumps(Hostile(mark), protocol=4))
-    with pytest.raises(InputError, match="is refused: it holds pickled objects"):
-        files.read_weights(path)
-    assert not mark.exists()
-
-
-def test_namespace_is_the_one_class_allowed(tmp_path: Path) -> None:
-    path = tmp_path / "args.pth"
-    torch.save({"args": argparse.Namespace(model="ltp_x"), "state_dict": {}}, path)
-    assert files.read_weights(path)["args"].model == "ltp_x"
-
-
-def truncated() -> bytes:
-    whole = Path(files.__file__).parent / "fixtures" / "digits_ltmp.pth.tar"
-    return whole.read_bytes()[:1_000_000]
-
-
-DAMAGED = {
-    "empty": (b"", "empty"),
-    "text": (b"hello, I am no checkpoint\n" * 9, "damaged or not"),
-    "zeros": (bytes(4096), "damaged or not"),
-    "zip": (b"PK\x03\x04" + bytes(100), "damaged or not"),
-    "safetensors header only": (b"\x40" + bytes(7) + b"{" + b"x" * 80, "safetensors"),
-    "truncated": (truncated(), "damaged or not"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), DAMAGED.values(), ids=DAMAGED.keys())
-def test_damaged_files_are_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "file.pth"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as caught:
-        files.read_weights(path)
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
-
-
-def test_missing_file_and_directory(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
-        files.read_weights(tmp_path / "nothing.pth")
-    with pytest.raises(InputError, match="is a directory"):
-        files.read_weights(tmp_path)
-
-
-def test_top_level_must_be_a_mapping(tmp_path: Path) -> None:
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(InputError, match="holds a list"):
-        files.read_weights(tmp_path / "list.pth")
-
-
-def test_safetensors_with_and_without_arch(tmp_path: Path) -> None:
-    tensors = {"a": torch.arange(3.0)}
-    save_file(tensors, tmp_path / "bare")
-    assert torch.equal(files.read_weights(tmp_path / "bare")["a"], tensors["a"])
-    save_file(tensors, tmp_path / "named", metadata={"arch": "ltp_x"})
-    assert files.read_weights(tmp_path / "named")["arch"] == "ltp_x"
 
 
 def test_write_replaces_whole_with_ordinary_permissions(tmp_path: Path) -> None:
@@ -154,12 +69,18 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     assert target.read_bytes() == b"content"
 
 
-def test_special_files_are_no_checkpoints(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_before(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="is not a regular file"):
-        files.read_weights(tmp_path / "pipe")
-    with pytest.raises(InputError, match="File name too long"):
-        files.read_weights(tmp_path / ("x" * 300))
+    (tmp_path / "empty").touch()
+    for name, message in {
+        "pipe": "is not a regular file; expected a file",
+        "x" * 300: "File name too long",
+        "no": "does not exist",
+        ".": "is a directory",
+        "empty": "is empty",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            files.require_file(tmp_path / name, "a file")
 
 
 def test_onnx_is_told_from_checkpoints_by_content(tmp_path: Path) -> None:

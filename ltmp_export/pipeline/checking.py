@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ltmp_export import belonging, files, inputs, onnx_export, parity, repro
 from ltmp_export.check_report import CheckReport
-from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.choices import Choices
 from ltmp_export.inputs import Images
 from ltmp_export.pipeline.stages import Progress, loaded, silent
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltmp_export import files, inputs, onnx_export, parity, runtime
+from ltmp_export import external, files, inputs, onnx_export, parity, runtime
 from ltmp_export.check_report import CheckReport
-from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.choices import Choices
 from ltmp_export.pipeline.stages import Progress, loaded, silent
 
 SCHEMA_VERSION = 1
@@ -23,7 +24,8 @@ class ExportReport:
 
     Attributes:
         output: The file written.
-        bytes: Its size.
+        data: The file beside it with its weights, for a model beyond 2 GB, else None.
+        bytes: Size of both.
         opset: Declared version of the standard domain.
         batch_size: The only batch size it takes, or None if it takes any.
         family: Token-reduction family.
@@ -35,6 +37,7 @@ class ExportReport:
     """
 
     output: Path
+    data: Path | None
     bytes: int
     opset: int
     batch_size: int | None
@@ -48,6 +51,7 @@ class ExportReport:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         document = asdict(replace(self, check=None)) | {"output": str(self.output)}
+        document["data"] = None if self.data is None else str(self.data)
         document["check"] = None if self.check is None else self.check.to_json()
         return document | {"schema_version": SCHEMA_VERSION, "kind": "export"}
 
@@ -65,7 +69,8 @@ def export(
 ) -> ExportReport:
     """Export a checkpoint to an ONNX file that takes any batch, or single images.
 
-    The file appears at `output` only after everything, the check included, has succeeded.
+    The file appears at `output` only after everything, the check included, has succeeded. The
+    weights of a model beyond 2 GB go to a second file beside it, which must stay there.
 
     Args:
         checkpoint: File, or one loaded before (then `choices` must be None).
@@ -101,10 +106,11 @@ def export(
             model, source, images, batch_sizes=sizes, name=output, progress=progress
         )
         report.require()
-    files.write_bytes(output, model.SerializeToString())
+    written = external.write_model(output, model)
     return ExportReport(
         output=output,
-        bytes=output.stat().st_size,
+        data=written.data,
+        bytes=written.bytes,
         opset=opset,
         batch_size=batch_size,
         family=source.plan.family,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
 
 Progress = Callable[[str], None]
 DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint

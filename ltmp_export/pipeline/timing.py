@@ -7,8 +7,10 @@ from pathlib import Path
 
 import onnx
 
-from ltmp_export import belonging, files, inputs, onnx_export, runtime
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export import belonging, files, inputs, onnx_export, onnx_reading, runtime
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.contents import locate
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import DIGITS, Progress, silent
@@ -66,7 +68,7 @@ def bench(
         progress("writing the dense model of the same weights")
         other = onnx_export.dense_baseline(exported)
     elif baseline is not None:
-        other = onnx_export.read_onnx(Path(baseline))
+        other = onnx_reading.read(Path(baseline))
         runtime.require_images(other, str(baseline), exported.vit.input_size)
         runtime.require_batches(other, str(baseline), settings.sizes)
     return measure(
@@ -94,7 +96,7 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
         InputError: It comes from another one.
     """
     stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
-    if files.sha256(path) != exported.checkpoint_sha256:
+    if files.sha256(locate(path)) != exported.checkpoint_sha256:
         raise InputError(
             f"{exported.path} was exported from another file than {path}; side by side needs the "
             "checkpoint it was exported from"

@@ -42,6 +42,7 @@ def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
     held = ", ".join(f"{kind} in {len(values)} blocks" for kind, values in kinds if values)
     rows = {
         facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
+        "found": _listed(facts["found"]),
         "arch in the file": facts["arch"] or "not stated",
         "weights": f"{facts['tensors']} tensors, {facts['parameters'] / 1e6:.2f} M parameters",
         "thresholds": held or "none",
@@ -54,10 +55,16 @@ def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
 def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
     rows = {
         "parameters": f"{facts['parameters'] / 1e6:.2f} M",
+        "found": _listed(facts["found"]),
         "arch in the file": facts["arch"] or "not stated",
         "sha256": facts["sha256"],
     }
     return rows | ({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {})
+
+
+def _listed(found: Sequence[str]) -> str:
+    """One line for each thing that was found."""
+    return "\n".join(found)
 
 
 def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
-from ltmp_export.checkpoint import Checkpoint, Choices, load_checkpoint
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
 from ltmp_export.plan import Merge, Plan
 from ltmp_export.reference import Reference
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ltmp_export import hub
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import LtmpError
 from ltmp_export.timing.contenders import (
@@ -36,7 +37,7 @@ def rivals(
         "eager",
         checkpoint.path.resolve(),
         choices=checkpoint.choices.to_json(),
-        base_checkpoint=None if base is None else base.resolve(),
+        base_checkpoint=None if base is None else hub.absolute(base),
         single=True,
     )
     found, refused = [eager], {}

@@ -1,0 +1,61 @@
+"""Dense weights by their timm name, from the Hugging Face Hub or its cache on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import timm
+
+from ltmp_export import build
+from ltmp_export.errors import InputError
+
+PREFIX = "timm:"
+WEIGHTS = "model.safetensors"
+
+
+def names_a_model(source: str | Path) -> bool:
+    """Whether this is `timm:NAME` and no file."""
+    return str(source).startswith(PREFIX)
+
+
+def absolute(source: Path) -> Path:
+    """A path that holds in any folder; `timm:NAME` is none and stays."""
+    return source if names_a_model(source) else source.resolve()
+
+
+def fetch(source: str | Path) -> tuple[str, Path]:
+    """The timm name in `timm:NAME`, and the file of its pretrained weights.
+
+    The cache is asked first; what is not there is downloaded, where the network allows. Only
+    safetensors files are fetched.
+
+    Raises:
+        InputError: There is no such model, it has no such weights, or they cannot be fetched.
+    """
+    name = str(source).removeprefix(PREFIX)
+    if not timm.is_model(name.split(".")[0]):
+        raise InputError(f"timm has no model {name!r}{build.did_you_mean_model(name)}")
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        raise InputError(f"timm has no pretrained weights of {name!r} on the Hugging Face Hub")
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # every retry would be a line
+    last: Exception | None = None
+    for local in (True, False):
+        try:
+            found = huggingface_hub.hf_hub_download(
+                config.hf_hub_id,
+                config.hf_hub_filename or WEIGHTS,
+                local_files_only=local,
+            )
+        except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as err:
+            last = err
+        else:
+            return name, Path(found)
+    raise InputError(
+        f"{source}: {config.hf_hub_id} is not in the cache of this machine and could not be "
+        f"downloaded ({type(last).__name__}); give a file with its weights"
+    ) from last

@@ -1,0 +1,104 @@
+"""The position embedding: the grid of patches it is for, and resizing it to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from timm.layers import resample_abs_pos_embed
+
+from ltmp_export.errors import InputError
+
+Weights = Mapping[str, torch.Tensor]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the rows of a position embedding stand for.
+
+    Attributes:
+        rows: Patches down the image.
+        columns: Patches across.
+        patch: (height, width) of one in pixels.
+        class_row: Whether the first row is the class token's.
+    """
+
+    rows: int
+    columns: int
+    patch: Size
+    class_row: bool
+
+    @property
+    def image_size(self) -> Size:
+        """(height, width) in pixels."""
+        return (self.rows * self.patch[0], self.columns * self.patch[1])
+
+
+def grid(weights: Weights, stored_size: Size | None, asked: Size | None) -> Grid:
+    """The grid of a checkpoint's position embedding: as stated, as asked for, else square.
+
+    Args:
+        weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`.
+        stored_size: (height, width) of the images as the checkpoint states it.
+        asked: (height, width) that the user states.
+
+    Raises:
+        InputError: The checkpoint contradicts itself, or the rows are of no known grid.
+    """
+    rows = weights["pos_embed"].shape[1]
+    height, width = weights["patch_embed.proj.weight"].shape[2:]
+    for size in (stored_size, asked):
+        if size is not None:
+            down, across = size[0] // height, size[1] // width
+            if rows in (down * across, down * across + 1):
+                return Grid(down, across, (height, width), rows == down * across + 1)
+    if stored_size is not None and asked is None:
+        patches = (stored_size[0] // height) * (stored_size[1] // width)
+        raise InputError(
+            f"the checkpoint states images of {stored_size[0]}x{stored_size[1]}, {patches} "
+            f"patches, but its position embedding has {rows} rows; expected {patches + 1} (or "
+            f"{patches}); state the right size with --img-size"
+        )
+    for patches in (rows - 1, rows):
+        side = math.isqrt(patches)
+        if side * side == patches and side:
+            return Grid(side, side, (height, width), patches == rows - 1)
+    tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
+    raise InputError(
+        f"the position embedding has {rows} rows, which is no square of patches{tried}; "
+        "state the image size it was trained at (--img-size HEIGHT,WIDTH)"
+    )
+
+
+def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, tuple[str, ...]]:
+    """The weights for images of the size asked for, and a warning if that changed them.
+
+    The embedding is resampled as timm does (bicubic, antialiased).
+
+    Raises:
+        InputError: The size is no whole number of patches.
+    """
+    if asked is None:
+        return weights, ()
+    (height, width), patch = asked, old.patch
+    new = (height // patch[0], width // patch[1])
+    if new == (old.rows, old.columns):
+        return weights, ()
+    if height % patch[0] or width % patch[1]:
+        raise InputError(
+            f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
+        )
+    made = resample_abs_pos_embed(
+        weights["pos_embed"],
+        new_size=list(new),
+        old_size=[old.rows, old.columns],
+        num_prefix_tokens=int(old.class_row),
+    )
+    warning = (
+        f"position embedding resized from {old.rows}x{old.columns} to {new[0]}x{new[1]} patches; "
+        "thresholds and accuracy are those of the old size: check them on images"
+    )
+    return {**weights, "pos_embed": made}, (warning,)

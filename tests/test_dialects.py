@@ -1,0 +1,280 @@
+"""Every dialect of checkpoints: found, named, and the same model in each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ltmp_export import inspect
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
+from tests.conftest import DIGITS_LTMP, FIXTURES
+
+Content = dict[str, Any]
+ARCH = "ltmp_vit_digits_patch4_32"
+
+
+def prefixed(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def lightning(state: Mapping[str, Any], prefix: str = "model.") -> Content:
+    """What a Trainer saves; the loss has a buffer of its own."""
+    return {
+        "epoch": 3,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": prefixed(state, prefix) | {"criterion.weight": torch.ones(10)},
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_path": "/a/b"}},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"model_name": ARCH, "lr": 0.1},
+    }
+
+
+FORMS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Content], str]] = {
+    "bare": (lambda s: dict(s), "bare state_dict"),
+    "state_dict": (lambda s: {"state_dict": s}, "dictionary with 'state_dict'"),
+    "model": (lambda s: {"model": s, "epoch": 7}, "dictionary with 'model'"),
+    "timm": (
+        lambda s: {"state_dict": s, "arch": ARCH, "args": argparse.Namespace(lr=1), "epoch": 7},
+        "timm training checkpoint, epoch 7",
+    ),
+    "DDP": (lambda s: {"state_dict": prefixed(s, "module.")}, "wrapped as module: taken off"),
+    "compile": (lambda s: {"state_dict": prefixed(s, "_orig_mod.")}, "wrapped as _orig_mod: taken"),
+    "DDP of compile": (
+        lambda s: {"state_dict": prefixed(s, "module._orig_mod.")},
+        "wrapped as _orig_mod, module: taken off",
+    ),
+    "compiled blocks": (
+        lambda s: {k.replace("blocks.", "blocks.", 1).replace(".attn.", "._orig_mod.attn."): v
+                   for k, v in s.items()},
+        "wrapped as _orig_mod",
+    ),
+    "FSDP": (lambda s: prefixed(s, "_fsdp_wrapped_module."), "wrapped as _fsdp_wrapped_module"),
+    "torch's AveragedModel": (
+        lambda s: prefixed(s, "module.") | {"n_averaged": torch.tensor(5)},
+        "wrapped as module",
+    ),
+    "Lightning": (lightning, "PyTorch Lightning checkpoint"),
+    "Lightning, net": (lambda s: lightning(s, "net."), "prefix 'net.' taken off 92 keys"),
+    "Lightning, compiled": (lambda s: lightning(s, "model._orig_mod."), "prefix 'model.' taken"),
+    "some attribute": (
+        lambda s: {"state_dict": prefixed(s, "student.vit.")},
+        "prefix 'student.vit.' taken off 92 keys",
+    ),
+    "beside its teacher": (
+        lambda s: {"state_dict": prefixed(s, "model.") | prefixed(s, "teacher.")},
+        "left out: 92 keys of something else (teacher.cls_token, teacher.pos_embed, teacher.",
+    ),
+    "EMA only": (lambda s: {"state_dict_ema": s}, "averaged weights (state_dict_ema): there are"),
+    "EMA only, DeiT's": (lambda s: {"model_ema": prefixed(s, "module.")}, "averaged weights"),
+    "EMA attribute only": (
+        lambda s: {"state_dict": prefixed(s, "ema_model.")},
+        "averaged weights (ema_model.): there are no others",
+    ),
+    "half": (lambda s: {k: v.half() for k, v in s.items()}, "computed with as float32"),
+    "bfloat16": (lambda s: {k: v.bfloat16() for k, v in s.items()}, "80 tensors of bfloat16"),
+    "double": (lambda s: {k: v.double() for k, v in s.items()}, "80 tensors of float64"),
+}  # fmt: skip
+
+
+def same_model(found: Checkpoint, half: bool = False) -> None:
+    whole = load_checkpoint(DIGITS_LTMP)
+    left, right = whole.model.state_dict(), found.model.state_dict()
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        assert torch.allclose(value, right[key], rtol=1e-2 if half else 0, atol=1e-4 if half else 0)
+    assert found.plan.family == "ltmp"
+    assert half or found.plan == whole.plan
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_dialect_is_the_same_model_and_named(
+    content: Content, tmp_path: Path, name: str
+) -> None:
+    make, expected = FORMS[name]
+    torch.save(make(content["state_dict"]), tmp_path / "c.pth")
+    found = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp"))
+    same_model(found, half="16" in name or name == "half")
+    assert any(line.startswith(expected) for line in found.found), found.found
+    assert found.found[-1] == "family ltmp: as --family says"
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["before 1.6", "zip"])
+def test_the_containers_of_pytorch(content: Content, tmp_path: Path, old: bool) -> None:
+    torch.save(content["state_dict"], tmp_path / "c", _use_new_zipfile_serialization=not old)
+    same_model(load_checkpoint(tmp_path / "c", Choices(family="ltmp")))
+
+
+CONFIG = {
+    "architecture": ARCH,
+    "num_classes": 10,
+    "label_names": [f"digit {i}" for i in range(10)],
+    "pretrained_cfg": {
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "crop_pct": 0.9,
+        "interpolation": "bilinear",
+        "input_size": [3, 32, 32],
+    },
+}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("prefix", ["", "timm_model."])
+def test_hugging_face_files(content: Content, tmp_path: Path, file: str, prefix: str) -> None:
+    state = prefixed(content["state_dict"], prefix)
+    (save_file if "safe" in file else torch.save)(state, tmp_path / file)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    for path in (tmp_path / file, tmp_path):
+        found = load_checkpoint(path)
+        same_model(found)
+        assert found.path == tmp_path / file
+        assert found.found[0] == "Hugging Face model"
+        assert f"family ltmp: as the name {ARCH} says" in found.found
+        assert found.preprocessing.mean == (0.1, 0.2, 0.3)
+        assert found.preprocessing.crop_pct == 0.9
+        assert found.label_names is not None
+        assert found.label_names[3] == "digit 3"
+        assert not found.warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json is damaged"),
+        ("[" * 100_000, "config.json is damaged"),
+        ('{"architecture": "\\ud800"}', "config.json is damaged"),
+        ("[1]", "is a JSON list; expected an object"),
+        ('"' + "x" * (1 << 20) + '"', "has more than 1 MiB"),
+    ],
+    ids=["cut", "deep", "no Unicode", "list", "long"],
+)
+def test_damaged_configurations(content: Content, tmp_path: Path, text: str, message: str) -> None:
+    save_file(content["state_dict"], tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path)
+
+
+def test_folders_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a directory without model\.safetensors or pytorch_m"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors.index.json").touch()
+    with pytest.raises(InputError, match="holds a model in pieces"):
+        load_checkpoint(tmp_path)
+
+
+def test_several_models_are_not_guessed_at(content: Content, tmp_path: Path) -> None:
+    state = content["state_dict"]
+    torch.save(prefixed(state, "a.") | prefixed(state, "b."), tmp_path / "c.pth")
+    with pytest.raises(InputError, match="holds several models, under 'a.', 'b.'; save one"):
+        load_checkpoint(tmp_path / "c.pth")
+
+
+def test_averaged_attribute_when_asked(content: Content, tmp_path: Path) -> None:
+    state = content["state_dict"]
+    other = {k: v + 1 if k == "head.bias" else v for k, v in state.items()}
+    torch.save(prefixed(state, "net.") | prefixed(other, "net_ema."), tmp_path / "c.pth")
+    plain = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp"))
+    assert torch.equal(plain.model.head.bias, state["head.bias"])
+    averaged = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", use_ema=True))
+    assert torch.equal(averaged.model.head.bias, other["head.bias"])
+    torch.save(prefixed(other, "net_ema."), tmp_path / "c.pth")
+    with pytest.raises(InputError, match="averaged weights only; drop --no-ema"):
+        load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", use_ema=False))
+
+
+def groups(*sizes: int, rates: tuple[float, ...] = ()) -> Content:
+    """An optimizer of so many parameters a group."""
+    pairs = zip(sizes, rates or (0.1,) * len(sizes), strict=True)
+    return {
+        "state": {},
+        "param_groups": [{"lr": 0.0, "initial_lr": r, "params": list(range(n))} for n, r in pairs],
+    }
+
+
+def test_thresholds_of_a_run_that_trained_the_weights_are_refused(
+    content: Content, tmp_path: Path, digits_base: Path
+) -> None:
+    """The authors' third learning rate is for the weights: no base has what they learned."""
+    path = tmp_path / "thresholds.pth"
+    choices = Choices(base_checkpoint=digits_base)
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "masker" in k}
+    content["args"] = argparse.Namespace(**content["args"])
+    torch.save(content | {"optimizer": groups(6, 6, 80)}, path)
+    for stated in (choices, None):
+        with pytest.raises(
+            InputError, match="12 thresholds only, but its optimizer trained 92 par"
+        ):
+            load_checkpoint(path, stated)
+    for optimizer in (
+        groups(6, 6),
+        groups(6, 6, 80, rates=(0.1, 0.1, 0.0)),
+        {},
+        {"param_groups": 3},
+    ):
+        torch.save(content | {"optimizer": optimizer}, path)
+        assert load_checkpoint(path, choices).plan.family == "ltmp"
+
+
+def test_inspect_tells_what_it_found_and_why(content: Content, tmp_path: Path) -> None:
+    torch.save(lightning(content["state_dict"]), tmp_path / "c.ckpt")
+    facts = inspect(tmp_path / "c.ckpt")
+    assert facts["kind"] == "checkpoint"
+    assert facts["found"] == [
+        "PyTorch Lightning checkpoint",
+        "prefix 'model.' taken off 92 keys",
+        "left out: 1 keys of something else (criterion.weight)",
+        "optimizer of 2 parameters, not read",
+        "80 tensors of float32, 6 merge thresholds, 6 prune thresholds",
+        f"family ltmp: as the name {ARCH} says",
+    ]
+    facts = inspect(FIXTURES / "digits_ltm_thresholds.pth.tar")
+    assert facts["found"][-1] == "no weights, 6 merge thresholds"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"num_classes": 1000}, r"states 1000 classes \(num_classes\), its weights have 10"),
+        ({"label_names": ["a", "b"]}, r"states 2 classes \(label_names\), its weights have 10"),
+        ({"in_chans": 1}, r"states 1 channels \(in_chans\), its weights have 3"),
+    ],
+)
+def test_contradictions_are_warnings(
+    content: Content, write: Callable[[Content], Path], changed: Content, message: str
+) -> None:
+    content["args"].update(changed)
+    (warning,) = load_checkpoint(write(content)).warnings
+    assert re.search(message, warning)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("layer1.0.conv1.weight", "a ResNet"),
+        ("layers.0.blocks.0.attn.qkv.weight", "a Swin Transformer"),
+        ("stages.0.blocks.0.conv_dw.weight", "a network in stages"),
+        ("vit.encoder.layer.0.attention.attention.query.weight", "a ViT of Hugging Face"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision"),
+        ("visual.transformer.resblocks.0.ln_1.weight", "a CLIP model"),
+        ("transformer.layers.0.0.norm.weight", "a ViT of vit-pytorch"),
+    ],
+)
+def test_another_architecture_is_recognised(tmp_path: Path, key: str, name: str) -> None:
+    torch.save({key: torch.ones(2)}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match=f"no thresholds .*it looks like {name}"):
+        load_checkpoint(tmp_path / "c.pth")

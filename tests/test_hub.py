@@ -1,0 +1,79 @@
+"""Dense weights by their timm name: from a cache as the Hub's library lays it out, or refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from ltmp_export import hub
+from ltmp_export.errors import InputError
+
+NAME = "deit_tiny_patch16_224"
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+def cached_model(home: Path) -> dict[str, torch.Tensor]:
+    """The weights of a random DeiT in a cache of the Hub's library."""
+    model = timm.create_model(NAME, pretrained=False, depth=12)
+    folder = home / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    return dict(model.state_dict())
+
+
+def thresholds(path: Path) -> None:
+    state = {f"blocks.{i}.merge_masker.threshold": torch.tensor([0.95]) for i in range(12)}
+    torch.save({"state_dict": state, "arch": f"ltm_{NAME}"}, path)
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the library reads its environment when it is imported."""
+    return subprocess.run(
+        [sys.executable, "-m", "ltmp_cli.main", *arguments],
+        env=os.environ | OFFLINE | {"HF_HOME": str(home)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_base_by_name_from_the_cache(tmp_path: Path) -> None:
+    cached_model(tmp_path)
+    thresholds(tmp_path / "t.pth")
+    ran = run(tmp_path, "export", "t.pth", "--base-checkpoint", f"timm:{NAME}", "--no-check")
+    assert ran.returncode == 0, ran.stderr
+    assert "model.onnx: ltm deit_tiny_patch16_224" in ran.stdout
+    found = run(tmp_path, "inspect", "t.pth", "--base-checkpoint", f"timm:{NAME}").stdout
+    assert "base: bare state_dict" in found
+
+
+def test_what_is_not_in_the_cache_is_one_clear_line(tmp_path: Path) -> None:
+    thresholds(tmp_path / "t.pth")
+    ran = run(tmp_path, "export", "t.pth", "--base-checkpoint", f"timm:{NAME}")
+    assert ran.returncode == 2
+    (line,) = ran.stderr.strip().splitlines()
+    assert line.startswith(f"error: timm:{NAME}: timm/deit_tiny_patch16_224.fb_in1k is not in the")
+    assert line.endswith("give a file with its weights")
+
+
+def test_names_that_timm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.names_a_model("timm:x")
+    assert not hub.names_a_model(Path("timm.pth"))
+    with pytest.raises(
+        InputError, match="timm has no model 'deit_tinny_patch16_224'; did you mean"
+    ):
+        hub.fetch("timm:deit_tinny_patch16_224")
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: None)
+    with pytest.raises(InputError, match="no pretrained weights of 'deit_tiny_patch16_224' on the"):
+        hub.fetch(f"timm:{NAME}")

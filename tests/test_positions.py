@@ -1,0 +1,90 @@
+"""Position embeddings for another image size, and the grids that can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import resample_abs_pos_embed
+
+from ltmp_export import check, export
+from ltmp_export.checkpoint import load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
+from ltmp_export.positions import Grid, grid
+from tests.conftest import DIGITS_LTMP
+
+Write = Callable[[dict[str, Any]], Path]
+
+
+def weights(rows: int, patch: tuple[int, int] = (4, 4)) -> dict[str, torch.Tensor]:
+    return {
+        "pos_embed": torch.zeros(1, rows, 8),
+        "patch_embed.proj.weight": torch.zeros(8, 3, *patch),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "stored", "asked", "expected"),
+    [
+        (17, None, None, (4, 4, True)),
+        (16, None, None, (4, 4, False)),
+        (17, (16, 16), None, (4, 4, True)),
+        (13, (16, 12), None, (4, 3, True)),
+        (12, (16, 12), None, (4, 3, False)),
+        (13, None, (12, 16), (3, 4, True)),
+        (17, None, (32, 32), (4, 4, True)),
+        (17, (64, 64), (32, 32), (4, 4, True)),
+        (13, (16, 12), (32, 24), (4, 3, True)),
+        (17, (18, 18), None, (4, 4, True)),
+    ],
+)
+def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, bool]) -> None:
+    """As stored, else as asked, else square; a size that is no whole number of patches is cut."""
+    down, across, class_row = expected
+    assert grid(weights(rows), stored, asked) == Grid(down, across, (4, 4), class_row)
+
+
+def test_grids_that_cannot_be_told() -> None:
+    with pytest.raises(InputError, match="13 rows, which is no square of patches; state the im"):
+        grid(weights(13), None, None)
+    with pytest.raises(
+        InputError, match="states images of 32x32, 64 patches, but its pos.* 17 rows"
+    ):
+        grid(weights(17), (32, 32), None)
+
+
+def test_another_image_size_resizes_with_a_warning(tmp_path: Path) -> None:
+    """As timm resamples it; the exported file is that model, and its check knows of it."""
+    larger = Choices(image_size=(40, 48))
+    plain, found = load_checkpoint(DIGITS_LTMP), load_checkpoint(DIGITS_LTMP, larger)
+    assert found.vit.image_size == (40, 48)
+    expected = resample_abs_pos_embed(plain.model.pos_embed, [10, 12], [8, 8])
+    assert torch.equal(found.model.pos_embed, expected)
+    (warning,) = found.warnings
+    assert warning.startswith("position embedding resized from 8x8 to 10x12 patches; thresholds")
+    export(DIGITS_LTMP, tmp_path / "m.onnx", choices=larger)
+    check(tmp_path / "m.onnx", DIGITS_LTMP, samples=3).require()
+
+
+def test_the_same_size_changes_nothing() -> None:
+    found = load_checkpoint(DIGITS_LTMP, Choices(image_size=(32, 32)))
+    assert not found.warnings
+    assert torch.equal(found.model.pos_embed, load_checkpoint(DIGITS_LTMP).model.pos_embed)
+
+
+def test_a_size_between_patches_is_refused() -> None:
+    with pytest.raises(InputError, match="--img-size 42,40 is no whole number of patches of 4x4"):
+        load_checkpoint(DIGITS_LTMP, Choices(image_size=(42, 40)))
+
+
+def test_a_stated_size_that_is_wrong_is_refused_until_put_right(
+    content: dict[str, Any], write: Write
+) -> None:
+    content["args"]["img_size"] = 64
+    with pytest.raises(InputError, match="states images of 64x64, 256 patches, but .* --img-size"):
+        load_checkpoint(write(content))
+    assert load_checkpoint(write(content), Choices(image_size=(32, 32))).vit.image_size == (32, 32)
