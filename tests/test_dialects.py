@@ -9,9 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import CheckpointSaver, ModelEmaV2, NativeScaler
 
 from ltmp_export import inspect
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
@@ -278,3 +283,54 @@ def test_another_architecture_is_recognised(tmp_path: Path, key: str, name: str)
     torch.save({key: torch.ones(2)}, tmp_path / "c.pth")
     with pytest.raises(InputError, match=f"no thresholds .*it looks like {name}"):
         load_checkpoint(tmp_path / "c.pth")
+
+
+def small_timm_model() -> VisionTransformer:
+    """Small, of a name that timm knows, with merge thresholds where the authors have them."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=3)
+    assert isinstance(model, VisionTransformer)
+    for block in model.blocks:
+        masker = torch.nn.Module()
+        masker.register_parameter("threshold", torch.nn.Parameter(torch.tensor([0.8])))
+        block.merge_masker = masker
+    return model
+
+
+def test_what_timms_saver_writes_today(tmp_path: Path) -> None:
+    """With an optimizer that has moments, averaged weights and a scaler."""
+    model = small_timm_model()
+    averaged = ModelEmaV2(model)
+    optimizer = torch.optim.Adam(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    arguments = argparse.Namespace(
+        model="ltm_vit_tiny_patch16_224", num_classes=3, lr=np.float64(0.1)
+    )
+    saver = CheckpointSaver(
+        model,
+        optimizer,
+        args=arguments,
+        model_ema=averaged,
+        amp_scaler=NativeScaler(device="cpu"),
+        checkpoint_dir=str(tmp_path),
+        recovery_dir=str(tmp_path),
+    )
+    saver.save_checkpoint(4, metric=0.5)
+    found = load_checkpoint(tmp_path / "last.pth.tar")
+    assert (found.plan.family, found.vit.name) == ("ltm", "vit_tiny_patch16_224")
+    assert found.vit.image_size == (32, 32)
+    assert torch.equal(found.model.head.weight, model.head.weight)
+    assert found.found[0] == "timm training checkpoint, epoch 4"
+    assert "weights of 'state_dict'; state_dict_ema is there, too (--use-ema)" in found.found
+    taken = load_checkpoint(tmp_path / "last.pth.tar", Choices(use_ema=True))
+    assert torch.equal(taken.model.head.weight, averaged.module.head.weight)
+    assert not torch.equal(taken.model.head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_what_timm_writes_for_hugging_face(tmp_path: Path, safe: bool) -> None:
+    save_for_hf(small_timm_model(), tmp_path, safe_serialization=safe)
+    found = load_checkpoint(tmp_path)
+    assert (found.plan.family, found.vit.name) == ("ltm", "vit_tiny_patch16_224")
+    assert found.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert found.found[0] == "Hugging Face model"
