@@ -15,7 +15,6 @@ import typer
 from . import options
 from .terminal import (
     annotate,
-    end_on_termination,
     note,
     reporting_errors,
     show,
@@ -314,13 +313,3 @@ def demo(
         done = pipeline.demo(folder, progress)
     show(reports.demo_summary(done))
     raise typer.Exit(0 if done.check.passed() else 1)
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    end_on_termination()
-    app()
-
-
-if __name__ == "__main__":
-    main()

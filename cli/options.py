@@ -43,7 +43,7 @@ Model = Annotated[
 BaseCheckpoint = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE|timm:NAME", help="Dense weights for a thresholds-only checkpoint."
+        metavar="FILE", help="Dense weights for a thresholds-only checkpoint; or timm:NAME."
     ),
 ]
 UseEma = Annotated[

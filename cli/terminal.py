@@ -5,27 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
+from . import interrupts
+
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = 130
-TERMINATED = 143
-
-
-def end_on_termination() -> None:
-    """Let SIGTERM end the command as an exit does: what it keeps in temporary folders goes."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
 
 
 def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -54,11 +49,11 @@ def show(result: RenderableType) -> None:
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(result)
+        console.print(_Printable(result))
         return
     wide = Console(highlight=False, soft_wrap=True, width=200)
     with wide.capture() as captured:
-        wide.print(result)
+        wide.print(_Printable(result))
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
@@ -77,14 +72,38 @@ def annotate(commands: Iterable[str]) -> None:
     """Print workflow commands, where GitHub Actions reads them."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for command in commands:
-            typer.echo(command)
+            typer.echo(printable(command))
 
 
 def _say(line: str, style: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(line, style))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(_Printable(Text(line, style)))
+
+
+class _Printable:
+    """What it shows, with control characters written out: a file's names cannot steer a terminal.
+
+    Lone surrogates, of a name that is no Unicode, are written out as well.
+    """
+
+    def __init__(self, shown: RenderableType) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for segment in console.render(self.shown, options):
+            text = segment.text if segment.control else printable(segment.text)
+            yield Segment(text, segment.style, segment.control)
+
+
+def printable(text: str) -> str:
+    """The text with everything but newlines written out that a terminal would not show."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 @contextlib.contextmanager
@@ -96,8 +115,12 @@ def spinner() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
-    with console.status("starting", refresh_per_second=3) as status:
-        yield lambda words: status.update(words)
+    interrupts.spinning = console.is_terminal
+    try:
+        with console.status("starting", refresh_per_second=3) as status:
+            yield lambda words: status.update(words)
+    finally:
+        interrupts.spinning = False
 
 
 def write_json(path: Path | None, document: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, families, files, hub, preprocessing
+from ltmp_export import build, families, files, hub, limits, preprocessing
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
@@ -93,6 +93,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         pool=contents.args.get("gp"),
     )
     warnings += [*built.warnings, *_contradictions(contents.args, built.vit)]
+    _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     applied, assumed = preprocessing.resolve(vars(choices), contents.args, built.vit)
     return Checkpoint(
@@ -110,6 +111,17 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         notes=built.notes + assumed,
         warnings=tuple(warnings),
     )
+
+
+def _require_attention(vit: Vit) -> None:
+    """Check that one image fits: the reference holds one block's attention in float64.
+
+    Raises:
+        InputError: It takes more than the memory limit.
+    """
+    tokens = vit.patches + 1
+    size = 2 * 8 * vit.heads * tokens**2  # logits and weights
+    limits.require_memory(size, f"attention among the {tokens} tokens of one image")
 
 
 def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None]:

@@ -1,39 +1,22 @@
-"""Files in and out: reading weights without running code, writing whole or not at all."""
+"""Files in and out: what they are, and writing them whole or not at all."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import hashlib
 import os
-import pickle
-import re
+import secrets
 import stat
 import struct
-import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
+from ltmp_export import cleanup
 from ltmp_export.errors import InputError
+from ltmp_export.suggestions import nearby_file
 
-# What torch's restricted unpickler and zip reader raise on damaged or foreign files.
-_DAMAGED = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    OSError,
-    struct.error,
-)
+_CHUNK = 2**24  # bytes written in one go
 
 
 def require_file(path: Path, what: str) -> None:
@@ -45,7 +28,7 @@ def require_file(path: Path, what: str) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as err:
-        raise InputError(f"{path} does not exist; expected {what}") from err
+        raise InputError(f"{path} does not exist; expected {what}{nearby_file(path)}") from err
     except OSError as err:
         raise InputError(f"{path} cannot be read ({err.strerror}); expected {what}") from err
     if stat.S_ISDIR(status.st_mode):
@@ -67,65 +50,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path) -> Mapping[str, Any]:
-    """Read a PyTorch or safetensors file into its top-level mapping, running no code from it.
-
-    PyTorch files go through the restricted unpickler (`weights_only=True`) with one class added:
-    `argparse.Namespace`, which timm's `CheckpointSaver` writes (SPEC §2).
-
-    Raises:
-        InputError: The file is missing, damaged, of another kind, or asks for any other class.
-    """
-    require_file(path, "a PyTorch checkpoint or a safetensors file")
-    if _is_safetensors(path):
-        return _read_safetensors(path)
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on foreign pickles; they fail below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as err:
-        raise InputError(_unreadable(path, err)) from err
-    if not isinstance(content, Mapping):
-        raise InputError(
-            f"{path} holds a {type(content).__name__}; expected a dictionary of tensors "
-            "or a checkpoint with 'state_dict' or 'model'"
-        )
-    return content
-
-
-def _unreadable(path: Path, err: BaseException) -> str:
-    """One line on why a file could not be read; names the class a pickle asked for, if any."""
-    text = str(err)
-    if isinstance(err, pickle.UnpicklingError):
-        wanted = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+)", text)
-        what = f"it asks to load {wanted[1]}" if wanted else "it holds pickled objects"
-        return (
-            f"{path} is refused: {what}, and only tensors, plain containers and "
-            "argparse.Namespace are read; save the model's state_dict instead"
-        )
-    reason = f" ({text.split('. ')[0].splitlines()[0][:100]})" if " " in text else ""
-    return f"{path} is damaged or not a PyTorch or safetensors checkpoint{reason}"
-
-
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """By content: an 8-byte little-endian header length, then a JSON object."""
     with path.open("rb") as file:
         start = file.read(9)
     if len(start) < 9 or start[8:9] != b"{":
         return False
     return int(struct.unpack("<Q", start[:8])[0]) <= path.stat().st_size
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            content: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            written = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as err:
-        raise InputError(f"{path} is not a readable safetensors file: {err}") from err
-    if arch := written.get("arch") or written.get("architecture"):
-        return {"state_dict": content, "arch": arch}
-    return content
 
 
 def require_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> None:
@@ -139,7 +70,7 @@ def require_outputs(outputs: Sequence[Path], inputs: Sequence[Path] = ()) -> Non
         InputError: An output is a directory or a device, its folder is missing or not writable, or
             it is the same file as another one.
     """
-    taken = {path.resolve(): f"the input {path}" for path in inputs}
+    taken = {Path(os.path.realpath(path)): f"the input {path}" for path in inputs}
     for path in outputs:
         _require_writable(path)
         if other := taken.get(path.resolve()):
@@ -156,6 +87,8 @@ def _require_writable(path: Path) -> None:
             raise InputError(f"{path} is not a regular file; choose another output")
         if not folder.is_dir():
             raise InputError(f"cannot write {path}: the folder {folder} does not exist; make it")
+    except RuntimeError as err:  # how older versions of Python put it
+        raise InputError(f"cannot write {path}: links in a circle; choose another output") from err
     except OSError as err:
         raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
     if not os.access(folder, os.W_OK):
@@ -173,33 +106,65 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     require_outputs([path])
     path = path.resolve()
-    temporary: Path | None = None
+    with telling(path), temporary_beside(path) as temporary:
+        write_new(temporary, [content])
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def telling(path: Path, way_out: str = "choose another output") -> Iterator[None]:
+    """Turn what the system says about writing `path` into one line.
+
+    Raises:
+        InputError: The system refused something.
+    """
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(content)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        yield
     except OSError as err:
-        raise InputError(f"cannot write {path}: {err.strerror}; choose another output") from err
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {err.strerror or err}; {way_out}") from err
 
 
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A new name in the folder of `path`, for what will be renamed to it.
+
+    What has that name at the end is removed. It is known before there is a file, so that no
+    interrupt finds a file whose name nobody knows.
+    """
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
+    with cleanup.undone(partial(remove, temporary)):
+        yield temporary
+
+
+def write_new(path: Path, parts: Iterable[bytes]) -> int:
+    """Write a file that is not there yet, part by part; how many bytes.
+
+    Its permissions are those of any new file.
+
+    Raises:
+        OSError: The system refuses; the file may be there in part.
+    """
+    size = 0
+    with path.open("xb") as file:
+        for part in parts:
+            for start in range(0, len(part), _CHUNK):  # an interrupt waits for one of them at most
+                size += file.write(memoryview(part)[start : start + _CHUNK])
+    return size
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there and can be removed."""
+    # One call of C, the first thing done: no signal handler runs before the file is gone.
+    try:  # noqa: SIM105
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def looks_like_onnx(path: Path) -> bool:
     """Whether a file is no checkpoint, but named `.onnx` or begun as a serialised ONNX model."""
     with path.open("rb") as file:
         start = file.read(4)
-    if start.startswith((b"PK\x03\x04", b"\x80")) or _is_safetensors(path):
+    if start.startswith((b"PK\x03\x04", b"\x80")) or is_safetensors(path):
         return False
     return path.suffix == ".onnx" or start.startswith(b"\x08")

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from ltmp_export import external
 from ltmp_export.errors import ExportError
 
 OLDEST_OPSET = 16
@@ -42,7 +43,7 @@ class GraphBuilder:
         self.opset = opset
         self.weights = weights
         self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._initializers: dict[Name, NDArray[Any] | None] = {}  # None: in `weights`
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._kept: set[Name] = set()
@@ -89,9 +90,7 @@ class GraphBuilder:
 
     def weight(self, name: str) -> Name:
         """A weight under its checkpoint name."""
-        if name not in self._initializers:
-            array = np.ascontiguousarray(self.weights[name], dtype=np.float32)
-            self._initializers[name] = numpy_helper.from_array(array, name)
+        self._initializers[name] = None
         return name
 
     def ints(self, *values: int) -> Name:
@@ -101,8 +100,7 @@ class GraphBuilder:
     def arange(self, most: int, stop: Name) -> Name:
         """int64 [N] 0, 1, 2, … below `stop` [1], which is at most `most`."""
         name = f"const/arange[{most}]"
-        if name not in self._initializers:
-            self._initializers[name] = numpy_helper.from_array(np.arange(most), name)
+        self._initializers[name] = np.arange(most)
         return self.op("Slice", name, self.ints(0), stop)
 
     def column(self, values: Sequence[int]) -> Name:
@@ -119,7 +117,7 @@ class GraphBuilder:
         if name is None:
             return self._constant("f32", array)
         full = self._unique(name)
-        self._initializers[full] = numpy_helper.from_array(array, full)
+        self._initializers[full] = array
         return full
 
     def row(self, value: float, length: int) -> Name:
@@ -128,8 +126,7 @@ class GraphBuilder:
 
     def _constant(self, kind: str, array: NDArray[Any]) -> Name:
         name = f"const/{kind}[{','.join(str(v) for v in array.reshape(-1))}]"
-        if name not in self._initializers:
-            self._initializers[name] = numpy_helper.from_array(array, name)
+        self._initializers[name] = array
         return name
 
     def keep(self, name: Name) -> None:
@@ -205,16 +202,18 @@ class GraphBuilder:
         return self.op("Mul", self.op("Mul", x, gate), self.number(0.5))
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The finished model, without the nodes that neither an output nor `keep` needs."""
-        graph = helper.make_graph(
-            self._needed_nodes(),
-            name,
-            self._inputs,
-            self._outputs,
-            list(self._initializers.values()),
-        )
+        """The finished model, without what neither an output nor `keep` needs."""
+        nodes = self._needed_nodes()
+        needed = {stored for node in nodes for stored in node.input}
+        graph = helper.make_graph(nodes, name, self._inputs, self._outputs)
         model = _model(graph, self.opset)
         helper.set_model_props(model, dict(metadata))
+        for stored, array in self._initializers.items():  # only now: each weight is copied once
+            if stored not in needed:
+                continue
+            if array is None:
+                array = np.ascontiguousarray(self.weights[stored], dtype=np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(array, stored))
         return model
 
     def _needed_nodes(self) -> list[onnx.NodeProto]:
@@ -240,6 +239,6 @@ def validate(model: onnx.ModelProto, opset: int) -> None:
     if foreign:
         raise ExportError(f"the graph uses operators of domains {foreign}; expected none")
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(external.without_weights(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as err:
         raise ExportError(f"the ONNX checker refuses the graph: {err}") from err

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from ltmp_export import files, inputs, margins, onnx_export
+from ltmp_export import files, inputs, margins, onnx_export, onnx_reading
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, locate, take_apart
@@ -124,7 +124,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "kind": "model",
         "path": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": path.stat().st_size + onnx_reading.bytes_beside(path),
         "family": exported.family,
         "thresholds": exported.thresholds,
         "vit": exported.vit.to_json(),

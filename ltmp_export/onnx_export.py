@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from ltmp_export import files, graph, rewrite, runtime
-from ltmp_export.checkpoint import Checkpoint, Choices
-from ltmp_export.errors import ExportError, InputError
+from ltmp_export import graph, onnx_reading, rewrite, runtime
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
 from ltmp_export.plan import dense_plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
 SCHEMA = "1"
-PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,11 @@ def to_onnx(
 
     Raises:
         InputError: The opset is out of range, or the batch size something else.
-        ExportError: The weights exceed one file, or the graph is not what it must be.
+        ExportError: The graph is not what it must be.
     """
     runtime.require_opset(opset)
     require_batch_size(batch_size)
     weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
-    size = sum(array.nbytes for array in weights.values())
-    if size >= PROTOBUF_LIMIT:
-        raise ExportError(f"the weights take {size / 2**30:.1f} GiB; one ONNX file holds under 2")
     model = rewrite.lower(
         checkpoint.vit,
         checkpoint.plan,
@@ -106,21 +102,48 @@ def require_batch_size(batch_size: int | None) -> None:
 
 
 def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
-    """The dense model of the same weights, opset and batch, written by the same code."""
-    weights = {t.name: numpy_helper.to_array(t) for t in exported.proto.graph.initializer}
-    model = rewrite.lower(
-        exported.vit,
-        dense_plan(exported.vit.depth),
-        _float_only(weights),
-        opset=exported.opset,
-        batch_size=runtime.fixed_batch(exported.proto),
-    )
+    """The dense model of the same weights, opset and batch, written by the same code.
+
+    Raises:
+        InputError: The file lacks a weight.
+        ExportError: Its weights do not make a model.
+    """
+    try:
+        model = rewrite.lower(
+            exported.vit,
+            dense_plan(exported.vit.depth),
+            _Stored(exported.proto),
+            opset=exported.opset,
+            batch_size=runtime.fixed_batch(exported.proto),
+        )
+    except (KeyError, IndexError) as err:
+        raise InputError(
+            f"the dense model cannot be written from {exported.path}: it lacks {err}; give another "
+            "baseline, or export it again"
+        ) from err
     graph.validate(model, exported.opset)
     return model
 
 
-def _float_only(weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name: array for name, array in weights.items() if array.dtype == np.float32}
+class _Stored(Mapping[str, NDArray[Any]]):
+    """The float32 weights of a model by name, each copied when it is asked for."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+        self._tensors = {tensor.name: tensor for tensor in floats}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = numpy_helper.to_array(self._tensors[name])
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
@@ -150,30 +173,16 @@ def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()}
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Parse any ONNX file.
-
-    Raises:
-        InputError: It is missing or not ONNX.
-    """
-    files.require_file(path, "an ONNX model")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, OSError) as err:
-        raise InputError(f"{path} is not an ONNX model (truncated or of another kind)") from err
-    if not model.graph.node or not model.opset_import:
-        raise InputError(f"{path} is not an ONNX model (it holds no graph)")
-    return model
-
-
 def read_exported(path: Path) -> ExportedModel:
     """Parse a file this tool exported.
 
     Raises:
         InputError: It is not ONNX, or its metadata are not this tool's.
     """
-    model = read_onnx(path)
+    model = onnx_reading.read(path)
     words = {entry.key: entry.value for entry in model.metadata_props}
+    if not all(isinstance(word, str) for pair in words.items() for word in pair):
+        raise InputError(f"{path} has damaged metadata (no text); export it again")
     if words.get("ltmp.schema") != SCHEMA:
         found = words.get("ltmp.schema", "none")
         raise InputError(

@@ -137,7 +137,11 @@ def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for block, kind, name, threshold in taps.thresholds(plan):
         if name in stored:
-            found = float(numpy_helper.to_array(stored[name]))
+            array = numpy_helper.to_array(stored[name])
+            if array.dtype.kind != "f" or array.size != 1:
+                shape = f"{array.dtype} {list(array.shape)}"
+                return f"block {block}: the file's {kind} threshold is {shape}, no number"
+            found = float(array.item())
             if found != float(np.float32(threshold)):
                 return (
                     f"block {block}: the {kind} threshold is {found:.9g} in the file, "

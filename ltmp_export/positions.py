@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from timm.layers import resample_abs_pos_embed
 
+from ltmp_export import limits
 from ltmp_export.errors import InputError
 
 Weights = Mapping[str, torch.Tensor]
@@ -79,7 +80,7 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
     The embedding is resampled as timm does (bicubic, antialiased).
 
     Raises:
-        InputError: The size is no whole number of patches.
+        InputError: The size is no whole number of patches, or takes more than the memory limit.
     """
     if asked is None:
         return weights, ()
@@ -91,6 +92,8 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
         raise InputError(
             f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
         )
+    size = new[0] * new[1] * weights["pos_embed"].shape[2] * 4
+    limits.require_memory(size, f"a position embedding of {new[0]}x{new[1]} patches")
     made = resample_abs_pos_embed(
         weights["pos_embed"],
         new_size=list(new),

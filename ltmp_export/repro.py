@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export import files, inputs
+from ltmp_export import cleanup, files, hub, inputs
 from ltmp_export.check_report import CheckReport, Comparison
-from ltmp_export.checkpoint import Checkpoint, Choices
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.observation import Observer, Run
@@ -142,26 +145,22 @@ def _document(
 
 
 def _resolved(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+    return None if path is None else str(hub.absolute(path))
 
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """A temporary folder beside it, then a rename."""
     target = folder.resolve()
-    temporary: Path | None = None
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
+    clear = partial(shutil.rmtree, temporary, ignore_errors=True)
+    with files.telling(folder, "choose another folder"), cleanup.undone(clear):
+        temporary.mkdir()
         for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-        temporary.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()  # it is empty
-        temporary.rename(target)
-    except OSError as err:
-        raise InputError(f"cannot write {folder}: {err.strerror}; choose another folder") from err
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            files.write_new(temporary / name, [content])
+        with cleanup.postponed():
+            if os.name == "nt" and target.is_dir():
+                target.rmdir()  # elsewhere a rename replaces an empty folder
+            temporary.replace(target)
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

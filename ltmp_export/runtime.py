@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from ltmp_export import external
 from ltmp_export.errors import ExportError, InputError, UnavailableError
 from ltmp_export.graph import OLDEST_OPSET, GraphBuilder
 
@@ -75,6 +76,7 @@ class Session:
 
     Args:
         model: The model; it is not changed.
+        weights: Weights by name that the model only refers to, see `external.detach`.
         providers: Execution providers, the first is the one asked for; the CPU by default.
         threads: Threads of an operator; all processors by default.
         quiet: Keep onnxruntime from logging what it raises as an error anyway.
@@ -88,6 +90,7 @@ class Session:
         self,
         model: onnx.ModelProto,
         *,
+        weights: Mapping[str, NDArray[Any]] | None = None,
         providers: Sequence[str] = (CPU,),
         threads: int | None = None,
         quiet: bool = False,
@@ -98,10 +101,14 @@ class Session:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4 if quiet else 3
+        if weights is None:
+            model, weights = external.detach(model)
+        serialised, values = external.serialised(model), _values(weights)
+        if values:
+            options.add_external_initializers(list(weights), values)
         try:
-            self._session = ort.InferenceSession(
-                model.SerializeToString(), options, providers=list(providers)
-            )
+            self._session = ort.InferenceSession(serialised, options, providers=list(providers))
+            self._weights = values  # onnxruntime does not copy them
         except _ORT_ERRORS as err:
             raise ExportError(f"onnxruntime does not load the model: {err}") from err
         taken = self._session.get_providers()
@@ -125,6 +132,18 @@ class Session:
                 f"onnxruntime fails on images of shape {images.shape}: {err}"
             ) from err
         return result
+
+
+def _values(weights: Mapping[str, NDArray[Any]]) -> list[ort.OrtValue]:
+    """Arrays as onnxruntime takes them, not copied.
+
+    Raises:
+        ExportError: numpy does not have the type of one, so onnxruntime does not take it.
+    """
+    try:
+        return [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    except RuntimeError as err:
+        raise ExportError(f"onnxruntime does not take the model's weights: {err}") from err
 
 
 class TappedSession:
@@ -155,9 +174,12 @@ class TappedSession:
                 f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
                 "or the graph was renamed; export it again with this version"
             )
-        copy = tapped(model, taps)
+        copy, weights = external.detach(model)
+        copy = tapped(copy, taps)
         self._names = [value.name for value in copy.graph.output]
-        self._session = Session(copy, providers=providers, threads=threads, quiet=quiet)
+        self._session = Session(
+            copy, weights=weights, providers=providers, threads=threads, quiet=quiet
+        )
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """[B, channels, H, W] → the file's own outputs and the taps, by name."""

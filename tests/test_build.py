@@ -31,7 +31,7 @@ def test_geometry_that_shapes_do_not_tell_is_asked_for(write: Write) -> None:
     path = write(state_of(narrow, 2))
     with pytest.raises(InputError, match="13 rows, which is no square"):
         load_checkpoint(path)
-    with pytest.raises(InputError, match="13 rows, which is no square of patches, and 8x8 would have other"):
+    with pytest.raises(InputError, match="is no square of patches, and 8x8 would have"):
         load_checkpoint(path, Choices(image_size=(8, 8)))
     with pytest.raises(InputError, match="number of heads is not in the file"):
         load_checkpoint(path, Choices(image_size=(16, 12)))

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from ltmp_export import files
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.identity import split_arch
 from ltmp_export.errors import InputError
+from ltmp_export.identity import split_arch
 from tests.conftest import DIGITS_LTMP, FIXTURES, state_of
 from tests.make_checkpoint import random_vit
 

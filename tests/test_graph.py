@@ -70,9 +70,12 @@ def test_stable_names_and_weights_stored_once(digits: Digits) -> None:
     assert thresholds == [f"block_{block:02d}/{kind}" for block in range(6) for kind in kinds]
 
 
-def test_no_warning_and_no_other_provider_in_onnxruntime(digits: Digits, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", families.names())
+def test_no_warning_and_no_other_provider_in_onnxruntime(
+    digits: Digits, tmp_path: Path, family: str
+) -> None:
     """In a process of its own, since onnxruntime warns on the process's stderr."""
-    model = onnx_export.to_onnx(digits("ltpm"), opset=17)
+    model = onnx_export.to_onnx(digits(family), opset=17)
     onnx.save(model, tmp_path / "model.onnx")
     script = (
         "import onnxruntime as ort, numpy as np\n"

@@ -39,7 +39,7 @@ def thresholds(path: Path) -> None:
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the library reads its environment when it is imported."""
     return subprocess.run(
-        [sys.executable, "-m", "ltmp_cli.main", *arguments],
+        [sys.executable, "-m", "ltmp_cli", *arguments],
         env=os.environ | OFFLINE | {"HF_HOME": str(home)},
         cwd=home,
         capture_output=True,

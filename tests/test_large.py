@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,7 @@ import ltmp_export
 from tests.make_checkpoint import make_checkpoint
 
 MINUTES = 60.0
+GIB = 2**30
 
 
 @pytest.mark.slow
@@ -29,3 +36,47 @@ def test_exports_in_time_and_passes_the_check(tmp_path: Path, name: str, mac_sha
     assert {c.batch_size for c in found.comparisons} == {1, 2, 7}
     counts = [c.counts for c in found.comparisons]
     assert len(set(counts)) > 1, "images of one token count prove nothing about mixing"
+
+
+def require_room(folder: Path, disk: float, memory: float) -> None:
+    """Skip where so many GiB are not free."""
+    free = shutil.disk_usage(folder).free / GIB
+    if free < disk:
+        pytest.skip(f"needs {disk:g} GiB of disk, {free:.1f} are free")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        pytest.skip("how much memory is free is not told here")
+    available = next(int(s.split()[1]) for s in lines if s.startswith("MemAvailable")) / 2**20
+    if available < memory:
+        pytest.skip(f"needs {memory:g} GiB of memory, {available:.1f} are free")
+
+
+@pytest.mark.slow
+def test_a_model_beyond_2_gb(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Measured on two cores: 2.5 minutes and 16.6 GiB, of which the float64 reference takes 5."""
+    require_room(tmp_path, disk=4, memory=18)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.huge", str(tmp_path)],
+            cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        found = json.loads(ran.stdout)
+        assert sorted(os.listdir(tmp_path)) == sorted(["ckpt", "model.onnx", found["data"]])
+        assert found["bytes"] == sum(
+            (tmp_path / name).stat().st_size for name in ("model.onnx", found["data"])
+        )
+    finally:
+        for left in tmp_path.iterdir():
+            left.unlink()
+    for key, value in found.items():
+        record_property(key, value)
+    print(found)
+    assert found["bytes"] > 2**31
+    assert found["verdict"] in ("equal", "borderline")
+    assert len(set(found["tokens"])) > 1
+    assert (found["depth"], found["logits"]) == (32, [2, 1000])
+    assert found["peak_gib"] < 18

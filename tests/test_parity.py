@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ltmp_export import families, inputs, onnx_export, parity, runtime, taps
@@ -456,3 +459,30 @@ def test_the_file_itself_is_judged_not_its_tapped_copy(
     monkeypatch.setattr(runtime.Session, "run", wrong)
     found = compare(onnx_export.to_onnx(digits("ltp"), opset=17), digits("ltp"), images)
     assert {c.where for c in found.of("fail")} == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        (np.array([0.5, 0.5], np.float32), r"float32 \[2\]"),
+        (np.array(["0.5"], object), r".* \[1\]"),
+        (np.array(0), r"int64 \[\]"),
+    ],
+)
+def test_a_threshold_that_is_no_number(
+    digits: Digits, images: inputs.Images, stored: NDArray[Any], shown: str
+) -> None:
+    """One that nothing in the graph reads: the decisions are right."""
+    model = onnx_export.to_onnx(digits("ltp"), opset=17)
+    for tensor in model.graph.initializer:
+        if tensor.name == "block_02/prune_threshold":
+            tensor.name = "renamed"
+    for node in model.graph.node:
+        node.input[:] = [
+            "renamed" if name == "block_02/prune_threshold" else name for name in node.input
+        ]
+    added = numpy_helper.from_array(stored, "block_02/prune_threshold")
+    model.graph.initializer.append(added)
+    found = compare(model, digits("ltp"), images.select(1), 1)
+    assert found.verdict == "fail"
+    assert re.fullmatch(rf"block 2: the file's prune threshold is {shown}, no number", found.reason)

@@ -197,7 +197,7 @@ def test_interrupted_leaves_no_child(script: Path, stop: signal.Signals) -> None
 def test_a_terminated_command_leaves_nothing(script: Path) -> None:
     """The script above exports, then the command measures without end."""
     subprocess.run([sys.executable, script, "1"], cwd=script.parent, check=True)
-    run = "import sys; from ltmp_cli.main import main; sys.argv[0] = 'ltmp'; main()"
+    run = "import sys; from ltmp_cli.__main__ import main; sys.argv[0] = 'ltmp'; main()"
     command = [sys.executable, "-c", run, "bench", "model.onnx", "--iterations", "1000000"]
     with subprocess.Popen(command, cwd=script.parent, stderr=subprocess.DEVNULL) as parent:
         started: set[int] = set()

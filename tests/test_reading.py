@@ -77,13 +77,13 @@ def same(expected: Any, found: Any) -> bool:
     if isinstance(found, StoredTensor):
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         tensor = found.read()
-        return tensor.dtype == expected.dtype and torch.equal(tensor, expected)
+        return bool(tensor.dtype == expected.dtype) and torch.equal(tensor, expected)
     if isinstance(found, dict):
         return expected.keys() == found.keys() and all(same(expected[k], found[k]) for k in found)
     if isinstance(found, argparse.Namespace):
         return same(vars(expected), vars(found))
     if isinstance(found, pathlib.PurePath):
-        return expected == str(found)
+        return bool(expected == str(found))
     return bool(type(expected) is type(found) and expected == found)
 
 

@@ -21,6 +21,8 @@ def export_summary(report: ExportReport) -> RenderableType:
             f"{size:.1f} MB, {report.seconds:.1f} s"
         )
     ]
+    if report.data is not None:
+        lines.append(Text(f"its weights are in {report.data.name}, which must stay beside it"))
     if report.check is None:
         lines.append(Text("not checked (--no-check); run 'ltmp check' before deploying", "yellow"))
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ltmp_export import runtime
+from ltmp_export import external, runtime
 from ltmp_export.inputs import Images
 from ltmp_export.timing import profiling, providers, roofline
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
@@ -59,7 +59,7 @@ class Handover:
 
     def _write(self, name: str, model: onnx.ModelProto) -> Path:
         path = self.folder / f"{name}.onnx"
-        path.write_bytes(model.SerializeToString())
+        external.store(path, model)
         return path
 
     def contenders(self, baseline_name: str | None) -> list[Contender]:

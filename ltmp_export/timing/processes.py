@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ltmp_export
-from ltmp_export import errors
-from ltmp_export.errors import ExportError, LtmpError, UnavailableError
+from ltmp_export import cleanup, errors, limits
+from ltmp_export.errors import ExportError, InputError, LtmpError, UnavailableError
 
 # Isolated (-I), nothing in the current folder can stand in for a module; the modules' folders are
 # the parent's. An interrupt is the parent's business.
@@ -27,41 +31,71 @@ _BOOT = (
     "import json, sys\n"
     "start = json.loads(sys.stdin.readline())\n"
     "sys.path[:] = start.pop('path')\n"
+    "from ltmp_export.limits import memory_limit\n"
     "from ltmp_export.timing import worker\n"
-    "worker.main(start)\n"
+    "with memory_limit(start.pop('memory_limit')):\n    worker.main(start)\n"
 )
 
 
 @contextlib.contextmanager
 def workplace() -> Iterator[Path]:
-    """A temporary folder for what is handed over, gone at the end."""
-    with tempfile.TemporaryDirectory(prefix="ltmp-bench-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    """A temporary folder for what is handed over, gone at the end.
+
+    Raises:
+        InputError: None can be made.
+    """
+    try:
+        with cleanup.postponed():  # it tries folders by writing to them
+            place = tempfile.gettempdir()
+    except OSError as err:
+        raise InputError(
+            f"no temporary folder to work in ({err.strerror}); name one with the environment "
+            "variable TMPDIR"
+        ) from err
+    folder = Path(place).resolve() / f"ltmp-bench-{secrets.token_hex(6)}"
+    with cleanup.undone(partial(shutil.rmtree, folder, ignore_errors=True)):
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as err:
+            raise InputError(
+                f"the temporary folder {folder} cannot be made ({err.strerror}); name another "
+                "place with the environment variable TMPDIR"
+            ) from err
+        yield folder
 
 
 class Process:
-    """A child that is killed at the latest when the `with` block ends.
+    """A child that is killed at the latest when the `with` block, or the parent, ends.
 
     Args:
         label: What it runs, for messages.
         start: What it is told first.
         folder: For what it writes on stderr; also its current folder.
+
+    Raises:
+        ExportError: The system starts no more processes.
     """
 
     def __init__(self, label: str, start: Mapping[str, Any], folder: Path) -> None:
         self.label = label
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".log", delete=False) as log:
-            self._log = Path(log.name)
-            self._child = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-c", _BOOT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=folder,
-                text=True,
-                encoding="utf-8",
-            )
-        self._start = dict(start) | {"path": _search_path()}
+        self._log = folder / f"{secrets.token_hex(6)}.log"
+        own = {"path": _search_path(), "memory_limit": limits.current_memory_limit()}
+        self._start = dict(start) | own
+        self._exit = contextlib.ExitStack()
+        try:
+            with cleanup.postponed(), self._log.open("xb") as log:  # no child that nobody knows of
+                self._child = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-I", "-c", _BOOT],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=folder,
+                    text=True,
+                    encoding="utf-8",
+                )
+                self._exit.enter_context(cleanup.undone(partial(_end, self._child)))
+        except OSError as err:
+            raise ExportError(f"no process for {label} can be started: {err.strerror}") from err
 
     def __enter__(self) -> Process:
         return self
@@ -130,12 +164,23 @@ class Process:
 
     def close(self) -> None:
         """End it, whatever it does."""
-        self._child.kill()
+        self._exit.close()
         for pipe in (self._child.stdin, self._child.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._child.wait()
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Kill a child and see it gone.
+
+    Not by `Popen.wait`: where a signal handler calls this, that may hold its lock already.
+    """
+    child.kill()
+    if child.returncode is None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child.pid, 0)
 
 
 def _search_path() -> list[str]:
