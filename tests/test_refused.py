@@ -60,7 +60,10 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "no class token": (drop("cls_token"), "cls_token missing"),
     "no classifier": (drop("head"), "head.weight missing"),
     "a block far away": (put("blocks.3000000.x", torch.ones(1)), "block 6 has no weights, though"),
-    "integers": (put(QKV_2, torch.ones(384, 128, dtype=torch.int8)), "is torch.int8; expected a tensor"),
+    "integers": (
+        put(QKV_2, torch.ones(384, 128, dtype=torch.int8)),
+        "is torch.int8; expected a tensor",
+    ),
     "sparse": (put(QKV_2, torch.zeros(384, 128).to_sparse()), "load torch._utils._rebuild_sparse"),
     "complex": (
         put(QKV_2, torch.zeros(384, 128, dtype=torch.complex64)),
