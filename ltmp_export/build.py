@@ -155,7 +155,7 @@ def block_count(weights: Weights) -> int:
     Raises:
         InputError: A block is missing.
     """
-    found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))}
+    found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(0|[1-9][0-9]{0,5})\.", k))}
     if not found:
         first_keys = ", ".join(list(weights)[:4])
         raise InputError(
@@ -171,6 +171,8 @@ def block_count(weights: Weights) -> int:
 def _require_ranks(weights: Weights) -> None:
     ranks = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "head.weight": 2}
     ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
+    q_norm = "blocks.0.attn.q_norm.weight"
+    ranks |= {q_norm: 1} if q_norm in weights else {}
     for key, rank in ranks.items():
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:

@@ -14,7 +14,7 @@ from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, families, files, hub, limits, preprocessing
+from ltmp_export import build, families, files, hub, limits, positions, preprocessing
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
@@ -211,13 +211,15 @@ def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
         size = (size, size)
     if isinstance(size, (list, tuple)) and len(size) == 2:
         height, width = size
-        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        whole = isinstance(height, int) and isinstance(width, int)
+        if whole and min(height, width) > 0 and max(height, width) <= positions.MOST_PIXELS:
             return (height, width)
     return None
 
 
 def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:
     names = args.get("label_names")
-    if isinstance(names, (list, tuple)) and len(names) == model.classes:
-        return tuple(map(str, names))
-    return None
+    if not isinstance(names, (list, tuple)) or len(names) != model.classes:
+        return None
+    known = all(isinstance(name, (str, int)) for name in names)
+    return tuple(map(str, names)) if known else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ltmp_export.reading.weights import WHAT, open_weights
 
 KINDS = ("merge", "prune")
 
-_THRESHOLD = re.compile(r"blocks\.(\d+)\.(merge|prune)_masker\.threshold")
+_THRESHOLD = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(merge|prune)_masker\.threshold")
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -51,7 +52,7 @@ def locate(path: Path) -> Path:
     Raises:
         InputError: A folder without one, or there is nothing.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False for a name that is too long
         files.require_file(path, WHAT)
         return path
     for name in dialects.HUGGING_FACE:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -97,7 +99,7 @@ def load_images(
         if digits.pixels.shape[1:] == vit.input_size:
             return digits.select(samples)
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
-    if source.is_dir():
+    if os.path.isdir(source):
         return _from_folder(source, vit, preprocessing, samples)
     return _from_npz(source, vit, preprocessing).select(samples)
 
@@ -159,7 +161,7 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
         _require_array_memory(path)
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
-                found = ", ".join(archive.files)
+                found = ", ".join(archive.files[:6])
                 raise InputError(f"{path} has no array 'images' (found: {found})")
             images = archive["images"]
             labels = archive.get("labels")
@@ -172,6 +174,8 @@ def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
         RuntimeError,
         MemoryError,
         TypeError,
+        tokenize.TokenError,
+        OverflowError,
     ) as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
@@ -195,6 +199,8 @@ def _require_array_memory(path: Path) -> None:
         for entry in archive.infolist():
             if entry.filename not in ("images.npy", "labels.npy"):
                 continue
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("packed in a way that NumPy does not write")
             with archive.open(entry) as file:
                 version = np.lib.format.read_magic(file)
                 if version == (1, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -46,7 +47,7 @@ def inspect(
         InputError: It is neither, or `images` are given for anything but a whole checkpoint.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = locate(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:
@@ -143,5 +144,6 @@ def _describe_model(path: Path) -> dict[str, Any]:
 def _describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
     tensor = value.type.tensor_type
     shape = [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    known = tensor.elem_type in onnx.TensorProto.DataType.values()
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else "unknown"
     return {"name": value.name, "type": kind, "shape": shape}

@@ -23,6 +23,16 @@ from ltmp_export.vit import Vit
 
 SCHEMA = "1"
 
+# What parsing metadata that anyone may have written raises.
+_DAMAGED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
 
 @dataclass(frozen=True)
 class ExportedModel:
@@ -194,23 +204,36 @@ def read_exported(path: Path) -> ExportedModel:
         stated = words.get("ltmp.opset")
         raise InputError(f"{path} declares opset {opset}, its metadata {stated}; export it again")
     try:
-        thresholds = json.loads(words["ltmp.thresholds"])
-        return ExportedModel(
-            path=path,
-            proto=model,
-            family=words["ltmp.family"],
-            thresholds={k: list(map(float, v)) for k, v in thresholds.items()},
-            vit=Vit.from_json(json.loads(words["ltmp.vit"])),
-            preprocessing=Preprocessing(
-                mean=tuple(map(float, json.loads(words["mean"]))),
-                std=tuple(map(float, json.loads(words["std"]))),
-                crop_pct=float(words["crop_pct"]),
-                interpolation=words["interpolation"],
-            ),
-            checkpoint_sha256=words["ltmp.checkpoint_sha256"],
-            choices=Choices.from_json(json.loads(words["ltmp.choices"])),
-            opset=int(words["ltmp.opset"]),
-            metadata=words,
-        )
-    except (KeyError, ValueError, TypeError, AttributeError) as err:
-        raise InputError(f"{path} has damaged ltmp metadata ({err}); export it again") from err
+        return _understood(path, model, words)
+    except _DAMAGED as err:
+        raise InputError(
+            f"{path} has damaged ltmp metadata ({err!s:.200}); export it again"
+        ) from err
+
+
+def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
+    """The metadata as values that fit each other."""
+    vit = Vit.from_json(json.loads(words["ltmp.vit"]))
+    thresholds = {k: list(map(float, v)) for k, v in json.loads(words["ltmp.thresholds"]).items()}
+    if any(len(values) != vit.depth for values in thresholds.values()):
+        raise ValueError(f"thresholds of other than {vit.depth} blocks")
+    preprocessing = Preprocessing(
+        mean=tuple(map(float, json.loads(words["mean"]))),
+        std=tuple(map(float, json.loads(words["std"]))),
+        crop_pct=float(words["crop_pct"]),
+        interpolation=words["interpolation"],
+    )
+    if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
+        raise ValueError(f"a normalisation of other than {vit.in_chans} channels")
+    return ExportedModel(
+        path=path,
+        proto=model,
+        family=words["ltmp.family"],
+        thresholds=thresholds,
+        vit=vit,
+        preprocessing=preprocessing,
+        checkpoint_sha256=words["ltmp.checkpoint_sha256"],
+        choices=Choices.from_json(json.loads(words["ltmp.choices"])),
+        opset=int(words["ltmp.opset"]),
+        metadata=words,
+    )

@@ -40,6 +40,8 @@ def read(path: Path) -> onnx.ModelProto:
         model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except (DecodeError, ValueError, OSError) as err:
         raise InputError(f"{path} is not an ONNX model (truncated or of another kind)") from err
+    if not all(isinstance(node.op_type, str) for node in model.graph.node):
+        raise InputError(f"{path} is damaged (the name of an operator is no text)")
     if not model.graph.node or not model.opset_import:
         raise InputError(f"{path} is not an ONNX model (it holds no graph)")
     outside = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]

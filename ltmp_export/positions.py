@@ -14,6 +14,7 @@ from ltmp_export.errors import InputError
 
 Weights = Mapping[str, torch.Tensor]
 Size = tuple[int, int]
+MOST_PIXELS = 2**16  # of a side
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def grid(weights: Weights, stored_size: Size | None, asked: Size | None) -> Grid
     for size in (stored_size, asked):
         if size is not None:
             down, across = size[0] // height, size[1] // width
-            if rows in (down * across, down * across + 1):
+            if down * across and rows in (down * across, down * across + 1):
                 return Grid(down, across, (height, width), rows == down * across + 1)
     if stored_size is not None and asked is None:
         patches = (stored_size[0] // height) * (stored_size[1] // width)
@@ -85,6 +86,8 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
     if asked is None:
         return weights, ()
     (height, width), patch = asked, old.patch
+    if not 0 < min(height, width) <= max(height, width) <= MOST_PIXELS:
+        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
     new = (height // patch[0], width // patch[1])
     if new == (old.rows, old.columns):
         return weights, ()

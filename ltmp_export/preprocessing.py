@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from ltmp_export.vit import Vit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_MOST = 1e30  # of a mean or deviation; NaN and infinity are not below it
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
@@ -77,12 +77,13 @@ def resolve(
 
 def _per_channel(key: str, values: Any, channels: int) -> tuple[float, ...]:
     listed = values if isinstance(values, (list, tuple)) else ()
-    numbers = tuple(float(v) for v in listed if isinstance(v, (int, float)))
+    numbers = tuple(float(v) for v in listed if isinstance(v, (int, float)) and abs(v) < _MOST)
+    shown = list(numbers) if len(listed) == len(numbers) < 9 else f"a {type(values).__name__}"
     if len(numbers) == 1:
         numbers *= channels
-    if len(numbers) != channels or not all(map(math.isfinite, numbers)):
+    if len(numbers) != channels or len(numbers) < len(listed):
         raise InputError(
-            f"{key} is {values}; expected {channels} finite numbers, one per channel; "
+            f"{key} is {shown}; expected {channels} finite numbers, one per channel; "
             "state them with --mean and --std"
         )
     return numbers

@@ -75,8 +75,8 @@ def require_new(folder: Path) -> None:
     Raises:
         InputError: There is something already, or it cannot be made.
     """
-    files.require_outputs([folder / DOCUMENT] if folder.is_dir() else [folder])
-    if folder.is_dir() and any(folder.iterdir()):
+    files.require_outputs([folder / DOCUMENT] if os.path.isdir(folder) else [folder])
+    if os.path.isdir(folder) and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; choose another folder for the repro")
 
 
@@ -205,7 +205,7 @@ def load(folder: Path) -> Repro:
     Raises:
         InputError: It is not one, or damaged.
     """
-    if not (folder / DOCUMENT).is_file():
+    if not os.path.isfile(folder / DOCUMENT):
         raise InputError(f"{folder} has no {DOCUMENT}; expected a folder of 'check --save-repro'")
     try:
         document = json.loads((folder / DOCUMENT).read_text())

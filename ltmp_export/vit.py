@@ -58,7 +58,7 @@ class Vit:
             self.depth,
         )
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
-        if len(sizes) != 11 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
 
     @property

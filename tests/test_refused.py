@@ -59,7 +59,7 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "registers": (put("reg_token", torch.ones(1, 4, 128)), "'reg_token'"),
     "no class token": (drop("cls_token"), "cls_token missing"),
     "no classifier": (drop("head"), "head.weight missing"),
-    "a block far away": (put("blocks.3000000.x", torch.ones(1)), "block 6 has no weights, though"),
+    "a block far away": (put("blocks.300000.x", torch.ones(1)), "block 6 has no weights, though"),
     "integers": (
         put(QKV_2, torch.ones(384, 128, dtype=torch.int8)),
         "is torch.int8; expected a tensor",

@@ -7,6 +7,7 @@ survive anything: it calls nothing that the file names, and shows no value of un
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -96,6 +97,8 @@ def _tensor(
     if not isinstance(storage, StorageClaim) or len(shape) != len(stride) or len(shape) > 64:
         raise PickleError("a tensor without storage or with contradictory axes")
     if not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
+        raise PickleError("a tensor of sizes that are no sizes")
+    if math.prod(size for size in shape if size) >= 2**62:
         raise PickleError("a tensor of sizes that are no sizes")
     kind = storage.dtype if dtype is None else dtype
     if not isinstance(kind, torch.dtype):
@@ -224,6 +227,6 @@ def as_key(value: Any) -> Any:
     flat = (str, int, float, bool, bytes, type(None))
     if isinstance(value, flat):
         return value
-    if isinstance(value, tuple) and all(isinstance(part, flat) for part in value):
+    if isinstance(value, tuple) and len(value) < 9 and all(isinstance(p, flat) for p in value):
         return value
     raise PickleError(f"a {type(value).__name__} as a key")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import pickletools
+import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -32,7 +33,8 @@ from ltmp_export.reading.known import (
 from ltmp_export.reading.stored import StoredTensor
 
 MOST_BYTES = 16 * 2**20  # of a pickle: a state_dict takes about 100 for each tensor
-MOST_OPCODES = 2_000_000  # each can make an object of some 100 bytes
+MOST_OPCODES = 500_000  # each can make an object of up to 300 bytes
+MOST_COPIED = 2**22  # bytes, characters and items that calls take: each may copy what is shared
 
 
 def load(stream: BinaryIO, tensor: Callable[[TensorClaim], StoredTensor]) -> Any:
@@ -48,10 +50,12 @@ def load(stream: BinaryIO, tensor: Callable[[TensorClaim], StoredTensor]) -> Any
     """
     machine = _Machine(tensor)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if count > MOST_OPCODES:
-                raise PickleError(f"a pickle of more than {MOST_OPCODES} opcodes")
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of strange escapes in text
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+                if count > MOST_OPCODES:
+                    raise PickleError(f"a pickle of more than {MOST_OPCODES} opcodes")
+                machine.step(opcode.name, argument)
         return _plain(machine.stack.pop())
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as err:
         raise PickleError(f"{type(err).__name__}: {err}") from err
@@ -107,6 +111,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def step(self, opcode: str, argument: Any) -> None:
         """Take one opcode."""
@@ -136,6 +141,18 @@ class _Machine:
         values = self.stack[start:]
         del self.stack[start:]
         return values
+
+    def _counted(self, value: Any) -> Any:
+        """A value that is about to be copied: a file may ask for that again and again.
+
+        Raises:
+            PickleError: Too often.
+        """
+        if isinstance(value, (str, bytes, list, tuple, dict, set, frozenset)):
+            self.copied += len(value)
+        if self.copied > MOST_COPIED:
+            raise PickleError(f"calls that take more than {MOST_COPIED} items")
+        return value
 
     def _to_mark(self) -> list[Any]:
         start = self.marks.pop()
@@ -215,7 +232,7 @@ class _Machine:
     def _look_up(self, module: str, name: str) -> None:
         full = f"{RENAMED.get(module, module)}.{name}"
         if full not in GLOBALS:
-            raise ForbiddenGlobalError(f"{module}.{name}")
+            raise ForbiddenGlobalError(f"{module}.{name}"[:100])
         self.stack.append(GLOBALS[full])
 
     def op_reduce(self, _: None) -> None:
@@ -224,10 +241,8 @@ class _Machine:
             raise PickleError("a call of what cannot be called")
         if not isinstance(arguments, tuple):
             raise PickleError("a call without arguments")
-        values = (
-            a.value if isinstance(a, Global) and a.value is not None else a for a in arguments
-        )
-        made = called.build(*values)
+        values = map(_argument, arguments)
+        made = called.build(*map(self._counted, values))
         self.stack.append(self.tensor(made) if isinstance(made, TensorClaim) else made)
 
     op_newobj = op_reduce
@@ -236,6 +251,7 @@ class _Machine:
         (state,) = self._take(1)
         target = self.stack[-1]
         if isinstance(target, argparse.Namespace):
+            self._counted(state)
             for key, value in state.items():
                 vars(target)[key] = _plain(value)
         elif isinstance(target, NumpyDtype):

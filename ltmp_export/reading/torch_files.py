@@ -51,14 +51,29 @@ def read_zip(path: Path) -> Any:
             root = _root(archive.namelist())
             if archive.getinfo(f"{root}data.pkl").file_size > pickles.MOST_BYTES:
                 raise DamagedError(f"its pickle has more than {pickles.MOST_BYTES >> 20} MiB")
-            order = archive.NameToInfo.get(f"{root}byteorder")
-            if order is not None and archive.open(order).read(9) != b"little":
-                raise DamagedError("it was written on a big-endian machine")
-            content = archive.read(f"{root}data.pkl")
+            if f"{root}byteorder" in archive.namelist():
+                with archive.open(_plain_record(archive, f"{root}byteorder")) as file:
+                    if file.read(9) != b"little":
+                        raise DamagedError("it was written on a big-endian machine")
+            with archive.open(_plain_record(archive, f"{root}data.pkl")) as file:
+                content = file.read(pickles.MOST_BYTES)  # what it unpacks to, whatever it claims
     except _ZIP_ERRORS as err:
         raise DamagedError(str(err)) from err
     reader = partial(_zip_record, path, root)
     return pickles.load(io.BytesIO(content), lambda claim: _tensor(claim, reader))
+
+
+def _plain_record(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """A record that unpacks piece by piece; bzip2 and LZMA unpack bytes to gigabytes at once.
+
+    Raises:
+        DamagedError: It is packed in a way that PyTorch does not read either.
+        KeyError: There is none.
+    """
+    record = archive.getinfo(name)
+    if record.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DamagedError(f"a record packed by method {record.compress_type}")
+    return record
 
 
 def _root(names: list[str]) -> str:
@@ -75,7 +90,7 @@ def _root(names: list[str]) -> str:
 def _zip_record(path: Path, root: str, storage: StorageClaim) -> torch.Tensor:
     try:
         with zipfile.ZipFile(path) as archive:
-            record = archive.getinfo(f"{root}data/{storage.key}")
+            record = _plain_record(archive, f"{root}data/{storage.key}")
             if record.file_size != storage.nbytes:
                 raise DamagedError(
                     f"{storage.nbytes} bytes are claimed, its record has {record.file_size}"

@@ -85,7 +85,7 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
     files.require_file(path, "a report written by 'ltmp bench --json'")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise InputError(f"{path} is not JSON ({err}); expected a report of 'ltmp bench'") from err
     found = document.get("kind") if isinstance(document, dict) else None
     version = document.get("schema_version") if isinstance(document, dict) else None
@@ -106,7 +106,7 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
 def _damage_reported() -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as err:
         raise InputError(f"the earlier report is damaged ({err!r}); write it again") from err
 
 
