@@ -66,10 +66,11 @@ def build(
             model has a feature that is not supported (the message names it).
     """
     _require_plain_vit(weights, source)
-    grid = positions.grid(weights, stored_size, image_size)
-    weights, warnings = positions.resized(weights, grid, image_size)
-    shape = _kwargs_from_shapes(weights, grid, image_size or stored_size)
     known = name is not None and timm.is_model(name.split(".")[0])
+    grid = positions.grid(weights, (stored_size, _named_size(name) if known else None), image_size)
+    other = None if image_size == stored_size else image_size
+    weights, warnings = positions.resized(weights, grid, other)
+    shape = _kwargs_from_shapes(weights, grid, image_size or stored_size)
     notes = []
     if heads is not None:
         _require_heads(weights, heads)
@@ -94,6 +95,15 @@ def build(
     model.eval().requires_grad_(False)
     vit = describe(model, name or "vit")
     return BuiltVit(model, vit, tuple(notes), warnings)
+
+
+def _named_size(name: str | None) -> tuple[int, int] | None:
+    """(height, width) of the images that timm knows for this name."""
+    try:
+        config = timm.get_pretrained_cfg(name or "")
+    except RuntimeError:  # no such pretrained tag
+        return None
+    return None if config is None else (config.input_size[1], config.input_size[2])
 
 
 def did_you_mean_model(name: str) -> str:

@@ -12,18 +12,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export import build, families, files, hub, limits, positions, preprocessing
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
-from ltmp_export.identity import identify
+from ltmp_export.identity import identify, split_arch
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.vit import Vit
 
+_POOLS = ("token", "avg", "avgmax", "max", "map")
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
 INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
 
@@ -77,9 +79,9 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
     path, choices = Path(path), choices or Choices()
     base = choices.base_checkpoint
     own = take_apart(path, choices.use_ema if base is None else None)
-    contents, base_file = _with_base(own, choices)
+    contents, base_file, doubts = _with_base(own, choices)
     identity = identify(own.path, contents, choices)
-    family, warnings = identity.family, list(identity.warnings)
+    family, warnings = identity.family, [*doubts, *identity.warnings]
     depth = build.block_count(contents.weights)
     plan = families.load(family).freeze(_complete(own.path, contents.thresholds, family, depth))
     warnings += _untrained(plan)
@@ -90,7 +92,7 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         heads=choices.num_heads,
         image_size=choices.image_size,
         stored_size=_stated_image_size(contents.args),
-        pool=contents.args.get("gp"),
+        pool=_stated_pool(contents.args),
     )
     warnings += [*built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
@@ -124,13 +126,17 @@ def _require_attention(vit: Vit) -> None:
     limits.require_memory(size, f"attention among the {tokens} tokens of one image")
 
 
-def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None]:
-    """Complete a thresholds-only file from its base, name and arguments included."""
+def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None, tuple[str, ...]]:
+    """Complete a thresholds-only file from its base, name and arguments included.
+
+    Returns:
+        The whole, the base's file, and warnings.
+    """
     base = choices.base_checkpoint
     if own.weights and base is not None:
         raise InputError(f"{own.path} holds weights of its own; drop --base-checkpoint {base}")
     if own.weights:
-        return own, None
+        return own, None, ()
     thresholds = sum(map(len, own.thresholds.values()))
     if own.trained is not None and own.trained > thresholds:
         raise InputError(
@@ -149,14 +155,37 @@ def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None]:
     dense = take_apart(base, choices.use_ema)
     if not dense.weights:
         raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
+    base_name = split_arch(dense.arch or name)[1]
     joined = replace(
         dense,
-        arch=own.arch or dense.arch or name,
+        arch=own.arch or base_name,  # whose thresholds these are, a base's family does not tell
+        others=own.others,
         args={**dense.args, **own.args},
         thresholds=own.thresholds,
         found=(*own.found, *(f"base: {what}" for what in dense.found)),
     )
-    return joined, dense.path
+    return joined, dense.path, _doubts(own, dense, base_name, choices)
+
+
+def _doubts(
+    own: Contents, dense: Contents, base_name: str | None, choices: Choices
+) -> tuple[str, ...]:
+    """What speaks against a base. Shapes do not tell deit_small from vit_small: names do.
+
+    Raises:
+        InputError: It is another model by name, and the user has not stated which is right.
+    """
+    doubts = []
+    if any(dense.thresholds.values()):
+        doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
+    names = [split_arch(own.arch)[1], base_name]
+    mine, other = (None if name is None else name.split(".")[0] for name in names)
+    if mine and other and mine != other:
+        told = f"{own.path} is of {mine}, the base {dense.path} is {other}"
+        if choices.model is None and timm.is_model(mine) and timm.is_model(other):
+            raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
+        doubts.append(told)
+    return tuple(doubts)
 
 
 def _complete(
@@ -197,9 +226,15 @@ def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
         ("in_chans", args.get("in_chans"), "channels", model.in_chans),
     )  # fmt: skip
     for key, stated, what, real in pairs:
-        if isinstance(stated, int) and stated != real:
+        if type(stated) is int and stated != real:
             told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
     return told
+
+
+def _stated_pool(args: Mapping[str, Any]) -> str | None:
+    """Timm's `global_pool`; what is no kind of pooling is not a statement."""
+    pool = args.get("gp")
+    return pool if isinstance(pool, str) and pool in _POOLS else None
 
 
 def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -207,11 +242,11 @@ def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
     size, listed = args.get("img_size"), args.get("input_size")
     if isinstance(listed, (list, tuple)) and len(listed) == 3:
         size = tuple(listed[1:])
-    if isinstance(size, int):
+    if type(size) is int:
         size = (size, size)
     if isinstance(size, (list, tuple)) and len(size) == 2:
         height, width = size
-        whole = isinstance(height, int) and isinstance(width, int)
+        whole = type(height) is int and type(width) is int
         if whole and min(height, width) > 0 and max(height, width) <= positions.MOST_PIXELS:
             return (height, width)
     return None

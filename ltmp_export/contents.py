@@ -30,6 +30,7 @@ class Contents:
     Attributes:
         path: The file.
         arch: The name it gives the model.
+        others: Other names that it gives in other places.
         args: The training script's arguments, or what stands for them.
         weights: float32, by timm's names.
         thresholds: By kind, then by block.
@@ -39,6 +40,7 @@ class Contents:
 
     path: Path
     arch: str | None
+    others: tuple[str, ...]
     args: Mapping[str, Any]
     weights: dict[str, torch.Tensor]
     thresholds: dict[str, dict[int, float]]
@@ -92,8 +94,16 @@ def take_apart(path: Path, use_ema: bool | None = False) -> Contents:
             weights[key] = tensor
     if not stored:
         raise InputError(f"{path} holds no weights: its state_dict is empty")
-    found = (*dialect.found, *_described(stored, weights, thresholds))
-    return Contents(path, dialect.arch, dialect.args, weights, thresholds, dialect.trained, found)
+    return Contents(
+        path=path,
+        arch=dialect.arch,
+        others=dialect.others,
+        args=dialect.args,
+        weights=weights,
+        thresholds=thresholds,
+        trained=dialect.trained,
+        found=(*dialect.found, *_described(stored, weights, thresholds)),
+    )
 
 
 def _require_float(path: Path, key: str, value: Any) -> None:

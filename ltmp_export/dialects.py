@@ -26,13 +26,16 @@ from ltmp_export.reading.stored import StoredTensor
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
 CONFIG = "config.json"
 
-_PLAIN, _AVERAGED = ("state_dict", "model"), ("state_dict_ema", "model_ema")
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _MODEL = re.compile(r"((?:[^.]+\.)*?)patch_embed\.proj\.weight")
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
-_AVERAGE = re.compile(r"(^|[._])ema[._]|averag|teacher|momentum", re.IGNORECASE)
+_AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
 _NAMES = ("model", "model_name", "arch", "architecture")
 _MOST_CONFIG = 2**20  # bytes of a config.json
+_LONGEST_NAME = 200  # characters
+_COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Dialect:
     Attributes:
         state: Stored values under timm's names.
         arch: The name the file gives the model.
+        others: Other names that it gives in other places.
         args: What else it says, in the words of timm's training script.
         trained: Parameters that its optimizer trained; None where it has no optimizer.
         found: What the file is and what was taken of it, for a person.
@@ -49,6 +53,7 @@ class Dialect:
 
     state: Mapping[str, Any]
     arch: str | None
+    others: tuple[str, ...]
     args: Mapping[str, Any]
     trained: int | None
     found: tuple[str, ...]
@@ -72,23 +77,29 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     if config:
         args = {**_from_config(config), **args}
         finder.found.append(f"{CONFIG} beside it")
-    arch = next((name for name in _names(top, args, config) if isinstance(name, str)), None)
+    names = list(dict.fromkeys(filter(_is_name, _names(top, args, config))))
     trained = _trained(top)
     if trained is not None:
         finder.found.append(f"optimizer of {trained} parameters, not read")
-    return Dialect(state, arch, args, trained, (_writer(path, top), *finder.found))
+    arch, others = (names[0], tuple(names[1:])) if names else (None, ())
+    return Dialect(state, arch, others, args, trained, (_writer(path, top, config), *finder.found))
 
 
-def _writer(path: Path, top: Mapping[Any, Any]) -> str:
+def _is_name(value: Any) -> bool:
+    """A name that can be shown."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> str:
     """What kind of file it is."""
     if "pytorch-lightning_version" in top:
         return "PyTorch Lightning checkpoint"
-    if path.name in HUGGING_FACE and (path.parent / CONFIG).is_file():
+    if config:
         return "Hugging Face model"
     if isinstance(top.get("args"), (argparse.Namespace, Mapping)) and "arch" in top:
         epoch = top.get("epoch")
         return f"timm training checkpoint{f', epoch {epoch}' if isinstance(epoch, int) else ''}"
-    holder = next((key for key in (*_PLAIN, *_AVERAGED) if isinstance(top.get(key), Mapping)), None)
+    holder = next((key for key in (*_PLAIN, *_AVERAGED) if _holds_tensors(top.get(key))), None)
     return "bare state_dict" if holder is None else f"dictionary with {holder!r}"
 
 
@@ -119,15 +130,19 @@ class _Finder:
                 raise InputError(f"{self.path}: {name} is there twice, with different prefixes")
             plain[name] = value
         if wrapped:
-            plain.pop("n_averaged", None)  # the counter of torch's AveragedModel
             self.found.append(f"wrapped as {', '.join(sorted(wrapped))}: taken off")
         return self._under_prefix(plain)
 
     def _outer(self) -> Mapping[Any, Any]:
         """The mapping of tensors inside the file's top level."""
         top = self.top
-        plain = next((key for key in _PLAIN if isinstance(top.get(key), Mapping)), None)
-        averaged = next((key for key in _AVERAGED if isinstance(top.get(key), Mapping)), None)
+        held = [key for key in _PLAIN if _holds_tensors(top.get(key))]
+        if len(held) > 1:
+            raise InputError(
+                f"{self.path} holds weights under {' and '.join(map(repr, held))}; save one of them"
+            )
+        plain = held[0] if held else None
+        averaged = next((key for key in _AVERAGED if _holds_tensors(top.get(key))), None)
         if averaged is not None and (self.use_ema or plain is None):
             if self.use_ema is False:
                 raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")
@@ -139,6 +154,8 @@ class _Finder:
             return dict(top[plain])
         if any(isinstance(value, StoredTensor) for value in top.values()):
             return top
+        if any(isinstance(top.get(key), Mapping) and not top[key] for key in _PLAIN):
+            raise InputError(f"{self.path} holds no weights: its state_dict is empty")
         keys = ", ".join(str(key)[:40] for key in list(top)[:6] if isinstance(key, str))
         raise InputError(
             f"{self.path} holds no weights: found {keys or 'nothing'}; expected 'state_dict' or "
@@ -151,14 +168,21 @@ class _Finder:
 
     def _under_prefix(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of one model, without what stands before all of them."""
-        prefix = self._prefix(state)
-        others = self._prefixes(state) - {prefix}
+        prefix, prefixes = self._prefix(state), self._prefixes(state)
         kept, left = {}, []
         for key, value in state.items():
-            if key.startswith(prefix) and not (others and key.startswith(tuple(others - {""}))):
+            longest = max((p for p in prefixes if key.startswith(p)), key=len, default=None)
+            if longest == prefix or not prefixes:
                 kept[key.removeprefix(prefix)] = value
             else:
                 left.append(key)
+        kept.pop(_COUNTER, None)
+        for key in left:
+            if (match := _THRESHOLDS.fullmatch(key)) and match[1] not in prefixes:
+                raise InputError(
+                    f"{self.path}: thresholds stand under {match[1]!r}, the model under "
+                    f"{prefix!r}; save them together"
+                )
         if prefix:
             self.found.append(f"prefix {prefix!r} taken off {len(kept)} keys")
         if left:
@@ -177,7 +201,10 @@ class _Finder:
         prefixes = self._prefixes(state) or {""}
         averaged = {prefix for prefix in prefixes if _AVERAGE.search(prefix)}
         plain = prefixes - averaged
-        inside = any(isinstance(self.top.get(key), Mapping) for key in _AVERAGED)
+        if len(plain) > 1:  # a teacher has no thresholds
+            learned = {m[1] for key in state if (m := _THRESHOLDS.fullmatch(key))}
+            plain = plain & learned or plain
+        inside = any(_holds_tensors(self.top.get(key)) for key in _AVERAGED)
         wanted = averaged if self.use_ema and not inside else plain or averaged
         if self.use_ema and not wanted:
             raise InputError(f"{self.path} holds no EMA weights (state_dict_ema); drop --use-ema")
@@ -192,15 +219,20 @@ class _Finder:
         return prefix
 
 
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(v, StoredTensor) for v in value.values())
+
+
 def _arguments(top: Mapping[Any, Any]) -> dict[str, Any]:
     """The training script's arguments, those that say something."""
-    for key in ("args", "hyper_parameters"):
+    found: dict[str, Any] = {}
+    for key in ("hyper_parameters", "args"):
         args = top.get(key)
         if isinstance(args, argparse.Namespace):
             args = vars(args)
         if isinstance(args, Mapping):
-            return {k: v for k, v in args.items() if isinstance(k, str) and v is not None}
-    return {}
+            found |= {k: v for k, v in args.items() if isinstance(k, str) and v is not None}
+    return found
 
 
 def _names(top: Mapping[Any, Any], args: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
@@ -228,7 +260,7 @@ def _trained(top: Mapping[Any, Any]) -> int | None:
 
 
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    return list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _config(path: Path) -> Mapping[str, Any]:
@@ -245,7 +277,7 @@ def _config(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{file} is damaged ({type(err).__name__}); mend or remove it") from err
     if not isinstance(config, dict):
         raise InputError(f"{file} is a JSON {type(config).__name__}; expected an object")
-    return config
+    return config if "architecture" in config or "pretrained_cfg" in config else {}
 
 
 def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:

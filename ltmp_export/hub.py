@@ -36,7 +36,10 @@ def fetch(source: str | Path) -> tuple[str, Path]:
     name = str(source).removeprefix(PREFIX)
     if not timm.is_model(name.split(".")[0]):
         raise InputError(f"timm has no model {name!r}{build.did_you_mean_model(name)}")
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as err:
+        raise InputError(f"{source}: {err}; drop what stands after the dot, or mend it") from err
     if config is None or not config.hf_hub_id:
         raise InputError(f"timm has no pretrained weights of {name!r} on the Hugging Face Hub")
     import huggingface_hub
@@ -47,9 +50,7 @@ def fetch(source: str | Path) -> tuple[str, Path]:
     for local in (True, False):
         try:
             found = huggingface_hub.hf_hub_download(
-                config.hf_hub_id,
-                config.hf_hub_filename or WEIGHTS,
-                local_files_only=local,
+                config.hf_hub_id, WEIGHTS, local_files_only=local
             )
         except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as err:
             last = err
@@ -57,5 +58,5 @@ def fetch(source: str | Path) -> tuple[str, Path]:
             return name, Path(found)
     raise InputError(
         f"{source}: {config.hf_hub_id} is not in the cache of this machine and could not be "
-        f"downloaded ({type(last).__name__}); give a file with its weights"
+        "downloaded (no network, or not found there); give a file with its weights"
     ) from last

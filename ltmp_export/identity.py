@@ -47,15 +47,7 @@ def identify(path: Path, contents: Contents, choices: Choices) -> Identity:
             "or was not fine-tuned with a learned-threshold method"
             f"{looks_like(contents.weights)}"
         )
-    warnings: list[str] = []
-    written, name = split_arch(contents.arch)
-    reason = f"as the name {contents.arch} says"
-    if choices.model is not None:
-        stated, name = _stated_model(choices.model)
-        if stated and written and stated != written:
-            warnings.append(f"--model says {stated}, the file {written}; --family decides")
-        if stated and not written:
-            written, reason = stated, f"as --model {choices.model} says"
+    written, name, reason, warnings = _told(path, contents, choices)
     if written in FIXED_RATE_PREFIXES:
         raise InputError(f"{contents.arch}: fixed-rate family {written!r} is not supported")
     fitting = [f for f in families.names() if families.load(f).scalars == present]
@@ -82,6 +74,29 @@ def identify(path: Path, contents: Contents, choices: Choices) -> Identity:
     if choices.family and written and choices.family != written:
         warnings.append(f"family {choices.family} as asked, though the file says {written}")
     return Identity(family, name, f"family {family}: {reason}", tuple(warnings))
+
+
+def _told(
+    path: Path, contents: Contents, choices: Choices
+) -> tuple[str | None, str | None, str, list[str]]:
+    """Family and name that file and user state, who says so, and where they disagree."""
+    warnings: list[str] = []
+    written, name = split_arch(contents.arch)
+    reason = f"as the name {contents.arch} says"
+    prefixes = {prefix for other in contents.others if (prefix := split_arch(other)[0])}
+    if written and prefixes - {written} and choices.family is None:
+        names = ", ".join([str(contents.arch), *contents.others])
+        raise InputError(f"{path} calls itself {names}; state the family with --family")
+    warnings += [f"the file calls itself {contents.arch}, but also {o}" for o in contents.others]
+    if choices.model is not None:
+        mine, (stated, name) = name, _stated_model(choices.model)
+        if mine and name and mine.split(".")[0] != name.split(".")[0]:
+            warnings.append(f"the model is {name} as asked, though the file says {mine}")
+        if stated and written and stated != written:
+            warnings.append(f"--model says {stated}, the file {written}; --family decides")
+        if stated and not written:
+            written, reason = stated, f"as --model {choices.model} says"
+    return written, name, reason, warnings
 
 
 def _stated_model(model: str) -> tuple[str | None, str | None]:

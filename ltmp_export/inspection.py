@@ -57,7 +57,12 @@ def inspect(
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
-        return _describe_contents(path, take_apart(path, None), str(err))
+        return _describe_contents(path, take_apart(path, _averaged(choices)), str(err))
+
+
+def _averaged(choices: Choices | None) -> bool | None:
+    """Whether the user wants the checkpoint's own averaged weights."""
+    return None if choices is None or choices.base_checkpoint else choices.use_ema
 
 
 def _with_margins(

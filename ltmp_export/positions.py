@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,40 +39,51 @@ class Grid:
         return (self.rows * self.patch[0], self.columns * self.patch[1])
 
 
-def grid(weights: Weights, stored_size: Size | None, asked: Size | None) -> Grid:
-    """The grid of a checkpoint's position embedding: as stated, as asked for, else square.
+def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) -> Grid:
+    """The grid of a checkpoint's position embedding: as stated, else square, else as asked for.
 
     Args:
         weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`.
-        stored_size: (height, width) of the images as the checkpoint states it.
-        asked: (height, width) that the user states.
+        stated: (height, width) of the images, as the checkpoint and then as its name states it.
+        asked: (height, width) that the user states; a square goes before it, since the user may
+            well ask for another size than the checkpoint's.
 
     Raises:
         InputError: The checkpoint contradicts itself, or the rows are of no known grid.
     """
     rows = weights["pos_embed"].shape[1]
     height, width = weights["patch_embed.proj.weight"].shape[2:]
-    for size in (stored_size, asked):
-        if size is not None:
-            down, across = size[0] // height, size[1] // width
-            if down * across and rows in (down * across, down * across + 1):
-                return Grid(down, across, (height, width), rows == down * across + 1)
-    if stored_size is not None and asked is None:
-        patches = (stored_size[0] // height) * (stored_size[1] // width)
+    patch = (height, width)
+    for size in stated:
+        if size is not None and (found := _fitting(rows, size, patch)):
+            return found
+    if stated and stated[0] is not None and asked is None:
+        first = stated[0]
+        patches = (first[0] // height) * (first[1] // width)
         raise InputError(
-            f"the checkpoint states images of {stored_size[0]}x{stored_size[1]}, {patches} "
+            f"the checkpoint states images of {first[0]}x{first[1]}, {patches} "
             f"patches, but its position embedding has {rows} rows; expected {patches + 1} (or "
             f"{patches}); state the right size with --img-size"
         )
     for patches in (rows - 1, rows):
         side = math.isqrt(patches)
         if side * side == patches and side:
-            return Grid(side, side, (height, width), patches == rows - 1)
+            return Grid(side, side, patch, patches == rows - 1)
+    if asked is not None and (found := _fitting(rows, asked, patch)):
+        return found
     tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
     raise InputError(
         f"the position embedding has {rows} rows, which is no square of patches{tried}; "
         "state the image size it was trained at (--img-size HEIGHT,WIDTH)"
     )
+
+
+def _fitting(rows: int, size: Size, patch: Size) -> Grid | None:
+    """The grid of images of this size, if the embedding has its rows."""
+    down, across = size[0] // patch[0], size[1] // patch[1]
+    if down * across and rows in (down * across, down * across + 1):
+        return Grid(down, across, patch, rows == down * across + 1)
+    return None
 
 
 def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, tuple[str, ...]]:
@@ -88,13 +99,13 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
     (height, width), patch = asked, old.patch
     if not 0 < min(height, width) <= max(height, width) <= MOST_PIXELS:
         raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
-    new = (height // patch[0], width // patch[1])
-    if new == (old.rows, old.columns):
-        return weights, ()
     if height % patch[0] or width % patch[1]:
         raise InputError(
             f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
         )
+    new = (height // patch[0], width // patch[1])
+    if new == (old.rows, old.columns):
+        return weights, ()
     size = new[0] * new[1] * weights["pos_embed"].shape[2] * 4
     limits.require_memory(size, f"a position embedding of {new[0]}x{new[1]} patches")
     made = resample_abs_pos_embed(

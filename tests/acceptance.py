@@ -78,7 +78,7 @@ def changed(**values: Any) -> list[str]:
 
 
 def renamed(arch: str) -> list[str]:
-    return saved(top() | {"arch": arch}, do="export")
+    return saved(top() | {"arch": arch, "args": argparse.Namespace()}, do="export")
 
 
 def thresholds(*arguments: str, **more: Any) -> list[str]:

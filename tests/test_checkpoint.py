@@ -171,8 +171,14 @@ def test_a_bare_thresholds_file_takes_name_and_arguments_of_its_base(
 ) -> None:
     state = content["state_dict"]
     torch.save({k: v for k, v in state.items() if "masker" in k}, tmp_path / "thresholds.pth")
-    found = load_checkpoint(tmp_path / "thresholds.pth", Choices(base_checkpoint=DIGITS_LTMP))
+    choices = Choices(base_checkpoint=DIGITS_LTMP)
+    with pytest.raises(InputError, match="fit ltmp or ltpm"):  # the base's family tells nothing
+        load_checkpoint(tmp_path / "thresholds.pth", choices)
+    choices = Choices(base_checkpoint=DIGITS_LTMP, family="ltmp")
+    found = load_checkpoint(tmp_path / "thresholds.pth", choices)
     assert (found.plan.family, found.vit.name) == ("ltmp", "vit_digits_patch4_32")
+    (warning,) = found.warnings
+    assert warning.endswith("holds thresholds of its own, which are not used")
     assert found.preprocessing.mean == (0.5, 0.5, 0.5)
     assert found.base_sha256 == files.sha256(DIGITS_LTMP)
 
@@ -181,7 +187,7 @@ def test_ema_of_the_base(content: Content, write: Write, tmp_path: Path) -> None
     state = content["state_dict"]
     torch.save({k: v for k, v in state.items() if "masker" in k}, tmp_path / "thresholds.pth")
     base = write({"state_dict_ema": state, "arch": "ltmp_vit_digits"})
-    choices = Choices(base_checkpoint=base, use_ema=True)
+    choices = Choices(base_checkpoint=base, use_ema=True, family="ltmp")
     assert load_checkpoint(tmp_path / "thresholds.pth", choices).plan.family == "ltmp"
 
 

@@ -32,6 +32,10 @@ def prefixed(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {prefix + key: value for key, value in state.items()}
 
 
+def dense(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if "masker" not in key}
+
+
 def lightning(state: Mapping[str, Any], prefix: str = "model.") -> Content:
     """What a Trainer saves; the loss has a buffer of its own."""
     return {
@@ -80,8 +84,8 @@ FORMS: Mapping[str, tuple[Callable[[Mapping[str, Any]], Content], str]] = {
         "prefix 'student.vit.' taken off 92 keys",
     ),
     "beside its teacher": (
-        lambda s: {"state_dict": prefixed(s, "model.") | prefixed(s, "teacher.")},
-        "left out: 92 keys of something else (teacher.cls_token, teacher.pos_embed, teacher.",
+        lambda s: {"state_dict": prefixed(s, "model.") | prefixed(dense(s), "teacher.")},
+        "left out: 80 keys of something else (teacher.cls_token, teacher.pos_embed, teacher.",
     ),
     "EMA only": (lambda s: {"state_dict_ema": s}, "averaged weights (state_dict_ema): there are"),
     "EMA only, DeiT's": (lambda s: {"model_ema": prefixed(s, "module.")}, "averaged weights"),
@@ -200,6 +204,58 @@ def test_averaged_attribute_when_asked(content: Content, tmp_path: Path) -> None
     torch.save(prefixed(other, "net_ema."), tmp_path / "c.pth")
     with pytest.raises(InputError, match="averaged weights only; drop --no-ema"):
         load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", use_ema=False))
+
+
+def test_names_and_holders_that_contradict_each_other(
+    content: Content, tmp_path: Path, digits_base: Path
+) -> None:
+    """Of two answers none is picked in silence."""
+    state, path = content["state_dict"], tmp_path / "c.pth"
+    learned = {key: value for key, value in state.items() if "masker" in key}
+    apart = prefixed(dense(state), "model.") | learned
+    refusals: dict[str, Content] = {
+        "weights under 'state_dict' and 'model'; save one": {"state_dict": state, "model": state},
+        "thresholds stand under '', the model under 'model.'": apart,
+        "calls itself ltmp_a, ltpm_a; state the family": {
+            "state_dict": state, "arch": "ltmp_a", "args": {"model": "ltpm_a"},
+        },
+    }  # fmt: skip
+    for message, made in refusals.items():
+        torch.save(made, path)
+        with pytest.raises(InputError, match=message):
+            load_checkpoint(path)
+    torch.save({"state_dict": state, "arch": "ltmp_a", "args": {"model": "ltmp_b"}}, path)
+    assert load_checkpoint(path).warnings == ("the file calls itself ltmp_a, but also ltmp_b",)
+    torch.save({"state_dict": state, "arch": "x" * 1000, "args": {"model": "ltmp_b"}}, path)
+    assert load_checkpoint(path).arch == "ltmp_b"
+
+
+def test_a_base_of_another_name_is_refused(tmp_path: Path) -> None:
+    """vit_tiny and deit_tiny have the same keys and shapes, and other weights."""
+    vit, deit = "vit_tiny_patch16_224", "deit_tiny_patch16_224"
+    model = timm.create_model(deit, depth=1, num_classes=3)
+    torch.save({"state_dict": model.state_dict(), "arch": deit}, tmp_path / "base.pth")
+    learned = {"blocks.0.merge_masker.threshold": torch.tensor([0.9])}
+    torch.save({"state_dict": learned, "arch": f"ltm_{vit}"}, tmp_path / "t.pth")
+    base = tmp_path / "base.pth"
+    with pytest.raises(InputError, match=f"t.pth is of {vit}, the base .*base.pth is {deit}; give"):
+        load_checkpoint(tmp_path / "t.pth", Choices(base_checkpoint=base))
+    found = load_checkpoint(tmp_path / "t.pth", Choices(base_checkpoint=base, model=deit))
+    assert f"is of {vit}, the base" in found.warnings[0]
+    assert found.vit.name == deit
+
+
+def test_averages_beside_and_inside_the_model(content: Content, tmp_path: Path) -> None:
+    state = content["state_dict"]
+    other = {k: v + 1 if k == "head.bias" else v for k, v in state.items()}
+    for nested in ("model.ema.", "averaged_model.module."):
+        made = prefixed(state, "model.") | prefixed(other, nested)
+        made["averaged_model.n_averaged"] = torch.tensor(3)
+        torch.save(made, tmp_path / "c.pth")
+        plain = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp"))
+        assert torch.equal(plain.model.head.bias, state["head.bias"])
+        averaged = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", use_ema=True))
+        assert torch.equal(averaged.model.head.bias, other["head.bias"])
 
 
 def groups(*sizes: int, rates: tuple[float, ...] = ()) -> Content:

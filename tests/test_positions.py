@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
@@ -15,7 +16,7 @@ from ltmp_export.checkpoint import load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.positions import Grid, grid
-from tests.conftest import DIGITS_LTMP
+from tests.conftest import DIGITS_LTMP, state_of
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -40,21 +41,23 @@ def weights(rows: int, patch: tuple[int, int] = (4, 4)) -> dict[str, torch.Tenso
         (17, (64, 64), (32, 32), (4, 4, True)),
         (13, (16, 12), (32, 24), (4, 3, True)),
         (17, (18, 18), None, (4, 4, True)),
+        (65, None, (20, 52), (8, 8, True)),
+        (65, None, (16, 64), (8, 8, True)),
     ],
 )
 def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, bool]) -> None:
-    """As stored, else as asked, else square; a size that is no whole number of patches is cut."""
+    """As stored, else square, else as asked; a size that is no whole number of patches is cut."""
     down, across, class_row = expected
-    assert grid(weights(rows), stored, asked) == Grid(down, across, (4, 4), class_row)
+    assert grid(weights(rows), (stored,), asked) == Grid(down, across, (4, 4), class_row)
 
 
 def test_grids_that_cannot_be_told() -> None:
     with pytest.raises(InputError, match="13 rows, which is no square of patches; state the im"):
-        grid(weights(13), None, None)
+        grid(weights(13), (), None)
     with pytest.raises(
         InputError, match="states images of 32x32, 64 patches, but its pos.* 17 rows"
     ):
-        grid(weights(17), (32, 32), None)
+        grid(weights(17), ((32, 32),), None)
 
 
 def test_another_image_size_resizes_with_a_warning(tmp_path: Path) -> None:
@@ -79,6 +82,15 @@ def test_the_same_size_changes_nothing() -> None:
 def test_a_size_between_patches_is_refused() -> None:
     with pytest.raises(InputError, match="--img-size 42,40 is no whole number of patches of 4x4"):
         load_checkpoint(DIGITS_LTMP, Choices(image_size=(42, 40)))
+
+
+def test_the_name_tells_a_size_that_the_file_does_not(tmp_path: Path) -> None:
+    """28 x 7 patches are as many as 14 x 14, and yet another picture."""
+    model = timm.create_model("deit_tiny_patch16_224", depth=1, num_classes=3)
+    torch.save(state_of(model, 1) | {"arch": "ltp_deit_tiny_patch16_224"}, tmp_path / "c.pth")
+    found = load_checkpoint(tmp_path / "c.pth", Choices(image_size=(448, 112)))
+    assert found.vit.image_size == (448, 112)
+    assert found.warnings[0].startswith("position embedding resized from 14x14 to 28x7 patches")
 
 
 def test_a_stated_size_that_is_wrong_is_refused_until_put_right(

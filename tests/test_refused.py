@@ -34,7 +34,7 @@ def put(key: str, value: torch.Tensor) -> Callable[[Content], None]:
 
 
 def rename(arch: str) -> Callable[[Content], None]:
-    return lambda content: content.update(arch=arch)
+    return lambda content: content.update(arch=arch, args={})
 
 
 REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {

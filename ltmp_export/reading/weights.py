@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,13 @@ from ltmp_export.reading.stored import DamagedError, StoredTensor
 WHAT = "a PyTorch checkpoint or a safetensors file"
 
 _SAFETENSORS_DTYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "BOOL": torch.bool,
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -76,8 +84,8 @@ def _open_safetensors(path: Path) -> Mapping[Any, Any]:
                 shape, kind = tuple(piece.get_shape()), piece.get_dtype()
                 dtype = _SAFETENSORS_DTYPES.get(kind, torch.uint8)
                 read = partial(_read_safetensors, path, name)
-                found = StoredTensor(shape, dtype, 0, read)
-                content[name] = StoredTensor(shape, dtype, found.numel * dtype.itemsize, read)
+                size = math.prod(shape) * dtype.itemsize
+                content[name] = StoredTensor(shape, dtype, size, read)
     except (SafetensorError, OSError, ValueError) as err:
         raise DamagedError(f"no readable safetensors file: {err}") from err
     if arch := written.get("arch") or written.get("architecture"):
