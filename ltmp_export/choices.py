@@ -66,6 +66,9 @@ class Choices:
         }
         for key, value in pairs.items():
             parts = value if isinstance(value, tuple) else (value,)
+            listed = key in ("image_size", "mean", "std")
+            if isinstance(value, tuple) != listed or (key == "image_size" and len(parts) != 2):
+                raise ValueError(f"{key} cannot be {value!r}")
             if not all(isinstance(part, _KINDS.get(key, ())) for part in parts):
                 raise ValueError(f"{key} cannot be {value!r}")
         return cls(**pairs)

@@ -202,11 +202,11 @@ def _require_array_memory(path: Path) -> None:
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError("packed in a way that NumPy does not write")
             with archive.open(entry) as file:
-                version = np.lib.format.read_magic(file)
-                if version == (1, 0):
-                    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-                else:
-                    shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+                if np.lib.format.read_magic(file) != (1, 0):  # its header has at most 64 kB
+                    raise ValueError("a header that NumPy does not write for numbers")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if not all(0 <= size < 2**40 for size in shape):
+                raise ValueError(f"an array of shape {shape[:8]}")
             total += math.prod(shape) * max(dtype.itemsize, np.dtype(np.float32).itemsize)
     limits.require_memory(total, f"{path}: its arrays")
 
