@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import learning, options
 from .terminal import (
     annotate,
     note,
@@ -297,6 +297,9 @@ def inspect(
         typer.echo(reports.to_json(facts), nl=False)
     else:
         show(reports.inspect_summary(facts))
+
+
+app.command()(reporting_errors(learning.finetune))
 
 
 @app.command()

@@ -20,6 +20,23 @@ Checkpoint = Annotated[
         help="Fine-tuned checkpoint: of timm, Lightning or Hugging Face, or a state_dict."
     ),
 ]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", help="A plain ViT or a fine-tuned checkpoint; or timm:NAME."
+    ),
+]
+ReductionTarget = Annotated[
+    float, typer.Option(help="Share of the multiply-accumulates to be left, like 0.6.")
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Class folders' names in the order of the classes, a line each."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Workers = Annotated[int, typer.Option(help="Processes that read images beside this one.")]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
 CheckedModel = Annotated[
     Path | None,

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
+    from ltmp_export.training.loop import Record
+
+    Watch = Callable[[Record, int], None]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -121,6 +125,62 @@ def spinner() -> Iterator[Callable[[str], None]]:
             yield lambda words: status.update(words)
     finally:
         interrupts.spinning = False
+
+
+@contextlib.contextmanager
+def training_progress(
+    target: float, *, shown: bool = True
+) -> Iterator[tuple[Callable[[str], None], Watch]]:
+    """A bar on stderr while a model trains; off a terminal a line for every tenth of the steps.
+
+    Args:
+        target: MAC ratio to reach.
+        shown: Whether this process shows anything.
+
+    Yields:
+        What to call with words as each stage begins, and what to call after each step.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[figures]}", markup=False),
+        console=console, refresh_per_second=3, disable=not shown or not console.is_terminal,
+        transient=True,
+    )  # fmt: skip
+    task = bar.add_task("starting", total=None, figures="")
+
+    def watch(record: Record, total: int) -> None:
+        done = record.step + 1
+        figures = _figures(record, target)
+        bar.update(task, completed=done, total=total, figures=figures)
+        tenth = done * 10 // total > record.step * 10 // total
+        if shown and not console.is_terminal and tenth:
+            note(f"step {done} of {total}: {figures}")
+
+    interrupts.spinning = not bar.disable
+    try:
+        with bar:
+            yield lambda words: bar.update(task, description=words), watch
+    finally:
+        interrupts.spinning = False
+
+
+def _figures(record: Record, target: float) -> str:
+    """A step in one line: thresholds as their range over the blocks."""
+    ranges = (
+        f"{kind} {min(values):.3g}-{max(values):.3g}" for kind, values in record.thresholds.items()
+    )
+    figures = f"loss {record.loss:.3f} accuracy {record.accuracy:.1%}"
+    return f"{figures} MACs {record.mac_ratio:.3f}/{target:g} {' '.join(ranges)}"
 
 
 def write_json(path: Path | None, document: Mapping[str, Any]) -> None:

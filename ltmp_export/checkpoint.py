@@ -17,17 +17,16 @@ from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export import build, families, files, hub, limits, positions, preprocessing
 from ltmp_export.choices import Choices
-from ltmp_export.contents import Contents, take_apart
+from ltmp_export.contents import KINDS, Contents, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.identity import identify, split_arch
-from ltmp_export.plan import Plan
+from ltmp_export.plan import DENSE, Plan, dense_plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.vit import Vit
 
 _POOLS = ("token", "avg", "avgmax", "max", "map")
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
-INITIAL = {"merge": (0.9, 1.0), "prune": (0.0,)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Checkpoint:
         sha256: Digest of the file.
         base_sha256: Digest of the base checkpoint, where there is one.
         arch: The name the file gives itself, if any.
-        plan: Family and frozen thresholds per block.
+        plan: Family and frozen thresholds per block; "dense" for a plain ViT.
         vit: Geometry of the dense model.
         model: timm's model with the weights, eval mode, float32.
         preprocessing: Normalisation and resize.
@@ -65,31 +64,37 @@ class Checkpoint:
     warnings: tuple[str, ...]
 
 
-def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, choices: Choices | None = None, *, dense: bool = False
+) -> Checkpoint:
     """Read a fine-tuned LTMP checkpoint.
 
     Args:
         path: A file of any dialect that `dialects` lists, a folder with Hugging Face files, or
             thresholds only (then `choices.base_checkpoint` holds the weights).
         choices: What the file does not say, or what the user wants otherwise.
+        dense: Take a plain ViT without thresholds, too, whose plan then reduces nothing; and
+            `timm:NAME` in place of a file.
 
     Raises:
         InputError: The file cannot be read or used, or something must be stated.
     """
     path, choices = Path(path), choices or Choices()
-    base = choices.base_checkpoint
+    base, name = choices.base_checkpoint, None
+    if dense and hub.names_a_model(path):
+        name, path = hub.fetch(path)
     own = take_apart(path, choices.use_ema if base is None else None)
     contents, base_file, doubts = _with_base(own, choices)
-    identity = identify(own.path, contents, choices)
-    family, warnings = identity.family, [*doubts, *identity.warnings]
-    depth = build.block_count(contents.weights)
-    plan = families.load(family).freeze(_complete(own.path, contents.thresholds, family, depth))
+    contents = replace(contents, arch=contents.arch or name)
+    identity = identify(own.path, contents, choices, dense=dense)
+    warnings = [*doubts, *identity.warnings]
+    plan = _frozen(own.path, contents, identity.family)
     warnings += _untrained(plan)
     built = build.build(
         contents.weights,
         identity.name,
         source=str(base_file or own.path),
-        heads=choices.num_heads,
+        heads=choices.num_heads or _stated_heads(contents),
         image_size=choices.image_size,
         stored_size=_stated_image_size(contents.args),
         pool=_stated_pool(contents.args),
@@ -113,6 +118,14 @@ def load_checkpoint(path: str | Path, choices: Choices | None = None) -> Checkpo
         notes=built.notes + assumed,
         warnings=tuple(warnings),
     )
+
+
+def _frozen(path: Path, contents: Contents, family: str) -> Plan:
+    """The thresholds as plain floats; of a dense model there are none."""
+    depth = build.block_count(contents.weights)
+    if family == DENSE:
+        return dense_plan(depth)
+    return families.load(family).freeze(_complete(path, contents.thresholds, family, depth))
 
 
 def _require_attention(vit: Vit) -> None:
@@ -206,12 +219,14 @@ def _complete(
 
 
 def _untrained(plan: Plan) -> list[str]:
-    """A warning for each kind of threshold that is still where training starts."""
+    """A warning for each kind of threshold that is still where training starts, in any family."""
+    known = [families.load(name).start for name in families.names()]
+    starts = {kind: [start[kind] for start in known if kind in start] for kind in KINDS}
     return [
         f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
         for kind, numbers in plan.thresholds().items()
         if len(set(numbers)) == 1
-        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in INITIAL[kind])
+        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in starts[kind])
     ]
 
 
@@ -229,6 +244,14 @@ def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
         if type(stated) is int and stated != real:
             told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
     return told
+
+
+def _stated_heads(contents: Contents) -> int | None:
+    """The heads that `ltmp finetune` and `ltmp calibrate` write beside what timm's script does."""
+    heads, qkv = contents.args.get("num_heads"), contents.weights.get("blocks.0.attn.qkv.weight")
+    if type(heads) is not int or heads < 1 or qkv is None or len(qkv) % (3 * heads):
+        return None
+    return heads
 
 
 def _stated_pool(args: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from ltmp_export import build, families
 from ltmp_export.choices import Choices
 from ltmp_export.contents import KINDS, Contents
 from ltmp_export.errors import InputError
+from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean, looks_like
 
 FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no thresholds (SPEC §1)
@@ -21,7 +22,7 @@ class Identity:
     """What a checkpoint is.
 
     Attributes:
-        family: One of `families.names()`.
+        family: One of `families.names()`, or "dense".
         name: timm name of the dense model, or what the file calls it; None if it does not say.
         reason: Why it is that family, for a person.
         warnings: Where the user and the file disagree.
@@ -33,14 +34,23 @@ class Identity:
     warnings: tuple[str, ...]
 
 
-def identify(path: Path, contents: Contents, choices: Choices) -> Identity:
+def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = False) -> Identity:
     """Family and name, from what the user states, else from the file, else from its thresholds.
+
+    Args:
+        path: The file, for messages.
+        contents: What it holds.
+        choices: What the user states.
+        dense: Whether a model without thresholds will do.
 
     Raises:
         InputError: There are no thresholds, the family has to be stated, or what is stated
             contradicts the thresholds.
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
+    if not present and dense:
+        _, name, _, warnings = _told(path, contents, choices)
+        return Identity(DENSE, name, "a dense model: no thresholds", tuple(warnings))
     if not present:
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import tokenize
-import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -17,27 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export import files, limits
+from ltmp_export import files, limits, pictures
 from ltmp_export.errors import InputError
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
-# What Pillow and its decoders raise on damaged pictures.
-_PICTURE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    Warning,
-)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SYNTHETIC_SAMPLES = 16
 
 
@@ -101,7 +83,7 @@ def load_images(
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
     if os.path.isdir(source):
         return _from_folder(source, vit, preprocessing, samples)
-    return _from_npz(source, vit, preprocessing).select(samples)
+    return from_npz(source, vit, preprocessing).select(samples)
 
 
 def batches(count: int, size: int) -> list[NDArray[np.int64]]:
@@ -155,7 +137,12 @@ def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.
     return np.asarray(image, dtype=np.float32)
 
 
-def _from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
+def from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
+    """All images of an `.npz`, see `load_images`.
+
+    Raises:
+        InputError: It cannot be read, or holds images of another geometry.
+    """
     files.require_file(path, "a folder of pictures or an .npz with 'images'")
     try:
         _require_array_memory(path)
@@ -251,39 +238,13 @@ def _to_inputs(
 def _from_folder(
     folder: Path, vit: Vit, preprocessing: Preprocessing, samples: int | None
 ) -> Images:
-    found = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
-    if not found:
-        raise InputError(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+    found = pictures.find(folder)
     if samples is not None and samples < len(found):
         found = [found[i] for i in np.linspace(0, len(found) - 1, samples).round().astype(int)]
     limits.require_memory(
         len(found) * math.prod(vit.input_size) * 4, f"{folder}: {len(found)} pictures"
     )
-    from PIL import Image
-    from timm.data import create_transform
-
-    transform = create_transform(
-        input_size=vit.input_size,
-        interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        crop_pct=preprocessing.crop_pct,
-    )
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(vit.in_chans)
-    if mode is None:
-        raise InputError(f"pictures cannot be read into {vit.in_chans} channels; give an .npz")
-    pixels = []
-    for path in found:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what Pillow minds beside the pixels
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(path) as picture:
-                    opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
-                    pixels.append(transform(opaque.convert(mode)).numpy())
-        except (*_PICTURE_ERRORS, Image.DecompressionBombError) as err:
-            raise InputError(f"{path} is not a readable picture: {err}") from err
+    transform, mode = pictures.evaluation_transform(vit, preprocessing), pictures.mode(vit)
+    pixels = [pictures.read(path, mode, transform).numpy() for path in found]
     names = tuple(p.relative_to(folder).as_posix() for p in found)
     return Images(np.stack(pixels), None, names, str(folder))

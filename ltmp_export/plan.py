@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+DENSE = "dense"  # the family of a model that reduces nothing
+
 
 @dataclass(frozen=True)
 class Merge:
@@ -46,4 +48,4 @@ class Plan:
 
 def dense_plan(depth: int) -> Plan:
     """A plan that reduces nothing: the plain ViT the reduced one is compared with."""
-    return Plan("dense", ((),) * depth)
+    return Plan(DENSE, ((),) * depth)

@@ -2,7 +2,8 @@
 
 A family file holds two things:
 
-* `SCALARS`: the learned scalars each block must have, by kind (`merge`, `prune`).
+* `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
+  training starts from.
 * `block_steps(**scalars)`: the steps one block takes, in order, from those scalars.
 
 Nothing else registers a family: a new file here is found by name.
@@ -24,13 +25,23 @@ class Family:
 
     Attributes:
         name: The file's name, for example "ltmp".
-        scalars: Kinds of learned threshold a block of this family has.
+        start: Where each kind of learned threshold starts, in the order of `contents.KINDS`.
         block_steps: From one float per kind to the block's steps.
     """
 
     name: str
-    scalars: tuple[str, ...]
+    start: Mapping[str, float]
     block_steps: Callable[..., tuple[Step, ...]]
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Kinds of learned threshold a block of this family has."""
+        return tuple(self.start)
+
+    def order(self) -> tuple[str, ...]:
+        """Kinds of the steps a block takes, in the order it takes them."""
+        steps = self.block_steps(**dict.fromkeys(self.scalars, 0.5))
+        return tuple(type(step).__name__.lower() for step in steps)
 
     def freeze(self, thresholds: Mapping[str, Sequence[float]]) -> Plan:
         """The plan of a model with these thresholds, one per block for every kind."""
@@ -53,4 +64,4 @@ def load(name: str) -> Family:
     if name not in names():
         raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    return Family(name, module.SCALARS, module.block_steps)
+    return Family(name, module.START, module.block_steps)

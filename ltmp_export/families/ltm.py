@@ -5,7 +5,7 @@ The merging half of LTMP (arXiv 2307.10780); SPEC §1. Not the paper "LTM-Transf
 
 from ltmp_export.plan import Merge, Step
 
-SCALARS = ("merge",)
+START = {"merge": 1.0}
 
 
 def block_steps(merge: float) -> tuple[Step, ...]:

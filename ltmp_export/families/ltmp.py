@@ -6,7 +6,7 @@ TMLR 2023, arXiv 2307.10780; SPEC §1.
 
 from ltmp_export.plan import Merge, Prune, Step
 
-SCALARS = ("merge", "prune")
+START = {"merge": 0.9, "prune": 0.0}
 
 
 def block_steps(merge: float, prune: float) -> tuple[Step, ...]:

@@ -5,7 +5,7 @@ The pruning half of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1, atten
 
 from ltmp_export.plan import Prune, Step
 
-SCALARS = ("prune",)
+START = {"prune": 0.0}
 
 
 def block_steps(prune: float) -> tuple[Step, ...]:

@@ -5,7 +5,7 @@ The variant of LTMP with its two steps exchanged (arXiv 2307.10780); SPEC §1.
 
 from ltmp_export.plan import Merge, Prune, Step
 
-SCALARS = ("merge", "prune")
+START = {"merge": 1.0, "prune": 0.0}
 
 
 def block_steps(merge: float, prune: float) -> tuple[Step, ...]:

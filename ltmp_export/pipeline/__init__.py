@@ -2,7 +2,18 @@
 
 from ltmp_export.pipeline.checking import check, replay
 from ltmp_export.pipeline.exporting import ExportReport, export
+from ltmp_export.pipeline.finetuning import FinetuneReport, finetune
 from ltmp_export.pipeline.showing import DemoReport, demo
 from ltmp_export.pipeline.timing import bench
 
-__all__ = ["DemoReport", "ExportReport", "bench", "check", "demo", "export", "replay"]
+__all__ = [
+    "DemoReport",
+    "ExportReport",
+    "FinetuneReport",
+    "bench",
+    "check",
+    "demo",
+    "export",
+    "finetune",
+    "replay",
+]

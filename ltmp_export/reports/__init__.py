@@ -6,6 +6,7 @@ from ltmp_export.reports.ci import github_annotations, to_junit
 from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import demo_summary, export_summary
 from ltmp_export.reports.inspection import inspect_summary
+from ltmp_export.reports.learning import finetune_summary
 from ltmp_export.reports.plots import plot_png, require_matplotlib
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "compare_summary",
     "demo_summary",
     "export_summary",
+    "finetune_summary",
     "github_annotations",
     "inspect_summary",
     "plot_png",

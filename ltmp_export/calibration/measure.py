@@ -1,0 +1,80 @@
+"""What a model with some thresholds does to images: tokens, multiply-accumulates, classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from ltmp_export.labelled import Labelled
+from ltmp_export.macs import dense_macs, macs
+from ltmp_export.training.model import MaskedVit
+from ltmp_export.vit import Vit
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some images through a model.
+
+    Attributes:
+        counts: [n, depth] int64 tokens after each block.
+        classes: [n] int64 top-1.
+        mac_ratio: Mean over the images of executed by dense multiply-accumulates.
+    """
+
+    counts: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    mac_ratio: float
+
+    @property
+    def tokens(self) -> tuple[float, ...]:
+        """Mean tokens after each block."""
+        return tuple(self.counts.mean(0).tolist())
+
+    def agreement(self, classes: NDArray[np.int64]) -> float:
+        """Share of the images whose top-1 is the one given: labels, or another model's."""
+        return float((self.classes == classes).mean())
+
+
+@torch.inference_mode()
+def measure(model: MaskedVit, vit: Vit, images: Labelled, workers: int = 0) -> Measured:
+    """Run all images, whose mask must take the decisions of the deployed model.
+
+    Args:
+        model: In eval mode.
+        vit: Its geometry.
+        images: At least one.
+        workers: Processes that read images.
+    """
+    device = next(model.parameters()).device
+    counts, classes = [], []
+    for batch in images.batches(BATCH, workers):
+        output = model(batch.to(device))
+        counts.append(output.counts.cpu().numpy())
+        classes.append(output.logits.argmax(1).cpu().numpy())
+    together = np.concatenate(counts)
+    return Measured(together, np.concatenate(classes), mac_ratio(vit, together))
+
+
+def mac_ratio(vit: Vit, counts: NDArray[np.int64]) -> float:
+    """Mean share of the dense multiply-accumulates that images of these counts [n, depth] take."""
+    return sum(macs(vit, image) for image in counts.tolist()) / len(counts) / dense_macs(vit)
+
+
+@torch.inference_mode()
+def dense_classes(
+    model: VisionTransformer, images: Labelled, workers: int = 0
+) -> NDArray[np.int64]:
+    """Top-1 of the model as timm runs it, nothing reduced; [n]."""
+    device = next(model.parameters()).device
+    found: list[Tensor] = [
+        model(batch.to(device)).argmax(1) for batch in images.batches(BATCH, workers)
+    ]
+    classes: NDArray[np.int64] = torch.cat(found).cpu().numpy()
+    return classes

@@ -1,0 +1,107 @@
+"""Thresholds that remove given shares of the tokens, block by block, from the scores of images.
+
+A step that is to remove a tenth of the tokens has its threshold where a tenth of the scores lie on
+its other side. Scores depend on what the blocks before removed, so the blocks are gone through in
+order, all images together. Images differ in their scores: one that is easy to shorten is shortened
+more than its share, which is what thresholds are for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ltmp_export.training.forms import candidates
+from ltmp_export.training.masked import Masked
+from ltmp_export.training.model import MaskedVit, State
+
+SCHEDULES = ("even", "early", "late")
+_NEAR = 200  # of the gaps between scores within a two-hundredth of the place, take the widest
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which part of its incoming tokens a block removes, and how.
+
+    Attributes:
+        merge: Part of the removed tokens that merging takes, where a family also prunes.
+        schedule: "even" for the same share in each block; "early" and "late" for a share that
+            falls or rises over the blocks linearly, to or from zero.
+    """
+
+    merge: float
+    schedule: str
+
+    def of_block(self, block: int, depth: int, intensity: float) -> float:
+        """Share of its tokens that a block removes, in [0, 1)."""
+        place = (block + 1) / (depth + 1)
+        weight = {"even": 1.0, "early": 2 * (1 - place), "late": 2 * place}[self.schedule]
+        return 1.0 - math.pow(1.0 - intensity, weight)
+
+    def of_step(self, kind: str, steps: Sequence[str]) -> float:
+        """Part of a block's removals that a step takes."""
+        if len(steps) == 1:
+            return 1.0
+        return self.merge if kind == "merge" else 1.0 - self.merge
+
+
+@torch.inference_mode()
+def thresholds(
+    model: MaskedVit, embedded: Sequence[State], shares: Shares, intensity: float
+) -> dict[str, list[float]]:
+    """Find thresholds that remove these shares.
+
+    Args:
+        model: In eval mode, in the aligned form; its own thresholds are not looked at.
+        embedded: Images before the first block, in batches.
+        shares: How removals are spread.
+        intensity: How much is removed: 0 nothing, towards 1 all.
+
+    Returns:
+        Per kind one for each block: float32 values in [0, 1], midway between two scores.
+    """
+    depth = len(model.vit.blocks)
+    found: dict[str, list[float]] = {kind: [] for kind in model.steps}
+    owed = dict.fromkeys(model.steps, 0.0)  # to be removed, with what was left over before
+    states = list(embedded)
+    for block in range(depth):
+        incoming = sum(float(state.alive.sum()) for state in states)
+        batches = [model.attend(block, state) for state in states]
+        for kind in model.steps:
+            share = shares.of_block(block, depth, intensity) * shares.of_step(kind, model.steps)
+            owed[kind] += share * incoming
+            chosen = _threshold(kind, batches, round(owed[kind]))
+            found[kind].append(chosen)
+            before = _living(batches)
+            batches = [model.step(kind, tokens, torch.tensor(chosen)) for tokens in batches]
+            owed[kind] = max(0.0, owed[kind] - (before - _living(batches)))
+        states = [model.finish(block, tokens) for tokens in batches]
+    return found
+
+
+def _living(batches: Sequence[Masked]) -> float:
+    return sum(float(tokens.alive.sum()) for tokens in batches)
+
+
+def _threshold(kind: str, batches: Sequence[Masked], wanted: int) -> float:
+    """Where `wanted` candidates lie on the side that goes; nothing goes at 1 (merge) or 0."""
+    scores = torch.cat([candidates(kind, tokens) for tokens in batches]).double()
+    pooled = scores.clamp(0, 1).sort().values
+    total = len(pooled)
+    wanted = min(max(wanted, 0), total)
+    below = total - wanted if kind == "merge" else wanted  # scores under the threshold
+    ends = torch.cat([pooled.new_zeros(1), pooled, pooled.new_ones(1)])
+    if 0 < below < total:
+        near = 1 + total // _NEAR
+        first, last = max(1, below - near), min(total - 1, below + near)
+        below = first + int(ends[first : last + 2].diff().argmax())
+        return _float32((ends[below] + ends[below + 1]) / 2)
+    return float(below > 0) if kind == "merge" or below == 0 else _float32(pooled[-1])
+
+
+def _float32(value: Tensor) -> float:
+    return float(value.float())

@@ -1,0 +1,271 @@
+"""A dense or fine-tuned ViT and labelled images → learned thresholds → checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ltmp_export import families, files, labelled
+from ltmp_export.calibration.measure import Measured, dense_classes, measure
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.labelled import Labelled
+from ltmp_export.pipeline.stages import Progress, silent
+from ltmp_export.plan import DENSE
+from ltmp_export.suggestions import did_you_mean
+from ltmp_export.training import history, saving, state
+from ltmp_export.training.forms import ALIGNED, FORMS
+from ltmp_export.training.loop import Record, Trainer
+from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.processes import process
+from ltmp_export.training.settings import Settings
+
+Watch = Callable[[Record, int], None]
+SCHEMA_VERSION = 1
+DEFAULT_FAMILY = "ltmp"
+SAVE_EVERY = 100
+FAR = 0.02  # from the target: worth a warning
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What a run came to.
+
+    Attributes:
+        output: The checkpoint written.
+        history: The CSV written.
+        family: Token-reduction family.
+        target: Share of the blocks' multiply-accumulates asked for.
+        mac_ratio: Share of all multiply-accumulates that the deployed model executes on the images
+            held out.
+        tokens: Mean tokens after each block there.
+        accuracy: Its top-1 there.
+        dense_accuracy: Top-1 of the dense model there, with the weights before training.
+        held_out: How many images that is.
+        steps: Steps taken, over all runs of this training.
+        seconds: Time of this run.
+        thresholds: Per kind, one for each block.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    output: Path
+    history: Path
+    family: str
+    target: float
+    mac_ratio: float
+    tokens: tuple[float, ...]
+    accuracy: float
+    dense_accuracy: float
+    held_out: int
+    steps: int
+    seconds: float
+    thresholds: dict[str, list[float]]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        paths = {"output": str(self.output), "history": str(self.history)}
+        return asdict(self) | paths | {"schema_version": SCHEMA_VERSION, "kind": "finetune"}
+
+
+def finetune(
+    checkpoint: str | Path,
+    data: str | Path,
+    output: str | Path,
+    settings: Settings,
+    *,
+    name: str | None = None,
+    validation: str | Path | None = None,
+    class_map: str | Path | None = None,
+    choices: Choices | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    resume: bool = False,
+    save_every: int = SAVE_EVERY,
+    progress: Progress = silent,
+    watch: Watch = lambda record, total: None,
+) -> FinetuneReport | None:
+    """Learn thresholds, and write a checkpoint as the authors' script does.
+
+    Under torchrun every process calls this with the same arguments.
+
+    Args:
+        checkpoint: A dense ViT or a fine-tuned checkpoint, whose thresholds are then the start; or
+            `timm:NAME`.
+        data: A folder with a folder for each class, or an `.npz`; see `labelled`.
+        output: The checkpoint to write; the history goes beside it, and while it runs the state.
+        settings: How to train.
+        name: What the output calls the dense model, where neither file nor timm knows it.
+        validation: Images to measure on, where they are not in `data`.
+        class_map: See `labelled.Kind`.
+        choices: What the checkpoint does not say; `family` is the one to learn, ltmp by default.
+        device: See `processes.process`.
+        workers: Processes that read images, beside each of those that train.
+        resume: Go on from the state that an interrupted run left beside the output.
+        save_every: Steps between two states saved; one is saved after each epoch, too.
+        progress: Called with a few words as each stage begins.
+        watch: Called after each step with what it gave and the number of all steps.
+
+    Returns:
+        What it came to; None in processes that do not write it.
+
+    Raises:
+        InputError: A file, image or setting cannot be used.
+        UnavailableError: There is no such device.
+    """
+    started, output = time.perf_counter(), Path(output)
+    table, saved = output.with_name(output.name + ".csv"), state.beside(output)
+    progress("reading the checkpoint")
+    source = load_checkpoint(checkpoint, choices, dense=True)
+    method = family_of(source)
+    files.require_outputs([output, table, saved], [source.path, Path(data)])
+    progress("looking for images")
+    train, held_out = labelled.split(
+        Path(data),
+        labelled.Kind.of(source, class_map),
+        augment=settings.augment,
+        share=settings.held_out,
+        seed=settings.seed,
+        validation=None if validation is None else Path(validation),
+    )
+    run = _described(source, method, train, settings)
+    with process(device) as place:
+        source.model.to(place.device)
+        model = MaskedVit(
+            source.model,
+            method,
+            _start(source, method, settings),
+            FORMS[settings.form],
+            settings.tau,
+        )
+        if place.first:
+            progress("measuring the dense model")
+            dense = dense_classes(source.model, held_out, workers)
+        trainer = Trainer(model, source.vit, train, settings, place, workers)
+        records = state.restore(state.read(saved, run), trainer) if resume else []
+        progress("training")
+        for record in trainer.run(len(records)):
+            records.append(record)
+            done, steps = len(records), trainer.course.steps
+            if place.first and (done % save_every == 0 or done % steps == 0):
+                state.write(saved, trainer, records, run)
+            watch(record, trainer.course.total)
+    if not place.first:
+        return None
+    progress("measuring on the images held out")
+    deployed = MaskedVit(source.model, method, model.values(), ALIGNED).to(place.device).eval()
+    reached = measure(deployed, source.vit, held_out, workers)
+    labels = held_out.require_labels()
+    report = FinetuneReport(
+        output=output,
+        history=table,
+        family=method.name,
+        target=settings.reduction_target,
+        mac_ratio=reached.mac_ratio,
+        tokens=reached.tokens,
+        accuracy=reached.agreement(labels),
+        dense_accuracy=float((dense == labels).mean()),
+        held_out=len(held_out),
+        steps=len(records),
+        seconds=time.perf_counter() - started,
+        thresholds=model.values(),
+        notes=source.notes,
+        warnings=(*source.warnings, *_far(reached, settings)),
+    )
+    content = saving.to_bytes(
+        source,
+        method.name,
+        report.thresholds,
+        name=name,
+        epoch=settings.epochs - 1,
+        metric=100 * report.accuracy,
+        args=_args(settings),
+        optimizer=trainer.optimizers[0].state_dict(),
+        provenance={"command": "finetune", "run": run, "result": _result(report)},
+    )
+    files.write_bytes(table, history.to_csv(records))
+    files.write_bytes(output, content)
+    files.remove(saved)
+    return report
+
+
+def family_of(source: Checkpoint) -> Family:
+    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
+
+    Raises:
+        InputError: There is no such family.
+    """
+    name = source.choices.family or source.plan.family
+    name = DEFAULT_FAMILY if name == DENSE else name
+    if name not in families.names():
+        raise InputError(
+            f"no family {name!r}; choose from {', '.join(families.names())}"
+            f"{did_you_mean(name, families.names())}"
+        )
+    return families.load(name)
+
+
+def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
+    """Where the thresholds start: as stated, as the checkpoint has them, as the family does."""
+    own = source.plan.thresholds()
+    return {
+        kind: [settings.start[kind]] * source.vit.depth
+        if kind in settings.start
+        else own.get(kind, [start] * source.vit.depth)
+        for kind, start in method.start.items()
+    }
+
+
+def _described(
+    source: Checkpoint, method: Family, train: Labelled, settings: Settings
+) -> dict[str, Any]:
+    """What a run is started with: that of the one to be resumed must be the same."""
+    names = hashlib.sha256("\n".join(train.names).encode())
+    names.update(train.require_labels().tobytes())
+    words = {key.replace("_", " "): value for key, value in settings.to_json().items()}
+    return {
+        "checkpoint": source.sha256,
+        "family": method.name,
+        "images": train.sha256 or names.hexdigest(),
+        "number of images": len(train),
+        **words,
+    }
+
+
+def _args(settings: Settings) -> dict[str, Any]:
+    """The settings in the words of the authors' script."""
+    return {
+        "tau": settings.tau,
+        "reduction_target": settings.reduction_target,
+        "lr": settings.lr.get("prune", settings.lr.get("merge")),
+        "batch_size": settings.batch_size,
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "smoothing": settings.label_smoothing,
+        "opt": "sgd",
+        "model_ema": False,
+    }
+
+
+def _result(report: FinetuneReport) -> dict[str, Any]:
+    figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
+    return {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
+
+
+def _far(reached: Measured, settings: Settings) -> list[str]:
+    """A warning where the target was missed."""
+    if abs(reached.mac_ratio - settings.reduction_target) <= FAR:
+        return []
+    return [
+        f"{reached.mac_ratio:.3f} of the multiply-accumulates are executed, the target is "
+        f"{settings.reduction_target:g}: train longer (--epochs), raise the learning rates "
+        "(--lr-merge, --lr-prune), or start from the output of 'ltmp calibrate'"
+    ]

@@ -1,0 +1,27 @@
+"""The loss term of the multiply-accumulates (SPEC §1; arXiv 2307.10780, equations 8 and 9)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ltmp_export.vit import Vit
+
+
+def mac_ratio(vit: Vit, kept: Tensor) -> Tensor:
+    """The share of the blocks' multiply-accumulates that is left, as a differentiable scalar.
+
+    The paper's formula is that of an MLP four times as wide as the tokens and of heads that share
+    the width; here are their true widths. Patch embedding and classifier do not count.
+
+    Args:
+        vit: Geometry.
+        kept: [depth] mean of the mask after each block, over images and rows.
+    """
+    tokens, inner = vit.patches + 1, vit.heads * vit.head_width
+    before = kept.new_ones(len(kept)) * tokens
+    before[1:] = kept[:-1] * tokens
+    after = kept * tokens
+    linear, product = 4 * vit.width * inner, 2 * inner
+    mlp = 2 * vit.width * vit.mlp_width
+    spent = linear * before + product * before**2 + mlp * after  # [depth]
+    return spent.mean() / (linear * tokens + product * tokens**2 + mlp * tokens)

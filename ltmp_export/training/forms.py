@@ -1,0 +1,135 @@
+"""Which tokens a mask means: two masked forms of the same method.
+
+`ALIGNED` takes the decisions of the deployed model: sources and destinations are every other one of
+the *living* tokens, importance is the mean over *living* queries, and after each step the living
+tokens come first, in the order of inference. Dead tokens follow, seen by nobody.
+
+`PUBLISHED` is the masked form of the paper's training code, as SPEC §1 describes it: every other
+one of *all* rows, importance over *all* queries. Its decisions are others from block 1 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltmp_export.training.masked import Masked, merge, prune, similarities
+
+_EPSILON = 1e-5  # of the published form's normalisation while training (SPEC §1)
+_MOST = 20.0  # exponent of a dead token's attention: it has a gradient, which must stay finite
+
+
+@dataclass(frozen=True)
+class Form:
+    """A masked form.
+
+    Attributes:
+        name: "aligned" or "published".
+        attend: From logits [B, H, N, N] in float32, the mask [B, N] and whether it is training:
+            attention [B, H, N, N] and importance [B, N] (row 0 +inf).
+        merge: From tokens, θm and τ to tokens.
+        prune: From tokens, θp and τ to tokens.
+        compact: Whether the living tokens come first, so that rows dead in all images can go.
+    """
+
+    name: str
+    attend: Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
+    merge: Callable[[Masked, Tensor, float], Masked]
+    prune: Callable[[Masked, Tensor, float], Masked]
+    compact: bool
+
+
+def attention(
+    attn: Any, x: Tensor, size: Tensor, alive: Tensor, form: Form, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Proportional attention under a mask (SPEC §1, steps 1-2).
+
+    Args:
+        attn: timm's attention module.
+        x: [B, N, C] normalised tokens.
+        size: [B, N] patches per token.
+        alive: [B, N] the mask.
+        form: What the mask means.
+        training: Whether the published form smooths its weights.
+
+    Returns:
+        The projected output [B, N, C], the importance [B, N], the metric [B, N, D] (unit norm).
+    """
+    images, tokens = x.shape[:2]
+    qkv = attn.qkv(x).reshape(images, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv  # [B, H, N, D] each
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
+        logits = (q * attn.scale).float() @ k.float().mT + size.log()[:, None, None]
+        weights, importance = form.attend(logits, alive, training)
+        metric = k.float().mean(1)
+        metric = metric / metric.norm(dim=-1, keepdim=True)
+    out = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(images, tokens, -1)
+    return attn.proj(attn.norm(out)), importance, metric
+
+
+def _aligned_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    seen = alive[:, None, None]  # [B, 1, 1, N]
+    highest = logits.detach().masked_fill(seen == 0, -torch.inf).amax(-1, keepdim=True)
+    weights = (logits - highest).clamp(max=_MOST).exp() * seen
+    weights = weights / weights.sum(-1, keepdim=True)
+    queries = (alive / alive.sum(1, keepdim=True))[:, :, None]  # [B, N, 1]
+    return weights, _importance((weights.mean(1) * queries).sum(1))
+
+
+def _aligned_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+    return _living_first(merge(tokens, _aligned_similarity(tokens), threshold, tau))
+
+
+def _aligned_similarity(tokens: Masked) -> Tensor:
+    similarity = similarities(tokens.metric[:, 0::2], tokens.metric[:, 1::2])
+    return similarity.masked_fill(tokens.alive[:, None, 1::2] == 0, -torch.inf)
+
+
+def _aligned_prune(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+    return _living_first(prune(tokens, threshold, tau))
+
+
+def _living_first(tokens: Masked) -> Masked:
+    """Stable compaction: the living in their order, then the dead in theirs."""
+    return tokens.take((tokens.alive == 0).to(torch.uint8).argsort(dim=1, stable=True))
+
+
+def candidates(kind: str, tokens: Masked) -> Tensor:
+    """The scores that a step compares with its threshold in the aligned form, of all images, [n].
+
+    Those of living tokens without the class token; of sources that have a destination.
+    """
+    if kind == "prune":
+        return tokens.importance[:, 1:][tokens.alive[:, 1:] > 0]
+    best = _aligned_similarity(tokens).amax(2)  # [B, Ns]
+    return best[(tokens.alive[:, 0::2] > 0) & best.isfinite()]
+
+
+def _published_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    weights = (logits - logits.amax(-1, keepdim=True)).exp() * alive[:, None, None]
+    smooth = _EPSILON if training else 0.0
+    total = weights.sum(-1, keepdim=True) + smooth
+    weights = (weights + smooth / weights.shape[-1]) / total
+    return weights, _importance(weights.mean((1, 2)))
+
+
+def _published_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+    metric = tokens.metric * (tokens.alive > 0)[:, :, None]
+    similarity = similarities(metric[:, 0::2], metric[:, 1::2])
+    return merge(tokens, similarity, threshold, tau)
+
+
+def _importance(mean: Tensor) -> Tensor:
+    """[B, N] with +inf for the class token, which is always kept."""
+    first = torch.arange(mean.shape[1], device=mean.device) == 0
+    return mean.masked_fill(first, torch.inf)
+
+
+ALIGNED = Form("aligned", _aligned_attend, _aligned_merge, _aligned_prune, True)
+PUBLISHED = Form("published", _published_attend, _published_merge, prune, False)
+FORMS = {form.name: form for form in (ALIGNED, PUBLISHED)}

@@ -1,0 +1,277 @@
+"""The steps of a run: the same thresholds from one process, several, or a step in parts.
+
+Which images a step takes, and how each is augmented, depends on the seed, the epoch and the image
+alone. A step's loss is that of all its images together: the budget term needs the mean mask over
+all of them, so processes tell it each other, and a step in parts first runs all parts for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ltmp_export.errors import InputError
+from ltmp_export.labelled import Labelled, load
+from ltmp_export.training.budget import mac_ratio
+from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.processes import Process
+from ltmp_export.training.settings import Settings
+from ltmp_export.vit import Vit
+
+
+class Record(NamedTuple):
+    """One step, over all its images.
+
+    Attributes:
+        epoch: Its epoch, from 0.
+        step: Its number, from 0, over all epochs.
+        loss: Cross-entropy and budget term together.
+        cross_entropy: With label smoothing.
+        accuracy: Share of the images with the right top-1.
+        mac_ratio: Share of the blocks' multiply-accumulates left, see `budget`.
+        rate: What the schedule multiplied the learning rates by.
+        thresholds: After the step, per kind one for each block.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    cross_entropy: float
+    accuracy: float
+    mac_ratio: float
+    rate: float
+    thresholds: dict[str, list[float]]
+
+
+class Part(NamedTuple):
+    """Images that one process takes through the model at once, and their classes."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Course:
+    """Which images each step takes.
+
+    Attributes:
+        images: How many there are.
+        settings: Epochs, batch size, parts and seed.
+        rank: Number of this process.
+        count: How many processes there are.
+    """
+
+    images: int
+    settings: Settings
+    rank: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        size, parts = self.settings.batch_size, self.settings.accumulate * self.count
+        if size % parts:
+            raise InputError(
+                f"a batch of {size} images cannot be shared by {self.count} processes in "
+                f"{self.settings.accumulate} parts each; give a multiple of {parts}"
+            )
+        if self.images < size:
+            raise InputError(
+                f"{self.images} images to train on, fewer than a batch of {size}; give more, or a "
+                "smaller --batch-size"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch; images that do not fill a batch wait for another epoch."""
+        return self.images // self.settings.batch_size
+
+    @property
+    def total(self) -> int:
+        """Steps of all epochs."""
+        return self.steps * self.settings.epochs
+
+    def parts(self, epoch: int, step: int) -> list[list[int]]:
+        """The images of this process in one step of an epoch, part by part."""
+        size, parts = self.settings.batch_size, self.settings.accumulate
+        order = np.random.default_rng((self.settings.seed, epoch)).permutation(self.images)
+        batch = order[step * size : (step + 1) * size]
+        return [
+            part.tolist() for part in np.split(batch, parts * self.count)[self.rank :: self.count]
+        ]
+
+    def rate(self, step: int) -> float:
+        """Cosine schedule from 1 to 0 over all steps."""
+        return 0.5 * (1 + math.cos(math.pi * step / self.total))
+
+
+class Trainer:
+    """A run and its state.
+
+    Args:
+        model: What is trained; frozen but for its thresholds unless `settings.train_all`.
+        vit: Its geometry.
+        data: What it is trained on.
+        settings: How.
+        process: This process.
+        workers: Processes that read images.
+    """
+
+    def __init__(
+        self,
+        model: MaskedVit,
+        vit: Vit,
+        data: Labelled,
+        settings: Settings,
+        process: Process,
+        workers: int = 0,
+    ) -> None:
+        self.course = Course(len(data), settings, process.rank, process.count)
+        self.model = model.to(process.device).train()
+        self.model.vit.requires_grad_(settings.train_all is not None)
+        self.optimizers = optimizers(self.model, settings)
+        self.scaler = torch.amp.GradScaler(
+            process.device.type, enabled=settings.precision == "float16"
+        )
+        self.vit, self.data, self.settings = vit, data, settings
+        self.process, self.workers = process, workers
+        self.labels = torch.from_numpy(data.require_labels())
+        self._shared = process.share(self.model)
+
+    def run(self, first: int = 0) -> Iterator[Record]:
+        """The steps from number `first` on; after each, all processes hold the same state."""
+        steps = self.course.steps
+        for epoch in range(first // steps, self.settings.epochs):
+            start = max(first - epoch * steps, 0)
+            chosen = [self.course.parts(epoch, step) for step in range(start, steps)]
+            for number, parts in enumerate(self._batches(epoch, chosen), epoch * steps + start):
+                yield self._step(epoch, number, parts)
+
+    def _batches(
+        self, epoch: int, chosen: Sequence[Sequence[Sequence[int]]]
+    ) -> Iterator[list[Part]]:
+        keys = [[(epoch, i) for i in part] for parts in chosen for part in parts]
+        stream = load(_Augmented(self.data, self.settings.seed), keys, self.workers)
+        for parts in chosen:
+            yield [Part(next(stream), self.labels[part]) for part in parts]
+
+    def _step(self, epoch: int, number: int, parts: Sequence[Part]) -> Record:
+        rate = self.course.rate(number)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
+        parts = [Part(*(tensor.to(self.process.device) for tensor in part)) for part in parts]
+        kept = None if len(parts) == 1 else self._ahead(parts)
+        told = torch.zeros(3, device=self.process.device)
+        for index, part in enumerate(parts):
+            last = index + 1 == len(parts)
+            wait = (
+                contextlib.nullcontext()
+                if last or self.process.count == 1
+                else self._shared.no_sync()
+            )
+            with wait:
+                told += self._learn(part, kept) / len(parts)
+        self._require_finite(number)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.model.clamp()
+        entropy, accuracy, ratio = self.process.mean(told).tolist()
+        loss = entropy + self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
+        values = self.model.values()
+        return Record(epoch, number, loss, entropy, accuracy, ratio, rate, values)
+
+    def _ahead(self, parts: Sequence[Part]) -> Tensor:
+        """[depth] the mean mask of a step's images, before any of its parts learns."""
+        with torch.no_grad():
+            return torch.stack([self._kept(self._output(self.model, p).alive) for p in parts]).mean(
+                0
+            )
+
+    def _learn(self, part: Part, kept: Tensor | None) -> Tensor:
+        """Add the gradients of one part; its cross-entropy, accuracy and the MAC ratio."""
+        output = self._output(self._shared, part)
+        own = self._kept(output.alive)  # [depth]
+        mean = self.process.mean(own.detach() if kept is None else kept)
+        with torch.autocast(self.process.device.type, enabled=False):
+            logits = output.logits.float()
+            smoothing = self.settings.label_smoothing
+            entropy = F.cross_entropy(logits, part.labels, label_smoothing=smoothing)
+            # forward the mean over all images of the step, backward this part's share of it
+            ratio = mac_ratio(self.vit, own + (mean - own).detach())
+            budget = self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
+            loss = (entropy + budget) / self.settings.accumulate
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        right = (logits.argmax(1) == part.labels).float().mean()
+        return torch.stack([entropy.detach(), right, ratio.detach()])
+
+    def _output(self, model: Any, part: Part) -> Any:
+        kind = getattr(torch, self.settings.precision)
+        with torch.autocast(self.process.device.type, kind, enabled=kind is not torch.float32):
+            return model(part.images)
+
+    def _kept(self, alive: Sequence[Tensor]) -> Tensor:
+        rows = self.vit.patches + 1
+        return torch.stack([mask.sum() / (len(mask) * rows) for mask in alive])
+
+    def _require_finite(self, number: int) -> None:
+        """Thresholds that become NaN would be clamped to nothing.
+
+        Raises:
+            InputError: A gradient is not finite; with float16, where the scale is lowered, it may.
+        """
+        gradients = [p.grad for p in self.model.thresholds.values() if p.grad is not None]
+        if not self.scaler.is_enabled() and not all(g.isfinite().all() for g in gradients):
+            raise InputError(
+                f"the gradient of step {number} is not finite: look for images or weights out of "
+                "range, or lower the learning rates"
+            )
+
+
+def optimizers(model: MaskedVit, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Plain SGD for the thresholds (SPEC §1); AdamW without decay for all else, if it learns."""
+    groups = [
+        {"params": [values], "lr": settings.lr[kind], "initial_lr": settings.lr[kind]}
+        for kind, values in model.thresholds.items()
+    ]
+    made: list[torch.optim.Optimizer] = [torch.optim.SGD(groups)]
+    if settings.train_all is not None:
+        rate = settings.train_all
+        rest = {"params": list(model.vit.parameters()), "lr": rate, "initial_lr": rate}
+        made.append(torch.optim.AdamW([rest], weight_decay=0.0))
+    return made
+
+
+class _Augmented:
+    """Images by (epoch, number), each augmented by a seed of its own."""
+
+    def __init__(self, data: Labelled, seed: int) -> None:
+        self.data, self.seed = data, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        with _seeded(*np.random.SeedSequence((self.seed, *key)).generate_state(3).tolist()):
+            return self.data[key[1]]
+
+
+@contextlib.contextmanager
+def _seeded(*seeds: int) -> Iterator[None]:
+    """The three random states that transforms draw from, for a while."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seeds[0])
+        np.random.seed(seeds[1])
+        torch.manual_seed(seeds[2])
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

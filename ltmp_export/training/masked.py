@@ -1,0 +1,95 @@
+"""The token algebra of SPEC §1 under a mask, in batches and differentiable.
+
+No token is ever taken away: one that merges or is pruned stays in its row with 0 in the mask, so
+that a threshold can learn what it would have contributed. Forward, the mask is 0 or 1; backward,
+a decision has the gradient of σ((score - θ)/τ) (straight-through; arXiv 2307.10780, section 3.3).
+
+Shapes: B images, N rows of tokens, C channels, D channels per head. Row 0 is the class token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The tokens of a batch between attention and MLP of a block.
+
+    Attributes:
+        x: [B, N, C] token vectors.
+        size: [B, N] patches each token stands for, at least 1.
+        alive: [B, N] 1 for a token that is there, 0 for one that is gone; it carries the gradient.
+        importance: [B, N] mean attention received; row 0 is +inf.
+        metric: [B, N, D] unit vectors; their inner products are the similarities.
+    """
+
+    x: Tensor
+    size: Tensor
+    alive: Tensor
+    importance: Tensor
+    metric: Tensor
+
+    def take(self, order: Tensor) -> Masked:
+        """The same tokens in another order [B, N]."""
+        along = order[:, :, None]
+        return Masked(
+            x=self.x.gather(1, along.expand_as(self.x)),
+            size=self.size.gather(1, order),
+            alive=self.alive.gather(1, order),
+            importance=self.importance.gather(1, order),
+            metric=self.metric.gather(1, along.expand_as(self.metric)),
+        )
+
+
+def gate(score: Tensor, threshold: Tensor, tau: float) -> Tensor:
+    """1 where a score is above the threshold, else 0; with the gradient of σ((score - θ)/τ)."""
+    soft = torch.sigmoid((score - threshold) / tau)
+    return (score > threshold).to(soft.dtype) + (soft - soft.detach())
+
+
+def merge(tokens: Masked, similarity: Tensor, threshold: Tensor, tau: float) -> Masked:
+    """Merge even rows into their most similar odd row where that is above the threshold.
+
+    Args:
+        tokens: Whose even rows are the sources and whose odd rows are the destinations.
+        similarity: [B, ceil(N/2), floor(N/2)]; -inf where a pair must not merge.
+        threshold: θm, a scalar.
+        tau: Temperature of the gradient.
+
+    Returns:
+        [sources ; destinations], those that merged with 0 in the mask; N is as it was.
+    """
+    best, partner = similarity.max(2)  # [B, Ns], the first of equals
+    merging = gate(best, threshold, tau) * tokens.alive[:, 0::2]  # [B, Ns]
+    pairs = F.one_hot(partner, similarity.shape[2]).to(merging.dtype) * merging[:, :, None]
+    into = pairs.mT  # [B, Nd, Ns]
+    weighted = tokens.x * tokens.size[:, :, None]  # [B, N, C]
+    size = tokens.size[:, 1::2] + (into @ tokens.size[:, 0::2, None])[:, :, 0]  # [B, Nd]
+    x = weighted[:, 1::2] + into @ weighted[:, 0::2]  # [B, Nd, C]
+    received = torch.where(into > 0, tokens.importance[:, None, 0::2], -torch.inf).amax(2)
+    importance = torch.maximum(tokens.importance[:, 1::2], received)
+    return Masked(
+        x=torch.cat([tokens.x[:, 0::2], x / size[:, :, None]], 1),
+        size=torch.cat([tokens.size[:, 0::2], size], 1),
+        alive=torch.cat([tokens.alive[:, 0::2] * (1 - merging), tokens.alive[:, 1::2]], 1),
+        importance=torch.cat([tokens.importance[:, 0::2], importance], 1),
+        metric=torch.cat([tokens.metric[:, 0::2], tokens.metric[:, 1::2]], 1),
+    )
+
+
+def prune(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+    """Take from the mask the tokens whose importance is not above the threshold θp."""
+    keep = gate(tokens.importance, threshold, tau)
+    return Masked(tokens.x, tokens.size, tokens.alive * keep, tokens.importance, tokens.metric)
+
+
+def similarities(source: Tensor, destination: Tensor) -> Tensor:
+    """[B, Ns, D], [B, Nd, D] → inner products [B, Ns, Nd]; -inf for the class token, row 0."""
+    products = source @ destination.mT
+    first = torch.arange(products.shape[1], device=products.device) == 0
+    return products.masked_fill(first[:, None], -torch.inf)

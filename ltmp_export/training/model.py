@@ -1,0 +1,130 @@
+"""A timm ViT whose thresholds are parameters, run under a mask: what training differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export.families import Family
+from ltmp_export.training.forms import Form, attention
+from ltmp_export.training.masked import Masked
+
+
+class Output(NamedTuple):
+    """What a batch gives.
+
+    Attributes:
+        logits: [B, classes].
+        alive: For each block the mask after it [B, N]; it carries the gradient. Without gradients,
+            the aligned form leaves out rows that are dead in every image.
+    """
+
+    logits: Tensor
+    alive: tuple[Tensor, ...]
+
+    @property
+    def counts(self) -> Tensor:
+        """[B, depth] int64 tokens after each block, class token included."""
+        return torch.stack([mask.detach().sum(1).round().long() for mask in self.alive], 1)
+
+
+class State(NamedTuple):
+    """Tokens between two blocks: x [B, N, C], size and alive [B, N]."""
+
+    x: Tensor
+    size: Tensor
+    alive: Tensor
+
+
+class MaskedVit(nn.Module):
+    """A plain ViT with a threshold for each step of each block.
+
+    Args:
+        model: timm's model; it is shared, not copied.
+        family: Which steps a block takes.
+        thresholds: Start values, per kind one for each block.
+        form: What the mask means.
+        tau: Temperature of the gradient of a decision.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        family: Family,
+        thresholds: Mapping[str, Sequence[float]],
+        form: Form,
+        tau: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.vit: Any = model
+        self.steps = family.order()
+        self.thresholds = nn.ParameterDict(
+            {kind: nn.Parameter(torch.tensor(thresholds[kind])) for kind in family.scalars}
+        )
+        self.form = form
+        self.tau = tau
+
+    def forward(self, images: Tensor) -> Output:
+        """Classify normalised images [B, channels, height, width]."""
+        state = self.embed(images)
+        masks = []
+        for index in range(len(self.vit.blocks)):
+            tokens = self.attend(index, state)
+            for kind in self.steps:
+                tokens = self.step(kind, tokens, self.thresholds[kind][index])
+            state = self.finish(index, tokens)
+            masks.append(state.alive)
+        return Output(self.classify(state), tuple(masks))
+
+    def embed(self, images: Tensor) -> State:
+        """The tokens before the first block."""
+        x = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images)))  # [B, N, C]
+        ones = torch.ones(x.shape[:2], device=x.device)
+        return State(x, ones, ones)
+
+    def attend(self, index: int, state: State) -> Masked:
+        """The first half of a block: what its steps decide on."""
+        block, (x, size, alive) = self.vit.blocks[index], state
+        attended, importance, metric = attention(
+            block.attn, block.norm1(x), size, alive, self.form, self.training
+        )
+        return Masked(x + block.ls1(attended), size, alive, importance, metric)
+
+    def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
+        """Merge or prune."""
+        chosen = self.form.merge if kind == "merge" else self.form.prune
+        return chosen(tokens, threshold, self.tau)
+
+    def finish(self, index: int, tokens: Masked) -> State:
+        """The second half of a block, on the rows that matter from here on."""
+        block, state = self.vit.blocks[index], State(tokens.x, tokens.size, tokens.alive)
+        if self.form.compact and not torch.is_grad_enabled():
+            longest = max(2, int(state.alive.sum(1).max()))  # a source and a destination
+            state = State(*(part[:, :longest] for part in state))
+        x = state.x
+        return state._replace(x=x + block.ls2(block.mlp(block.norm2(x))))
+
+    def classify(self, state: State) -> Tensor:
+        """Logits [B, classes]. With no patch token left, average pooling gives zeros."""
+        x = self.vit.norm(state.x)
+        if self.vit.global_pool == "token":
+            pooled = x[:, 0]
+        else:
+            patches = state.alive[:, 1:, None]
+            pooled = (x[:, 1:] * patches).sum(1) / patches.sum(1).clamp(min=1)
+        logits: Tensor = self.vit.head(self.vit.fc_norm(pooled))
+        return logits
+
+    def values(self) -> dict[str, list[float]]:
+        """The thresholds as they are, per kind one for each block."""
+        return {kind: values.detach().tolist() for kind, values in self.thresholds.items()}
+
+    def clamp(self) -> None:
+        """Bring every threshold back into [0, 1]."""
+        with torch.no_grad():
+            for values in self.thresholds.values():
+                values.clamp_(0.0, 1.0)

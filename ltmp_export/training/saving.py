@@ -1,0 +1,85 @@
+"""A checkpoint as the authors' training script saves it (SPEC §2), with where it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from ltmp_export.checkpoint import Checkpoint
+
+PROVENANCE = "ltmp"  # the key that timm's saver does not have
+
+
+def to_bytes(
+    source: Checkpoint,
+    family: str,
+    thresholds: Mapping[str, Sequence[float]],
+    *,
+    name: str | None = None,
+    epoch: int = 0,
+    metric: float | None = None,
+    args: Mapping[str, Any] | None = None,
+    optimizer: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The file's content; the same for the same values.
+
+    Args:
+        source: The model; its weights as they are now.
+        family: A family of `families`.
+        thresholds: Per kind one for each block.
+        name: What the dense model is called; by default as in `source`.
+        epoch: The last one, from 0.
+        metric: Top-1 in percent, where it was measured.
+        args: What training was told, in the words of timm's script.
+        optimizer: Its state_dict.
+        provenance: How the file was made, as plain values.
+    """
+    arch = f"{family}_{name or source.vit.name}"
+    state = dict(source.model.state_dict())
+    for kind, values in thresholds.items():
+        keys = (f"blocks.{block}.{kind}_masker.threshold" for block in range(len(values)))
+        state |= {key: torch.tensor([value]) for key, value in zip(keys, values, strict=True)}
+    content: dict[str, Any] = {"epoch": epoch, "arch": arch, "state_dict": state}
+    if optimizer is not None:
+        content["optimizer"] = dict(optimizer)
+    content |= {"version": 2, "args": argparse.Namespace(**_args(source, arch) | dict(args or {}))}
+    if metric is not None:
+        content["metric"] = metric
+    packages = {package: version(package) for package in ("ltmp", "torch", "timm")}
+    origin = {"file": source.path.name, "sha256": source.sha256}
+    content[PROVENANCE] = {**(provenance or {}), "source": origin, "versions": packages}
+    written = io.BytesIO()
+    torch.save({key: _detached(value) for key, value in content.items()}, written)
+    return written.getvalue()
+
+
+def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
+    """What the file must say so that it is read as the model it is."""
+    vit, preprocessing = source.vit, source.preprocessing
+    height, width = vit.image_size
+    values = {
+        "model": arch,
+        "num_classes": vit.classes,
+        "img_size": height if height == width else None,
+        "input_size": None if height == width else list(vit.input_size),
+        "in_chans": vit.in_chans,
+        "num_heads": vit.heads,
+        "gp": vit.pool,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "crop_pct": preprocessing.crop_pct,
+        "interpolation": preprocessing.interpolation,
+    }
+    return values | ({"label_names": list(source.label_names)} if source.label_names else {})
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    return {k: _detached(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,132 @@
+"""A run between two of its steps, in a file beside its output, so that it can be resumed.
+
+A safetensors file: what learns, the optimiser's moments, and the history; in its metadata what the
+run was started with. A resumed run takes the very steps that an uninterrupted one takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ltmp_export import files
+from ltmp_export.errors import InputError
+from ltmp_export.training import history
+from ltmp_export.training.loop import Record, Trainer
+
+SUFFIX = ".state"
+_SIGNATURE, _SCALER = "ltmp.run", "ltmp.scaler"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state read back.
+
+    Attributes:
+        path: The file.
+        tensors: By name, see `write`.
+        metadata: As written.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+def beside(output: Path) -> Path:
+    """The state's file of a run that writes `output`."""
+    return output.with_name(output.name + SUFFIX)
+
+
+def write(path: Path, trainer: Trainer, records: Sequence[Record], run: Mapping[str, Any]) -> None:
+    """Save the state after the last of `records`, whole or not at all.
+
+    Args:
+        path: The file.
+        trainer: The run.
+        records: Its steps up to now.
+        run: What it was started with, as plain values.
+    """
+    tensors = dict(_learning(trainer)) | {"history": history.to_tensor(records)}
+    for optimizer, parameter, prefix in _adaptive(trainer):
+        tensors |= {prefix + kind: value for kind, value in optimizer.state[parameter].items()}
+    scaler = json.dumps(trainer.scaler.state_dict())
+    metadata = {_SIGNATURE: json.dumps(run, sort_keys=True), _SCALER: scaler}
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    files.write_bytes(path, save(whole, metadata))
+
+
+def read(path: Path, run: Mapping[str, Any]) -> Saved:
+    """Read a state back.
+
+    Raises:
+        InputError: There is none, it is damaged, or of a run that was started otherwise.
+    """
+    files.require_file(path, "the state of an interrupted run; start it without --resume")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stored = json.loads(metadata[_SIGNATURE])
+        differing = [key for key in run if stored.get(key) != run[key]]
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as err:
+        raise InputError(f"{path} is no state of a run ({err}); start without --resume") from err
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{path} is of a run with {key} {_shown(stored.get(key))}, not {_shown(run[key])}; "
+            "resume it as it was started, or start anew without --resume"
+        )
+    return Saved(path, tensors, metadata)
+
+
+def restore(saved: Saved, trainer: Trainer) -> list[Record]:
+    """Put a trainer into a saved state; the steps up to there.
+
+    Raises:
+        InputError: The state is not of this model.
+    """
+    try:
+        with torch.no_grad():
+            for name, value in _learning(trainer):
+                value.copy_(saved.tensors[name])
+        for optimizer, parameter, prefix in _adaptive(trainer):
+            kept = {
+                k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)
+            }
+            step, moments = kept.pop("step"), {k: v.to(parameter.device) for k, v in kept.items()}
+            optimizer.state[parameter] = {"step": step, **moments}
+        trainer.scaler.load_state_dict(json.loads(saved.metadata[_SCALER]))
+        return history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
+    except (KeyError, ValueError, RuntimeError, TypeError) as err:
+        raise InputError(
+            f"{saved.path} is not of this model ({err}); start without --resume"
+        ) from err
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _learning(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+    """What the optimisers change."""
+    for name, value in trainer.model.named_parameters():
+        if value.requires_grad:
+            yield name, value
+
+
+def _adaptive(trainer: Trainer) -> Iterator[tuple[torch.optim.Optimizer, Tensor, str]]:
+    """The parameters of optimisers that keep moments, and what their names begin with."""
+    for optimizer in trainer.optimizers:
+        if isinstance(optimizer, torch.optim.AdamW):
+            for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+                yield optimizer, parameter, f"adamw.{number}."
