@@ -133,6 +133,10 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 for borderline differences, too.")
     ] = False,
+    masked: Annotated[
+        bool,
+        typer.Option("--masked", help="Also say how far the published training form is from it."),
+    ] = False,
     json: options.Json = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report to this file.")] = None,
     save_repro: Annotated[
@@ -153,6 +157,7 @@ def check(
     sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
     options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
+    beside |= {"--masked": masked or None}
     options.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
     options.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
@@ -169,6 +174,7 @@ def check(
                 choices=choices,
                 save_repro=save_repro,
                 strict=strict,
+                masked=masked,
                 progress=progress,
             )
     warn(*found.warnings)
@@ -300,6 +306,8 @@ def inspect(
 
 
 app.command()(reporting_errors(learning.finetune))
+app.command()(reporting_errors(learning.calibrate))
+app.command(name="eval")(reporting_errors(learning.evaluate))
 
 
 @app.command()

@@ -36,6 +36,9 @@ ClassMap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Name = Annotated[
+    str | None, typer.Option(help="What to call the model, where neither file nor timm does.")
+]
 Workers = Annotated[int, typer.Option(help="Processes that read images beside this one.")]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
 CheckedModel = Annotated[
@@ -180,13 +183,46 @@ def integers(flag: str, text: str, example: str) -> tuple[int, ...]:
     return values
 
 
-def _numbers(flag: str, text: str) -> tuple[float, ...]:
+def targets(reduction_target: float | None, sweep: str | None) -> tuple[float, ...]:
+    """The one target, or those to compare.
+
+    Raises:
+        InputError: Neither or both were given, or something that is no number.
+    """
+    from ltmp_export.errors import InputError
+
+    if sweep is None and reduction_target is not None:
+        return (reduction_target,)
+    if sweep is None or reduction_target is not None:
+        raise InputError("give a target, --reduction-target 0.6, or several, --sweep 0.9,0.8,0.7")
+    return _numbers("--sweep", sweep, "0.9,0.8,0.7")
+
+
+def merge_share(text: str) -> float:
+    """The share in `merge=0.7` or `prune=0.3`.
+
+    Raises:
+        InputError: Something else was given.
+    """
+    from ltmp_export.errors import InputError
+
+    kind, _, share = text.partition("=")
+    try:
+        number = float(share)
+    except ValueError:
+        number = -1.0
+    if kind not in ("merge", "prune") or not 0.0 <= number <= 1.0:
+        raise InputError(f"--split {text}: expected a share from 0 to 1, like merge=0.7")
+    return number if kind == "merge" else 1.0 - number
+
+
+def _numbers(flag: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, ...]:
     from ltmp_export.errors import InputError
 
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as err:
-        raise InputError(f"{flag} {text}: expected numbers, for example 0.5,0.5,0.5") from err
+        raise InputError(f"{flag} {text}: expected numbers, for example {example}") from err
 
 
 def require_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = ()) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError
+from ltmp_export.masked_distance import MaskedDistance
 from ltmp_export.plain import plain
 
 SCHEMA_VERSION = 2
@@ -183,6 +184,7 @@ class CheckReport:
         invariance: One for each image, batch size above 1 and order.
         blocks: One for each step of each block.
         warnings: What looks wrong without deciding the verdict.
+        masked: How far the published masked form is from what is deployed, if that was asked for.
     """
 
     verdict: str
@@ -194,6 +196,7 @@ class CheckReport:
     invariance: tuple[Invariance, ...] = ()
     blocks: tuple[StepSummary, ...] = ()
     warnings: tuple[str, ...] = ()
+    masked: MaskedDistance | None = None
 
     def passed(self, strict: bool = False) -> bool:
         """Whether the verdict is equal, or borderline when not strict."""

@@ -174,8 +174,13 @@ class Kind:
         return cls(model.vit, model.preprocessing, model.label_names, path)
 
 
-def held_out(source: Path, kind: Kind) -> Labelled:
+def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
     """The images to measure on: `val` of a folder that has one, else all.
+
+    Args:
+        source: Folder or `.npz`.
+        kind: What the images must be.
+        classes: Whether folders must be the model's classes; else others are no labels.
 
     Raises:
         InputError: There are none, or they are not of this kind.
@@ -183,7 +188,16 @@ def held_out(source: Path, kind: Kind) -> Labelled:
     _require_source(source)
     if not os.path.isdir(source):
         return _from_npz(source, kind)
-    return _from_folder(_validation(source) or source, kind, pictures.PLAIN)
+    return _from_folder(_validation(source) or source, kind, pictures.PLAIN, classes)
+
+
+def halves(images: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """Two sets of the same size or nearly, drawn by a seed.
+
+    Raises:
+        InputError: There are fewer than two images.
+    """
+    return _parted(images, images, 0.5, seed)
 
 
 def split(
@@ -257,7 +271,7 @@ def _from_npz(source: Path, kind: Kind) -> Labelled:
     return Labelled(Arrays(images.pixels), index, images.labels, images.names, origin, digest)
 
 
-def _from_folder(folder: Path, kind: Kind, augment: str) -> Labelled:
+def _from_folder(folder: Path, kind: Kind, augment: str, classes: bool = True) -> Labelled:
     paths = pictures.find(folder)
     inside = [path.relative_to(folder) for path in paths]
     reader = Pictures(
@@ -265,9 +279,14 @@ def _from_folder(folder: Path, kind: Kind, augment: str) -> Labelled:
         pictures.mode(kind.vit),
         pictures.training_transform(kind.vit, kind.preprocessing, augment),
     )
-    labels = None
+    labels, numbers = None, None
     if all(len(path.parts) > 1 for path in inside):
-        numbers = _classes(folder, {path.parts[0] for path in inside}, kind)
+        try:
+            numbers = _classes(folder, {path.parts[0] for path in inside}, kind)
+        except InputError:
+            if classes or kind.class_map is not None:
+                raise
+    if numbers is not None:
         labels = np.array([numbers[path.parts[0]] for path in inside], dtype=np.int64)
     names = tuple(path.as_posix() for path in inside)
     return Labelled(reader, np.arange(len(paths)), labels, names, str(folder))

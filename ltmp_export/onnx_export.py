@@ -46,6 +46,7 @@ class ExportedModel:
         vit: Geometry.
         preprocessing: How images become inputs.
         checkpoint_sha256: Digest of the checkpoint it was exported from.
+        label_names: Class names, where the checkpoint knew them.
         choices: What was stated about the checkpoint at the export.
         opset: Declared version of the standard domain.
         metadata: All `metadata_props` as written.
@@ -58,6 +59,7 @@ class ExportedModel:
     vit: Vit
     preprocessing: Preprocessing
     checkpoint_sha256: str
+    label_names: tuple[str, ...] | None
     choices: Choices
     opset: int
     metadata: dict[str, str] = field(repr=False)
@@ -225,6 +227,9 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     )
     if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
         raise ValueError(f"a normalisation of other than {vit.in_chans} channels")
+    names = json.loads(words["label_names"]) if "label_names" in words else None
+    if names is not None and (not isinstance(names, list) or len(names) != vit.classes):
+        raise ValueError(f"label names of other than {vit.classes} classes")
     return ExportedModel(
         path=path,
         proto=model,
@@ -233,6 +238,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         vit=vit,
         preprocessing=preprocessing,
         checkpoint_sha256=words["ltmp.checkpoint_sha256"],
+        label_names=None if names is None else tuple(map(str, names)),
         choices=Choices.from_json(json.loads(words["ltmp.choices"])),
         opset=int(words["ltmp.opset"]),
         metadata=words,

@@ -181,6 +181,11 @@ class TappedSession:
             copy, weights=weights, providers=providers, threads=threads, quiet=quiet
         )
 
+    @property
+    def provider(self) -> str:
+        """The execution providers it was loaded with, the first of them the one asked for."""
+        return self._session.provider
+
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """[B, channels, H, W] → the file's own outputs and the taps, by name."""
         return dict(zip(self._names, self._session.run(images), strict=True))

@@ -11,6 +11,7 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.inputs import Images
+from ltmp_export.masked_distance import masked_distance
 from ltmp_export.pipeline.stages import Progress, loaded, silent
 
 CHECK_SAMPLES = 16
@@ -26,6 +27,7 @@ def check(
     choices: Choices | None = None,
     save_repro: str | Path | None = None,
     strict: bool = False,
+    masked: bool = False,
     progress: Progress = silent,
 ) -> CheckReport:
     """Compare an exported file in onnxruntime with the reference from its checkpoint.
@@ -41,6 +43,8 @@ def check(
         choices: What the checkpoint does not say.
         save_repro: Where to put the first failing image for `replay`; a new or empty folder.
         strict: Whether a borderline image is a failing one there.
+        masked: Also say how far the published masked form of the checkpoint is from what is
+            deployed; this does not touch the verdict.
         progress: Called with a few words as each stage begins.
 
     Raises:
@@ -53,7 +57,10 @@ def check(
     source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
-    return _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
+    report = _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
+    if masked and len(chosen):
+        report = replace(report, masked=masked_distance(owner, chosen, progress))
+    return report
 
 
 def replay(

@@ -9,16 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ltmp_export import families, files, labelled
+from ltmp_export import files, labelled
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.labelled import Labelled
-from ltmp_export.pipeline.stages import Progress, silent
-from ltmp_export.plan import DENSE
-from ltmp_export.suggestions import did_you_mean
+from ltmp_export.pipeline.stages import Progress, family_of, silent
 from ltmp_export.training import history, saving, state
 from ltmp_export.training.forms import ALIGNED, FORMS
 from ltmp_export.training.loop import Record, Trainer
@@ -28,7 +25,6 @@ from ltmp_export.training.settings import Settings
 
 Watch = Callable[[Record, int], None]
 SCHEMA_VERSION = 1
-DEFAULT_FAMILY = "ltmp"
 SAVE_EVERY = 100
 FAR = 0.02  # from the target: worth a warning
 
@@ -195,22 +191,6 @@ def finetune(
     files.write_bytes(output, content)
     files.remove(saved)
     return report
-
-
-def family_of(source: Checkpoint) -> Family:
-    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
-
-    Raises:
-        InputError: There is no such family.
-    """
-    name = source.choices.family or source.plan.family
-    name = DEFAULT_FAMILY if name == DENSE else name
-    if name not in families.names():
-        raise InputError(
-            f"no family {name!r}; choose from {', '.join(families.names())}"
-            f"{did_you_mean(name, families.names())}"
-        )
-    return families.load(name)
 
 
 def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:

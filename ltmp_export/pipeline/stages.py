@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ltmp_export import families
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.plan import DENSE
+from ltmp_export.suggestions import did_you_mean
 
 Progress = Callable[[str], None]
+DEFAULT_FAMILY = "ltmp"
 DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
 
 
@@ -31,3 +37,19 @@ def loaded(
     if choices is not None:
         raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
     return checkpoint
+
+
+def family_of(source: Checkpoint) -> Family:
+    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
+
+    Raises:
+        InputError: There is no such family.
+    """
+    name = source.choices.family or source.plan.family
+    name = DEFAULT_FAMILY if name == DENSE else name
+    if name not in families.names():
+        raise InputError(
+            f"no family {name!r}; choose from {', '.join(families.names())}"
+            f"{did_you_mean(name, families.names())}"
+        )
+    return families.load(name)

@@ -6,20 +6,23 @@ from ltmp_export.reports.ci import github_annotations, to_junit
 from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import demo_summary, export_summary
 from ltmp_export.reports.inspection import inspect_summary
-from ltmp_export.reports.learning import finetune_summary
-from ltmp_export.reports.plots import plot_png, require_matplotlib
+from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
+from ltmp_export.reports.plots import plot_png, require_matplotlib, sweep_png
 
 __all__ = [
     "bench_summary",
+    "calibrate_summary",
     "check_summary",
     "compare_summary",
     "demo_summary",
+    "eval_summary",
     "export_summary",
     "finetune_summary",
     "github_annotations",
     "inspect_summary",
     "plot_png",
     "require_matplotlib",
+    "sweep_png",
     "to_json",
     "to_junit",
 ]

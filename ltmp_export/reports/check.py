@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ltmp_export.check_report import CheckReport, batch_name
-from ltmp_export.reports.tables import COLOURS, add_row, new_table
+from ltmp_export.masked_distance import MaskedDistance
+from ltmp_export.reports.tables import COLOURS, add_row, figure, new_table
 
 SHOWN_DIFFERENCES = 8
 LEGEND = (
@@ -25,6 +26,8 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
         parts += [_batches_table(report), _invariance_line(report)]
     if report.blocks and blocks:
         parts += [_blocks_table(report), Text(LEGEND, "dim")]
+    if report.masked is not None:
+        parts.append(_masked(report.masked))
     lines = report.told()
     for line in lines[:SHOWN_DIFFERENCES]:
         verdict, rest = line.split(" ", 1)
@@ -100,3 +103,19 @@ def _verdict_line(report: CheckReport) -> Text:
     line = Text.assemble((report.verdict, f"bold {COLOURS[report.verdict]}"), f": {meaning}")
     line.append(f" ({report.images})")
     return line.append(f"\n{report.reason}") if report.reason else line
+
+
+def _masked(found: MaskedDistance) -> RenderableType:
+    """The published masked form against the deployed model."""
+    table = new_table("block", "tokens deployed", "published masked form", "apart in an image")
+    rows = zip(found.deployed, found.masked, found.apart, strict=True)
+    for block, figures in enumerate(rows):
+        add_row(table, str(block), *(f"{tokens:.1f}" for tokens in figures))
+    return Group(
+        table,
+        Text(
+            f"published masked form: same top-1 as deployed on {found.agreement:.1%} of "
+            f"{found.images} images, same tokens in every block on {found.counts_equal:.1%}, "
+            f"logits up to {figure(found.logit_difference)} apart"
+        ),
+    )

@@ -1,4 +1,4 @@
-"""What a training or a calibration came to, in a few lines."""
+"""What a training, a calibration or an evaluation came to, in a few lines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ltmp_export.pipeline import FinetuneReport
-from ltmp_export.reports.tables import add_row, new_table
+from ltmp_export.pipeline import CalibrateReport, EvalReport, FinetuneReport
+from ltmp_export.reports.tables import add_row, figure, new_table
 
 
 def finetune_summary(report: FinetuneReport) -> RenderableType:
@@ -37,3 +37,53 @@ def threshold_table(
         *numbers, left = values
         add_row(table, str(block), *(f"{number:.6f}" for number in numbers), f"{left:.1f}")
     return table
+
+
+def calibrate_summary(report: CalibrateReport) -> RenderableType:
+    """The thresholds of one target, or a row for each of several."""
+    halves = f"measured on {report.held_out} images held out ({report.images})"
+    if report.calibration:
+        halves = f"scores of {report.calibration} images, {halves}"
+    parts = [sweep_table(report), Text(f"{report.family}, by {report.method}: {halves}")]
+    if report.dense_accuracy is not None:
+        parts.append(Text(f"dense top-1 on these: {report.dense_accuracy:.1%}"))
+    if report.output is not None:
+        (row,) = report.rows
+        parts.insert(0, threshold_table(row.thresholds, row.tokens))
+        parts.append(Text(f"{report.output}: written in {report.seconds:.0f} s"))
+        parts.append(Text(f"Next: ltmp export {report.output}"))
+    return Group(*parts)
+
+
+def sweep_table(report: CalibrateReport) -> RenderableType:
+    """A row for each target."""
+    labelled = report.dense_accuracy is not None
+    table = new_table(
+        "target", "MACs", "agrees with dense", *(["top-1"] if labelled else []),
+        "tokens after each block",
+    )  # fmt: skip
+    for row in report.rows:
+        accuracy = [] if row.accuracy is None else [f"{row.accuracy:.1%}"]
+        tokens = " ".join(f"{count:.0f}" for count in row.tokens)
+        cells = (f"{row.mac_ratio:.1%}", f"{row.agreement:.1%}", *accuracy, tokens)
+        add_row(table, f"{row.target:g}", *cells)
+    return table
+
+
+def eval_summary(report: EvalReport) -> RenderableType:
+    """Accuracy, work and tokens."""
+    table = new_table("block", "tokens", "fewest", "most")
+    rows = zip(report.tokens, report.fewest, report.most, strict=True)
+    for block, (mean, fewest, most) in enumerate(rows):
+        add_row(table, str(block), f"{mean:.1f}", str(fewest), str(most))
+    return Group(
+        table,
+        Text(
+            f"{report.model}: {report.family}, top-1 {report.top1:.2%}, top-5 {report.top5:.2%} on "
+            f"{report.count} images ({report.images})"
+        ),
+        Text(
+            f"{figure(report.gmacs)} GMACs an image, {report.mac_ratio:.1%} of the dense "
+            f"{figure(report.dense_gmacs)}; {report.runtime}, {report.seconds:.1f} s"
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Time as a function of the tokens an image keeps: as text, and as a picture."""
+"""Time over the tokens an image keeps, as text and as a picture; and a sweep over targets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from rich.table import Table
 
 from ltmp_export.errors import UnavailableError
+from ltmp_export.pipeline import CalibrateReport
 from ltmp_export.reports.tables import add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import BenchReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BINS = 6
 WIDTH = 40  # characters of the longest bar
@@ -86,6 +88,37 @@ def plot_png(report: BenchReport) -> bytes:
     panels[0].set_ylim(0, 1.35 * highest)  # room for the legends
     panels[0].set_ylabel("time per image (ms), best of the rounds")
     canvas.suptitle(f"{report.model}: {report.images}, {report.provider}, {report.threads} threads")
+    return _png(canvas)
+
+
+def sweep_png(report: CalibrateReport) -> bytes:
+    """A picture: what several targets do to the classes, and to the tokens of each block."""
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(11.4, 4.6), dpi=120, layout="constrained")
+    classes, tokens = canvas.subplots(1, 2)
+    rows = sorted(report.rows, key=lambda row: row.mac_ratio)
+    work = [row.mac_ratio for row in rows]
+    classes.plot(work, [row.agreement for row in rows], "o-", label="agrees with the dense model")
+    if report.dense_accuracy is not None:
+        classes.plot(work, [row.accuracy for row in rows], "s-", label="top-1 right")
+        classes.axhline(report.dense_accuracy, color="C3", ls="--", label="top-1 right, dense")
+    classes.set_ylabel("share of the images held out")
+    classes.set_xlabel("share of the dense multiply-accumulates")
+    for row in reversed(rows):
+        tokens.plot(range(len(row.tokens)), row.tokens, "o-", ms=4, label=f"{row.mac_ratio:.2f}")
+    tokens.set_ylabel("tokens after the block, mean")
+    tokens.set_xlabel("block")
+    tokens.set_ylim(bottom=0)
+    tokens.legend(title="MACs", fontsize="small")
+    classes.legend(fontsize="small")
+    for axes in (classes, tokens):
+        axes.grid(alpha=0.3)
+    canvas.suptitle(f"{report.family}, by {report.method}: {report.held_out} images held out")
+    return _png(canvas)
+
+
+def _png(canvas: Figure) -> bytes:
     written = io.BytesIO()
     canvas.savefig(written, format="png")
     return written.getvalue()

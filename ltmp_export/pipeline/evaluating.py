@@ -1,0 +1,245 @@
+"""A model and labelled images → accuracy, tokens, multiply-accumulates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export import files, labelled, onnx_export, runtime
+from ltmp_export.calibration.measure import mac_ratio
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export.choices import Choices
+from ltmp_export.contents import locate
+from ltmp_export.errors import InputError
+from ltmp_export.hub import names_a_model
+from ltmp_export.labelled import Kind, Labelled
+from ltmp_export.macs import dense_macs
+from ltmp_export.onnx_export import ExportedModel
+from ltmp_export.pipeline.stages import Progress, silent
+from ltmp_export.reference import Reference
+from ltmp_export.timing.providers import resolve
+from ltmp_export.vit import Vit
+
+SCHEMA_VERSION = 1
+BATCH = 8
+TOP = 5
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """A model on labelled images.
+
+    Attributes:
+        model: The file.
+        family: Token-reduction family, "dense" for a plain ViT.
+        runtime: What computed it: onnxruntime and its provider, or the eager reference.
+        images: Where they come from.
+        count: How many.
+        top1: Share whose first class is right.
+        top5: Share whose label is among the first five classes, or as many as there are.
+        tokens: Mean tokens after each block.
+        fewest: Fewest tokens after each block.
+        most: Most tokens after each block.
+        gmacs: Mean multiply-accumulates of an image, in thousand millions.
+        dense_gmacs: Those of the dense model.
+        seconds: Time of the images, reading them included.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    model: str
+    family: str
+    runtime: str
+    images: str
+    count: int
+    top1: float
+    top5: float
+    tokens: tuple[float, ...]
+    fewest: tuple[int, ...]
+    most: tuple[int, ...]
+    gmacs: float
+    dense_gmacs: float
+    seconds: float
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def mac_ratio(self) -> float:
+        """Share of the dense multiply-accumulates that is executed."""
+        return self.gmacs / self.dense_gmacs
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        document = asdict(self) | {"mac_ratio": self.mac_ratio}
+        return document | {"schema_version": SCHEMA_VERSION, "kind": "eval"}
+
+
+class _Rows(NamedTuple):
+    """Some images through a model: logits [b, classes], tokens after each block [b, depth]."""
+
+    logits: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+
+class _Subject(NamedTuple):
+    """What is measured."""
+
+    vit: Vit
+    family: str
+    runtime: str
+    images: Labelled
+    rows: Iterator[_Rows]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] = ("cpu",),
+    class_map: str | Path | None = None,
+    choices: Choices | None = None,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> EvalReport:
+    """Measure accuracy, tokens and multiply-accumulates on labelled images.
+
+    Args:
+        model: A file of `export`, run in onnxruntime; or a checkpoint, fine-tuned or dense, or
+            `timm:NAME`, run by the eager reference, one image at a time.
+        data: A folder with a folder for each class (its `val`, if it has one) or an `.npz`.
+        samples: Take at most so many, evenly spread; all by default.
+        batch_size: Images that onnxruntime gets at once; 8 by default, or what the file takes.
+        threads: Threads of an operator; all processors by default.
+        providers: onnxruntime's execution providers, by exact or short name.
+        class_map: See `labelled.Kind`.
+        choices: What a checkpoint does not say.
+        workers: Processes that read images.
+        progress: Called with a few words as it goes.
+
+    Raises:
+        InputError: A file or image cannot be used.
+        UnavailableError: A provider is missing.
+        ExportError: onnxruntime does not run the model.
+    """
+    path, source = Path(model), Path(data)
+    progress("reading the model")
+    if not names_a_model(path) and files.looks_like_onnx(locate(path)):
+        exported = onnx_export.read_exported(path)
+        kind = Kind(exported.vit, exported.preprocessing, exported.label_names, _path(class_map))
+        size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
+        runtime.require_batches(exported.proto, str(path), [size])
+        subject = _in_onnxruntime(
+            exported, _images(source, kind, samples), size, threads, providers, workers
+        )
+    elif batch_size is not None:
+        raise InputError("the reference takes one image at a time; drop --batch-size")
+    else:
+        checkpoint = load_checkpoint(path, choices, dense=True)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        images = _images(source, Kind.of(checkpoint, class_map), samples)
+        subject = _in_the_reference(checkpoint, images, workers)
+    return _report(path, subject, progress)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _images(data: Path, kind: Kind, samples: int | None) -> Labelled:
+    images = labelled.held_out(data, kind).select(samples)
+    images.require_labels()
+    return images
+
+
+def _in_onnxruntime(
+    exported: ExportedModel,
+    images: Labelled,
+    size: int,
+    threads: int | None,
+    providers: Sequence[str],
+    workers: int,
+) -> _Subject:
+    names = runtime.count_taps(exported.vit.depth)
+    session = runtime.TappedSession(
+        exported.proto,
+        names,
+        providers=resolve(providers, ort.get_all_providers(), ort.get_available_providers()),
+        threads=threads,
+    )
+
+    def rows() -> Iterator[_Rows]:
+        for batch in images.batches(size, workers):
+            result = session.run(batch.numpy())
+            yield _Rows(result["logits"], np.stack([result[name] for name in names], 1))
+
+    computed_by = f"onnxruntime, {session.provider}"
+    return _Subject(exported.vit, exported.family, computed_by, images, rows())
+
+
+def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) -> _Subject:
+    reference = Reference(checkpoint.model, checkpoint.plan)
+
+    def rows() -> Iterator[_Rows]:
+        for batch in images.batches(1, workers):
+            trace = reference.run(batch[0])
+            yield _Rows(trace.logits.numpy()[None], np.array([trace.counts]))
+
+    vit, family = checkpoint.vit, checkpoint.plan.family
+    told = checkpoint.notes, checkpoint.warnings
+    return _Subject(vit, family, "eager reference", images, rows(), *told)
+
+
+def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
+    vit, images = subject.vit, subject.images
+    started, labels = time.perf_counter(), images.require_labels()
+    counts: list[NDArray[np.int64]] = []
+    ranks: list[int] = []  # of the true class; those of NaN are behind all others
+    broken = 0
+    for batch in subject.rows:
+        for logits, count in zip(batch.logits, batch.counts, strict=True):
+            finite = bool(np.isfinite(logits).all())
+            broken += not finite
+            ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else vit.classes)
+            counts.append(count)
+        right = sum(rank == 0 for rank in ranks) / len(ranks)
+        progress(f"image {len(ranks)} of {len(images)}, top-1 {right:.1%}")
+    together = np.stack(counts)
+    dense = dense_macs(vit) / 1e9
+    doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
+    return EvalReport(
+        model=str(path),
+        family=subject.family,
+        runtime=subject.runtime,
+        images=images.origin,
+        count=len(images),
+        top1=sum(rank == 0 for rank in ranks) / len(ranks),
+        top5=sum(rank < TOP for rank in ranks) / len(ranks),
+        tokens=tuple(together.mean(0).tolist()),
+        fewest=tuple(together.min(0).tolist()),
+        most=tuple(together.max(0).tolist()),
+        gmacs=mac_ratio(vit, together) * dense,
+        dense_gmacs=dense,
+        seconds=time.perf_counter() - started,
+        notes=subject.notes,
+        warnings=(*subject.warnings, *(doubt if broken else ())),
+    )
+
+
+def _rank(logits: NDArray[np.float32], label: int) -> int:
+    """Classes before the true one; of equal ones the first comes first, as in an argmax."""
+    true = logits[label]
+    return int((logits > true).sum() + (logits[:label] == true).sum())
