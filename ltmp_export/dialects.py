@@ -82,7 +82,8 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     if trained is not None:
         finder.found.append(f"optimizer of {trained} parameters, not read")
     arch, others = (names[0], tuple(names[1:])) if names else (None, ())
-    return Dialect(state, arch, others, args, trained, (_writer(path, top, config), *finder.found))
+    found = (_writer(path, top, config), *_origin(top), *finder.found)
+    return Dialect(state, arch, others, args, trained, found)
 
 
 def _is_name(value: Any) -> bool:
@@ -101,6 +102,19 @@ def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> st
         return f"timm training checkpoint{f', epoch {epoch}' if isinstance(epoch, int) else ''}"
     holder = next((key for key in (*_PLAIN, *_AVERAGED) if _holds_tensors(top.get(key))), None)
     return "bare state_dict" if holder is None else f"dictionary with {holder!r}"
+
+
+def _origin(top: Mapping[Any, Any]) -> list[str]:
+    """What a checkpoint of this tool says of how it was made."""
+    told = top.get("ltmp")
+    if not isinstance(told, Mapping):
+        return []
+    command, source, versions = (told.get(key) for key in ("command", "source", "versions"))
+    file = source.get("file") if isinstance(source, Mapping) else None
+    version = versions.get("ltmp") if isinstance(versions, Mapping) else None
+    if not all(map(_is_name, (command, file, version))):
+        return []
+    return [f"made by ltmp {command} {version} from {file}"]
 
 
 @dataclass

@@ -157,19 +157,12 @@ def middle_plan(model: VisionTransformer, batch: Tensor, family: str, seed: int)
     ranges = {"merge": (0.3, 0.8), "prune": (0.1, 0.4)}
     reference = Reference(model, loaded.freeze(values), torch.float64)
     for block in range(depth):
-        for step, kind in enumerate(_order(family)):
+        for step, kind in enumerate(loaded.order()):
             reference.plan = loaded.freeze(values)
             traces = [reference.run(image) for image in batch]
             scores = torch.cat([trace.decisions[block][step].score[1:] for trace in traces])
             values[kind][block] = _in_a_gap(scores.numpy(), rng.uniform(*ranges[kind]))
     return loaded.freeze(values)
-
-
-def _order(family: str) -> tuple[str, ...]:
-    """Kinds in the order a block takes them."""
-    loaded = families.load(family)
-    steps = loaded.block_steps(**dict.fromkeys(loaded.scalars, 0.5))
-    return tuple(type(step).__name__.lower() for step in steps)
 
 
 def _in_a_gap(scores: np.ndarray, quantile: float) -> float:

@@ -38,19 +38,19 @@ def test_unknown_name() -> None:
 @pytest.mark.parametrize("name", NAMES)
 class TestFile:
     def test_scalars(self, name: str) -> None:
-        scalars = module(name).SCALARS
-        assert isinstance(scalars, tuple)
+        scalars = tuple(module(name).START)
         assert scalars
+        assert families.load(name).scalars == scalars
         assert set(scalars) <= set(KINDS)
         # a checkpoint's kinds are compared in this order
         assert scalars == tuple(kind for kind in KINDS if kind in scalars)
 
     def test_block_steps_takes_the_scalars_by_name(self, name: str) -> None:
         parameters = inspect.signature(module(name).block_steps).parameters
-        assert tuple(parameters) == module(name).SCALARS
+        assert tuple(parameters) == tuple(module(name).START)
 
     def test_block_steps_gives_a_step_for_each_scalar(self, name: str) -> None:
-        given = {kind: VALUES[kind] for kind in module(name).SCALARS}
+        given = {kind: VALUES[kind] for kind in module(name).START}
         steps = module(name).block_steps(**given)
         assert isinstance(steps, tuple)
         assert {type(step).__name__.lower(): step.threshold for step in steps} == given
@@ -58,9 +58,13 @@ class TestFile:
         assert all(isinstance(step, (Merge, Prune)) for step in steps)
 
     def test_steps_come_in_the_order_of_the_method(self, name: str) -> None:
-        steps = families.load(name).block_steps(**dict.fromkeys(module(name).SCALARS, 0.5))
-        words = [type(step).__name__.lower() for step in steps]
-        assert " ".join(words) == oracle._STEPS[name]
+        assert " ".join(families.load(name).order()) == oracle._STEPS[name]
+
+    def test_starts_where_the_paper_does(self, name: str) -> None:
+        """SPEC section 1."""
+        merge = 0.9 if name == "ltmp" else 1.0
+        wanted = {"merge": merge, "prune": 0.0}
+        assert {kind: wanted[kind] for kind in module(name).START} == module(name).START
 
     def test_freeze(self, name: str) -> None:
         family = families.load(name)

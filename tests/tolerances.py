@@ -30,3 +30,6 @@ TOKENS = 1e-6
 
 # test_reference: one attention in float32
 ATTENTION = 1e-5  # 1.2e-6: a token of size 2 against two equal tokens
+
+# test_masked: batched attention in float32 against the reference, one image at a time
+MASKED = 3e-5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ltmp_export import files, labelled
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.labelled import Labelled
 from ltmp_export.pipeline.stages import Progress, family_of, silent
@@ -118,11 +119,16 @@ def finetune(
         UnavailableError: There is no such device.
     """
     started, output = time.perf_counter(), Path(output)
-    table, saved = output.with_name(output.name + ".csv"), state.beside(output)
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     method = family_of(source)
+    saved, table = state.beside(output), output.with_name(output.name + ".csv")
     files.require_outputs([output, table, saved], [source.path, Path(data)])
+    if saved.exists() and not resume:
+        raise InputError(
+            f"{saved} is there, of a run that was interrupted; go on with it (--resume), or remove "
+            "it to start anew"
+        )
     progress("looking for images")
     train, held_out = labelled.split(
         Path(data),
@@ -133,18 +139,14 @@ def finetune(
         validation=None if validation is None else Path(validation),
     )
     run = _described(source, method, train, settings)
+    dense = None
     with process(device) as place:
         source.model.to(place.device)
-        model = MaskedVit(
-            source.model,
-            method,
-            _start(source, method, settings),
-            FORMS[settings.form],
-            settings.tau,
-        )
         if place.first:
             progress("measuring the dense model")
             dense = dense_classes(source.model, held_out, workers)
+        start = _start(source, method, settings)
+        model = MaskedVit(source.model, method, start, FORMS[settings.form], settings.tau)
         trainer = Trainer(model, source.vit, train, settings, place, workers)
         records = state.restore(state.read(saved, run), trainer) if resume else []
         progress("training")
@@ -154,11 +156,10 @@ def finetune(
             if place.first and (done % save_every == 0 or done % steps == 0):
                 state.write(saved, trainer, records, run)
             watch(record, trainer.course.total)
-    if not place.first:
+    if dense is None:
         return None
     progress("measuring on the images held out")
-    deployed = MaskedVit(source.model, method, model.values(), ALIGNED).to(place.device).eval()
-    reached = measure(deployed, source.vit, held_out, workers)
+    reached = _measured(trainer, source, method, held_out)
     labels = held_out.require_labels()
     report = FinetuneReport(
         output=output,
@@ -176,21 +177,41 @@ def finetune(
         notes=source.notes,
         warnings=(*source.warnings, *_far(reached, settings)),
     )
-    content = saving.to_bytes(
+    files.write_bytes(table, history.to_csv(records))
+    files.write_bytes(output, _content(report, source, settings, trainer, run, name))
+    files.remove(saved)
+    return report
+
+
+def _measured(trainer: Trainer, source: Checkpoint, method: Family, held_out: Labelled) -> Measured:
+    """What the thresholds do when they are deployed, in whichever form they were trained."""
+    deployed = MaskedVit(source.model, method, trainer.model.values(), ALIGNED)
+    on_device = deployed.to(trainer.process.device).eval()
+    return measure(on_device, source.vit, held_out, trainer.workers)
+
+
+def _content(
+    report: FinetuneReport,
+    source: Checkpoint,
+    settings: Settings,
+    trainer: Trainer,
+    run: Mapping[str, Any],
+    name: str | None,
+) -> bytes:
+    """The checkpoint."""
+    figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
+    result = {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
+    return saving.to_bytes(
         source,
-        method.name,
+        report.family,
         report.thresholds,
         name=name,
         epoch=settings.epochs - 1,
         metric=100 * report.accuracy,
         args=_args(settings),
         optimizer=trainer.optimizers[0].state_dict(),
-        provenance={"command": "finetune", "run": run, "result": _result(report)},
+        provenance={"command": "finetune", "run": dict(run), "result": result},
     )
-    files.write_bytes(table, history.to_csv(records))
-    files.write_bytes(output, content)
-    files.remove(saved)
-    return report
 
 
 def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
@@ -233,11 +254,6 @@ def _args(settings: Settings) -> dict[str, Any]:
         "opt": "sgd",
         "model_ema": False,
     }
-
-
-def _result(report: FinetuneReport) -> dict[str, Any]:
-    figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
-    return {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
 
 
 def _far(reached: Measured, settings: Settings) -> list[str]:

@@ -154,6 +154,14 @@ class Trainer:
             for number, parts in enumerate(self._batches(epoch, chosen), epoch * steps + start):
                 yield self._step(epoch, number, parts)
 
+    def schedule(self, number: int) -> float:
+        """Set the learning rates of a step, and return their common factor."""
+        rate = self.course.rate(number)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate
+        return rate
+
     def _batches(
         self, epoch: int, chosen: Sequence[Sequence[Sequence[int]]]
     ) -> Iterator[list[Part]]:
@@ -163,11 +171,9 @@ class Trainer:
             yield [Part(next(stream), self.labels[part]) for part in parts]
 
     def _step(self, epoch: int, number: int, parts: Sequence[Part]) -> Record:
-        rate = self.course.rate(number)
+        rate = self.schedule(number)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * rate
         parts = [Part(*(tensor.to(self.process.device) for tensor in part)) for part in parts]
         kept = None if len(parts) == 1 else self._ahead(parts)
         told = torch.zeros(3, device=self.process.device)

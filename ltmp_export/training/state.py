@@ -105,11 +105,13 @@ def restore(saved: Saved, trainer: Trainer) -> list[Record]:
             step, moments = kept.pop("step"), {k: v.to(parameter.device) for k, v in kept.items()}
             optimizer.state[parameter] = {"step": step, **moments}
         trainer.scaler.load_state_dict(json.loads(saved.metadata[_SCALER]))
-        return history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
+        records = history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
     except (KeyError, ValueError, RuntimeError, TypeError) as err:
         raise InputError(
             f"{saved.path} is not of this model ({err}); start without --resume"
         ) from err
+    trainer.schedule(len(records) - 1)
+    return records
 
 
 def _shown(value: Any) -> str:
