@@ -11,6 +11,8 @@ import typer
 from . import options
 from .terminal import show, spinner, training_progress, warn, write_json
 
+_STEPS, _DATA, _RUN = "How to train", "Images", options.RUNNING  # panels of --help
+
 
 def finetune(
     checkpoint: options.Source,
@@ -22,55 +24,102 @@ def finetune(
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write.")] = Path(
         "finetuned.pth.tar"
     ),
-    family: options.Family = None,
+    family: options.Learned = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="Train the published masked form, not the deployed one.")
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 1,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the images.", rich_help_panel=_STEPS)
+    ] = 1,
     batch_size: Annotated[
-        int, typer.Option("-b", "--batch-size", help="Images of a step, over all processes.")
+        int,
+        typer.Option(
+            "-b",
+            "--batch-size",
+            help="Images of a step, over all processes.",
+            rich_help_panel=_STEPS,
+        ),
     ] = 128,
     accumulate: Annotated[
-        int, typer.Option(help="Parts of a step that a process computes one by one.")
+        int,
+        typer.Option(
+            help="Parts of a step that a process computes one by one.", rich_help_panel=_STEPS
+        ),
     ] = 1,
-    lr_merge: Annotated[float, typer.Option(help="Learning rate of the merge thresholds.")] = 5e-3,
-    lr_prune: Annotated[float, typer.Option(help="Learning rate of the prune thresholds.")] = 5e-6,
+    lr_merge: Annotated[
+        float, typer.Option(help="Learning rate of the merge thresholds.", rich_help_panel=_STEPS)
+    ] = 5e-3,
+    lr_prune: Annotated[
+        float, typer.Option(help="Learning rate of the prune thresholds.", rich_help_panel=_STEPS)
+    ] = 5e-6,
     start_merge: Annotated[
-        float | None, typer.Option(help="Where they start (default: the checkpoint's, or 0.9).")
+        float | None,
+        typer.Option(
+            help="Where they start (default: the checkpoint's, or 0.9).", rich_help_panel=_STEPS
+        ),
     ] = None,
     start_prune: Annotated[
-        float | None, typer.Option(help="Likewise (default: the checkpoint's, or 0).")
+        float | None,
+        typer.Option(help="Likewise (default: the checkpoint's, or 0).", rich_help_panel=_STEPS),
     ] = None,
     train_all: Annotated[
         float | None,
-        typer.Option(metavar="LR", help="Train everything else, too, at this rate (AdamW)."),
+        typer.Option(
+            metavar="LR",
+            help="Train everything else, too, at this rate (AdamW).",
+            rich_help_panel=_STEPS,
+        ),
     ] = None,
-    tau: Annotated[float, typer.Option(help="Temperature of a decision's gradient.")] = 0.1,
+    tau: Annotated[
+        float, typer.Option(help="Temperature of a decision's gradient.", rich_help_panel=_STEPS)
+    ] = 0.1,
     budget_weight: Annotated[
-        float, typer.Option(help="Weight of (MAC ratio - target)² in the loss.")
+        float,
+        typer.Option(help="Weight of (MAC ratio - target)² in the loss.", rich_help_panel=_STEPS),
     ] = 10.0,
-    label_smoothing: Annotated[float, typer.Option(help="Of the cross-entropy.")] = 0.1,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Of the cross-entropy.", rich_help_panel=_STEPS)
+    ] = 0.1,
     validation: Annotated[
-        Path | None, typer.Option("--val", help="Images to measure on, if not part of --data.")
+        Path | None,
+        typer.Option(
+            "--val", help="Images to measure on, if not part of --data.", rich_help_panel=_DATA
+        ),
     ] = None,
     held_out: Annotated[
-        float, typer.Option(help="Share of --data to measure on, where it is one set.")
+        float,
+        typer.Option(
+            help="Share of --data to measure on, where it is one set.", rich_help_panel=_DATA
+        ),
     ] = 0.1,
     augment: Annotated[
-        str, typer.Option(help="Pictures: crop, none, or a policy of timm like rand-m9-mstd0.5.")
+        str,
+        typer.Option(
+            help="Pictures: crop, none, or a policy of timm like rand-m9-mstd0.5.",
+            rich_help_panel=_DATA,
+        ),
     ] = "crop",
     class_map: options.ClassMap = None,
-    seed: Annotated[int, typer.Option(help="Of order, augmentation and split.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of order, augmentation and split.", rich_help_panel=_STEPS)
+    ] = 0,
     device: options.Device = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        typer.Option(help="Of the products; decisions are always taken in float32."),
+        typer.Option(
+            help="Of the products; decisions are always taken in float32.", rich_help_panel=_STEPS
+        ),
     ] = "float32",
     workers: options.Workers = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run saved its state.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on where an interrupted run saved its state.", rich_help_panel=_RUN
+        ),
     ] = False,
-    save_every: Annotated[int, typer.Option(help="Steps between two states saved.")] = 100,
+    save_every: Annotated[
+        int, typer.Option(help="Steps between two states saved.", rich_help_panel=_RUN)
+    ] = 100,
     name: options.Name = None,
     model: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -152,7 +201,7 @@ def calibrate(
         Path | None,
         typer.Option("-o", "--output", help="Checkpoint to write (default: calibrated.pth.tar)."),
     ] = None,
-    family: options.Family = None,
+    family: options.Learned = None,
     split: Annotated[
         str, typer.Option(metavar="merge=0.7", help="Part of the removed tokens that merge.")
     ] = "merge=0.7",

@@ -25,7 +25,7 @@ from .terminal import (
 
 app = typer.Typer(
     name="ltmp",
-    help="Take token-reducing Vision Transformers (LTMP) from a fine-tuned checkpoint to a "
+    help="Take token-reducing Vision Transformers (LTMP) from a timm model or a checkpoint to a "
     "checked, dynamic ONNX model.",
     epilog="Start with: ltmp demo",
     no_args_is_help=True,

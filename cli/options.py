@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from ltmp_export.choices import Choices
 
+UNSTATED, RUNNING = "What the checkpoint does not say", "Running"  # panels of --help
+
 MemoryLimit = Annotated[
     float, typer.Option(help="GiB that the weights or images of one file may take in memory.")
 ]
@@ -32,14 +34,22 @@ ReductionTarget = Annotated[
 ClassMap = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Class folders' names in the order of the classes, a line each."
+        metavar="FILE",
+        help="Class folders' names in the order of the classes, a line each.",
+        rich_help_panel="Images",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=RUNNING)]
 Name = Annotated[
-    str | None, typer.Option(help="What to call the model, where neither file nor timm does.")
+    str | None,
+    typer.Option(
+        help="What to call the model, where neither file nor timm does.", rich_help_panel=UNSTATED
+    ),
 ]
-Workers = Annotated[int, typer.Option(help="Processes that read images beside this one.")]
+Workers = Annotated[
+    int,
+    typer.Option(help="Processes that read images beside this one.", rich_help_panel=RUNNING),
+]
 ExportedModel = Annotated[Path, typer.Argument(help="ONNX file written by 'ltmp export'.")]
 CheckedModel = Annotated[
     Path | None,
@@ -54,32 +64,54 @@ CheckedCheckpoint = Annotated[
 Family = Annotated[
     str | None, typer.Option(help="Token-reduction family, where the file does not say it.")
 ]
+Learned = Annotated[
+    str | None,
+    typer.Option(help="ltmp, ltpm, ltm or ltp (default: the checkpoint's own, else ltmp)."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
-        "-m", "--model", help="timm name of the dense model, for example deit_small_patch16_224."
+        "-m",
+        "--model",
+        help="timm name of the dense model, for example deit_small_patch16_224.",
+        rich_help_panel=UNSTATED,
     ),
 ]
 BaseCheckpoint = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Dense weights for a thresholds-only checkpoint; or timm:NAME."
+        metavar="FILE",
+        help="Dense weights for a thresholds-only checkpoint; or timm:NAME.",
+        rich_help_panel=UNSTATED,
     ),
 ]
 UseEma = Annotated[
     bool | None,
-    typer.Option("--use-ema/--no-ema", help="Take the averaged weights (default: if alone)."),
+    typer.Option(
+        "--use-ema/--no-ema",
+        help="Take the averaged weights (default: if alone).",
+        rich_help_panel=UNSTATED,
+    ),
 ]
-NumHeads = Annotated[int | None, typer.Option(help="Attention heads (default: width / 64).")]
+NumHeads = Annotated[
+    int | None,
+    typer.Option(help="Attention heads (default: width / 64).", rich_help_panel=UNSTATED),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(
         "--img-size",
         help="Pixels, 224 or 224,160; another size than the checkpoint's resizes its positions.",
+        rich_help_panel=UNSTATED,
     ),
 ]
-Mean = Annotated[str | None, typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.")]
-Std = Annotated[str | None, typer.Option(help="Normalisation deviation, likewise.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(help="Normalisation mean, for example 0.5,0.5,0.5.", rich_help_panel=UNSTATED),
+]
+Std = Annotated[
+    str | None, typer.Option(help="Normalisation deviation, likewise.", rich_help_panel=UNSTATED)
+]
 Images = Annotated[
     Path | None,
     typer.Option(help="Folder of pictures or .npz (default: embedded or synthetic ones)."),

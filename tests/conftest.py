@@ -50,10 +50,8 @@ def digits(digits_base: Path) -> Callable[[str], Checkpoint]:
 
     def load(family: str) -> Checkpoint:
         if family not in loaded:
-            path, base = DIGITS_LTMP, None
-            if family != "ltmp":
-                path, base = FIXTURES / f"digits_{family}_thresholds.pth.tar", digits_base
-            choices = Choices(family=family, base_checkpoint=base, num_heads=2)
+            path = FIXTURES / f"digits_{family}_thresholds.pth.tar"
+            choices = Choices(family=family, base_checkpoint=digits_base, num_heads=2)
             loaded[family] = load_checkpoint(path, choices)
         return loaded[family]
 

@@ -90,6 +90,9 @@ class TestFiles:
         assert (args["tau"], args["reduction_target"], args["mean"]) == (0.1, 0.8, [0.5] * 3)
         groups = top["optimizer"]["param_groups"]
         assert [group["initial_lr"] for group in groups] == [0.02, 1e-3]
+        assert [group["params"] for group in groups] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        found = load_checkpoint("out.pth.tar").found
+        assert "optimizer of 8 parameters, not read" in found
         dense = load_torch(here / "base.pth")
         for key, value in dense.items():
             assert torch.equal(top["state_dict"][key], value)
@@ -151,6 +154,10 @@ class TestFiles:
         dense, top = load_torch(here / "base.pth"), load_torch(here / "out.pth.tar")
         moved = [key for key in dense if not torch.equal(dense[key], top["state_dict"][key])]
         assert len(moved) > len(dense) / 2
+        reduced = {k: v for k, v in top["state_dict"].items() if "threshold" in k}
+        torch.save(top | {"state_dict": reduced}, "reduced.pth.tar")
+        with pytest.raises(InputError, match=f"its optimizer trained {8 + len(dense)} parameters"):
+            load_checkpoint("reduced.pth.tar", Choices(base_checkpoint=here / "base.pth"))
 
 
 def state_sha(path: Path) -> str:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ltmp_export import files, labelled
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
@@ -209,9 +211,25 @@ def _content(
         epoch=settings.epochs - 1,
         metric=100 * report.accuracy,
         args=_args(settings),
-        optimizer=trainer.optimizers[0].state_dict(),
+        optimizer=_optimizer(trainer),
         provenance={"command": "finetune", "run": dict(run), "result": result},
     )
+
+
+def _optimizer(trainer: Trainer) -> dict[str, Any]:
+    """What was trained, as a state_dict with a number for each parameter of the authors' form.
+
+    There every block's threshold is one; here those of a kind are a vector. Moments are left out.
+    """
+    groups, count = [], 0
+    for optimizer in trainer.optimizers:
+        vectors = isinstance(optimizer, torch.optim.SGD)
+        for group in optimizer.param_groups:
+            size = sum(len(p) if vectors else 1 for p in group["params"])
+            words = {key: value for key, value in group.items() if key != "params"}
+            groups.append(words | {"params": list(range(count, count + size))})
+            count += size
+    return {"state": {}, "param_groups": groups}
 
 
 def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
