@@ -203,11 +203,15 @@ def calibrate(
     ] = None,
     family: options.Learned = None,
     split: Annotated[
-        str, typer.Option(metavar="merge=0.7", help="Part of the removed tokens that merge.")
-    ] = "merge=0.7",
+        str | None,
+        typer.Option(
+            metavar="merge=0.7", help="Part of the removed tokens that merge (default: merge=0.7)."
+        ),
+    ] = None,
     schedule: Annotated[
-        Literal["even", "early", "late"], typer.Option(help="Which blocks remove a larger share.")
-    ] = "late",
+        Literal["even", "early", "late"] | None,
+        typer.Option(help="Which blocks remove a larger share (default: late)."),
+    ] = None,
     method: Annotated[
         Literal["quantiles", "shift"] | None,
         typer.Option(
@@ -257,7 +261,7 @@ def calibrate(
             targets,
             output,
             spread=pipeline.Spread(
-                merge=options.merge_share(split),
+                merge=None if split is None else options.merge_share(split),
                 schedule=schedule,
                 method=method,
                 samples=samples,
@@ -294,7 +298,9 @@ def evaluate(
         int | None, typer.Option("-b", "--batch-size", help="Images at once (default: 8).")
     ] = None,
     threads: options.Threads = None,
-    providers: options.Providers = "cpu",
+    providers: Annotated[
+        str | None, typer.Option(help="onnxruntime's execution providers (default: cpu).")
+    ] = None,
     class_map: options.ClassMap = None,
     workers: options.Workers = 0,
     family: options.Family = None,
@@ -324,7 +330,7 @@ def evaluate(
             samples=samples,
             batch_size=batch_size,
             threads=threads,
-            providers=tuple(providers.split(",")),
+            providers=None if providers is None else tuple(providers.split(",")),
             class_map=class_map,
             choices=choices,
             workers=workers,

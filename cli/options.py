@@ -225,8 +225,10 @@ def targets(reduction_target: float | None, sweep: str | None) -> tuple[float, .
 
     if sweep is None and reduction_target is not None:
         return (reduction_target,)
-    if sweep is None or reduction_target is not None:
+    if sweep is None:
         raise InputError("give a target, --reduction-target 0.6, or several, --sweep 0.9,0.8,0.7")
+    if reduction_target is not None:
+        raise InputError("--sweep has its own targets; drop --reduction-target")
     return _numbers("--sweep", sweep, "0.9,0.8,0.7")
 
 

@@ -14,6 +14,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean, looks_like
 
+MAKE_THEM = "; 'ltmp calibrate' and 'ltmp finetune' make thresholds"
 FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no thresholds (SPEC §1)
 
 
@@ -55,7 +56,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "
             "or was not fine-tuned with a learned-threshold method"
-            f"{looks_like(contents.weights)}"
+            f"{looks_like(contents.weights) or MAKE_THEM}"
         )
     written, name, reason, warnings = _told(path, contents, choices)
     if written in FIXED_RATE_PREFIXES:

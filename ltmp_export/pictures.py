@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_NUMBER = r"\d+(\.\d+)?"
+_POLICY = re.compile(  # timm itself passes over what it does not know
+    rf"rand(-(m|n|p|w|mstd|mmax|inc){_NUMBER})*|augmix(-(m|w|d|a|mstd){_NUMBER})*"
+    rf"|(original|originalr|v0|v0r|3a)(-mstd{_NUMBER})?"
+)
 PLAIN, CROP = "none", "crop"  # of `training_transform`
 
 # What Pillow and its decoders raise on damaged pictures.

@@ -182,7 +182,7 @@ NOT_A_NUMBER = np.full((2, 3, 32, 32), np.nan, np.float32)
 DIGIT = np.zeros((2, 32, 32), np.uint8)
 
 ACCEPTED: tuple[Case, ...] = (
-    Case("timm's training checkpoint (the authors' script)", "timm training checkpoint, epoch 0",
+    Case("timm's training checkpoint (the authors' script)", "timm training checkpoint, epoch 2",
          lambda: ["inspect", CKPT]),
     Case("a bare state_dict; also inside `state_dict` or `model`", "bare state_dict",
          lambda: saved(state(), "--family", "ltmp")),

@@ -100,13 +100,45 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
         "--batch-size": lists,
         "--max-regression": reals,
     },
+    "finetune": {
+        **_CHOICES,
+        **dict.fromkeys(("-o", "--output", "--json"), outputs),
+        **dict.fromkeys(("--data", "--val", "--class-map"), files),
+        **dict.fromkeys(("--epochs", "--batch-size", "--accumulate", "--save-every"), counts),
+        **dict.fromkeys(("--seed",), counts),
+        **dict.fromkeys(("--reduction-target", "--lr-merge", "--lr-prune", "--tau"), reals),
+        **dict.fromkeys(("--start-merge", "--train-all", "--held-out", "--budget-weight"), reals),
+        **dict.fromkeys(("--device", "--precision", "--augment", "--name"), words),
+        **dict.fromkeys(("--paper", "--resume"), None),
+    },
+    "calibrate": {
+        **_CHOICES,
+        **dict.fromkeys(("-o", "--output", "--json", "--plot"), outputs),
+        **dict.fromkeys(("--images", "--class-map"), files),
+        **dict.fromkeys(("--samples", "--seed"), counts),
+        **dict.fromkeys(("--reduction-target", "--sweep"), reals),
+        **dict.fromkeys(("--split", "--schedule", "--method", "--device"), words),
+    },
+    "eval": {
+        **_CHOICES,
+        **dict.fromkeys(("--data", "--class-map"), files),
+        **dict.fromkeys(("--samples", "--batch-size", "--threads"), counts),
+        "--providers": words,
+        "--json": outputs,
+    },
     "demo": {},
 }
-_POSITIONAL = {"export": 1, "check": 2, "inspect": 1, "bench": 1, "demo": 1}
+_POSITIONAL = {"check": 2}
+_WRITES = {
+    "export": "model.onnx",
+    "calibrate": "calibrated.pth.tar",
+    "finetune": "finetuned.pth.tar",
+}
 _ENDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (("--no-check",),),
     "check": (("--samples", "1"), ("--batch-size", "1")),
     "bench": (("--warmup", "-1"),),
+    "finetune": (("--epochs", "1"), ("-b", "1")),
     "demo": (("one", "two"),),
 }
 _TOP = (
@@ -128,13 +160,19 @@ class CommandLine:
 @st.composite
 def command_lines(draw: st.DrawFn) -> CommandLine:
     """A command with files, options, and perhaps a slip."""
-    command = draw(st.sampled_from(("export", "export", "check", "inspect", "bench", "demo")))
-    right = {"export": [CHECKPOINT], "check": [MODEL, CHECKPOINT], "bench": [MODEL]}
+    command = draw(st.sampled_from(("export", *OPTIONS)))
+    right = {"check": [MODEL, CHECKPOINT], "bench": [MODEL]}
+    right["finetune"] = [CHECKPOINT, "--data", IMAGES, "--reduction-target", "0.5"]
+    right["calibrate"] = [CHECKPOINT, "--images", IMAGES, "--reduction-target", "0.9"]
+    right["eval"] = [draw(st.sampled_from((CHECKPOINT, MODEL))), "--data", IMAGES]
     given = right.get(command, [CHECKPOINT])
     if draw(st.integers(0, 2)) == 0:
-        count = draw(st.integers(0, _POSITIONAL[command] + 1))
+        count = draw(st.integers(0, _POSITIONAL.get(command, 1) + 1))
         given = [draw(files) for _ in range(count)]
-    arguments, written = list(given), ["model.onnx"] if command == "export" else []
+    arguments, written = (
+        list(given),
+        [*_beside(command, _WRITES[command])] if command in _WRITES else [],
+    )
     known = OPTIONS[command]
     for flag in draw(st.lists(st.sampled_from(sorted(known)), max_size=4)) if known else ():
         values = known[flag]
@@ -142,7 +180,7 @@ def command_lines(draw: st.DrawFn) -> CommandLine:
         if values is not None:
             arguments.append(draw(values))
         if values is outputs:
-            written.append(arguments[-1])
+            written += _beside(command, arguments[-1])
     for end in _ENDS.get(command, ()):
         arguments += () if end[0] in arguments and command == "check" else end
     if draw(st.integers(0, 3)) == 0:
@@ -153,6 +191,12 @@ def command_lines(draw: st.DrawFn) -> CommandLine:
         before = [flag] if values is None else [flag, draw(values)]
     name = draw(st.sampled_from((command,) * 19 + (command[:-1],)))
     return CommandLine((*before, name, *arguments), tuple(written))
+
+
+def _beside(command: str, output: str) -> list[str]:
+    """The files that come with one that is asked for."""
+    more = (".csv", ".state") if command == "finetune" else ()
+    return [output, *(output + end for end in more)]
 
 
 @st.composite

@@ -28,19 +28,25 @@ def same_weights(a: Checkpoint, b: Checkpoint) -> bool:
 
 
 def test_authors_checkpoint(digits: Callable[[str], Checkpoint]) -> None:
-    found = load_checkpoint(DIGITS_LTMP)
+    found = digits("ltmp")
     assert found.arch == "ltmp_vit_digits_patch4_32"
     assert found.plan.family == "ltmp"
     assert found.plan.thresholds()["merge"][1] == pytest.approx(0.80978197)
+    assert found.preprocessing.interpolation == "bilinear"
+    assert found.notes == ("exact GELU, LayerNorm epsilon 1e-6, token pooling",)
+
+
+def test_demo_checkpoint() -> None:
+    found = load_checkpoint(DIGITS_LTMP)
+    assert found.arch == "ltmp_vit_digits_patch4_32"
+    assert found.plan.family == "ltmp"
+    assert found.plan.thresholds()["merge"][1] == pytest.approx(0.908902, abs=1e-6)
     vit = found.vit
     assert (vit.name, vit.image_size, vit.patch_size) == ("vit_digits_patch4_32", (32, 32), (4, 4))
     assert (vit.depth, vit.width, vit.heads, vit.mlp_width, vit.classes) == (6, 128, 2, 512, 10)
     assert found.preprocessing.mean == (0.5, 0.5, 0.5)
-    assert found.preprocessing.interpolation == "bilinear"
-    assert found.notes == (
-        "2 heads of 64 channels",
-        "exact GELU, LayerNorm epsilon 1e-6, token pooling",
-    )
+    assert found.preprocessing.interpolation == "bicubic"
+    assert found.notes == ()  # what was assumed when it was made, it states
     assert not found.warnings
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from ltmp_cli.main import app
@@ -14,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ltmp_export import check, load_checkpoint
-from tests import make_checkpoint
+from tests import digits, make_checkpoint
 from tests.conftest import DIGITS_LTMP
 from tests.mutations import MUTATIONS
 
@@ -34,39 +37,76 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a user stands: a checkpoint and some photos."""
+    """Where a user stands: a checkpoint, some photos, and images in folders of ten classes."""
     shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
     (tmp_path / "photos").mkdir()
     for grey in (0, 90, 200):
         Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(tmp_path / f"photos/{grey}.png")
+    images, labels = digits.arrays()
+    for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
+        place = tmp_path / "imagenet" / ("train" if number < 140 else "val") / f"class {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = (127.5 * (image[0] + 1)).round().astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_there_are_commands() -> None:
     names = {shlex.split(line)[1] for line in commands() if line.startswith("ltmp ")}
-    assert names == {"export", "bench", "check", "inspect"}
+    assert names == {"export", "bench", "check", "inspect", "calibrate", "finetune", "eval"}
 
 
-def test_every_command_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# The same commands on less: what stands for a model of timm, and runs that take a while.
+SMALLER = {
+    "timm:deit_small_patch16_224": "base.pth",
+    "--reduction-target 0.45 --epochs 3": "--reduction-target 0.45 --epochs 1",
+    "5%": "100000%",  # how fast this machine is today is nobody's guess
+    "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
+        "deit_tiny_patch16_224 --mac-share 0.52 -o made.pth"
+    ),
+}
+
+
+def test_every_command_runs(
+    folder: Path, digits_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(digits_base, folder / "base.pth")
     for line in commands():
-        program, *arguments = shlex.split(line)
-        if program == "python":
-            assert arguments[:2] == ["-m", "tests.make_checkpoint"]
-            small = {"deit_small_patch16_224": "deit_tiny_patch16_224", "ckpt.pth.tar": "made.pth"}
-            monkeypatch.setattr("sys.argv", [small.get(a, a) for a in arguments[1:]])
-            make_checkpoint.main()
+        given = line
+        for long, short in SMALLER.items():
+            given = given.replace(long, short)
+        program, *arguments = shlex.split(given)
+        if program in ("python", "torchrun"):
+            run_module(program, arguments, monkeypatch)
             continue
         assert program == "ltmp"
         if "--repro" in arguments:
             save_a_repro(Path(arguments[-1]))
-        if "--compare" in arguments:  # how fast this machine is today is nobody's guess
-            arguments = [{"5%": "100000%"}.get(a, a) for a in arguments]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"
-    assert {"model.onnx", "parity.xml", "parity.json", "bench.json", "bench.png", "made.pth"} <= {
-        p.name for p in folder.iterdir()
-    }
+    made = {path.name for path in folder.iterdir()}
+    assert {"model.onnx", "parity.xml", "parity.json", "bench.json", "bench.png"} <= made
+    assert {"made.pth", "sweep.png", "calibrated.pth.tar", "finetuned.pth.tar"} <= made
+    assert {"digits_ltmp.pth.tar", "digits_ltmp.pth.tar.csv", "reduced.pth.tar"} <= made
+
+
+def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs that are not `ltmp`."""
+    if program == "torchrun":
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return
+    modules = {"tests.make_checkpoint": make_checkpoint.main, "tests.digits": digits.main}
+    dash, module, *rest = arguments
+    assert dash == "-m"
+    monkeypatch.setattr("sys.argv", [module, *rest])
+    modules[module]()
+    if module == "tests.digits":
+        with np.load("digits/train.npz") as arrays:
+            few = {name: arrays[name][:240] for name in arrays}
+        np.savez("digits/train.npz", **few)
 
 
 def save_a_repro(folder: Path) -> None:

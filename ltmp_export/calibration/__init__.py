@@ -5,5 +5,6 @@
 | `quantiles` | thresholds that remove given shares of the tokens, block by block |
 | `shift` | the thresholds of a fine-tuned model moved together, their order kept |
 | `search` | the one number to turn until the target is met |
+| `targets` | a target met: made, measured, made again |
 | `measure` | what a model with some thresholds does to images |
 """

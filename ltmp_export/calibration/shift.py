@@ -24,5 +24,7 @@ def shifted(thresholds: Mapping[str, Sequence[float]], by: float) -> dict[str, l
 def _moved(value: float, by: float) -> float:
     if by == 0.0:
         return value
+    outward = max if by > 0.0 else min  # one at 0 or 1 already does not come inwards for it
     inside = min(max(value, _LEAST), 1.0 - _LEAST)
-    return 1.0 / (1.0 + math.exp(-(math.log(inside / (1.0 - inside)) + by)))
+    moved = 1.0 / (1.0 + math.exp(-(math.log(inside / (1.0 - inside)) + by)))
+    return outward(value, moved)

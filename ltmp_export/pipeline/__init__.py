@@ -1,6 +1,7 @@
 """The commands as functions: the only place that chains the stages."""
 
-from ltmp_export.pipeline.calibrating import CalibrateReport, Spread, calibrate
+from ltmp_export.calibration.targets import Spread
+from ltmp_export.pipeline.calibrating import CalibrateReport, calibrate
 from ltmp_export.pipeline.checking import check, replay
 from ltmp_export.pipeline.evaluating import EvalReport, evaluate
 from ltmp_export.pipeline.exporting import ExportReport, export

@@ -13,14 +13,15 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import files, labelled, onnx_export, runtime
+from ltmp_export import datasets, files, onnx_export, runtime
 from ltmp_export.calibration.measure import mac_ratio
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
+from ltmp_export.datasets import Kind
 from ltmp_export.errors import InputError
 from ltmp_export.hub import names_a_model
-from ltmp_export.labelled import Kind, Labelled
+from ltmp_export.labelled import Labelled
 from ltmp_export.macs import dense_macs
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import Progress, silent
@@ -108,7 +109,7 @@ def evaluate(
     samples: int | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
-    providers: Sequence[str] = ("cpu",),
+    providers: Sequence[str] | None = None,
     class_map: str | Path | None = None,
     choices: Choices | None = None,
     workers: int = 0,
@@ -123,8 +124,8 @@ def evaluate(
         samples: Take at most so many, evenly spread; all by default.
         batch_size: Images that onnxruntime gets at once; 8 by default, or what the file takes.
         threads: Threads of an operator; all processors by default.
-        providers: onnxruntime's execution providers, by exact or short name.
-        class_map: See `labelled.Kind`.
+        providers: onnxruntime's execution providers, by exact or short name; the CPU by default.
+        class_map: See `datasets.Kind`.
         choices: What a checkpoint does not say.
         workers: Processes that read images.
         progress: Called with a few words as it goes.
@@ -135,17 +136,28 @@ def evaluate(
         ExportError: onnxruntime does not run the model.
     """
     path, source = Path(model), Path(data)
+    for what, number in (("batch size", batch_size), ("threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{what} is {number}; expected at least 1")
     progress("reading the model")
-    if not names_a_model(path) and files.looks_like_onnx(locate(path)):
+    if _is_onnx(path):
         exported = onnx_export.read_exported(path)
+        if stated := (choices or Choices()).to_json():
+            raise InputError(
+                f"{path} is an exported model and says all of itself; drop the flags that state "
+                f"{', '.join(stated)}"
+            )
         kind = Kind(exported.vit, exported.preprocessing, exported.label_names, _path(class_map))
         size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
         runtime.require_batches(exported.proto, str(path), [size])
-        subject = _in_onnxruntime(
-            exported, _images(source, kind, samples), size, threads, providers, workers
+        images = _images(source, kind, samples)
+        chosen = providers or (runtime.CPU,)
+        subject = _in_onnxruntime(exported, images, size, threads, chosen, workers)
+    elif batch_size is not None or providers is not None:
+        flag = "--providers" if batch_size is None else "--batch-size"
+        raise InputError(
+            f"the reference of a checkpoint runs image by image in PyTorch; drop {flag}"
         )
-    elif batch_size is not None:
-        raise InputError("the reference takes one image at a time; drop --batch-size")
     else:
         checkpoint = load_checkpoint(path, choices, dense=True)
         if threads is not None:
@@ -155,12 +167,18 @@ def evaluate(
     return _report(path, subject, progress)
 
 
+def _is_onnx(path: Path) -> bool:
+    if path.suffix == ".onnx":
+        files.require_file(path, "a model written by 'ltmp export'")
+    return not names_a_model(path) and files.looks_like_onnx(locate(path))
+
+
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
 def _images(data: Path, kind: Kind, samples: int | None) -> Labelled:
-    images = labelled.held_out(data, kind).select(samples)
+    images = datasets.held_out(data, kind).select(samples)
     images.require_labels()
     return images
 

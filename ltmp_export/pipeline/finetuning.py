@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ltmp_export import files, labelled
+from ltmp_export import datasets, files
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
@@ -99,12 +99,12 @@ def finetune(
     Args:
         checkpoint: A dense ViT or a fine-tuned checkpoint, whose thresholds are then the start; or
             `timm:NAME`.
-        data: A folder with a folder for each class, or an `.npz`; see `labelled`.
+        data: A folder with a folder for each class, or an `.npz`; see `datasets`.
         output: The checkpoint to write; the history goes beside it, and while it runs the state.
         settings: How to train.
         name: What the output calls the dense model, where neither file nor timm knows it.
         validation: Images to measure on, where they are not in `data`.
-        class_map: See `labelled.Kind`.
+        class_map: See `datasets.Kind`.
         choices: What the checkpoint does not say; `family` is the one to learn, ltmp by default.
         device: See `processes.process`.
         workers: Processes that read images, beside each of those that train.
@@ -132,9 +132,9 @@ def finetune(
             "it to start anew"
         )
     progress("looking for images")
-    train, held_out = labelled.split(
+    train, held_out = datasets.split(
         Path(data),
-        labelled.Kind.of(source, class_map),
+        datasets.Kind.of(source, class_map),
         augment=settings.augment,
         share=settings.held_out,
         seed=settings.seed,

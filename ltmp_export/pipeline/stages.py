@@ -45,8 +45,8 @@ def family_of(source: Checkpoint) -> Family:
     Raises:
         InputError: There is no such family.
     """
-    name = source.choices.family or source.plan.family
-    name = DEFAULT_FAMILY if name == DENSE else name
+    own = DEFAULT_FAMILY if source.plan.family == DENSE else source.plan.family
+    name = source.choices.family or own
     if name not in families.names():
         raise InputError(
             f"no family {name!r}; choose from {', '.join(families.names())}"

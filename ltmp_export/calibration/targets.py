@@ -1,0 +1,226 @@
+"""A target met: thresholds made and measured until the work executed is what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.calibration import quantiles
+from ltmp_export.calibration.measure import BATCH, Measured, dense_classes, measure
+from ltmp_export.calibration.quantiles import Shares
+from ltmp_export.calibration.search import Trial, search
+from ltmp_export.calibration.shift import shifted
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.labelled import Labelled
+from ltmp_export.plan import DENSE
+from ltmp_export.training.forms import ALIGNED
+from ltmp_export.training.model import MaskedVit
+
+TOLERANCE = 0.005  # of the target
+DEFAULT_MERGE, DEFAULT_SCHEDULE = 0.7, "late"
+SAMPLES = 256
+QUANTILES, SHIFT = "quantiles", "shift"
+_MOST_REMOVED = 0.995  # of a block's tokens
+_FARTHEST = 12.0  # of a shift, on the scale of log-odds
+_NUDGE = 0.7  # likewise, where quantiles jump over the target
+
+Thresholds = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a calibration goes about it.
+
+    Attributes:
+        merge: Part of the removed tokens that merging takes, where a family also prunes; 0.7 by
+            default. Not for a shift.
+        schedule: One of `quantiles.SCHEDULES`, "late" by default. Not for a shift.
+        method: "quantiles" or "shift"; by default a shift where the checkpoint has thresholds.
+        samples: Images to take at most; one half gives scores, the other is measured on.
+        seed: Which half is which.
+    """
+
+    merge: float | None = None
+    schedule: str | None = None
+    method: str | None = None
+    samples: int = SAMPLES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.merge is not None and not 0.0 <= self.merge <= 1.0:
+            raise InputError(f"split merge={self.merge:g}; expected a share from 0 to 1")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}; expected 0 or more")
+        if self.schedule not in (None, *quantiles.SCHEDULES):
+            known = ", ".join(quantiles.SCHEDULES)
+            raise InputError(f"no schedule {self.schedule!r}; choose from {known}")
+        if self.method not in (None, QUANTILES, SHIFT):
+            raise InputError(f"no method {self.method!r}; choose from {QUANTILES}, {SHIFT}")
+
+    def by_shift(self, source: Checkpoint) -> bool:
+        """Whether a checkpoint's own thresholds are moved.
+
+        Raises:
+            InputError: It has none, or how to make others is stated.
+        """
+        if self.method == SHIFT and source.plan.family == DENSE:
+            raise InputError(
+                f"{source.path} has no thresholds to shift; take --method {QUANTILES} for a dense "
+                "model"
+            )
+        shift = self.method == SHIFT or (self.method is None and source.plan.family != DENSE)
+        if shift and (self.merge is not None or self.schedule is not None):
+            raise InputError(
+                f"{source.path} has thresholds, which are moved together: --split and --schedule "
+                f"are for --method {QUANTILES}, which makes new ones"
+            )
+        return shift
+
+    @property
+    def shares(self) -> Shares:
+        """What a block and its steps remove."""
+        return Shares(
+            DEFAULT_MERGE if self.merge is None else self.merge, self.schedule or DEFAULT_SCHEDULE
+        )
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One target.
+
+    Attributes:
+        target: Share of the dense multiply-accumulates asked for.
+        mac_ratio: Share executed on the images held out.
+        tokens: Mean tokens after each block there.
+        agreement: Share of the images there with the dense model's top-1.
+        accuracy: Top-1 there, where there are labels.
+        thresholds: Per kind, one for each block.
+    """
+
+    target: float
+    mac_ratio: float
+    tokens: tuple[float, ...]
+    agreement: float
+    accuracy: float | None
+    thresholds: Thresholds
+
+    @property
+    def met(self) -> bool:
+        """Whether the work executed is the target's within 0.5 % of it."""
+        return abs(self.mac_ratio - self.target) <= TOLERANCE * self.target
+
+
+class Maker(NamedTuple):
+    """Thresholds as a function of one number.
+
+    Attributes:
+        make: The function; the greater the number, the more is removed.
+        low: Least number.
+        high: Greatest number.
+    """
+
+    make: Callable[[float], Thresholds]
+    low: float
+    high: float
+
+
+class Bench:
+    """Measures thresholds on the images held out.
+
+    Args:
+        source: The model.
+        family: Whose steps it takes.
+        held_out: The images, at least one.
+        workers: Processes that read them.
+        progress: Called with a few words after each measurement.
+    """
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        family: Family,
+        held_out: Labelled,
+        workers: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.source, self.family = source, family
+        self.held_out, self.workers, self.progress = held_out, workers, progress
+        progress("measuring the dense model")
+        self.dense = dense_classes(source.model, held_out, workers)
+
+    def model(self, thresholds: Mapping[str, Sequence[float]]) -> MaskedVit:
+        """The model with these thresholds, deciding as deployed."""
+        return MaskedVit(self.source.model, self.family, thresholds, ALIGNED).eval()
+
+    def measure(self, thresholds: Thresholds) -> Measured:
+        """What it does to the images held out."""
+        device = next(self.source.model.parameters()).device
+        model = self.model(thresholds).to(device)
+        return measure(model, self.source.vit, self.held_out, self.workers)
+
+    def accuracy(self, classes: NDArray[np.int64]) -> float | None:
+        """Share of them that is right, where there are labels."""
+        labels = self.held_out.labels
+        return None if labels is None else float((classes == labels).mean())
+
+    def meet(self, target: float, maker: Maker) -> Calibrated:
+        """Turn the number until the target is met, or as near as it comes.
+
+        Quantiles jump where a block's scores leave a gap; the last bit is then a small shift.
+        """
+        seen: list[float] = []
+
+        def attempt(make: Callable[[float], Thresholds], at: float) -> Trial[_Result]:
+            thresholds = make(at)
+            measured = self.measure(thresholds)
+            seen.append(measured.mac_ratio)
+            self.progress(f"target {target:g}: {measured.mac_ratio:.4f} after {len(seen)} trials")
+            return Trial(at, measured.mac_ratio, _Result(thresholds, measured))
+
+        within = TOLERANCE * target
+        best = search(partial(attempt, maker.make), maker.low, maker.high, target, within)
+        if abs(best.ratio - target) > within and min(seen) < target < max(seen):
+            nudge = partial(attempt, partial(shifted, best.result.thresholds))
+            near = search(nudge, -_NUDGE, _NUDGE, target, within)
+            best = min(best, near, key=lambda trial: abs(trial.ratio - target))
+        thresholds, measured = best.result
+        return Calibrated(
+            target=target,
+            mac_ratio=measured.mac_ratio,
+            tokens=measured.tokens,
+            agreement=measured.agreement(self.dense),
+            accuracy=self.accuracy(measured.classes),
+            thresholds=thresholds,
+        )
+
+
+class _Result(NamedTuple):
+    """Thresholds and what they do."""
+
+    thresholds: Thresholds
+    measured: Measured
+
+
+def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
+    """Thresholds from the scores of images, by how much of its tokens a block removes."""
+    flat = {kind: [0.5] * bench.source.vit.depth for kind in bench.family.scalars}
+    device = next(bench.source.model.parameters()).device
+    model = bench.model(flat).to(device)
+    batches = scored.batches(BATCH, bench.workers)
+    with torch.inference_mode():
+        embedded = [model.embed(batch.to(device)) for batch in batches]
+    make = partial(quantiles.thresholds, model, embedded, shares)
+    return Maker(make, 0.0, _MOST_REMOVED)
+
+
+def by_shift(source: Checkpoint) -> Maker:
+    """The thresholds of the checkpoint, moved together."""
+    return Maker(partial(shifted, source.plan.thresholds()), -_FARTHEST, _FARTHEST)
