@@ -279,6 +279,7 @@ class TestCommand:
             (["--num-heads", "7"], "--num-heads 7 does not divide"),
             (["--device", "tpu"], "no device 'tpu'"),
             (["--held-out", "1.5"], "a share of 1.5 to hold out"),
+            (["--name", "deit_tiny_patch16_224"], "timm knows deit_tiny_patch16_224: drop --name"),
             (["--val", "base.pth"], "base.pth has no array 'images'"),
         ],
     )

@@ -17,7 +17,7 @@ from ltmp_export import families
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.labelled import Arrays, Labelled
 from ltmp_export.macs import dense_macs, macs
-from ltmp_export.training import history
+from ltmp_export.training import history, masked
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import FORMS
 from ltmp_export.training.loop import Course, Record, Trainer
@@ -233,6 +233,19 @@ class TestSteps:
         assert records[0].mac_ratio == pytest.approx(wanted[0].mac_ratio, abs=0.05)
         assert records[0].cross_entropy == pytest.approx(wanted[0].cross_entropy, rel=0.05)
         assert all(math.isfinite(record.loss) for record in records)
+
+    def test_half_precision_leaves_decisions_in_full(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[torch.dtype] = []
+        plain = masked.similarities
+
+        def similarities(source: Tensor, destination: Tensor) -> Tensor:
+            found = plain(source, destination)
+            seen.append(found.dtype)
+            return found
+
+        monkeypatch.setattr("ltmp_export.training.forms.similarities", similarities)
+        next(trainer(replace(SETTINGS, precision="bfloat16")).run())
+        assert set(seen) == {torch.float32}
 
     def test_a_gradient_that_is_not_finite_is_refused(self) -> None:
         broken = data()

@@ -103,6 +103,7 @@ def calibrate(
     _require_targets(targets, output)
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
+    name = saving.named(source, name)
     if output is not None:
         output = Path(output)
         files.require_outputs([output], [source.path, Path(images)])

@@ -123,6 +123,7 @@ def finetune(
     started, output = time.perf_counter(), Path(output)
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
+    name = saving.named(source, name)
     method = family_of(source)
     saved, table = state.beside(output), output.with_name(output.name + ".csv")
     files.require_outputs([output, table, saved], [source.path, Path(data)])

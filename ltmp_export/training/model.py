@@ -95,9 +95,10 @@ class MaskedVit(nn.Module):
         return Masked(x + block.ls1(attended), size, alive, importance, metric)
 
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
-        """Merge or prune."""
+        """Merge or prune, in full precision."""
         chosen = self.form.merge if kind == "merge" else self.form.prune
-        return chosen(tokens, threshold, self.tau)
+        with torch.autocast(tokens.x.device.type, enabled=False):
+            return chosen(tokens, threshold, self.tau)
 
     def finish(self, index: int, tokens: Masked) -> State:
         """The second half of a block, on the rows that matter from here on."""

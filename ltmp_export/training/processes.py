@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ltmp_export.errors import InputError, UnavailableError
+
+_PATIENCE = timedelta(hours=6)  # the first process measures the dense model while others wait
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def process(device: str) -> Iterator[Process]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Process(rank, count, chosen)
     finally:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import timm
 import torch
 
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import InputError
 
 PROVENANCE = "ltmp"  # the key that timm's saver does not have
 
@@ -39,8 +41,11 @@ def to_bytes(
         args: What training was told, in the words of timm's script.
         optimizer: Its state_dict.
         provenance: How the file was made, as plain values.
+
+    Raises:
+        InputError: The name says something else of the model than it is.
     """
-    arch = f"{family}_{name or source.vit.name}"
+    arch = f"{family}_{named(source, name)}"
     state = dict(source.model.state_dict())
     for kind, values in thresholds.items():
         keys = (f"blocks.{block}.{kind}_masker.threshold" for block in range(len(values)))
@@ -57,6 +62,24 @@ def to_bytes(
     written = io.BytesIO()
     torch.save({key: _detached(value) for key, value in content.items()}, written)
     return written.getvalue()
+
+
+def named(source: Checkpoint, name: str | None) -> str:
+    """What to call the dense model: a name of timm tells more than a word, and must stay true.
+
+    Raises:
+        InputError: The name says something else of the model than it is.
+    """
+    own = source.vit.name
+    if name is None or name == own:
+        return own
+    for known in (own, name):
+        if timm.is_model(known.split(".")[0]):
+            raise InputError(
+                f"{source.path} is {own}, and timm knows {known}: drop --name {name}, or state "
+                "the model with --model"
+            )
+    return name
 
 
 def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
