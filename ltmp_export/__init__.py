@@ -1,4 +1,4 @@
-"""From an LTMP checkpoint to an exact, dynamic ONNX model.
+"""From a timm model or an LTMP checkpoint to an exact, dynamic ONNX model.
 
     from ltmp_export import load_checkpoint, export, check, bench
 
@@ -6,6 +6,7 @@
     report = check("model.onnx", "checkpoint.pth.tar")
     print(report.verdict, bench("model.onnx").speedup(1))
 
+`ltmp_export.finetune` holds the function of that name: `python -m` starts it, too.
 Nothing heavy is imported until a name is used.
 """
 
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
     )
     from ltmp_export.inspection import inspect
     from ltmp_export.limits import memory_limit
-    from ltmp_export.pipeline import ExportReport, bench, check, demo, export, replay
+    from ltmp_export.pipeline import (
+        CalibrateReport,
+        EvalReport,
+        ExportReport,
+        Spread,
+        bench,
+        calibrate,
+        check,
+        demo,
+        evaluate,
+        export,
+        replay,
+    )
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
 
@@ -38,26 +51,34 @@ _HOME = {
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "inspection": ("inspect",),
     "check_report": ("CheckReport",),
-    "pipeline": ("ExportReport", "bench", "check", "demo", "export", "replay"),
+    "pipeline": (
+        *("CalibrateReport", "EvalReport", "ExportReport", "Spread"),
+        *("bench", "calibrate", "check", "demo", "evaluate", "export", "replay"),
+    ),
     "timing.report": ("BenchReport",),
     "timing.settings": ("Settings",),
 }
 
 __all__ = [
     "BenchReport",
+    "CalibrateReport",
     "CheckFailedError",
     "CheckReport",
     "Checkpoint",
     "Choices",
+    "EvalReport",
     "ExportError",
     "ExportReport",
     "InputError",
     "LtmpError",
     "Settings",
+    "Spread",
     "UnavailableError",
     "bench",
+    "calibrate",
     "check",
     "demo",
+    "evaluate",
     "export",
     "inspect",
     "load_checkpoint",
