@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltmp_export import datasets, export, families, inputs
 from ltmp_export.calibration import quantiles
-from ltmp_export.calibration.measure import dense_classes, mac_ratio
+from ltmp_export.calibration.measure import dense_classes, mac_ratio, measure
 from ltmp_export.calibration.quantiles import SCHEDULES, Shares
 from ltmp_export.calibration.search import TRIALS, Trial, search
 from ltmp_export.calibration.shift import shifted
@@ -136,6 +136,45 @@ def test_search_keeps_the_best_it_saw() -> None:
     found = search(attempt, 0.0, 1.0, 0.5, 1e-3)
     assert abs(found.ratio - 0.5) == min(abs(ratio - 0.5) for ratio in ratios)
     assert len(ratios) == TRIALS
+
+
+@pytest.mark.parametrize("curve", FALLING.values(), ids=list(FALLING))
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("target", [0.9, 0.5, 0.1])
+def test_search_from_a_start(curve: Callable[[float], float], start: float, target: float) -> None:
+    """Near it few trials are needed; far from it the target is found all the same."""
+    seen: list[float] = []
+
+    def attempt(at: float) -> Trial[None]:
+        seen.append(at)
+        return Trial(at, curve(at), None)
+
+    found = search(attempt, 0.0, 1.0, target, 0.003, start)
+    assert abs(found.ratio - target) <= 0.003
+    assert all(0.0 <= at <= 1.0 for at in seen)
+    again = len(seen)
+    search(attempt, 0.0, 1.0, target, 0.003, found.at)
+    assert len(seen) - again == 1
+
+
+def test_search_from_a_start_for_what_is_out_of_reach() -> None:
+    for target, end in ((2.0, 0.0), (-1.0, 1.0)):
+        found = search(lambda at: Trial(at, 1 - at, None), 0.0, 1.0, target, 1e-3, 0.4)
+        assert found.at == end
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("target", [0.9, 0.5, 0.2])
+def test_expected_intensity_is_near_the_found_one(
+    dense: Checkpoint, digits_npz: Path, schedule: str, target: float
+) -> None:
+    """By the formula alone, without any image, the work comes near the target."""
+    scored, held_out = halves(dense, digits_npz, 64)
+    shares = Shares(0.7, schedule)
+    at = quantiles.expected(dense.vit, shares, target)
+    thresholds = find(dense, "ltmp", list(scored.batches(16)), shares, at)
+    measured = measure(masked(dense, "ltmp", thresholds), dense.vit, held_out)
+    assert measured.mac_ratio == pytest.approx(target, rel=0.1)
 
 
 def test_search_of_a_curve_that_turns_back() -> None:
@@ -490,7 +529,7 @@ def test_calibrated_thresholds_beat_random_ones(dense: Checkpoint, digits_npz: P
         rng = np.random.default_rng(seed)
         merge, prune = rng.uniform(0.5, 1.0, 6), rng.uniform(0.0, 0.03, 6)
         drawn = {"merge": merge.tolist(), "prune": prune.tolist()}
-        found = bench.meet(TARGET, Maker(partial(shifted, drawn), -12.0, 12.0))
+        found = bench.meet(TARGET, Maker(partial(shifted, drawn), -12.0, 12.0, lambda target: 0.0))
         assert found.met
         agreements.append(found.agreement)
     assert row.agreement > float(np.mean(agreements)) + MARGIN

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import candidates
 from ltmp_export.training.masked import Masked
 from ltmp_export.training.model import MaskedVit, State
+from ltmp_export.vit import Vit
 
 SCHEDULES = ("even", "early", "late")
 _NEAR = 200  # of the gaps between scores within a two-hundredth of the place, take the widest
@@ -47,6 +49,21 @@ class Shares:
         if len(steps) == 1:
             return 1.0
         return self.merge if kind == "merge" else 1.0 - self.merge
+
+
+def expected(vit: Vit, shares: Shares, target: float) -> float:
+    """The intensity that leaves a share of the blocks' work if every image loses its share."""
+
+    def left(intensity: float) -> float:
+        lost = [shares.of_block(block, vit.depth, intensity) for block in range(vit.depth)]
+        kept = torch.tensor([1.0 - share for share in lost], dtype=torch.float64).cumprod(0)
+        return float(mac_ratio(vit, kept))
+
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if left(middle) > target else (low, middle)
+    return low
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 TRIALS = 30
+_STEPS = 40  # the first step from a start is this part of the range
 
 
 class Trial(NamedTuple, Generic[T]):
@@ -30,6 +31,7 @@ def search(
     high: float,
     target: float,
     tolerance: float,
+    start: float | None = None,
     trials: int = TRIALS,
 ) -> Trial[T]:
     """Turn the number until the share of the work is within `tolerance` of the target.
@@ -44,12 +46,19 @@ def search(
         high: Where at most the target is left, if it can be.
         target: Share to be left.
         tolerance: How far from it will do.
+        start: Where the target may be; by default the search begins at both ends.
         trials: Measurements at most.
 
     Returns:
         The nearest trial; it may be farther than the tolerance.
     """
-    left, right = attempt(low), attempt(high)
+    if start is None:
+        left, right = attempt(low), attempt(high)
+    else:
+        first = attempt(start)
+        if abs(first.ratio - target) <= tolerance:
+            return first
+        left, right = _bracket(attempt, low, high, target, first)
     best = _nearest(left, right, target)
     for number in range(trials - 2):
         if abs(best.ratio - target) <= tolerance or not left.ratio > target > right.ratio:
@@ -58,6 +67,20 @@ def search(
         best = _nearest(best, trial, target)
         left, right = (trial, right) if trial.ratio > target else (left, trial)
     return best
+
+
+def _bracket(
+    attempt: Callable[[float], Trial[T]], low: float, high: float, target: float, before: Trial[T]
+) -> tuple[Trial[T], Trial[T]]:
+    """Two trials with the target between them if it is anywhere, in steps that double."""
+    step = (high - low) / _STEPS
+    up = before.ratio > target
+    while True:
+        at = min(before.at + step, high) if up else max(before.at - step, low)
+        after = attempt(at)
+        if (after.ratio > target) != up or at in (low, high):
+            return (before, after) if up else (after, before)
+        before, step = after, 2 * step
 
 
 def _nearest(one: Trial[T], other: Trial[T], target: float) -> Trial[T]:

@@ -125,11 +125,13 @@ class Maker(NamedTuple):
         make: The function; the greater the number, the more is removed.
         low: Least number.
         high: Greatest number.
+        start: About where a target is met.
     """
 
     make: Callable[[float], Thresholds]
     low: float
     high: float
+    start: Callable[[float], float]
 
 
 class Bench:
@@ -186,10 +188,11 @@ class Bench:
             return Trial(at, measured.mac_ratio, _Result(thresholds, measured))
 
         within = TOLERANCE * target
-        best = search(partial(attempt, maker.make), maker.low, maker.high, target, within)
+        first = partial(attempt, maker.make)
+        best = search(first, maker.low, maker.high, target, within, maker.start(target))
         if abs(best.ratio - target) > within and min(seen) < target < max(seen):
             nudge = partial(attempt, partial(shifted, best.result.thresholds))
-            near = search(nudge, -_NUDGE, _NUDGE, target, within)
+            near = search(nudge, -_NUDGE, _NUDGE, target, within, 0.0)
             best = min(best, near, key=lambda trial: abs(trial.ratio - target))
         thresholds, measured = best.result
         return Calibrated(
@@ -218,9 +221,10 @@ def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
     with torch.inference_mode():
         embedded = [model.embed(batch.to(device)) for batch in batches]
     make = partial(quantiles.thresholds, model, embedded, shares)
-    return Maker(make, 0.0, _MOST_REMOVED)
+    return Maker(make, 0.0, _MOST_REMOVED, partial(quantiles.expected, bench.source.vit, shares))
 
 
 def by_shift(source: Checkpoint) -> Maker:
     """The thresholds of the checkpoint, moved together."""
-    return Maker(partial(shifted, source.plan.thresholds()), -_FARTHEST, _FARTHEST)
+    own = source.plan.thresholds()
+    return Maker(partial(shifted, own), -_FARTHEST, _FARTHEST, lambda target: 0.0)
