@@ -11,7 +11,7 @@ class names are known and the folders are called so, these decide; a class map d
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,9 +227,8 @@ def _numbers(folder: Path, kind: Kind) -> Numbers | None:
     found = {parts[0] for parts in inside if len(parts) > 1}
     if not found:
         return None
-    names = kind.label_names or ()
-    if found <= set(names):
-        return _ordered(names)
+    if known := found & set(kind.label_names or ()):
+        return _by_label_names(folder, found, known, kind.label_names or ())
     if len(found) != kind.vit.classes:
         raise InputError(
             f"{folder} has {len(found)} class folders ({_some(found)}), the model "
@@ -237,6 +236,24 @@ def _numbers(folder: Path, kind: Kind) -> Numbers | None:
             "name on each line"
         )
     return _ordered(sorted(found, key=lambda name: (natural_key(name), name)))
+
+
+def _by_label_names(
+    folder: Path, found: Set[str], known: Set[str], names: Sequence[str]
+) -> Numbers:
+    """The model's own numbers, where folders are called as its classes."""
+    strangers = sorted(found - known)
+    if strangers:
+        raise InputError(
+            f"{folder} has {len(known)} folders called as the model's classes ({_some(known)}), "
+            f"but also {_some(strangers)}; state which is which with --class-map FILE"
+        )
+    if twice := sorted(name for name in known if names.count(name) > 1):
+        raise InputError(
+            f"{folder}: the model has several classes called {twice[0]!r}; state which is which "
+            "with --class-map FILE, a folder's name on each line"
+        )
+    return _ordered(names)
 
 
 def _ordered(names: Sequence[str]) -> Numbers:

@@ -50,7 +50,12 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
     if not present and dense:
-        _, name, _, warnings = _told(path, contents, choices)
+        written, name, _, warnings = _told(path, contents, choices)
+        if written and choices.model is None:
+            raise InputError(
+                f"{path} calls itself {contents.arch}, but holds no thresholds; if these are the "
+                f"weights of a dense model, say so: --model {name}"
+            )
         return Identity(DENSE, name, "a dense model: no thresholds", tuple(warnings))
     if not present:
         raise InputError(

@@ -125,16 +125,25 @@ def load(source: Any, keys: Sequence[Sequence[Any]], workers: int) -> Iterator[T
     """
     if workers < 0:
         raise InputError(f"{workers} workers; expected 0 or more")
-    dataset: Dataset[Tensor] = _Keyed(source)
-    stream: DataLoader[Tensor] = DataLoader(
-        dataset,
+    stream: DataLoader[Tensor | InputError] = DataLoader(
+        _Keyed(source),
         batch_sampler=keys,  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=torch.stack,
+        collate_fn=_together,
         worker_init_fn=_leave_interrupts,
         generator=torch.Generator(),  # its draws must not move the global one
     )
-    yield from stream
+    for batch in stream:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _together(items: Sequence[Tensor | InputError]) -> Tensor | InputError:
+    """A batch, or the first thing that is wrong with it: raised in the process that reports it."""
+    tensors = [item for item in items if isinstance(item, Tensor)]
+    wrong = [item for item in items if isinstance(item, InputError)]
+    return wrong[0] if wrong else torch.stack(tensors)
 
 
 def _leave_interrupts(worker: int) -> None:
@@ -142,12 +151,15 @@ def _leave_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Keyed(Dataset[Tensor]):
+class _Keyed(Dataset[Tensor | InputError]):
     """Anything with keys as torch's loader takes it."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
 
-    def __getitem__(self, key: Any) -> Tensor:
-        item: Tensor = self.source[key]
+    def __getitem__(self, key: Any) -> Tensor | InputError:
+        try:
+            item: Tensor = self.source[key]
+        except InputError as err:
+            return err
         return item

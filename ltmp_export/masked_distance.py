@@ -68,9 +68,10 @@ def masked_distance(
     deployed, masked = np.array(counts).transpose(1, 0, 2)  # [n, depth] each
     classes, masked_classes = np.array(logits).argmax(2).T
     ours, theirs = np.array(logits).transpose(1, 0, 2)
+    same = (classes == masked_classes) & np.isfinite(theirs).all(1)
     return MaskedDistance(
         images=len(images),
-        agreement=float((classes == masked_classes).mean()),
+        agreement=float(same.mean()),
         counts_equal=float((deployed == masked).all(1).mean()),
         deployed=tuple(deployed.mean(0).tolist()),
         masked=tuple(masked.mean(0).tolist()),

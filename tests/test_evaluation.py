@@ -422,3 +422,24 @@ def test_masked_does_not_move_a_failing_verdict(folder: Path, digits_base: Path)
 
 def test_masked_is_not_for_a_repro(folder: Path) -> None:
     refused(ltmp("check", "--repro", "r", "--masked"), "--repro brings its own .*; drop --masked")
+
+
+@pytest.mark.parametrize("arch", ["ltmp_vit_digits", "m_vit_digits"])
+def test_a_checkpoint_that_lost_its_thresholds_is_no_dense_model(
+    folder: Path, digits_base: Path, arch: str
+) -> None:
+    torch.save({"state_dict": load_torch(digits_base), "arch": arch}, "lost.pth")
+    for command in ("eval lost.pth --data digits.npz", f"calibrate lost.pth {TARGET[9:]}"):
+        result = ltmp(*command.split())
+        assert result.exit_code == 2
+        assert f"lost.pth calls itself {arch}, but holds no thresholds" in result.stderr
+
+
+def test_an_image_out_of_all_range_is_one_line(folder: Path) -> None:
+    images = np.zeros((4, 3, 32, 32), np.float32)
+    images[2] = 1e38
+    np.savez("huge.npz", images=images)
+    result = ltmp(*["calibrate", "base.pth", "--images", "huge.npz", "--reduction-target", "0.9"])
+    assert result.exit_code == 2
+    (line,) = (one for one in result.stderr.splitlines() if one.startswith("error"))
+    assert "an image leads to NaN or infinite logits" in line

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -143,7 +143,8 @@ class TestFiles:
 
     @pytest.mark.parametrize("family", ["ltm", "ltp", "ltpm"])
     def test_families(self, here: Path, family: str) -> None:
-        report = learn(choices=Choices(num_heads=2, family=family, mean=(0.5,), std=(0.5,)))
+        choices = replace(CHOICES, family=family)
+        report = learn(choices=choices, settings=replace(SETTINGS, start={}))
         checkpoint = load_checkpoint("out.pth.tar")
         assert report.family == checkpoint.plan.family == family
         assert checkpoint.arch == f"{family}_vit"
@@ -237,6 +238,44 @@ class TestResume:
         with pytest.raises(InputError, match="is of a run with tau 0.1, not 0.2; resume it as"):
             learn(settings=other, resume=True)
 
+    def test_of_another_model(self, here: Path) -> None:
+        """The same file read otherwise: other heads, another normalisation."""
+        with pytest.raises(LostError):
+            learn(save_every=2, watch=stop_after(4))
+        for other in (Choices(num_heads=4, mean=(0.5,), std=(0.5,)), Choices(num_heads=2)):
+            with pytest.raises(InputError, match="is of a run with (model|preprocessing) {.*not {"):
+                learn(choices=other, resume=True)
+
+    TAMPERED: ClassVar[dict[str, Callable[[dict[str, torch.Tensor]], object]]] = {
+        "one threshold for all": lambda t: t.update({"thresholds.merge": torch.tensor([0.5])}),
+        "outside": lambda t: t["history"][-1, 7:].fill_(7.0),
+        "not its last": lambda t: t["thresholds.merge"].fill_(0.3),
+        "NaN": lambda t: t["history"][-1, 7:].fill_(float("nan")),
+        "doubled": lambda t: t.update(history=t["history"].repeat(5, 1)),
+        "no steps": lambda t: t.update(history=t["history"][:0]),
+        "no moments": lambda t: t.pop("adamw.3.exp_avg"),
+        "moments of another shape": lambda t: t.update({"adamw.3.exp_avg": torch.zeros(1)}),
+    }
+
+    @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=list(TAMPERED))
+    def test_tampered_with(
+        self, here: Path, tamper: Callable[[dict[str, torch.Tensor]], object]
+    ) -> None:
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+
+        settings = replace(SETTINGS, train_all=1e-4)
+        with pytest.raises(LostError):
+            learn(settings=settings, save_every=2, watch=stop_after(4))
+        path = state.beside(here / "out.pth.tar")
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tamper(tensors)
+        save_file(tensors, path, metadata)
+        with pytest.raises(InputError, match=r"state is not of this model \(.*without --resume"):
+            learn(settings=settings, resume=True)
+
     @pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
     def test_damaged(self, here: Path, damage: str) -> None:
         with pytest.raises(LostError):
@@ -280,6 +319,8 @@ class TestCommand:
             (["--device", "tpu"], "no device 'tpu'"),
             (["--held-out", "1.5"], "a share of 1.5 to hold out"),
             (["--name", "deit_tiny_patch16_224"], "timm knows deit_tiny_patch16_224: drop --name"),
+            (["--save-every", "0"], "a state every 0 steps; expected at least 1"),
+            (["--family", "ltp"], "family ltp has no merge thresholds; drop --start-merge"),
             (["--val", "base.pth"], "base.pth has no array 'images'"),
         ],
     )
@@ -332,7 +373,7 @@ class TestCommand:
         assert running.returncode == 130, stderr
         assert stderr.strip().endswith("interrupted")
         left = sorted(path.name for path in here.iterdir())
-        assert left == ["base.pth", "data.npz", "out.pth.tar.state"]
+        assert left == ["base.pth", "data.npz", "out.pth.tar.csv", "out.pth.tar.state"]
         again = command(*arguments, "-o", "out.pth.tar", "--resume", cwd=here)
         whole = command(*arguments, "-o", "whole.pth.tar", cwd=here)
         for process in (again, whole):

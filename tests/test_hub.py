@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-from ltmp_export import hub
+from ltmp_export import hub, load_checkpoint
 from ltmp_export.errors import InputError
+from tests.make_checkpoint import pictures, random_vit
 
 NAME = "deit_tiny_patch16_224"
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -56,6 +58,30 @@ def test_base_by_name_from_the_cache(tmp_path: Path) -> None:
     assert "model.onnx: ltm deit_tiny_patch16_224" in ran.stdout
     found = run(tmp_path, "inspect", "t.pth", "--base-checkpoint", f"timm:{NAME}").stdout
     assert "base: bare state_dict" in found
+
+
+def test_thresholds_for_a_model_by_name(tmp_path: Path) -> None:
+    """The tag of the pretrained weights stays in the name, and tells the normalisation."""
+    cached_model(tmp_path)
+    model = random_vit(NAME, 0)
+    snapshot = tmp_path / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k" / "snapshots"
+    save_file(model.state_dict(), snapshot / ("0" * 40) / "model.safetensors")
+    images = pictures(8, (3, 224, 224), 0).numpy()
+    np.savez(tmp_path / "i.npz", images=images, labels=np.arange(8))
+    source = f"timm:{NAME}.fb_in1k"
+    made = run(tmp_path, "calibrate", source, "--images", "i.npz", "--reduction-target", "0.7")
+    assert made.returncode == 0, made.stderr
+    checkpoint = load_checkpoint(tmp_path / "calibrated.pth.tar")
+    assert checkpoint.arch == f"ltmp_{NAME}.fb_in1k"
+    assert (checkpoint.vit.heads, checkpoint.notes) == (3, ())
+    assert checkpoint.preprocessing.mean == (0.485, 0.456, 0.406)
+    rates = ("--lr-merge", "0", "--epochs", "1", "-b", "2", "--held-out", "0.5")
+    target = ("--reduction-target", "0.7", "-o", "f.pth.tar")
+    made = run(tmp_path, "finetune", source, "--data", "i.npz", *target, *rates)
+    assert made.returncode == 0, made.stderr
+    assert load_checkpoint(tmp_path / "f.pth.tar").arch == checkpoint.arch
+    made = run(tmp_path, "eval", source, "--data", "i.npz", "--samples", "2")
+    assert f"{source}: dense, top-1" in made.stdout
 
 
 def test_what_is_not_in_the_cache_is_one_clear_line(tmp_path: Path) -> None:

@@ -268,6 +268,29 @@ def test_a_picture_beside_the_class_folders_is_named(tmp_path: Path) -> None:
     assert len(images) == 7
 
 
+def test_folders_of_which_some_are_called_as_classes(tmp_path: Path) -> None:
+    """By number they would silently be others."""
+    draw(tmp_path, {"cat": 1, "dog": 1, "Nine": 1})
+    kind = replace(KIND, label_names=("dog", "nine", "cat"))
+    with pytest.raises(InputError, match=r"called as .* \(cat, dog\), but also Nine;"):
+        datasets.held_out(tmp_path, kind)
+
+
+def test_class_names_that_are_there_twice(tmp_path: Path) -> None:
+    draw(tmp_path, {"crane": 1, "dog": 1})
+    kind = replace(KIND, label_names=("crane", "dog", "crane"))
+    with pytest.raises(InputError, match="the model has several classes called 'crane'"):
+        datasets.held_out(tmp_path, kind)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_picture_is_one_line_whoever_reads_it(tmp_path: Path, workers: int) -> None:
+    draw(tmp_path, {"a": 1, "b": 1, "c": 1})
+    (tmp_path / "b" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"^[^\n]*b/0.png is not a readable picture: [^\n]*$"):
+        list(datasets.held_out(tmp_path, KIND).batches(2, workers))
+
+
 def test_train_without_val_is_nothing_to_measure_on(tmp_path: Path) -> None:
     draw(tmp_path / "train", {"a": 4, "b": 4, "c": 4})
     with pytest.raises(InputError, match=r"has train/ but no val/, validation/, test/; name the"):

@@ -47,13 +47,16 @@ def data(count: int = 20) -> Labelled:
 
 
 def trainer(
-    settings: Settings = SETTINGS, family: str = "ltmp", images: Labelled | None = None
+    settings: Settings = SETTINGS,
+    family: str = "ltmp",
+    images: Labelled | None = None,
+    place: Process = ALONE,
 ) -> Trainer:
     model, geometry = random_vits.build(CASE)
     loaded = families.load(family)
     start = {kind: [{"merge": 0.8, "prune": 0.02}[kind]] * geometry.depth for kind in loaded.start}
     masked = MaskedVit(model, loaded, start, FORMS[settings.form], settings.tau)
-    return Trainer(masked, geometry, images or data(), settings, ALONE)
+    return Trainer(masked, geometry, images or data(), settings, place)
 
 
 class TestBudget:
@@ -104,12 +107,12 @@ class TestCourse:
         course = Course(20, SETTINGS)
         assert course.steps == 2
         assert course.total == 4
-        seen = [i for step in range(2) for part in course.parts(0, step) for i in part]
+        seen = [i for parts in course.parts(0) for part in parts for i in part]
         assert len(seen) == len(set(seen)) == 16
 
     def test_epochs_and_seeds_differ(self) -> None:
         orders = {
-            tuple(Course(20, replace(SETTINGS, seed=seed)).parts(epoch, 0)[0])
+            tuple(next(Course(20, replace(SETTINGS, seed=seed)).parts(epoch))[0])
             for seed in (0, 1)
             for epoch in (0, 1)
         }
@@ -118,8 +121,8 @@ class TestCourse:
     @pytest.mark.parametrize(("count", "accumulate"), [(2, 1), (1, 2), (2, 2), (4, 2), (1, 8)])
     def test_sharing_a_step_leaves_its_images(self, count: int, accumulate: int) -> None:
         settings = replace(SETTINGS, accumulate=accumulate)
-        whole = Course(20, SETTINGS).parts(1, 1)[0]
-        shares = [Course(20, settings, rank, count).parts(1, 1) for rank in range(count)]
+        whole = next(Course(20, SETTINGS).parts(1, 1))[0]
+        shares = [next(Course(20, settings, rank, count).parts(1, 1)) for rank in range(count)]
         assert all(len(share) == accumulate for share in shares)
         sizes = {len(part) for share in shares for part in share}
         assert sizes == {8 // (count * accumulate)}
@@ -150,7 +153,7 @@ class TestSteps:
     def test_first_step_by_hand(self) -> None:
         """Loss, gradient and update of plain SGD, from the model's own output."""
         run = trainer(replace(SETTINGS, label_smoothing=0.2, budget_weight=7.0))
-        chosen = Course(20, SETTINGS).parts(0, 0)[0]
+        chosen = next(Course(20, SETTINGS).parts(0))[0]
         images, labels = torch.stack([run.data[i] for i in chosen]), run.labels[chosen]
         hand = trainer().model
         output = hand(images)
@@ -247,6 +250,17 @@ class TestSteps:
         next(trainer(replace(SETTINGS, precision="bfloat16")).run())
         assert set(seen) == {torch.float32}
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+    def test_on_a_gpu(self, precision: str) -> None:
+        wanted = list(trainer().run())
+        with process("cuda") as place:
+            run = trainer(replace(SETTINGS, precision=precision), place=place)
+            records = list(run.run())
+        assert records[0].mac_ratio == pytest.approx(wanted[0].mac_ratio, abs=0.05)
+        assert all(math.isfinite(record.loss) for record in records)
+
     def test_a_gradient_that_is_not_finite_is_refused(self) -> None:
         broken = data()
         reader = Arrays(np.full_like(broken.reader.pixels, np.inf))  # type: ignore[attr-defined]
@@ -342,8 +356,31 @@ class TestSettings:
         with pytest.raises(InputError, match=says):
             replace(SETTINGS, **change)
 
+    def test_float16_that_never_gives_a_gradient_is_refused(self) -> None:
+        """GradScaler passes over such steps: the run would end as if it had learned."""
+        broken = data()
+        reader = Arrays(np.full_like(broken.reader.pixels, np.inf))  # type: ignore[attr-defined]
+        settings = replace(SETTINGS, precision="float16", epochs=20)
+        run = trainer(settings, images=replace(broken, reader=reader))
+        with pytest.raises(InputError, match="float16 gave no finite gradient at any scale up to"):
+            list(run.run())
+
 
 class TestProcess:
+    @pytest.mark.parametrize("missing", ["RANK", "MASTER_ADDR"])
+    def test_what_torchrun_sets_in_part(
+        self, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        told = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv(missing)
+        with (
+            pytest.raises(InputError, match=f"WORLD_SIZE is set, but not {missing}"),
+            process("cpu"),
+        ):
+            pass
+
     def test_alone(self) -> None:
         with process("cpu") as place:
             assert (place.rank, place.count, place.device.type) == (0, 1, "cpu")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from ltmp_export.errors import InputError
 from ltmp_export.labelled import Labelled
 from ltmp_export.macs import dense_macs, macs
 from ltmp_export.training.model import MaskedVit
@@ -51,11 +52,19 @@ def measure(model: MaskedVit, vit: Vit, images: Labelled, workers: int = 0) -> M
         vit: Its geometry.
         images: At least one.
         workers: Processes that read images.
+
+    Raises:
+        InputError: An image leads to logits that are not finite.
     """
     device = next(model.parameters()).device
     counts, classes = [], []
     for batch in images.batches(BATCH, workers):
         output = model(batch.to(device))
+        if not output.logits.isfinite().all():
+            raise InputError(
+                f"{images.origin}: an image leads to NaN or infinite logits; look for values out "
+                "of range (--mean and --std?)"
+            )
         counts.append(output.counts.cpu().numpy())
         classes.append(output.logits.argmax(1).cpu().numpy())
     together = np.concatenate(counts)

@@ -109,6 +109,8 @@ def _threshold(kind: str, batches: Sequence[Masked], wanted: int) -> float:
     scores = torch.cat([candidates(kind, tokens) for tokens in batches]).double()
     pooled = scores.clamp(0, 1).sort().values
     total = len(pooled)
+    if total == 0:
+        return float(kind == "merge")
     wanted = min(max(wanted, 0), total)
     below = total - wanted if kind == "merge" else wanted  # scores under the threshold
     ends = torch.cat([pooled.new_zeros(1), pooled, pooled.new_ones(1)])

@@ -23,7 +23,7 @@ from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.pipeline.stages import Progress, family_of, silent
 from ltmp_export.training import saving
-from ltmp_export.training.processes import process
+from ltmp_export.training.processes import device_of
 
 SCHEMA_VERSION = 1
 FEW = 16  # images are too few to take quantiles of
@@ -91,7 +91,7 @@ def calibrate(
         name: What the output calls the dense model, where neither file nor timm knows it.
         class_map: See `datasets.Kind`.
         choices: What the checkpoint does not say; `family` is the one to make, ltmp by default.
-        device: See `processes.process`.
+        device: See `processes.device_of`.
         workers: Processes that read images.
         progress: Called with a few words as each stage begins.
 
@@ -107,16 +107,17 @@ def calibrate(
     if output is not None:
         output = Path(output)
         files.require_outputs([output], [source.path, Path(images)])
-    shift = spread.by_shift(source)
+    family, shift = family_of(source), spread.by_shift(source)
+    if spread.merge is not None and len(family.scalars) == 1:
+        raise InputError(f"family {family.name} has one kind of step; drop --split")
     progress("looking for images")
     kind = datasets.Kind.of(source, class_map)
     chosen = datasets.held_out(Path(images), kind, classes=False).select(spread.samples)
     scored, held_out = datasets.halves(chosen, spread.seed)
-    with process(device) as place:
-        source.model.to(place.device)
-        bench = Bench(source, family_of(source), held_out, workers, progress)
-        maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
-        rows = [bench.meet(target, maker) for target in targets]
+    source.model.to(device_of(device))
+    bench = Bench(source, family, held_out, workers, progress)
+    maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
+    rows = [bench.meet(target, maker) for target in targets]
     report = CalibrateReport(
         output=output,
         family=bench.family.name,

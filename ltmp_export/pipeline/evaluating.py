@@ -226,15 +226,15 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
     started, labels = time.perf_counter(), images.require_labels()
     counts: list[NDArray[np.int64]] = []
     ranks: list[int] = []  # of the true class; those of NaN are behind all others
-    broken = 0
+    broken = right = 0
     for batch in subject.rows:
         for logits, count in zip(batch.logits, batch.counts, strict=True):
             finite = bool(np.isfinite(logits).all())
             broken += not finite
             ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else vit.classes)
+            right += ranks[-1] == 0
             counts.append(count)
-        right = sum(rank == 0 for rank in ranks) / len(ranks)
-        progress(f"image {len(ranks)} of {len(images)}, top-1 {right:.1%}")
+        progress(f"image {len(ranks)} of {len(images)}, top-1 {right / len(ranks):.1%}")
     together = np.stack(counts)
     dense = dense_macs(vit) / 1e9
     doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
@@ -244,7 +244,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         runtime=subject.runtime,
         images=images.origin,
         count=len(images),
-        top1=sum(rank == 0 for rank in ranks) / len(ranks),
+        top1=right / len(ranks),
         top5=sum(rank < TOP for rank in ranks) / len(ranks),
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),

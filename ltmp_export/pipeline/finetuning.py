@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ltmp_export import datasets, files
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
@@ -19,12 +21,15 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.labelled import Labelled
 from ltmp_export.pipeline.stages import Progress, family_of, silent
+from ltmp_export.plain import plain
 from ltmp_export.training import history, saving, state
+from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import ALIGNED, FORMS
 from ltmp_export.training.loop import Record, Trainer
 from ltmp_export.training.model import MaskedVit
 from ltmp_export.training.processes import process
 from ltmp_export.training.settings import Settings
+from ltmp_export.vit import Vit
 
 Watch = Callable[[Record, int], None]
 SCHEMA_VERSION = 1
@@ -121,17 +126,14 @@ def finetune(
         UnavailableError: There is no such device.
     """
     started, output = time.perf_counter(), Path(output)
+    if save_every < 1:
+        raise InputError(f"a state every {save_every} steps; expected at least 1")
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
     method = family_of(source)
-    saved, table = state.beside(output), output.with_name(output.name + ".csv")
-    files.require_outputs([output, table, saved], [source.path, Path(data)])
-    if saved.exists() and not resume:
-        raise InputError(
-            f"{saved} is there, of a run that was interrupted; go on with it (--resume), or remove "
-            "it to start anew"
-        )
+    files_written = _Files.beside(output)
+    files_written.require(source, Path(data), resume)
     progress("looking for images")
     train, held_out = datasets.split(
         Path(data),
@@ -141,56 +143,93 @@ def finetune(
         seed=settings.seed,
         validation=None if validation is None else Path(validation),
     )
-    run = _described(source, method, train, settings)
+    start = _start(source, method, settings)
+    run = _described(source, method, train, held_out, settings)
     dense = None
     with process(device) as place:
         source.model.to(place.device)
-        if place.first:
+        if place.first and settings.train_all is not None:  # the weights are about to change
             progress("measuring the dense model")
             dense = dense_classes(source.model, held_out, workers)
-        start = _start(source, method, settings)
         model = MaskedVit(source.model, method, start, FORMS[settings.form], settings.tau)
         trainer = Trainer(model, source.vit, train, settings, place, workers)
-        records = state.restore(state.read(saved, run), trainer) if resume else []
+        records = state.restore(state.read(files_written.state, run), trainer) if resume else []
         progress("training")
         for record in trainer.run(len(records)):
             records.append(record)
             done, steps = len(records), trainer.course.steps
             if place.first and (done % save_every == 0 or done % steps == 0):
-                state.write(saved, trainer, records, run)
+                state.write(files_written.state, trainer, records, run)
+                files.write_bytes(files_written.history, history.to_csv(records))
             watch(record, trainer.course.total)
-    if dense is None:
+    if not place.first:
         return None
     progress("measuring on the images held out")
-    reached = _measured(trainer, source, method, held_out)
-    labels = held_out.require_labels()
-    report = FinetuneReport(
-        output=output,
-        history=table,
+    if dense is None:
+        dense = dense_classes(source.model, held_out, workers)
+    report = _report(trainer, source, method, held_out, dense, files_written)
+    report = replace(report, steps=len(records), seconds=time.perf_counter() - started)
+    files.write_bytes(files_written.history, history.to_csv(records))
+    files.write_bytes(output, _content(report, source, settings, trainer, run, name))
+    files.remove(files_written.state)
+    return report
+
+
+class _Files(NamedTuple):
+    """What a run writes."""
+
+    output: Path
+    history: Path
+    state: Path
+
+    @classmethod
+    def beside(cls, output: Path) -> _Files:
+        """The history and the state beside the output."""
+        return cls(output, output.with_name(output.name + ".csv"), state.beside(output))
+
+    def require(self, source: Checkpoint, data: Path, resume: bool) -> None:
+        """Check that they can be written, and that no interrupted run is lost.
+
+        Raises:
+            InputError: They cannot, or one is.
+        """
+        files.require_outputs(self, [source.path, data])
+        if self.state.exists() and not resume:
+            raise InputError(
+                f"{self.state} is there, of a run that was interrupted; go on with it (--resume), "
+                "or remove it to start anew"
+            )
+
+
+def _report(
+    trainer: Trainer,
+    source: Checkpoint,
+    method: Family,
+    held_out: Labelled,
+    dense: NDArray[np.int64],
+    written: _Files,
+) -> FinetuneReport:
+    """What the thresholds do when they are deployed, in whichever form they were trained."""
+    thresholds, labels = trainer.model.values(), held_out.require_labels()
+    deployed = MaskedVit(source.model, method, thresholds, ALIGNED).to(trainer.process.device)
+    reached = measure(deployed.eval(), source.vit, held_out, trainer.workers)
+    target = trainer.settings.reduction_target
+    return FinetuneReport(
+        output=written.output,
+        history=written.history,
         family=method.name,
-        target=settings.reduction_target,
+        target=target,
         mac_ratio=reached.mac_ratio,
         tokens=reached.tokens,
         accuracy=reached.agreement(labels),
         dense_accuracy=float((dense == labels).mean()),
         held_out=len(held_out),
-        steps=len(records),
-        seconds=time.perf_counter() - started,
-        thresholds=model.values(),
+        steps=0,
+        seconds=0.0,
+        thresholds=thresholds,
         notes=source.notes,
-        warnings=(*source.warnings, *_far(reached, settings)),
+        warnings=(*source.warnings, *_far(reached, source.vit, target)),
     )
-    files.write_bytes(table, history.to_csv(records))
-    files.write_bytes(output, _content(report, source, settings, trainer, run, name))
-    files.remove(saved)
-    return report
-
-
-def _measured(trainer: Trainer, source: Checkpoint, method: Family, held_out: Labelled) -> Measured:
-    """What the thresholds do when they are deployed, in whichever form they were trained."""
-    deployed = MaskedVit(source.model, method, trainer.model.values(), ALIGNED)
-    on_device = deployed.to(trainer.process.device).eval()
-    return measure(on_device, source.vit, held_out, trainer.workers)
 
 
 def _content(
@@ -211,30 +250,18 @@ def _content(
         name=name,
         epoch=settings.epochs - 1,
         metric=100 * report.accuracy,
-        args=_args(settings),
-        optimizer=_optimizer(trainer),
+        args=saving.words(settings),
+        optimizer=saving.optimizer_record(trainer.optimizers),
         provenance={"command": "finetune", "run": dict(run), "result": result},
     )
 
 
-def _optimizer(trainer: Trainer) -> dict[str, Any]:
-    """What was trained, as a state_dict with a number for each parameter of the authors' form.
-
-    There every block's threshold is one; here those of a kind are a vector. Moments are left out.
-    """
-    groups, count = [], 0
-    for optimizer in trainer.optimizers:
-        vectors = isinstance(optimizer, torch.optim.SGD)
-        for group in optimizer.param_groups:
-            size = sum(len(p) if vectors else 1 for p in group["params"])
-            words = {key: value for key, value in group.items() if key != "params"}
-            groups.append(words | {"params": list(range(count, count + size))})
-            count += size
-    return {"state": {}, "param_groups": groups}
-
-
 def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
     """Where the thresholds start: as stated, as the checkpoint has them, as the family does."""
+    if strange := sorted(set(settings.start) - set(method.start)):
+        raise InputError(
+            f"family {method.name} has no {strange[0]} thresholds; drop --start-{strange[0]}"
+        )
     own = source.plan.thresholds()
     return {
         kind: [settings.start[kind]] * source.vit.depth
@@ -245,42 +272,38 @@ def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, 
 
 
 def _described(
-    source: Checkpoint, method: Family, train: Labelled, settings: Settings
+    source: Checkpoint, method: Family, train: Labelled, held_out: Labelled, settings: Settings
 ) -> dict[str, Any]:
     """What a run is started with: that of the one to be resumed must be the same."""
-    names = hashlib.sha256("\n".join(train.names).encode())
-    names.update(train.require_labels().tobytes())
     words = {key.replace("_", " "): value for key, value in settings.to_json().items()}
     return {
         "checkpoint": source.sha256,
+        "base checkpoint": source.base_sha256,
+        "model": plain(source.vit.to_json()),
+        "preprocessing": plain(asdict(source.preprocessing)),
         "family": method.name,
-        "images": train.sha256 or names.hexdigest(),
+        "images": _digest(train),
+        "images held out": _digest(held_out),
         "number of images": len(train),
         **words,
     }
 
 
-def _args(settings: Settings) -> dict[str, Any]:
-    """The settings in the words of the authors' script."""
-    return {
-        "tau": settings.tau,
-        "reduction_target": settings.reduction_target,
-        "lr": settings.lr.get("prune", settings.lr.get("merge")),
-        "batch_size": settings.batch_size,
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-        "smoothing": settings.label_smoothing,
-        "opt": "sgd",
-        "model_ema": False,
-    }
+def _digest(images: Labelled) -> str:
+    """Of a file, or of names and labels."""
+    names = hashlib.sha256("\n".join(images.names).encode())
+    names.update(images.require_labels().tobytes())
+    return images.sha256 or names.hexdigest()
 
 
-def _far(reached: Measured, settings: Settings) -> list[str]:
-    """A warning where the target was missed."""
-    if abs(reached.mac_ratio - settings.reduction_target) <= FAR:
+def _far(reached: Measured, vit: Vit, target: float) -> list[str]:
+    """A warning where the target, which is of the blocks, was missed."""
+    kept = torch.tensor(reached.tokens) / (vit.patches + 1)
+    ratio = float(mac_ratio(vit, kept))
+    if abs(ratio - target) <= FAR:
         return []
     return [
-        f"{reached.mac_ratio:.3f} of the multiply-accumulates are executed, the target is "
-        f"{settings.reduction_target:g}: train longer (--epochs), raise the learning rates "
-        "(--lr-merge, --lr-prune), or start from the output of 'ltmp calibrate'"
+        f"{ratio:.3f} of the blocks' multiply-accumulates are executed, the target is {target:g}: "
+        "train longer (--epochs), raise the learning rates (--lr-merge, --lr-prune), or start from "
+        "the output of 'ltmp calibrate'"
     ]

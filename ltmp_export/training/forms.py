@@ -20,7 +20,7 @@ from torch import Tensor
 from ltmp_export.training.masked import Masked, merge, prune, similarities
 
 _EPSILON = 1e-5  # of the published form's normalisation while training (SPEC §1)
-_MOST = 20.0  # exponent of a dead token's attention: it has a gradient, which must stay finite
+_MOST = 5.0  # exponent of a dead token's attention: its gradient must not drown all others
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,11 @@ def _published_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Te
 def _published_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
     metric = tokens.metric * (tokens.alive > 0)[:, :, None]
     similarity = similarities(metric[:, 0::2], metric[:, 1::2])
-    return merge(tokens, similarity, threshold, tau)
+    return merge(tokens, similarity, threshold, tau, published=True)
+
+
+def _published_prune(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+    return prune(tokens, threshold, tau, published=True)
 
 
 def _importance(mean: Tensor) -> Tensor:
@@ -131,5 +135,5 @@ def _importance(mean: Tensor) -> Tensor:
 
 
 ALIGNED = Form("aligned", _aligned_attend, _aligned_merge, _aligned_prune, True)
-PUBLISHED = Form("published", _published_attend, _published_merge, prune, False)
+PUBLISHED = Form("published", _published_attend, _published_merge, _published_prune, False)
 FORMS = {form.name: form for form in (ALIGNED, PUBLISHED)}

@@ -98,14 +98,13 @@ class Course:
         """Steps of all epochs."""
         return self.steps * self.settings.epochs
 
-    def parts(self, epoch: int, step: int) -> list[list[int]]:
-        """The images of this process in one step of an epoch, part by part."""
+    def parts(self, epoch: int, first: int = 0) -> Iterator[list[list[int]]]:
+        """The images of this process in the steps of an epoch from `first` on, part by part."""
         size, parts = self.settings.batch_size, self.settings.accumulate
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(self.images)
-        batch = order[step * size : (step + 1) * size]
-        return [
-            part.tolist() for part in np.split(batch, parts * self.count)[self.rank :: self.count]
-        ]
+        for start in range(first * size, self.steps * size, size):
+            shares = np.split(order[start : start + size], parts * self.count)
+            yield [share.tolist() for share in shares[self.rank :: self.count]]
 
     def rate(self, step: int) -> float:
         """Cosine schedule from 1 to 0 over all steps."""
@@ -150,7 +149,7 @@ class Trainer:
         steps = self.course.steps
         for epoch in range(first // steps, self.settings.epochs):
             start = max(first - epoch * steps, 0)
-            chosen = [self.course.parts(epoch, step) for step in range(start, steps)]
+            chosen = list(self.course.parts(epoch, start))
             for number, parts in enumerate(self._batches(epoch, chosen), epoch * steps + start):
                 yield self._step(epoch, number, parts)
 
@@ -232,9 +231,16 @@ class Trainer:
     def _require_finite(self, number: int) -> None:
         """Thresholds that become NaN would be clamped to nothing.
 
+        With float16 a step is passed over where a gradient is not finite, and the scale halved.
+
         Raises:
-            InputError: A gradient is not finite; with float16, where the scale is lowered, it may.
+            InputError: A gradient is not finite; with float16, not at any scale.
         """
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1.0:
+            raise InputError(
+                f"float16 gave no finite gradient at any scale up to step {number}; take "
+                "--precision bfloat16 or float32"
+            )
         gradients = [p.grad for p in self.model.thresholds.values() if p.grad is not None]
         if not self.scaler.is_enabled() and not all(g.isfinite().all() for g in gradients):
             raise InputError(

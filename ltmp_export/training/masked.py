@@ -52,7 +52,9 @@ def gate(score: Tensor, threshold: Tensor, tau: float) -> Tensor:
     return (score > threshold).to(soft.dtype) + (soft - soft.detach())
 
 
-def merge(tokens: Masked, similarity: Tensor, threshold: Tensor, tau: float) -> Masked:
+def merge(
+    tokens: Masked, similarity: Tensor, threshold: Tensor, tau: float, *, published: bool = False
+) -> Masked:
     """Merge even rows into their most similar odd row where that is above the threshold.
 
     Args:
@@ -60,12 +62,16 @@ def merge(tokens: Masked, similarity: Tensor, threshold: Tensor, tau: float) -> 
         similarity: [B, ceil(N/2), floor(N/2)]; -inf where a pair must not merge.
         threshold: θm, a scalar.
         tau: Temperature of the gradient.
+        published: Whether the threshold learns through the mask alone, as published: not through
+            what merging does to vectors, sizes and importance.
 
     Returns:
         [sources ; destinations], those that merged with 0 in the mask; N is as it was.
     """
     best, partner = similarity.max(2)  # [B, Ns], the first of equals
-    merging = gate(best, threshold, tau) * tokens.alive[:, 0::2]  # [B, Ns]
+    merges = gate(best, threshold, tau)  # [B, Ns]
+    source = tokens.alive[:, 0::2]
+    merging = (merges * source).detach() if published else merges * source
     pairs = F.one_hot(partner, similarity.shape[2]).to(merging.dtype) * merging[:, :, None]
     into = pairs.mT  # [B, Nd, Ns]
     weighted = tokens.x * tokens.size[:, :, None]  # [B, N, C]
@@ -76,16 +82,26 @@ def merge(tokens: Masked, similarity: Tensor, threshold: Tensor, tau: float) -> 
     return Masked(
         x=torch.cat([tokens.x[:, 0::2], x / size[:, :, None]], 1),
         size=torch.cat([tokens.size[:, 0::2], size], 1),
-        alive=torch.cat([tokens.alive[:, 0::2] * (1 - merging), tokens.alive[:, 1::2]], 1),
+        alive=torch.cat([_still(source, 1 - merges, published), tokens.alive[:, 1::2]], 1),
         importance=torch.cat([tokens.importance[:, 0::2], importance], 1),
         metric=torch.cat([tokens.metric[:, 0::2], tokens.metric[:, 1::2]], 1),
     )
 
 
-def prune(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
+def prune(tokens: Masked, threshold: Tensor, tau: float, *, published: bool = False) -> Masked:
     """Take from the mask the tokens whose importance is not above the threshold θp."""
     keep = gate(tokens.importance, threshold, tau)
-    return Masked(tokens.x, tokens.size, tokens.alive * keep, tokens.importance, tokens.metric)
+    alive = _still(tokens.alive, keep, published)
+    return Masked(tokens.x, tokens.size, alive, tokens.importance, tokens.metric)
+
+
+def _still(alive: Tensor, stays: Tensor, published: bool) -> Tensor:
+    """The mask of tokens that were there and stay.
+
+    As published, a living token's mask is that of this decision alone, without the gradient of
+    earlier ones; a dead token's stays that of the decision it died of.
+    """
+    return torch.where(alive > 0, stays, alive) if published else alive * stays
 
 
 def similarities(source: Tensor, destination: Tensor) -> Tensor:

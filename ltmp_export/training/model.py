@@ -104,7 +104,8 @@ class MaskedVit(nn.Module):
         """The second half of a block, on the rows that matter from here on."""
         block, state = self.vit.blocks[index], State(tokens.x, tokens.size, tokens.alive)
         if self.form.compact and not torch.is_grad_enabled():
-            longest = max(2, int(state.alive.sum(1).max()))  # a source and a destination
+            most = state.alive.sum(1).max().nan_to_num()  # of NaN images nothing matters any more
+            longest = max(2, int(most))  # a source and a destination
             state = State(*(part[:, :longest] for part in state))
         x = state.x
         return state._replace(x=x + block.ls2(block.mlp(block.norm2(x))))

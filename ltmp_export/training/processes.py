@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ltmp_export.errors import InputError, UnavailableError
 
-_PATIENCE = timedelta(hours=6)  # the first process measures the dense model while others wait
+_PATIENCE = timedelta(hours=2)  # the first process may measure the dense model meanwhile
+_TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ def process(device: str) -> Iterator[Process]:
     """Join the other processes, where torchrun started any.
 
     Args:
-        device: "auto" for the GPU if there is one, "cpu", "cuda" or "cuda:1".
+        device: See `device_of`.
 
     Raises:
-        UnavailableError: There is no such device.
+        InputError: There is no such device, or what torchrun sets is there in part.
+        UnavailableError: There is no GPU.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    rank, count, local_rank = _place()
+    chosen = device_of(device, local_rank)
     if count == 1:
         yield Process(0, 1, chosen)
         return
@@ -80,7 +82,31 @@ def process(device: str) -> Iterator[Process]:
         dist.destroy_process_group()
 
 
-def _device(asked: str, local_rank: int) -> torch.device:
+def _place() -> tuple[int, int, int]:
+    """Rank, number of processes and rank on this machine, as torchrun tells them."""
+    told = {name: os.environ.get(name) for name in _TOLD}
+    if told["WORLD_SIZE"] in (None, "1"):
+        return 0, 1, int(told["LOCAL_RANK"] or 0)
+    missing = [name for name, value in told.items() if value is None]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE is set, but not {', '.join(missing)}: start several processes with "
+            "torchrun, or unset it"
+        )
+    return int(told["RANK"] or 0), int(told["WORLD_SIZE"] or 1), int(told["LOCAL_RANK"] or 0)
+
+
+def device_of(asked: str, local_rank: int = 0) -> torch.device:
+    """A device by its name.
+
+    Args:
+        asked: "auto" for the GPU if there is one, "cpu", "cuda" or "cuda:1".
+        local_rank: Which GPU "cuda" is.
+
+    Raises:
+        InputError: There is no such device.
+        UnavailableError: There is no GPU, or not so many.
+    """
     available = torch.cuda.is_available()
     if asked == "auto":
         asked = "cuda" if available else "cpu"
@@ -89,6 +115,11 @@ def _device(asked: str, local_rank: int) -> torch.device:
     if asked.startswith("cuda") and not available:
         raise UnavailableError(f"device {asked}: this PyTorch sees no GPU; give --device cpu")
     try:
-        return torch.device("cuda", local_rank) if asked == "cuda" else torch.device(asked)
+        device = torch.device("cuda", local_rank) if asked == "cuda" else torch.device(asked)
     except RuntimeError as err:
         raise InputError(f"no device {asked!r}; expected auto, cpu, cuda or cuda:1") from err
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnavailableError(
+            f"no GPU number {device.index}: PyTorch sees {torch.cuda.device_count()} of them"
+        )
+    return device

@@ -13,6 +13,7 @@ import torch
 
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
+from ltmp_export.training.settings import Settings
 
 PROVENANCE = "ltmp"  # the key that timm's saver does not have
 
@@ -106,3 +107,34 @@ def _detached(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
     return {k: _detached(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def words(settings: Settings) -> dict[str, Any]:
+    """The settings in the words of the authors' script."""
+    return {
+        "tau": settings.tau,
+        "reduction_target": settings.reduction_target,
+        "lr": settings.lr.get("prune", settings.lr.get("merge")),
+        "batch_size": settings.batch_size,
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "smoothing": settings.label_smoothing,
+        "opt": "sgd",
+        "model_ema": False,
+    }
+
+
+def optimizer_record(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    """What was trained, as a state_dict with a number for each parameter of the authors' form.
+
+    There every block's threshold is one; here those of a kind are a vector. Moments are left out.
+    """
+    groups, count = [], 0
+    for optimizer in optimizers:
+        vectors = isinstance(optimizer, torch.optim.SGD)
+        for group in optimizer.param_groups:
+            size = sum(len(p) if vectors else 1 for p in group["params"])
+            words = {key: value for key, value in group.items() if key != "params"}
+            groups.append(words | {"params": list(range(count, count + size))})
+            count += size
+    return {"state": {}, "param_groups": groups}

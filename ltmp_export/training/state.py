@@ -95,23 +95,42 @@ def restore(saved: Saved, trainer: Trainer) -> list[Record]:
         InputError: The state is not of this model.
     """
     try:
+        records = history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
+        _require_course(records, trainer)
         with torch.no_grad():
             for name, value in _learning(trainer):
-                value.copy_(saved.tensors[name])
+                value.copy_(_shaped(saved.tensors[name], value))
+        if trainer.model.values() != records[-1].thresholds:
+            raise ValueError("its thresholds are not those of its last step")
         for optimizer, parameter, prefix in _adaptive(trainer):
-            kept = {
-                k.removeprefix(prefix): v for k, v in saved.tensors.items() if k.startswith(prefix)
+            moments = {
+                kind: _shaped(saved.tensors[prefix + kind], parameter).to(parameter.device)
+                for kind in ("exp_avg", "exp_avg_sq")
             }
-            step, moments = kept.pop("step"), {k: v.to(parameter.device) for k, v in kept.items()}
-            optimizer.state[parameter] = {"step": step, **moments}
+            optimizer.state[parameter] = {"step": saved.tensors[prefix + "step"], **moments}
         trainer.scaler.load_state_dict(json.loads(saved.metadata[_SCALER]))
-        records = history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
-    except (KeyError, ValueError, RuntimeError, TypeError) as err:
+    except (LookupError, ValueError, RuntimeError, TypeError) as err:
         raise InputError(
             f"{saved.path} is not of this model ({err}); start without --resume"
         ) from err
     trainer.schedule(len(records) - 1)
     return records
+
+
+def _require_course(records: Sequence[Record], trainer: Trainer) -> None:
+    """The steps from the first on, no more than there are, with thresholds that are some."""
+    numbers = [record.step for record in records]
+    if numbers != list(range(len(records))) or not 0 < len(records) <= trainer.course.total:
+        raise ValueError(f"its history has {len(records)} steps that are none of this run")
+    last = [value for values in records[-1].thresholds.values() for value in values]
+    if not all(0.0 <= value <= 1.0 for value in last):
+        raise ValueError("a threshold is outside [0, 1]")
+
+
+def _shaped(stored: Tensor, like: Tensor) -> Tensor:
+    if stored.shape != like.shape:
+        raise ValueError(f"a tensor {list(stored.shape)} in place of {list(like.shape)}")
+    return stored
 
 
 def _shown(value: Any) -> str:
