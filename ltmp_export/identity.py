@@ -86,6 +86,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         raise InputError(
             f"{path}: family {family} needs {' and '.join(families.load(family).scalars)} "
             f"thresholds; the file has {' and '.join(present)}"
+            f"{'; to make others, give the dense weights' if dense else ''}"
         )
     if choices.family and written and choices.family != written:
         warnings.append(f"family {choices.family} as asked, though the file says {written}")

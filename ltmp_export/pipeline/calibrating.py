@@ -18,7 +18,7 @@ from ltmp_export.calibration.targets import (
     by_quantiles,
     by_shift,
 )
-from ltmp_export.checkpoint import load_checkpoint
+from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.pipeline.stages import Progress, family_of, silent
@@ -132,22 +132,30 @@ def calibrate(
         warnings=(*source.warnings, *_doubts(rows, len(scored), shift)),
     )
     if output is not None:
-        (row,) = rows
-        if not row.met:
-            raise InputError(f"{_missed(row)}; ask for that, or give more images")
-        made = {"command": "calibrate", "method": report.method, "spread": asdict(spread)}
-        measured = {"target": row.target, "mac_ratio": row.mac_ratio, "agreement": row.agreement}
-        content = saving.to_bytes(
-            source,
-            report.family,
-            row.thresholds,
-            name=name,
-            metric=None if row.accuracy is None else 100 * row.accuracy,
-            args={"reduction_target": row.target},
-            provenance={**made, "result": measured},
-        )
-        files.write_bytes(output, content)
+        files.write_bytes(output, _content(report, source, spread, name))
     return report
+
+
+def _content(report: CalibrateReport, source: Checkpoint, spread: Spread, name: str) -> bytes:
+    """The checkpoint of the one target.
+
+    Raises:
+        InputError: It was not met.
+    """
+    (row,) = report.rows
+    if not row.met:
+        raise InputError(f"{_missed(row)}; ask for that, or give more images")
+    made = {"command": "calibrate", "method": report.method, "spread": asdict(spread)}
+    measured = {"target": row.target, "mac_ratio": row.mac_ratio, "agreement": row.agreement}
+    return saving.to_bytes(
+        source,
+        report.family,
+        row.thresholds,
+        name=name,
+        metric=None if row.accuracy is None else 100 * row.accuracy,
+        args={"reduction_target": row.target},
+        provenance={**made, "result": measured},
+    )
 
 
 def _doubts(rows: Sequence[Calibrated], scored: int, shift: bool) -> Iterator[str]:
