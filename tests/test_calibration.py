@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ltmp_export import datasets, export, families, inputs
+from ltmp_export import datasets, export, families, inputs, limits
 from ltmp_export.calibration import quantiles
 from ltmp_export.calibration.measure import dense_classes, mac_ratio, measure
 from ltmp_export.calibration.quantiles import SCHEDULES, Shares
@@ -533,3 +533,11 @@ def test_calibrated_thresholds_beat_random_ones(dense: Checkpoint, digits_npz: P
         assert found.met
         agreements.append(found.agreement)
     assert row.agreement > float(np.mean(agreements)) + MARGIN
+
+
+def test_more_images_than_fit_into_memory_are_refused(dense: Checkpoint, digits_npz: Path) -> None:
+    message = (
+        r"the tokens of 80 images \(--samples\) would take .* GiB of memory, more than the limit"
+    )
+    with limits.memory_limit(0.005), pytest.raises(InputError, match=message):
+        calibrate(dense.path, digits_npz, [0.5], spread=Spread(samples=160), choices=CHOICES)

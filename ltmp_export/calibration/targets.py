@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ltmp_export import limits
 from ltmp_export.calibration import quantiles
 from ltmp_export.calibration.measure import BATCH, Measured, dense_classes, measure
 from ltmp_export.calibration.quantiles import Shares
@@ -213,15 +214,22 @@ class _Result(NamedTuple):
 
 
 def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
-    """Thresholds from the scores of images, by how much of its tokens a block removes."""
-    flat = {kind: [0.5] * bench.source.vit.depth for kind in bench.family.scalars}
+    """Thresholds from the scores of images, by how much of its tokens a block removes.
+
+    Raises:
+        InputError: The tokens of all these images take more than the memory limit.
+    """
+    vit = bench.source.vit
+    held = 3 * 4 * len(scored) * (vit.patches + 1) * vit.width  # before, in and after a block
+    limits.require_memory(held, f"the tokens of {len(scored)} images (--samples)")
+    flat = {kind: [0.5] * vit.depth for kind in bench.family.scalars}
     device = next(bench.source.model.parameters()).device
     model = bench.model(flat).to(device)
     batches = scored.batches(BATCH, bench.workers)
     with torch.inference_mode():
         embedded = [model.embed(batch.to(device)) for batch in batches]
     make = partial(quantiles.thresholds, model, embedded, shares)
-    return Maker(make, 0.0, _MOST_REMOVED, partial(quantiles.expected, bench.source.vit, shares))
+    return Maker(make, 0.0, _MOST_REMOVED, partial(quantiles.expected, vit, shares))
 
 
 def by_shift(source: Checkpoint) -> Maker:
