@@ -14,18 +14,22 @@ import os
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from timm.utils import natural_key
 
 from ltmp_export import files, inputs, pictures
-from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.labelled import Arrays, Labelled, Pictures
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.suggestions import nearby_file
 from ltmp_export.vit import Vit
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint
+    from ltmp_export.onnx_export import ExportedModel
 
 _VALIDATION = ("val", "validation", "test")
 Numbers = Mapping[str, int]  # the class of each folder
@@ -48,8 +52,8 @@ class Kind:
     class_map: Path | None = None
 
     @classmethod
-    def of(cls, model: Checkpoint, class_map: str | Path | None = None) -> Kind:
-        """What a checkpoint's images must be."""
+    def of(cls, model: Checkpoint | ExportedModel, class_map: str | Path | None = None) -> Kind:
+        """What a model's images must be."""
         path = None if class_map is None else Path(class_map)
         return cls(model.vit, model.preprocessing, model.label_names, path)
 

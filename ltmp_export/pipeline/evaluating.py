@@ -147,7 +147,7 @@ def evaluate(
                 f"{path} is an exported model and says all of itself; drop the flags that state "
                 f"{', '.join(stated)}"
             )
-        kind = Kind(exported.vit, exported.preprocessing, exported.label_names, _path(class_map))
+        kind = Kind.of(exported, class_map)
         size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
         runtime.require_batches(exported.proto, str(path), [size])
         images = _images(source, kind, samples)
@@ -171,10 +171,6 @@ def _is_onnx(path: Path) -> bool:
     if path.suffix == ".onnx":
         files.require_file(path, "a model written by 'ltmp export'")
     return not names_a_model(path) and files.looks_like_onnx(locate(path))
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
 
 
 def _images(data: Path, kind: Kind, samples: int | None) -> Labelled:
