@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltmp_export import datasets, export, families, inputs, limits
 from ltmp_export.calibration import quantiles
-from ltmp_export.calibration.measure import dense_classes, mac_ratio, measure
+from ltmp_export.calibration.measure import dense_classes, executed_share, measure
 from ltmp_export.calibration.quantiles import SCHEDULES, Shares
 from ltmp_export.calibration.search import TRIALS, Trial, search
 from ltmp_export.calibration.shift import shifted
@@ -373,7 +373,7 @@ def test_targets_are_met_on_images_held_out(
     np.testing.assert_allclose(row.tokens, counts.mean(0), atol=0.05)
     assert row.accuracy == (classes == held_out.require_labels()).mean()
     assert row.agreement == (classes == dense_classes(dense.model, held_out)).mean()
-    assert mac_ratio(made.vit, counts) == pytest.approx(row.mac_ratio, abs=1e-3)
+    assert executed_share(made.vit, counts) == pytest.approx(row.mac_ratio, abs=1e-3)
 
 
 def test_a_calibrated_checkpoint_exports(dense: Checkpoint, tmp_path: Path) -> None:

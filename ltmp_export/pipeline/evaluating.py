@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export import datasets, files, onnx_export, runtime
-from ltmp_export.calibration.measure import mac_ratio
+from ltmp_export.calibration.measure import executed_share
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -245,7 +245,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),
         most=tuple(together.max(0).tolist()),
-        gmacs=mac_ratio(vit, together) * dense,
+        gmacs=executed_share(vit, together) * dense,
         dense_gmacs=dense,
         seconds=time.perf_counter() - started,
         notes=subject.notes,
