@@ -311,6 +311,10 @@ def evaluate(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    rate: options.Rate = None,
+    reduction_target: options.RateTarget = None,
+    merge_at: options.MergeAt = None,
+    merge_scale: options.MergeScale = None,
     json: options.Json = None,
 ) -> None:
     """Measure accuracy, tokens and multiply-accumulates on labelled images.
@@ -318,8 +322,9 @@ def evaluate(
     An exported model runs in onnxruntime, a checkpoint in the eager reference, image by image.
     """
     choices = options.choices(
-        family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
+        family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        rate, reduction_target, merge_at, merge_scale,
+    )  # fmt: skip
     options.require_outputs([json], [model, data, base_checkpoint, class_map])
     with spinner() as progress:
         from ltmp_export import pipeline, reports

@@ -70,6 +70,15 @@ def export(
         int | None,
         typer.Option("-b", "--batch-size", help="1: single images only, faster (default: any)."),
     ] = None,
+    mode: options.Mode = None,
+    keep_tokens: options.KeepTokens = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures or .npz to measure --keep-tokens auto:… on."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Measure at most so many of them (default: all).")
+    ] = None,
     family: options.Family = None,
     model: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -78,6 +87,10 @@ def export(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    rate: options.Rate = None,
+    reduction_target: options.RateTarget = None,
+    merge_at: options.MergeAt = None,
+    merge_scale: options.MergeScale = None,
     token_counts: Annotated[
         bool, typer.Option("--token-counts", help="Add the output token_counts, (batch, depth).")
     ] = False,
@@ -88,9 +101,10 @@ def export(
 ) -> None:
     """Export a checkpoint to an ONNX model, checked before it is written."""
     choices = options.choices(
-        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
-    options.require_outputs([output, json], [checkpoint, base_checkpoint])
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        rate, reduction_target, merge_at, merge_scale,
+    )  # fmt: skip
+    options.require_outputs([output, json], [checkpoint, base_checkpoint, images])
     with spinner() as progress:
         from ltmp_export import pipeline, reports
 
@@ -100,6 +114,10 @@ def export(
             opset=opset,
             batch_size=batch_size,
             token_counts=token_counts,
+            mode=mode,
+            keep_tokens=keep_tokens,
+            images=images,
+            samples=samples,
             check=check,
             choices=choices,
             progress=progress,
@@ -122,6 +140,10 @@ def check(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    rate: options.Rate = None,
+    reduction_target: options.RateTarget = None,
+    merge_at: options.MergeAt = None,
+    merge_scale: options.MergeScale = None,
     images: options.Images = None,
     samples: Annotated[
         int | None, typer.Option(help="Compare at most so many images (default: 16).")
@@ -152,8 +174,9 @@ def check(
     rounding of its threshold (borderline) is told from a wrong graph (fail).
     """
     choices = options.choices(
-        family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
+        family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        rate, reduction_target, merge_at, merge_scale,
+    )  # fmt: skip
     sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
     options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
@@ -276,6 +299,10 @@ def inspect(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    rate: options.Rate = None,
+    reduction_target: options.RateTarget = None,
+    merge_at: options.MergeAt = None,
+    merge_scale: options.MergeScale = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Measure how near a checkpoint's decisions are on a folder or .npz."),
@@ -291,8 +318,9 @@ def inspect(
     the images a runtime or precision can decide otherwise.
     """
     choices = options.choices(
-        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        rate, reduction_target, merge_at, merge_scale,
+    )  # fmt: skip
     options.require_beside("--samples", samples, "--images", images)
     with spinner() as progress:
         progress("reading")

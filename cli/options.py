@@ -162,6 +162,51 @@ Compare = Annotated[
 MaxRegression = Annotated[
     str | None, typer.Option(help="The change that --compare allows (default: 5%).")
 ]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--r",
+        help="Tokens each block takes in families m, mp, p, pm: 8, or 8,8,6,…, or 16:-1 for a "
+        "linear trend.",
+        rich_help_panel=UNSTATED,
+    ),
+]
+RateTarget = Annotated[
+    float | None,
+    typer.Option(
+        "--reduction-target",
+        help="Share of the multiply-accumulates to be left, like 0.6: picks --r.",
+        rich_help_panel=UNSTATED,
+    ),
+]
+MergeAt = Annotated[
+    str | None,
+    typer.Option(
+        help="Blocks before which PatchMerger's layers stand, like 3,6,9.",
+        rich_help_panel=UNSTATED,
+    ),
+]
+MergeScale = Annotated[
+    Literal["one", "sqrt"] | None,
+    typer.Option(
+        help="Scale of PatchMerger's scores: one, or sqrt to divide by the root of the width.",
+        rich_help_panel=UNSTATED,
+    ),
+]
+Mode = Annotated[
+    Literal["dynamic", "static"] | None,
+    typer.Option(
+        help="static: every shape but the batch is known before running (default: what the "
+        "family is)."
+    ),
+]
+KeepTokens = Annotated[
+    str | None,
+    typer.Option(
+        help="With --mode static, for families with thresholds: the most tokens each block keeps, "
+        "160,150,…, or auto:p99 to measure them on --images."
+    ),
+]
 Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]
 
 
@@ -174,6 +219,10 @@ def choices(
     image_size: str | None = None,
     mean: str | None = None,
     std: str | None = None,
+    rate: str | None = None,
+    reduction_target: float | None = None,
+    merge_at: str | None = None,
+    merge_scale: str | None = None,
 ) -> Choices:
     """What the user stated about the checkpoint.
 
@@ -181,6 +230,7 @@ def choices(
         InputError: A value does not parse.
     """
     size = None if image_size is None else integers("--img-size", image_size, "224,160")
+    at = None if merge_at is None else integers("--merge-at", merge_at, "3,6,9", least=0)
     from ltmp_export.choices import Choices
     from ltmp_export.errors import InputError
 
@@ -195,11 +245,15 @@ def choices(
         image_size=None if size is None else (size[0], size[-1]),
         mean=None if mean is None else _numbers("--mean", mean),
         std=None if std is None else _numbers("--std", std),
+        rate=rate,
+        reduction_target=reduction_target,
+        merge_at=at,
+        merge_scale=merge_scale,
     )
 
 
-def integers(flag: str, text: str, example: str) -> tuple[int, ...]:
-    """Positive integers separated by commas.
+def integers(flag: str, text: str, example: str, least: int = 1) -> tuple[int, ...]:
+    """Integers of at least `least`, separated by commas.
 
     Raises:
         InputError: Something else was given.
@@ -210,8 +264,10 @@ def integers(flag: str, text: str, example: str) -> tuple[int, ...]:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if not values or min(values) < 1:
-        raise InputError(f"{flag} {text}: expected whole numbers of 1 or more, like {example}")
+    if not values or min(values) < least:
+        raise InputError(
+            f"{flag} {text}: expected whole numbers of {least} or more, like {example}"
+        )
     return values
 
 

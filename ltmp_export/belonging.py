@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ltmp_export import files
@@ -17,6 +18,14 @@ def as_exported(exported: ExportedModel, checkpoint: Path, choices: Choices) -> 
     if files.sha256(locate(checkpoint)) != exported.checkpoint_sha256:
         return choices
     return choices.over(exported.choices)
+
+
+def under_budget(exported: ExportedModel, loaded: Checkpoint) -> Checkpoint:
+    """The checkpoint with the budget of the file, where the file has one."""
+    keep = exported.plan.keep
+    if keep is None or loaded.plan.static or len(keep) != loaded.vit.depth:
+        return loaded
+    return replace(loaded, plan=loaded.plan.within(keep))
 
 
 def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
@@ -35,10 +44,12 @@ def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
     warnings = list(loaded.warnings)
     if exported.checkpoint_sha256 != loaded.sha256:
         warnings.append(f"{exported.path} was exported from another file than {loaded.path}")
-    if exported.family != loaded.plan.family:
-        warnings.append(f"{exported.path} is {exported.family}, not {loaded.plan.family}")
-    elif exported.thresholds != loaded.plan.thresholds():
+    if exported.plan.family != loaded.plan.family:
+        warnings.append(f"{exported.path} is {exported.plan.family}, not {loaded.plan.family}")
+    elif exported.plan.thresholds() != loaded.plan.thresholds():
         warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
+    elif exported.plan != loaded.plan:
+        warnings.append(f"{exported.path} and {loaded.path} do not take the same steps")
     if exported.preprocessing != loaded.preprocessing:
         warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
     return warnings

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ltmp_export import positions
+from ltmp_export import positions, vit_pytorch
 from ltmp_export.errors import InputError
 from ltmp_export.positions import Grid
 from ltmp_export.suggestions import did_you_mean, looks_like
@@ -53,7 +55,7 @@ def build(
     """Build the timm model these weights belong to and load them, every key matched.
 
     Args:
-        weights: timm names, no prefix, no thresholds.
+        weights: timm names, no prefix, no thresholds, no weights of a token-reduction method.
         name: timm name from the checkpoint or the user; unknown names leave only the shapes.
         source: Where the weights come from, for messages.
         heads: Number of heads as stated by the user.
@@ -78,19 +80,13 @@ def build(
         notes += _departures(name, shape)
         model = _create(name, _overrides(shape, weights, pool, heads))
     else:
-        if (image_size or stored_size) is None and not grid.class_row:
+        if (image_size or stored_size) is None and grid.prefix < positions.prefix_tokens(weights):
             height, width = shape["img_size"]
             notes.append(f"images {height}x{width} without position embedding of the class token")
-        if heads is None:
-            heads = _heads_from_weights(weights)
-            notes.append(f"{heads} heads of {_attention_width(weights) // heads} channels")
-        if pool is None:
-            pool = "avg" if "fc_norm.weight" in weights else "token"
-            notes.append(f"exact GELU, LayerNorm epsilon 1e-6, {pool} pooling")
-        shape["global_pool"] = pool
-        shape["fc_norm"] = "fc_norm.weight" in weights
-        with torch.device("meta"):
-            model = _construct(VisionTransformer, num_heads=heads, **shape)
+        model, assumed = _unnamed(weights, shape, pool, heads)
+        notes += assumed
+    if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
+        model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
     _load(model, weights, name, source)
     model.eval().requires_grad_(False)
     vit = describe(model, name or "vit")
@@ -113,16 +109,12 @@ def did_you_mean_model(name: str) -> str:
 
 def _require_plain_vit(weights: Weights, source: str) -> None:
     """The keys without which nothing can be told."""
-    for foreign in ("dist_token", "reg_token", "attn_pool.latent"):
+    for foreign in ("reg_token", "attn_pool.latent"):
         if foreign in weights:
             raise InputError(f"{source} holds {foreign!r}, a feature not supported here")
-    wanted = (
-        "patch_embed.proj.weight",
-        "cls_token",
-        "pos_embed",
-        "blocks.0.attn.qkv.weight",
-        "head.weight",
-    )
+    wanted = ["patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "head.weight"]
+    if vit_pytorch.NORM not in weights:
+        wanted.insert(1, "cls_token")
     absent = [key for key in wanted if key not in weights]
     if absent:
         raise InputError(
@@ -154,7 +146,7 @@ def _kwargs_from_shapes(
         "scale_attn_norm": "attn.norm.weight" in block,
         "scale_mlp_norm": "mlp.norm.weight" in block,
         "init_values": 1e-5 if "ls1.gamma" in block else None,
-        "no_embed_class": not grid.class_row,
+        "no_embed_class": not grid.prefix,
         "pre_norm": "norm_pre.weight" in weights,
     }
 
@@ -179,14 +171,19 @@ def block_count(weights: Weights) -> int:
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {"patch_embed.proj.weight": 4, "cls_token": 3, "pos_embed": 3, "head.weight": 2}
+    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3, "head.weight": 2}
     ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
-    q_norm = "blocks.0.attn.q_norm.weight"
-    ranks |= {q_norm: 1} if q_norm in weights else {}
+    optional = {"cls_token": 3, "dist_token": 3, "blocks.0.attn.q_norm.weight": 1}
+    ranks |= {key: rank for key, rank in optional.items() if key in weights}
     for key, rank in ranks.items():
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
+    copies, rows = len(weights["pos_embed"]), len(weights["blocks.0.attn.qkv.weight"])
+    if copies != 1:
+        raise InputError(f"pos_embed is of {copies} images; expected 1")
+    if rows % 3:
+        raise InputError(f"blocks.0.attn.qkv.weight has {rows} rows; expected a multiple of 3")
 
 
 def _attention_width(weights: Weights) -> int:
@@ -227,6 +224,28 @@ def _overrides(
     if heads is not None:
         chosen["num_heads"] = heads
     return chosen
+
+
+def _unnamed(
+    weights: Weights, shape: dict[str, Any], pool: str | None, heads: int | None
+) -> tuple[nn.Module, list[str]]:
+    """The model of these shapes, and what had to be assumed to build it."""
+    notes = []
+    width = _attention_width(weights)
+    if heads is None:
+        heads = _heads_from_weights(weights)
+        notes.append(f"{heads} heads of {width // heads} channels")
+    shape["num_heads"] = heads
+    shape["fc_norm"] = "fc_norm.weight" in weights
+    factory: Any = partial(vit_pytorch.model, attention_width=width)
+    if vit_pytorch.NORM not in weights:
+        factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
+        if pool is None:
+            pool = "avg" if shape["fc_norm"] else "token"
+            notes.append(f"exact GELU, LayerNorm epsilon 1e-6, {pool} pooling")
+        shape["global_pool"] = pool
+    with torch.device("meta"):
+        return _construct(factory, **shape), notes
 
 
 def _departures(name: str, shape: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from ltmp_export.errors import CheckFailedError
 from ltmp_export.masked_distance import MaskedDistance
 from ltmp_export.plain import plain
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
 
 # Right files differ from the reference in float64 by rounding alone, about as much as PyTorch in
@@ -72,6 +72,7 @@ class Comparison:
         reason: Why it is not equal, else "".
         counts: Tokens after each block in the file.
         expected_counts: The same in the reference, deciding by itself.
+        overflow: Tokens that the file's budget had no room for, over all blocks.
         flips: The decisions that differ.
         logit_error: Largest relative difference of a logit under the same decisions.
         logit_allowed: The tolerance for it.
@@ -92,6 +93,7 @@ class Comparison:
     reason: str
     counts: tuple[int, ...]
     expected_counts: tuple[int, ...]
+    overflow: int
     flips: tuple[Flip, ...]
     logit_error: float
     logit_allowed: float
@@ -140,8 +142,9 @@ class StepSummary:
 
     Attributes:
         block: Index of the block.
-        step: "merge" or "prune".
-        threshold: The checkpoint's.
+        step: "merge", "prune" or "fit".
+        threshold: The checkpoint's, or None where a number is given instead.
+        number: How many tokens are merged or pruned, or at most kept; None with a threshold.
         margin: The reference's closest decision.
         flips: Decisions that differ, every batch counted.
         flipped_images: Images with one.
@@ -157,7 +160,8 @@ class StepSummary:
 
     block: int
     step: str
-    threshold: float
+    threshold: float | None
+    number: int | None
     margin: float
     flips: int
     flipped_images: int
@@ -184,6 +188,7 @@ class CheckReport:
         invariance: One for each image, batch size above 1 and order.
         blocks: One for each step of each block.
         warnings: What looks wrong without deciding the verdict.
+        keep_tokens: The budget of each block in the file, or None.
         masked: How far the published masked form is from what is deployed, if that was asked for.
     """
 
@@ -196,6 +201,7 @@ class CheckReport:
     invariance: tuple[Invariance, ...] = ()
     blocks: tuple[StepSummary, ...] = ()
     warnings: tuple[str, ...] = ()
+    keep_tokens: tuple[int, ...] | None = None
     masked: MaskedDistance | None = None
 
     def passed(self, strict: bool = False) -> bool:
@@ -209,6 +215,12 @@ class CheckReport:
     def of(self, verdict: str) -> tuple[Comparison, ...]:
         """The comparisons with that verdict."""
         return tuple(c for c in self.comparisons if c.verdict == verdict)
+
+    def fitting(self) -> tuple[int, int]:
+        """Images that fit into the budget in every run, and all images."""
+        losing = {c.number for c in self.comparisons if c.overflow}
+        total = len({c.number for c in self.comparisons})
+        return total - len(losing), total
 
     def told(self) -> list[str]:
         """A line for each image and reason why something is not equal, the worst first."""

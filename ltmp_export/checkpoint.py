@@ -6,8 +6,7 @@ looks wrong but can be used is in `warnings`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ from typing import Any
 import timm
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, families, files, hub, limits, positions, preprocessing
+from ltmp_export import build, files, freezing, hub, limits, positions, preprocessing
 from ltmp_export.choices import Choices
-from ltmp_export.contents import KINDS, Contents, take_apart
+from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.identity import identify, split_arch
-from ltmp_export.plan import DENSE, Plan, dense_plan
+from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.vit import Vit
 
 _POOLS = ("token", "avg", "avgmax", "max", "map")
-_HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,8 @@ def load_checkpoint(
     contents = replace(contents, arch=contents.arch or name)
     identity = identify(own.path, contents, choices, dense=dense)
     warnings = [*doubts, *identity.warnings]
-    plan = _frozen(own.path, contents, identity.family)
-    warnings += _untrained(plan)
     built = build.build(
-        contents.weights,
+        freezing.without_own(contents.weights, identity.family),
         identity.name,
         source=str(base_file or own.path),
         heads=choices.num_heads or _stated_heads(contents),
@@ -99,7 +95,8 @@ def load_checkpoint(
         stored_size=_stated_image_size(contents.args),
         pool=_stated_pool(contents.args),
     )
-    warnings += [*built.warnings, *_contradictions(contents.args, built.vit)]
+    frozen = freezing.freeze(own.path, contents, identity.family, choices, built.vit)
+    warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     applied, assumed = preprocessing.resolve(vars(choices), contents.args, built.vit)
@@ -108,24 +105,16 @@ def load_checkpoint(
         sha256=files.sha256(own.path),
         base_sha256=None if base_file is None else files.sha256(base_file),
         arch=contents.arch,
-        plan=plan,
+        plan=frozen.plan,
         vit=built.vit,
         model=built.model,
         preprocessing=applied,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
-        found=(*contents.found, identity.reason),
-        notes=built.notes + assumed,
+        found=(*contents.found, identity.reason, *frozen.found),
+        notes=built.notes + frozen.notes + assumed,
         warnings=tuple(warnings),
     )
-
-
-def _frozen(path: Path, contents: Contents, family: str) -> Plan:
-    """The thresholds as plain floats; of a dense model there are none."""
-    depth = build.block_count(contents.weights)
-    if family == DENSE:
-        return dense_plan(depth)
-    return families.load(family).freeze(_complete(path, contents.thresholds, family, depth))
 
 
 def _require_attention(vit: Vit) -> None:
@@ -134,7 +123,7 @@ def _require_attention(vit: Vit) -> None:
     Raises:
         InputError: It takes more than the memory limit.
     """
-    tokens = vit.patches + 1
+    tokens = vit.tokens
     size = 2 * 8 * vit.heads * tokens**2  # logits and weights
     limits.require_memory(size, f"attention among the {tokens} tokens of one image")
 
@@ -199,35 +188,6 @@ def _doubts(
             raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
         doubts.append(told)
     return tuple(doubts)
-
-
-def _complete(
-    path: Path, thresholds: Mapping[str, Mapping[int, float]], family: str, depth: int
-) -> dict[str, Sequence[float]]:
-    complete: dict[str, Sequence[float]] = {}
-    for kind in families.load(family).scalars:
-        found = thresholds[kind]
-        missing = sorted(set(range(depth)) - found.keys())
-        extra = sorted(found.keys() - set(range(depth)))
-        if missing or extra:
-            what = (
-                f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
-            )
-            raise InputError(f"{path}: {kind} thresholds {what}; the model has {depth} blocks")
-        complete[kind] = [found[block] for block in range(depth)]
-    return complete
-
-
-def _untrained(plan: Plan) -> list[str]:
-    """A warning for each kind of threshold that is still where training starts, in any family."""
-    known = [families.load(name).start for name in families.names()]
-    starts = {kind: [start[kind] for start in known if kind in start] for kind in KINDS}
-    return [
-        f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
-        for kind, numbers in plan.thresholds().items()
-        if len(set(numbers)) == 1
-        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in starts[kind])
-    ]
 
 
 def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:

@@ -16,7 +16,12 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "image_size": (int,),
     "mean": (int, float),
     "std": (int, float),
+    "rate": (str,),
+    "reduction_target": (int, float),
+    "merge_at": (int,),
+    "merge_scale": (str,),
 }
+_LISTS = ("image_size", "mean", "std", "merge_at")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Choices:
         image_size: (height, width) in pixels; the position embedding is resized to it.
         mean: Per-channel mean of the normalisation, in [0, 1].
         std: Per-channel standard deviation of the normalisation.
+        rate: Tokens that each block takes in a family with a fixed number, as `rates.parse` reads
+            it.
+        reduction_target: Share of the multiply-accumulates to be left instead, which picks r.
+        merge_at: Blocks before which PatchMerger's layers stand.
+        merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
     """
 
     family: str | None = None
@@ -42,6 +52,10 @@ class Choices:
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    rate: str | None = None
+    reduction_target: float | None = None
+    merge_at: tuple[int, ...] | None = None
+    merge_scale: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What was stated, as plain values; the base checkpoint's path is left out."""
@@ -51,7 +65,14 @@ class Choices:
     def over(self, earlier: Choices) -> Choices:
         """These, and what was stated earlier where these say nothing."""
         stated = {key: value for key, value in vars(self).items() if value is not None}
+        if self.rated:  # two ways to say the same
+            earlier = replace(earlier, rate=None, reduction_target=None)
         return replace(earlier, **stated)
+
+    @property
+    def rated(self) -> bool:
+        """Whether it is said how many tokens each block takes."""
+        return self.rate is not None or self.reduction_target is not None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Choices:
@@ -66,7 +87,7 @@ class Choices:
         }
         for key, value in pairs.items():
             parts = value if isinstance(value, tuple) else (value,)
-            listed = key in ("image_size", "mean", "std")
+            listed = key in _LISTS
             if isinstance(value, tuple) != listed or (key == "image_size" and len(parts) != 2):
                 raise ValueError(f"{key} cannot be {value!r}")
             if not all(isinstance(part, _KINDS.get(key, ())) for part in parts):

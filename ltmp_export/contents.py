@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ltmp_export import dialects, files, limits
+from ltmp_export import dialects, files, limits, vit_pytorch
 from ltmp_export.errors import InputError
 from ltmp_export.reading.stored import DamagedError, StoredTensor
 from ltmp_export.reading.weights import WHAT, open_weights
@@ -94,15 +94,22 @@ def take_apart(path: Path, use_ema: bool | None = False) -> Contents:
             weights[key] = tensor
     if not stored:
         raise InputError(f"{path} holds no weights: its state_dict is empty")
+    found = [*dialect.found, *_described(stored, weights, thresholds)]
+    args = dialect.args
+    if vit_pytorch.is_vit_pytorch(weights):
+        if vit_pytorch.has_one_head(weights):
+            args = {**args, "num_heads": 1}
+        weights = vit_pytorch.as_timm(weights, str(path))
+        found.append("names of vit-pytorch: taken as timm's")
     return Contents(
         path=path,
         arch=dialect.arch,
         others=dialect.others,
-        args=dialect.args,
+        args=args,
         weights=weights,
         thresholds=thresholds,
         trained=dialect.trained,
-        found=(*dialect.found, *_described(stored, weights, thresholds)),
+        found=tuple(found),
     )
 
 

@@ -24,7 +24,9 @@ STORIES = {
     "kept": "is kept by the file, pruned by the reference",
     "pruned": "is pruned by the file, kept by the reference",
     "partner": "is merged into another partner than the reference's",
+    "order": "stands before one of a higher score",
 }
+_TAKEN = {"merge": ("merged", "not merged"), "prune": ("kept", "pruned"), "fit": ("kept", "pruned")}
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Disagreement:
         what: What the file did: a key of `STORIES`.
         token: Row among the tokens that the step saw; the class token is 0.
         score: The reference's score, in float64.
-        threshold: What the score is compared with; for a partner, the score of the file's.
+        threshold: What the score is compared with; for a partner, the score of the file's; for an
+            order, the highest score behind it.
         unit: What distances from it are measured in, see this module.
     """
 
@@ -60,7 +63,11 @@ class Disagreement:
     def describe(self, bound: float) -> str:
         """One clause with everything a person needs; `bound` is the largest distance excused."""
         score = "importance" if self.what in ("kept", "pruned") else "similarity"
-        other = "to the file's partner" if self.what == "partner" else "threshold"
+        other = "threshold"
+        if self.what == "partner":
+            other = "to the file's partner"
+        elif self.what == "order":
+            score, other = "score", "behind it"
         return (
             f"token {self.token} {STORIES[self.what]}: {score} {self.score:.9g}, {other} "
             f"{self.threshold:.9g}, margin {self.margin:.1e}, rounding explains "
@@ -106,8 +113,7 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
 
     A source that the file alone merges must have the partner that the reference would have taken.
     """
-    merging = isinstance(decision, MergeDecision)
-    taken, left = ("merged", "not merged") if merging else ("kept", "pruned")
+    taken, left = _TAKEN[decision.step.kind]
     flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
     for index in flipped:
         what = taken if choice.chosen[index] else left
@@ -117,6 +123,12 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
         for index in torch.nonzero(elsewhere)[:, 0].tolist():
             other = float(decision.similarity[index, choice.partner[index]])
             yield _disagreement(block, "partner", decision, index, other)
+    if choice.order is not None:
+        behind = choice.order[1:]  # the class token is always the first
+        highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after
+        for place in torch.nonzero(decision.score[behind] < highest)[:, 0].tolist():
+            index, other = int(behind[place]), float(highest[place])
+            yield _disagreement(block, "order", decision, index, other)
 
 
 def _disagreement(

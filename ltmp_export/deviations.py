@@ -8,7 +8,7 @@ NaN where the file has a NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltmp_export.decisions import Disagreement, disagreements, margin, unit
+from ltmp_export.plan import Fit, Merge, Prune
 from ltmp_export.reference import Trace
 from ltmp_export.taps import BlockRecord, Choices, Record, StepRecord
-from ltmp_export.tokens import Decision, MergeDecision
+from ltmp_export.tokens import Choice, Decision, MergeDecision, choose
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,15 @@ class StepDeviation:
     """One step of a block.
 
     Attributes:
-        step: "merge" or "prune".
-        threshold: The plan's.
+        step: "merge", "prune" or "fit".
+        threshold: The plan's; where the plan says how many, the reference's, see `tokens.Verdict`.
         margin: Relative distance of the reference's closest decision.
         flips: The decisions that differ.
         undisputed: Largest relative score difference over the tokens both decide alike.
         largest: The score that is furthest off, or None where none was needed.
-        unfounded: A token that the file decides about otherwise than by its own score and the
-            plan's threshold in float32, with that score, or None.
+        unfounded: A token that the file decides about otherwise than by its own scores and the
+            plan in float32, with its score, or None.
+        dropped: Tokens that a budget has no room for in the file.
     """
 
     step: str
@@ -63,6 +65,7 @@ class StepDeviation:
     undisputed: float
     largest: ScoreDifference | None
     unfounded: tuple[int, float] | None
+    dropped: int
 
 
 @dataclass(frozen=True)
@@ -189,15 +192,29 @@ def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
         largest = ScoreDifference(
             what, at * stride, float(score[at]), float(decision.score[at]), float(off[at - 1])
         )
-    chosen = record.choice.chosen[1:]
-    wrong = torch.nonzero(chosen != (score[1:] > np.float32(decision.threshold)))[:, 0].tolist()
-    unfounded = ((wrong[0] + 1) * stride, float(score[wrong[0] + 1])) if wrong else None
+    wrong = _unfounded(decision, record.choice, score)
+    unfounded = None if wrong is None else (wrong * stride, float(score[wrong]))
     return StepDeviation(
-        step="merge" if merging else "prune",
+        step=decision.step.kind,
         threshold=decision.threshold,
         margin=margin(decision),
         flips=flips,
         undisputed=max(undisputed, default=0.0),
         largest=largest,
         unfounded=unfounded,
+        dropped=int((~record.choice.chosen).sum()) if isinstance(decision.step, Fit) else 0,
     )
+
+
+def _unfounded(decision: Decision, choice: Choice, score: Tensor) -> int | None:
+    """The first score [n] of the file that does not lead to what the file chose, or None."""
+    score = score.clone()
+    score[0] = decision.score[0]  # the class token's is infinite
+    step = decision.step
+    if isinstance(step, (Merge, Prune)):
+        step = replace(step, threshold=float(np.float32(step.threshold)))
+    own = choose(step, score)
+    wrong = torch.nonzero(choice.chosen != own.chosen)[:, 0].tolist()
+    if not wrong and choice.order is not None and own.order is not None:
+        wrong = choice.order[choice.order != own.order].tolist()
+    return wrong[0] if wrong else None

@@ -6,8 +6,9 @@
     DeiT and others              {"model": …}
     bare                         the state_dict itself
 
-A dialect is told by its keys. The model's prefix is what stands before `patch_embed.` or a block's
-threshold, so that any attribute name does; wrappers (DDP, torch.compile, FSDP) are taken off.
+A dialect is told by its keys. The model's prefix is what stands before the patch embedding (timm's
+or vit-pytorch's, see `vit_pytorch`) or a block's threshold, so that any attribute name does;
+wrappers (DDP, torch.compile, FSDP) are taken off.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CONFIG = "config.json"
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
-_MODEL = re.compile(r"((?:[^.]+\.)*?)patch_embed\.proj\.weight")
+_MODEL = re.compile(r"((?:[^.]+\.)*?)(?:patch_embed\.proj|to_patch_embedding\.1)\.weight")
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
 _AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
 _NAMES = ("model", "model_name", "arch", "architecture")

@@ -97,11 +97,15 @@ class GraphBuilder:
         """A constant int64 vector; equal constants are stored once."""
         return self._constant("i64", np.array(values, np.int64))
 
+    def counting(self, length: int) -> Name:
+        """A constant int64 vector 0, 1, 2, …"""
+        name = f"const/arange[{length}]"
+        self._initializers[name] = np.arange(length)
+        return name
+
     def arange(self, most: int, stop: Name) -> Name:
         """int64 [N] 0, 1, 2, … below `stop` [1], which is at most `most`."""
-        name = f"const/arange[{most}]"
-        self._initializers[name] = np.arange(most)
-        return self.op("Slice", name, self.ints(0), stop)
+        return self.op("Slice", self.counting(most), self.ints(0), stop)
 
     def column(self, values: Sequence[int]) -> Name:
         """A constant int64 column [n, 1]."""

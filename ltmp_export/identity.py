@@ -14,8 +14,9 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean, looks_like
 
-MAKE_THEM = "; 'ltmp calibrate' and 'ltmp finetune' make thresholds"
-FIXED_RATE_PREFIXES = ("m", "p", "mp", "pm")  # registered by the authors; no thresholds (SPEC §1)
+MAKE_THEM = (
+    "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,12 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
             contradicts the thresholds.
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
+    written, name, reason, warnings = _told(path, contents, choices)
+    other = _without_thresholds(path, contents, choices, written, dense)
+    if other is not None:
+        warnings += _overruled(other[0], written, choices, present)
+        return Identity(other[0], name, f"family {other[0]}: {other[1] or reason}", tuple(warnings))
     if not present and dense:
-        written, name, _, warnings = _told(path, contents, choices)
         if written and choices.model is None:
             raise InputError(
                 f"{path} calls itself {contents.arch}, but holds no thresholds; if these are the "
@@ -63,10 +68,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
             "or was not fine-tuned with a learned-threshold method"
             f"{looks_like(contents.weights) or MAKE_THEM}"
         )
-    written, name, reason, warnings = _told(path, contents, choices)
-    if written in FIXED_RATE_PREFIXES:
-        raise InputError(f"{contents.arch}: fixed-rate family {written!r} is not supported")
-    fitting = [f for f in families.names() if families.load(f).scalars == present]
+    fitting = [f for f in families.learned() if families.load(f).scalars == present]
     if choices.family is not None:
         reason = "as --family says"
     elif written is None and len(fitting) == 1:
@@ -77,20 +79,72 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
             f"{path}: {' and '.join(present)} thresholds fit {' or '.join(fitting)}, and the file "
             f"has no 'arch' to tell; state it with --family {'|'.join(fitting)}"
         )
-    if family not in families.names():
-        raise InputError(
-            f"no family {family!r}; choose from {', '.join(families.names())}"
-            f"{did_you_mean(family, families.names())}"
-        )
     if family not in fitting:
         raise InputError(
             f"{path}: family {family} needs {' and '.join(families.load(family).scalars)} "
             f"thresholds; the file has {' and '.join(present)}"
             f"{'; to make others, give the dense weights' if dense else ''}"
         )
-    if choices.family and written and choices.family != written:
-        warnings.append(f"family {choices.family} as asked, though the file says {written}")
+    warnings += _overruled(family, written, choices, ())
     return Identity(family, name, f"family {family}: {reason}", tuple(warnings))
+
+
+def require_known(family: str) -> None:
+    """Check that there is a family of that name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if family not in families.names():
+        raise InputError(
+            f"no family {family!r}; choose from {', '.join(families.names())}"
+            f"{did_you_mean(family, families.names())}"
+        )
+
+
+def _without_thresholds(
+    path: Path, contents: Contents, choices: Choices, written: str | None, dense: bool
+) -> tuple[str, str | None] | None:
+    """The family where it is one that has no thresholds, and why, unless because of its name.
+
+    Raises:
+        InputError: What is stated contradicts the file, or leaves the family open.
+    """
+    if choices.family is not None:
+        require_known(choices.family)
+    asked = choices.family or written
+    own = families.owner(contents.weights)
+    counted = families.counted()
+    if own is not None:
+        if asked not in (None, own.name):
+            raise InputError(f"{path} holds the weights of {own.name}; --family {asked} has none")
+        if choices.rated:
+            raise InputError(f"--r and --reduction-target are for {', '.join(counted)}; drop them")
+        return own.name, "the only one with weights of such names"
+    if choices.merge_at is not None or choices.merge_scale is not None:
+        raise InputError(f"{path} holds no layers of PatchMerger; drop --merge-at, --merge-scale")
+    if asked in counted and (choices.rated or not dense):
+        return str(asked), "as --family says" if choices.family else None
+    if choices.rated:
+        raise InputError(
+            f"--r and --reduction-target are for the families that take a fixed number of tokens; "
+            f"state which with --family {'|'.join(counted)} (m is ToMe)"
+        )
+    if asked in families.names() and families.load(str(asked)).weights is not None:
+        raise InputError(f"{path} holds no weights of {asked}")
+    return None
+
+
+def _overruled(
+    family: str, written: str | None, choices: Choices, unused: tuple[str, ...]
+) -> list[str]:
+    """A warning where the user wants another family than the file says."""
+    if choices.family and written and family != written:
+        more = f"; its {' and '.join(unused)} thresholds are not used" if unused else ""
+        return [f"family {family} as asked, though the file says {written}{more}"]
+    if unused:
+        return [f"family {family}: the file's {' and '.join(unused)} thresholds are not used"]
+    return []
 
 
 def _told(
@@ -130,6 +184,6 @@ def split_arch(arch: str | None) -> tuple[str | None, str | None]:
         return None, None
     arch = arch.removeprefix("inference_")
     prefix, _, rest = arch.partition("_")
-    if rest and prefix in (*families.names(), *FIXED_RATE_PREFIXES):
+    if rest and prefix in families.names():
         return prefix, rest
     return None, arch

@@ -11,12 +11,14 @@ from typing import Any
 
 import onnx
 
-from ltmp_export import files, inputs, margins, onnx_export, onnx_reading
+from ltmp_export import files, inputs, margins, onnx_export, onnx_reading, rates
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, locate, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
+from ltmp_export.plan import Plan
+from ltmp_export.vit import Vit
 
 SCHEMA_VERSION = 1
 MARGIN_SAMPLES = 100
@@ -109,8 +111,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": checkpoint.path.stat().st_size,
         "sha256": checkpoint.sha256,
         "arch": checkpoint.arch,
-        "family": checkpoint.plan.family,
-        "thresholds": checkpoint.plan.thresholds(),
+        **_describe_plan(checkpoint.plan, checkpoint.vit),
         "vit": checkpoint.vit.to_json(),
         "parameters": parameters,
         "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
@@ -131,8 +132,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "kind": "model",
         "path": str(path),
         "bytes": path.stat().st_size + onnx_reading.bytes_beside(path),
-        "family": exported.family,
-        "thresholds": exported.thresholds,
+        **_describe_plan(exported.plan, exported.vit),
         "vit": exported.vit.to_json(),
         "dense_gmacs": dense_macs(exported.vit) / 1e9,
         "preprocessing": asdict(exported.preprocessing),
@@ -143,6 +143,19 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "nodes": len(model.node),
         "operators": dict(sorted(operators.items())),
         "metadata": exported.metadata,
+    }
+
+
+def _describe_plan(plan: Plan, vit: Vit) -> dict[str, Any]:
+    """Family and steps; tokens and work where no image has a say in them."""
+    return {
+        "family": plan.family,
+        "mode": "static" if plan.static else "dynamic",
+        "thresholds": plan.thresholds(),
+        "plan": plan.to_json(),
+        "tokens": rates.counts(plan, vit) if plan.counted else None,
+        "keep_tokens": plan.keep,
+        "macs_share": rates.share(plan, vit) if plan.static else None,
     }
 
 

@@ -164,6 +164,7 @@ def _judge(one: Observation, images: Images, allowed: Limits) -> Comparison:
         reason=reason,
         counts=one.counts,
         expected_counts=one.expected_counts,
+        overflow=sum(_dropped(one)),
         flips=flips,
         logit_error=one.deviation.logits,
         logit_allowed=allowed.logits,
@@ -202,10 +203,18 @@ def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
     counts_differ = one.stated is not None and tuple(one.stated) != one.counts
     if counts_differ or one.counts != one.replay_counts:
         yield None, "head", "head: the file's token counts are not those of its own decisions"
+    if one.overflow is not None and tuple(one.overflow) != _dropped(one):
+        yield None, "head", "head: the file's overflow is not what its own decisions drop"
     apart = logit_difference(one.logits, one.tapped_logits)
     if not apart <= allowed.logits:
         words = f"the logits change by {apart:.1e} when the file's tensors are read"
         yield None, "head", f"head: {words}"
+
+
+def _dropped(one: Observation) -> tuple[int, ...]:
+    """Tokens that the file's budget has no room for, by block."""
+    blocks = one.deviation.blocks
+    return tuple(sum(step.dropped for step in block.steps) for block in blocks)
 
 
 def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterator[str]:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from ltmp_export.plan import Plan
 from ltmp_export.vit import Vit
 
 
-def macs(vit: Vit, counts: Sequence[int]) -> int:
+def macs(vit: Vit, counts: Sequence[int], entering: Mapping[int, int] | None = None) -> int:
     """Multiply-accumulates one image takes.
 
     A block's attention runs on the tokens it receives, its MLP on the tokens it keeps.
 
     Args:
         vit: Geometry.
-        counts: [depth] tokens after each block, class token included.
+        counts: [depth] tokens after each block, class token and its like included.
+        entering: Patch tokens made anew before a block (`Plan.entering`), by its index.
     """
     c, inner = vit.width, vit.heads * vit.head_width
     patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
-    total = vit.patches * patch * c + vit.classes * c
-    incoming = vit.patches + 1
-    for outgoing in map(int, counts):
+    total = vit.patches * patch * c + vit.classifiers * vit.classes * c
+    incoming = vit.tokens
+    for block, outgoing in enumerate([*map(int, counts), 0]):
+        made = (entering or {}).get(block)
+        if made is not None:  # scores and mixtures
+            total += 2 * made * (incoming - vit.prefix) * c
+            incoming = vit.prefix + made
+        if block == len(counts):
+            break
         total += 4 * incoming * c * inner + 2 * incoming * incoming * inner
         total += 2 * outgoing * c * vit.mlp_width
         incoming = outgoing
@@ -29,4 +37,15 @@ def macs(vit: Vit, counts: Sequence[int]) -> int:
 
 def dense_macs(vit: Vit) -> int:
     """Multiply-accumulates of the same ViT when nothing is reduced; 4.60 G for DeiT-S."""
-    return macs(vit, (vit.patches + 1,) * vit.depth)
+    return macs(vit, (vit.tokens,) * vit.depth)
+
+
+def executed_macs(vit: Vit, plan: Plan, counts: Sequence[int]) -> int:
+    """Multiply-accumulates that a plan's model takes for an image of these counts [depth]."""
+    return macs(vit, plan.executed(counts), plan.entering())
+
+
+def executed_share(vit: Vit, plan: Plan, counts: Sequence[Sequence[int]]) -> float:
+    """Mean share of the dense ones that images of these counts [n, depth] take."""
+    total = sum(executed_macs(vit, plan, image) for image in counts)
+    return total / len(counts) / dense_macs(vit)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.decisions import distances, leads, margin
+from ltmp_export.decisions import leads, margin
 from ltmp_export.inputs import Images
 from ltmp_export.plain import plain
 from ltmp_export.reference import Reference
@@ -35,8 +35,10 @@ class StepMargins:
 
     Attributes:
         block: Index of the block.
-        step: "merge" and "prune" against the threshold, "partner" against the second best.
-        threshold: The frozen threshold, or None for "partner".
+        step: "merge" and "prune" against the threshold, or where a number is fixed against the
+            middle between the last score taken and the first left; "partner" against the second
+            best.
+        threshold: The frozen threshold, if there is one.
         decisions: How many, over all images.
         quantiles: Distances at `QUANTILES`: smallest, 1 %, median.
         closer: Share of the images with a decision closer than each of `LIMITS`.
@@ -105,11 +107,12 @@ def margins(
 
 def _distances(decision: Decision) -> dict[Kind, Tensor]:
     """Absolute distances of one step, by kind and threshold."""
-    if not isinstance(decision, MergeDecision):
-        apart = (decision.score[1:] - decision.threshold).abs()
-        return {("prune", decision.threshold): apart}
-    merge: Kind = ("merge", decision.threshold)
-    return {merge: distances(decision), ("partner", None): leads(decision)}
+    step = decision.step
+    key: Kind = (step.kind, getattr(step, "threshold", None))
+    found = {key: (decision.score[1:] - decision.threshold).abs().double()}
+    if isinstance(decision, MergeDecision):
+        found["partner", None] = leads(decision)
+    return found
 
 
 def _summary(block: int, step: str, threshold: float | None, found: list[Tensor]) -> StepMargins:

@@ -69,6 +69,7 @@ class Observation:
         run: Batch size and order.
         logits: [classes] of the file as it is.
         stated: [depth] of its output token_counts, or None without one.
+        overflow: [depth] of its output overflow, or None without one.
         tapped_logits: [classes] of the copy whose inner tensors are read.
         counts: Tokens after each block in the file.
         choices: Its decisions, as far as they could be read.
@@ -85,6 +86,7 @@ class Observation:
     run: Run
     logits: NDArray[np.float32]
     stated: NDArray[np.int64] | None
+    overflow: NDArray[np.int64] | None
     tapped_logits: NDArray[np.float32]
     counts: tuple[int, ...]
     choices: Choices
@@ -121,7 +123,7 @@ class Observer:
         self.images = images
         self.passes = passes
         self.plan = checkpoint.plan
-        self.initial_tokens = checkpoint.vit.patches + 1
+        self.vit = checkpoint.vit
         self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
         self.single = Reference(checkpoint.model, checkpoint.plan)
         self._untapped = _outputs(model, checkpoint, images, passes)
@@ -153,6 +155,7 @@ class Observer:
                 run=run,
                 logits=logits,
                 stated=outputs["token_counts"][number] if "token_counts" in outputs else None,
+                overflow=outputs["overflow"][number] if "overflow" in outputs else None,
                 tapped_logits=record.logits,
                 counts=record.counts,
                 choices=record.choices(),
@@ -174,13 +177,14 @@ class Observer:
         which, index, row = run.place(number, len(self.images))
         if self._current.get(run, (None,))[0] != which:
             self._current[run] = which, self._session.run(self.images.pixels[index])
-        return taps.read(self.plan, self._current[run][1], row, self.initial_tokens)
+        tensors = self._current[run][1]
+        return taps.read(self.plan, tensors, row, self.vit.tokens, self.vit.prefix)
 
 
 def _outputs(
     model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, passes: Sequence[Run]
 ) -> dict[Run, dict[str, NDArray[Any]]]:
-    """Logits [n, classes], and token counts [n, depth] if given, of the file as it is, by run.
+    """Logits [n, classes], and [n, depth] of other outputs, of the file as it is, by run.
 
     Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
 
@@ -189,7 +193,8 @@ def _outputs(
     """
     if not passes:
         return {}
-    widths = {"logits": checkpoint.vit.classes, "token_counts": checkpoint.vit.depth}
+    depth = checkpoint.vit.depth
+    widths = {"logits": checkpoint.vit.classes, "token_counts": depth, "overflow": depth}
     position = {output.name: at for at, output in enumerate(model.graph.output)}
     if "logits" not in position:
         raise ExportError(f"the file has no output logits, only {', '.join(position)}")

@@ -17,11 +17,11 @@ from ltmp_export import graph, onnx_reading, rewrite, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.plan import dense_plan
+from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
-SCHEMA = "1"
+SCHEMA = "2"
 
 # What parsing metadata that anyone may have written raises.
 _DAMAGED = (
@@ -41,8 +41,7 @@ class ExportedModel:
     Attributes:
         path: The file.
         proto: The parsed model, weights included.
-        family: Name of the token-reduction family, "dense" for a baseline.
-        thresholds: Per kind, one float for each block.
+        plan: Family and steps of each block, without PatchMerger's weights.
         vit: Geometry.
         preprocessing: How images become inputs.
         checkpoint_sha256: Digest of the checkpoint it was exported from.
@@ -54,8 +53,7 @@ class ExportedModel:
 
     path: Path
     proto: onnx.ModelProto = field(repr=False)
-    family: str
-    thresholds: dict[str, list[float]]
+    plan: Plan
     vit: Vit
     preprocessing: Preprocessing
     checkpoint_sha256: str
@@ -86,7 +84,8 @@ def to_onnx(
     """
     runtime.require_opset(opset)
     require_batch_size(batch_size)
-    weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
+    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
     model = rewrite.lower(
         checkpoint.vit,
         checkpoint.plan,
@@ -165,6 +164,7 @@ def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
         "ltmp.schema": SCHEMA,
         "ltmp.family": checkpoint.plan.family,
         "ltmp.thresholds": checkpoint.plan.thresholds(),
+        "ltmp.plan": checkpoint.plan.to_json(),
         "ltmp.checkpoint_sha256": checkpoint.sha256,
         "ltmp.base_sha256": checkpoint.base_sha256,
         "ltmp.choices": checkpoint.choices.to_json(),
@@ -216,9 +216,9 @@ def read_exported(path: Path) -> ExportedModel:
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
     vit = Vit.from_json(json.loads(words["ltmp.vit"]))
-    thresholds = {k: list(map(float, v)) for k, v in json.loads(words["ltmp.thresholds"]).items()}
-    if any(len(values) != vit.depth for values in thresholds.values()):
-        raise ValueError(f"thresholds of other than {vit.depth} blocks")
+    plan = Plan.from_json(json.loads(words["ltmp.plan"]))
+    if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
+        raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),
         std=tuple(map(float, json.loads(words["std"]))),
@@ -233,8 +233,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     return ExportedModel(
         path=path,
         proto=model,
-        family=words["ltmp.family"],
-        thresholds=thresholds,
+        plan=plan,
         vit=vit,
         preprocessing=preprocessing,
         checkpoint_sha256=words["ltmp.checkpoint_sha256"],

@@ -33,7 +33,7 @@ from ltmp_export.errors import ExportError
 from ltmp_export.inputs import Images
 from ltmp_export.judging import Limits, differ, judge_all, limits
 from ltmp_export.observation import ALONE, Observation, Observer, runs
-from ltmp_export.plan import Plan
+from ltmp_export.plan import Fit, MergeMost, Plan, PruneLeast, Step
 
 BATCH_SIZES = (1, 2, 7)
 
@@ -78,6 +78,7 @@ def compare(
         images=images.origin,
         comparisons=(),
         warnings=tuple(warnings),
+        keep_tokens=checkpoint.plan.keep,
     )
     if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan)):
         return _without_taps(report, model, checkpoint.plan, missing)
@@ -152,7 +153,7 @@ def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
 
 def _other_weight(model: onnx.ModelProto, checkpoint: Checkpoint) -> str:
     """Which stored weight is not the checkpoint's of that name, or nothing."""
-    wanted = checkpoint.model.state_dict()
+    wanted = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
     others = []
     for tensor in model.graph.initializer:
         if tensor.name in wanted and tensor.data_type == onnx.TensorProto.FLOAT:
@@ -214,6 +215,13 @@ def _first_other_block(a: Observation, b: Observation) -> int | None:
     return None if len(a.choices) == len(b.choices) else shorter
 
 
+def _number(step: Step) -> int | None:
+    """How many tokens a step takes, or keeps."""
+    if isinstance(step, Fit):
+        return step.keep
+    return step.count if isinstance(step, (MergeMost, PruneLeast)) else None
+
+
 def _summaries(
     plan: Plan,
     seen: Sequence[Observation],
@@ -227,8 +235,9 @@ def _summaries(
             largest = [step.largest.difference for _, step in found if step.largest is not None]
             yield StepSummary(
                 block=block,
-                step=found[0][1].step,
-                threshold=found[0][1].threshold,
+                step=steps[place].kind,
+                threshold=getattr(steps[place], "threshold", None),
+                number=_number(steps[place]),
                 margin=min(step.margin for _, step in found),
                 flips=sum(len(step.flips) for _, step in found),
                 flipped_images=len({number for number, step in found if step.flips}),

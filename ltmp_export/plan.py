@@ -1,9 +1,13 @@
-"""The frozen token reduction of one model: which steps each block takes, with plain floats."""
+"""The frozen token reduction of one model: which steps each block takes, with plain numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DENSE = "dense"  # the family of a model that reduces nothing
 
@@ -12,6 +16,7 @@ DENSE = "dense"  # the family of a model that reduces nothing
 class Merge:
     """Merge each source token whose best similarity is above `threshold` (SPEC §1, steps 3-4)."""
 
+    kind: ClassVar[str] = "merge"
     threshold: float
 
 
@@ -19,31 +24,149 @@ class Merge:
 class Prune:
     """Keep the tokens whose importance is above `threshold` (SPEC §1, step 5)."""
 
+    kind: ClassVar[str] = "prune"
     threshold: float
 
 
-Step: TypeAlias = Merge | Prune
+@dataclass(frozen=True)
+class MergeMost:
+    """Merge the `count` sources of the highest best similarity (SPEC §1, fixed-rate families).
+
+    Attributes:
+        count: How many; at least 1 and no more than there are.
+        ranked: Whether the unmerged sources stay in order of descending similarity, the class
+            token last, instead of in their own order.
+        prefix: Tokens that never merge and stay in front: the class token, and with 2 also the
+            distillation token, which is the first destination.
+    """
+
+    kind: ClassVar[str] = "merge"
+    count: int
+    ranked: bool = False
+    prefix: int = 1
+
+
+@dataclass(frozen=True)
+class PruneLeast:
+    """Sort by importance, the class token first, and drop the last `count` (SPEC §1)."""
+
+    kind: ClassVar[str] = "prune"
+    count: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Keep the `keep` most important tokens, in their order, where there are more."""
+
+    kind: ClassVar[str] = "fit"
+    keep: int
+
+
+Step: TypeAlias = Merge | Prune | MergeMost | PruneLeast | Fit
+_STEPS = {step.__name__: step for step in (Merge, Prune, MergeMost, PruneLeast, Fit)}
+
+
+@dataclass(frozen=True)
+class PatchMerge:
+    """All patch tokens become `tokens` mixtures of them (PatchMerger, arXiv 2202.12015).
+
+    Y = softmax over the N patch tokens of (scale · W · LN(X)ᵀ), times LN(X); tokens before the
+    patches pass by.
+
+    Attributes:
+        name: Prefix of its weights: `queries` W [tokens, C], `norm.weight`, `norm.bias`.
+        tokens: How many.
+        scale: Of the scores.
+        eps: Epsilon of its LayerNorm.
+    """
+
+    name: str
+    tokens: int
+    scale: float
+    eps: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left of a family once its thresholds are frozen.
+    """What is left of a family once its scalars are frozen.
 
     Attributes:
         family: Name of the file in `families/` that made the plan, or "dense".
-        blocks: For each transformer block, its steps in the order they are taken.
+        blocks: For each transformer block, its steps in the order they are taken, between
+            attention and MLP.
+        patch_merges: What happens to the tokens that enter a block, by its index; at the depth,
+            those that enter the head.
+        parameters: Weights of the reduction itself, by checkpoint name.
     """
 
     family: str
     blocks: tuple[tuple[Step, ...], ...]
+    patch_merges: Mapping[int, PatchMerge] = field(default_factory=dict)
+    parameters: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def static(self) -> bool:
+        """Whether the number of rows of every block is known before running.
+
+        With a budget (`Fit`) some of the rows of an image may then stand for no token.
+        """
+        return self.counted or self.keep is not None
+
+    @property
+    def counted(self) -> bool:
+        """Whether every image has the same number of tokens in every block."""
+        return all(isinstance(s, (MergeMost, PruneLeast)) for steps in self.blocks for s in steps)
+
+    @property
+    def keep(self) -> tuple[int, ...] | None:
+        """The budget of each block, where there is one."""
+        found = [step.keep for steps in self.blocks for step in steps if isinstance(step, Fit)]
+        return tuple(found) if found else None
+
+    def within(self, keep: Sequence[int]) -> Plan:
+        """The same with a budget for each block."""
+        pairs = zip(self.blocks, keep, strict=True)
+        return replace(self, blocks=tuple((*steps, Fit(most)) for steps, most in pairs))
 
     def thresholds(self) -> dict[str, list[float]]:
         """Thresholds per kind in block order, for example `{"merge": [...], "prune": [...]}`."""
         found: dict[str, list[float]] = {}
         for steps in self.blocks:
             for step in steps:
-                found.setdefault(type(step).__name__.lower(), []).append(step.threshold)
+                if isinstance(step, (Merge, Prune)):
+                    found.setdefault(step.kind, []).append(step.threshold)
         return found
+
+    def entering(self) -> dict[int, int]:
+        """Patch tokens that enter a block, where they are made anew, by its index."""
+        return {block: merge.tokens for block, merge in self.patch_merges.items()}
+
+    def executed(self, counts: Sequence[int]) -> Sequence[int]:
+        """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
+        return counts if self.keep is None else self.keep
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the parameters; see `from_json`."""
+        return {
+            "family": self.family,
+            "blocks": [[{"step": type(s).__name__} | asdict(s) for s in b] for b in self.blocks],
+            "patch_merges": {str(k): asdict(merge) for k, merge in self.patch_merges.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`, as far as it goes.
+
+        Raises:
+            LookupError: Something is missing, or there is no such step.
+            TypeError: A step has other numbers.
+        """
+        blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
+        return cls(
+            str(values["family"]),
+            tuple(tuple(_STEPS[step.pop("step")](**step) for step in steps) for steps in blocks),
+            {int(k): PatchMerge(**merge) for k, merge in values["patch_merges"].items()},
+        )
 
 
 def dense_plan(depth: int) -> Plan:

@@ -25,13 +25,13 @@ class Grid:
         rows: Patches down the image.
         columns: Patches across.
         patch: (height, width) of one in pixels.
-        class_row: Whether the first row is the class token's.
+        prefix: Rows before those of the patches: the class token's, the distillation token's.
     """
 
     rows: int
     columns: int
     patch: Size
-    class_row: bool
+    prefix: int
 
     @property
     def image_size(self) -> Size:
@@ -43,7 +43,8 @@ def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) ->
     """The grid of a checkpoint's position embedding: as stated, else square, else as asked for.
 
     Args:
-        weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`.
+        weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`; its tokens before
+            the patches have rows of their own or none.
         stated: (height, width) of the images, as the checkpoint and then as its name states it.
         asked: (height, width) that the user states; a square goes before it, since the user may
             well ask for another size than the checkpoint's.
@@ -53,23 +54,24 @@ def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) ->
     """
     rows = weights["pos_embed"].shape[1]
     height, width = weights["patch_embed.proj.weight"].shape[2:]
-    patch = (height, width)
+    patch, prefix = (height, width), prefix_tokens(weights)
     for size in stated:
-        if size is not None and (found := _fitting(rows, size, patch)):
+        if size is not None and (found := _fitting(rows, size, patch, prefix)):
             return found
     if stated and stated[0] is not None and asked is None:
         first = stated[0]
         patches = (first[0] // height) * (first[1] // width)
+        wanted = " or ".join(str(patches + before) for before in dict.fromkeys((prefix, 0)))
         raise InputError(
             f"the checkpoint states images of {first[0]}x{first[1]}, {patches} "
-            f"patches, but its position embedding has {rows} rows; expected {patches + 1} (or "
-            f"{patches}); state the right size with --img-size"
+            f"patches, but its position embedding has {rows} rows; expected {wanted}; "
+            "state the right size with --img-size"
         )
-    for patches in (rows - 1, rows):
-        side = math.isqrt(patches)
-        if side * side == patches and side:
-            return Grid(side, side, patch, patches == rows - 1)
-    if asked is not None and (found := _fitting(rows, asked, patch)):
+    for before in (prefix, 0):
+        side = math.isqrt(max(rows - before, 0))
+        if side and side * side == rows - before:
+            return Grid(side, side, patch, before)
+    if asked is not None and (found := _fitting(rows, asked, patch, prefix)):
         return found
     tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
     raise InputError(
@@ -78,11 +80,16 @@ def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) ->
     )
 
 
-def _fitting(rows: int, size: Size, patch: Size) -> Grid | None:
+def prefix_tokens(weights: Weights) -> int:
+    """Tokens before the patches."""
+    return ("cls_token" in weights) + ("dist_token" in weights)
+
+
+def _fitting(rows: int, size: Size, patch: Size, prefix: int) -> Grid | None:
     """The grid of images of this size, if the embedding has its rows."""
     down, across = size[0] // patch[0], size[1] // patch[1]
-    if down * across and rows in (down * across, down * across + 1):
-        return Grid(down, across, patch, rows == down * across + 1)
+    if down * across and rows - down * across in (prefix, 0):
+        return Grid(down, across, patch, rows - down * across)
     return None
 
 
@@ -112,7 +119,7 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
         weights["pos_embed"],
         new_size=list(new),
         old_size=[old.rows, old.columns],
-        num_prefix_tokens=int(old.class_row),
+        num_prefix_tokens=old.prefix,
     )
     warning = (
         f"position embedding resized from {old.rows}x{old.columns} to {new[0]}x{new[1]} patches; "

@@ -39,19 +39,22 @@ class Layout:
         count: [B] tokens per image.
         most: The most tokens an image can have, known before running.
         images: [B, 1] 0, 1, 2, …; None in a graph for single images.
-        even: Whether all images are known to have the same number of tokens, at least 3.
+        fixed: N, where it is known before running: row b * N + n is slot n of image b, empty or
+            not. None where rows are packed.
+        full: Whether no slot is known to be empty.
         per_image: [B, 1] tokens.
-        offset: [B, 1] packed row of each image's class token; None in a graph for single images.
-        slots: [1] N, at least 3.
+        offset: [B, 1] row of each image's class token; None in a graph for single images.
+        slots: [1] N; at least 3 where rows are packed.
         position: [N] 0, 1, 2, …
-        rows: [B, N] packed row behind each slot.
+        rows: [B, N] row behind each slot.
     """
 
     g: GraphBuilder
     count: Name
     most: int
     images: Name | None
-    even: bool
+    fixed: int | None
+    full: bool
     per_image: Name
     offset: Name | None
     slots: Name
@@ -74,9 +77,9 @@ class Layout:
         return self.g.reshape(self.offset, -1)
 
     def where_valid(self, values: Name) -> Name:
-        """[B, N] → [T], the slots that hold a token."""
+        """[B, N] → [T], the slots that have a row of their own."""
         flat = self.g.reshape(values, -1)
-        if self.even:
+        if self.fixed is not None:
             return flat
         return self.g.op("Compress", flat, self.g.reshape(self.valid, -1), axis=0)
 
@@ -112,27 +115,42 @@ class Layout:
         return g.reshape(gathered, -1, heads * width)
 
     def score_bias(self, size: Name | None) -> Name | None:
-        """What to add to attention scores [B, H, N, N]: log of the key's size [T], -inf if empty.
+        """What to add to attention scores [B, H, N, N]: log of the key's size, -inf if empty.
 
-        None while every token stands for one patch and no slot is empty.
+        Args:
+            size: [T]; [B, N] where N is fixed; None while every token stands for one patch.
+
+        Returns:
+            [B, 1, 1, N], or None where there is nothing to add.
         """
         g = self.g
-        if size is None and self.even:
+        if size is None and self.full:
             return None
-        log_size = g.number(0.0)
+        bias = g.number(0.0)
         if size is not None:
-            log_size = g.op("Gather", g.op("Log", size), self.rows, axis=0)
-        bias = g.op("Where", self.valid, log_size, g.number(NEGATIVE_INFINITY))
-        return g.op("Unsqueeze", bias, g.ints(1, 2))  # [B, 1, 1, N]
+            bias = g.op("Log", size)
+            if self.fixed is None:
+                bias = g.op("Gather", bias, self.rows, axis=0)
+        if not self.full:
+            bias = g.op("Where", self.valid, bias, g.number(NEGATIVE_INFINITY))
+        return g.op("Unsqueeze", bias, g.ints(1, 2))
 
     def importance(self, weights: Name, heads: int) -> Name:
         """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
         g = self.g
-        count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
-        share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
-        queries = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
-        per_head = g.op("MatMul", g.op("Unsqueeze", queries, g.ints(1, 2)), weights)
-        return g.reduce("ReduceSum", per_head, [1, 2], name="importance")  # of [B, H, 1, N]
+        if self.fixed is not None and self.full:
+            queries = g.row(1.0 / (heads * self.fixed), self.fixed)  # [1, N]
+            if self.images is not None:  # onnxruntime does not broadcast to an empty batch
+                batch = g.op("Shape", self.images, start=0, end=1)
+                shape = g.op("Concat", batch, g.ints(1, 1, self.fixed), axis=0)
+                queries = g.op("Expand", queries, shape)
+        else:
+            count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
+            share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
+            shares = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
+            queries = g.op("Unsqueeze", shares, g.ints(1, 2))
+        per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
+        return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
 
     def metric(self, keys: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
@@ -149,9 +167,9 @@ class Layout:
     def destination_mask(self) -> Name | None:
         """[B, 1, Nd] bool, the odd slots that hold a token; None where no source could take others.
 
-        A single image has empty slots only if it has no source.
+        A single image that is packed has empty slots only if it has no source.
         """
-        if self.even or self.images is None:
+        if self.full or (self.images is None and self.fixed is None):
             return None
         return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, 1, step=2), self.g.ints(1))
 
@@ -164,36 +182,61 @@ class Layout:
 
     # Pooling
 
-    def mean_of_patches(self, x: Name) -> Name:
-        """[T, C] → [B, C]: plain mean over each image's patch tokens, zeros if none is left."""
+    def mean_of_patches(self, x: Name, prefix: int) -> Name:
+        """[T, C] → [B, C]: plain mean over each image's patch tokens, zeros if none is left.
+
+        Args:
+            x: Tokens.
+            prefix: Tokens of an image before its patches, P.
+        """
         g = self.g
-        patches = g.slice(self.valid, 1, 1)  # [B, N - 1] bool
-        selected = g.op("Cast", patches, to=TensorProto.FLOAT)
-        rows = g.op("Gather", x, g.slice(self.rows, 1, 1), axis=0)  # [B, N - 1, C]
+        patches, places, count = self.valid, self.rows, self.per_image
+        if prefix:
+            patches, places = (g.slice(slots, 1, prefix) for slots in (patches, places))
+            count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
+        selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
+        rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
         total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), rows)  # [B, 1, C]
-        count = g.op("Max", g.op("Sub", self.per_image, g.index(1)), g.index(1))  # [B, 1]
         divisor = g.op("Cast", count, to=TensorProto.FLOAT)
         return g.op("Div", g.op("Squeeze", total, g.ints(1)), divisor)
 
 
-def make_layout(
-    g: GraphBuilder, count: Name, most: int, images: Name | None, even: bool = False
-) -> Layout:
-    """Lay out a batch from its token counts [B], or one image; the rest as in `Layout`."""
+def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) -> Layout:
+    """Lay out packed rows from token counts [B], or [1] of one image; the rest as in `Layout`."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
-    if even:
-        slots = g.ints(most)
-    else:
-        largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
-        slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
+    largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
+    slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
     position = g.arange(most, slots)
-    rows = position
-    if not even:
-        rows = g.op("Min", rows, g.op("Sub", per_image, g.index(1)))  # [B, N]
+    rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
     offset = None
     if images is not None:
         offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
         rows = g.op("Add", rows, offset)
-    elif even:
-        rows = g.op("Unsqueeze", rows, g.ints(0))  # [1, N]
-    return Layout(g, count, most, images, even, per_image, offset, slots, position, rows)
+    return Layout(g, count, most, images, None, False, per_image, offset, slots, position, rows)
+
+
+def fixed_layout(
+    g: GraphBuilder, slots: int, images: Name | None, count: Name | None = None
+) -> Layout:
+    """Lay out images of so many slots each.
+
+    Args:
+        g: Where to write.
+        slots: N.
+        images: As in `Layout`.
+        count: [B] tokens in the first slots of each image; None if all hold one.
+    """
+    full = count is None
+    if count is None:
+        count = g.ints(slots)
+        if images is not None:
+            count = g.op("Expand", count, g.op("Shape", images, start=0, end=1))
+    position = g.counting(slots)
+    if images is None:
+        offset, rows = None, g.op("Unsqueeze", position, g.ints(0))  # [1, N]
+    else:
+        offset = g.op("Mul", images, g.index(slots))
+        rows = g.op("Add", position, offset)  # [B, N]
+    per_image = g.op("Unsqueeze", count, g.ints(1))
+    n = g.ints(slots)
+    return Layout(g, count, slots, images, slots, full, per_image, offset, n, position, rows)

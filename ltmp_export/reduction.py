@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Prune, Step
+from ltmp_export.plan import Merge, Prune, Step
 from ltmp_export.ragged import NEGATIVE_INFINITY, Layout
 
 
@@ -98,9 +98,11 @@ def decide(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) -> Redu
     for position, step in enumerate(steps):
         if isinstance(step, Prune):
             tokens = _prune(g, step.threshold, tokens)
-        else:
+        elif isinstance(step, Merge):
             settled = _settled(g, tokens)
             tokens = _merge(g, step.threshold, settled, needs_importance(steps[position + 1 :]))
+        else:
+            raise ValueError(f"{step} has a static form, see `slots`")
     rows, layout = _pack(g, tokens)
     size = None if tokens.size is None else g.op("Gather", tokens.size, rows, axis=0, name="size")
     return Reduced(layout, rows, size, tokens.merges)

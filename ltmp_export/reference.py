@@ -6,15 +6,17 @@ This is what an exported file is compared with. It shares no code with the expor
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import Plan, Step, dense_plan
+from ltmp_export.plan import PatchMerge, Plan, Step, dense_plan
 from ltmp_export.tokens import Choice, Decision, Tokens, apply
 
 
@@ -74,13 +76,28 @@ class Reference:
         tokens, sizes, decisions = [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
-        for block, steps, chosen in zip(model.blocks, self.plan.blocks, choices, strict=True):
-            x, size, taken = self._block(block, steps, chosen, x, size)
+        for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
+            x, size = self._entering(index, x, size)
+            x, size, taken = self._block(model.blocks[index], steps, chosen, x, size)
             tokens.append(x)
             sizes.append(size)
             decisions.append(taken)
-        logits = model.head(model.fc_norm(self._pool(model.norm(x))))
+        x, size = self._entering(len(tokens), x, size)
+        logits = self._classify(model.norm(x))
         return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions))
+
+    def _entering(self, block: int, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [N, C] and sizes [N] as they enter a block, or after all blocks the head."""
+        merge = self.plan.patch_merges.get(block)
+        if merge is None:
+            return x, size
+        prefix = self.model.num_prefix_tokens
+        weights = {
+            part: self.plan.parameters[f"{merge.name}.{part}"].to(self.dtype)
+            for part in ("queries", "norm.weight", "norm.bias")
+        }
+        mixed = patch_merge(x[prefix:], weights, merge)
+        return torch.cat([x[:prefix], mixed]), size.new_ones(prefix + len(mixed))
 
     def _block(
         self,
@@ -99,11 +116,21 @@ class Reference:
         x = tokens.x
         return x + block.ls2(block.mlp(block.norm2(x))), tokens.size, tuple(taken)
 
+    def _classify(self, x: Tensor) -> Tensor:
+        """[N, C] → [classes]; of a distilled model the mean of two heads, each of its own token."""
+        model = self.model
+        if isinstance(model, VisionTransformerDistilled):
+            mean: Tensor = torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)
+            return mean
+        logits: Tensor = model.head(model.fc_norm(self._pool(x)))
+        return logits
+
     def _pool(self, x: Tensor) -> Tensor:
         """[N, C] → [C]. With no patch token left, average pooling gives zeros."""
         if self.model.global_pool == "token":
             return x[0]
-        return x[1:].sum(0) / max(len(x) - 1, 1)
+        patches = x[self.model.num_prefix_tokens :]
+        return patches.sum(0) / max(len(patches), 1)
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,6 +153,21 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor,
     importance[0] = torch.inf
     metric = k.mean(0)
     return out, importance, metric / metric.norm(dim=-1, keepdim=True)
+
+
+def patch_merge(x: Tensor, weights: Mapping[str, Tensor], merge: PatchMerge) -> Tensor:
+    """PatchMerger (arXiv 2202.12015): [N, C] → [M, C], see `plan.PatchMerge`.
+
+    Args:
+        x: [N, C] patch tokens.
+        weights: `queries` [M, C], `norm.weight` [C] and `norm.bias` [C].
+        merge: Scale and epsilon.
+    """
+    normed = layer_norm(
+        x, x.shape[-1:], weights["norm.weight"], weights["norm.bias"], merge.eps
+    )
+    scores = merge.scale * weights["queries"] @ normed.mT  # [M, N]
+    return scores.softmax(-1) @ normed
 
 
 def verify_against_timm(

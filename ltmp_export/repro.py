@@ -34,6 +34,7 @@ from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.observation import Observer, Run
+from ltmp_export.plan import Plan, Step
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import Trace
 from ltmp_export.taps import Record
@@ -108,7 +109,7 @@ def save(
     contents = {
         DOCUMENT: (json.dumps(document, indent=2) + "\n").encode(),
         PIXELS: _npz({"images": given.pixels[index], "row": np.array(row)}),
-        DECISIONS: _npz(_file_decisions(record) | _reference_decisions(trace)),
+        DECISIONS: _npz(_file_decisions(checkpoint.plan, record) | _reference_decisions(trace)),
     }
     _write_folder(folder, contents)
 
@@ -169,11 +170,11 @@ def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _file_decisions(record: Record) -> dict[str, NDArray[Any]]:
+def _file_decisions(plan: Plan, record: Record) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
-    for number, block in enumerate(record.blocks):
-        for step in block.steps:
-            arrays |= _step("file", number, step.choice, step.score)
+    for number, (steps, block) in enumerate(zip(plan.blocks, record.blocks, strict=False)):
+        for step, taken in zip(steps, block.steps, strict=True):
+            arrays |= _step("file", number, step, taken.choice, taken.score)
     return arrays
 
 
@@ -182,17 +183,21 @@ def _reference_decisions(trace: Trace) -> dict[str, NDArray[Any]]:
     for number, decisions in enumerate(trace.decisions):
         for decision in decisions:
             partner = decision.partner if isinstance(decision, MergeDecision) else None
-            choice = Choice(decision.chosen, partner)
-            arrays |= _step("reference", number, choice, decision.score.numpy())
+            choice = Choice(decision.chosen, partner, decision.order)
+            arrays |= _step("reference", number, decision.step, choice, decision.score.numpy())
     return arrays
 
 
-def _step(side: str, block: int, choice: Choice, score: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _step(
+    side: str, block: int, step: Step, choice: Choice, score: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
     prefix = f"{side}/block_{block:02d}"
     chosen = choice.chosen.numpy()
+    order = {} if choice.order is None else {f"{prefix}/{step.kind}_order": choice.order.numpy()}
     if choice.partner is None:
-        return {f"{prefix}/kept": chosen, f"{prefix}/importance": score}
-    return {
+        name = "fitted" if step.kind == "fit" else "kept"
+        return {f"{prefix}/{name}": chosen, f"{prefix}/importance": score} | order
+    return order | {
         f"{prefix}/merged": chosen,
         f"{prefix}/similarity": score,
         f"{prefix}/partner": choice.partner.numpy(),

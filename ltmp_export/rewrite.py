@@ -12,17 +12,17 @@ as a set of weights again (`onnx_export.dense_baseline` writes the dense model f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from ltmp_export import ragged, reduction
+from ltmp_export import ragged, reduction, slots
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Merge, Plan, Step
-from ltmp_export.ragged import Layout, make_layout
+from ltmp_export.plan import Merge, MergeMost, Plan, Step
+from ltmp_export.ragged import Layout, fixed_layout, make_layout
 from ltmp_export.reduction import Candidates
 from ltmp_export.vit import Vit
 
@@ -31,11 +31,19 @@ BATCH = "batch"
 
 @dataclass(frozen=True)
 class Packed:
-    """Tokens between blocks: x [T, C], size [T] or None (all 1), and their layout."""
+    """Tokens between blocks.
+
+    Attributes:
+        x: Rows [T, C]; [B, N, C] where the plan is static.
+        size: [T] or [B, N] likewise, or None while all are 1.
+        layout: Where they are.
+        dropped: [B] tokens that a budget had no room for in the block before, or None.
+    """
 
     x: Name
     size: Name | None
     layout: Layout
+    dropped: Name | None = None
 
 
 def lower(
@@ -81,23 +89,65 @@ class _Lowering:
         images = g.input("images", TensorProto.FLOAT, (self.batch, *vit.input_size))
         with g.scope("embed"):
             tokens = self.embed(images)
-        counts = []
+        counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
+                tokens = self.entering(index, tokens)
                 tokens = self.block(f"blocks.{index}", steps, tokens)
                 g.keep(tokens.layout.count)  # what `check` and `bench` read
-                counts.append(g.op("Unsqueeze", tokens.layout.count, g.ints(1)))
+                counts.append(tokens.layout.count)
+                if tokens.dropped is not None:
+                    dropped.append(tokens.dropped)
         with g.scope("head"):
-            logits = self.head(tokens)
+            logits = self.head(self.entering(vit.depth, tokens))
         g.output(logits, "logits", TensorProto.FLOAT, (self.batch, vit.classes))
         if token_counts:
-            per_block = g.op("Concat", *counts, axis=1)
-            g.output(per_block, "token_counts", TensorProto.INT64, (self.batch, vit.depth))
+            self.per_block("token_counts", counts)
+        if dropped:
+            self.per_block("overflow", dropped)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
+
+    def per_block(self, name: str, values: Sequence[Name]) -> None:
+        """An output int64 [batch, depth] from a [B] of each block."""
+        columns = (self.g.op("Unsqueeze", value, self.g.ints(1)) for value in values)
+        joined = self.g.op("Concat", *columns, axis=1)
+        self.g.output(joined, name, TensorProto.INT64, (self.batch, self.vit.depth))
 
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → packed rows [B * N, C], all images of N tokens."""
         g, vit = self.g, self.vit
+        x = self.patches(images)  # [B, patches, C]
+        tokens = vit.tokens
+        prefix = [g.weight(name) for name in ("cls_token", "dist_token")[: vit.prefix]]
+        numbers = None
+        if self.batch == BATCH:
+            batch = g.op("Shape", images, start=0, end=1)  # [1]
+            shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
+            prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C] each
+            last = g.op("Squeeze", batch, g.ints(0))
+            numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
+        layout = fixed_layout(g, tokens, numbers)
+        if not self.plan.static and tokens < ragged.LEAST_SLOTS:
+            layout = make_layout(g, layout.count, ragged.LEAST_SLOTS, numbers)
+        position = g.weight("pos_embed")
+        covers_prefix = g.weights["pos_embed"].shape[1] == tokens
+        if not covers_prefix:
+            x = g.op("Add", x, position)
+        if prefix:
+            x = g.op("Concat", *prefix, x, axis=1)
+        if covers_prefix:
+            x = g.op("Add", x, position)
+        if self.plan.static:
+            x = g.op("Identity", x, name="tokens")  # [B, N, C]
+        else:
+            x = g.reshape(x, -1, vit.width, name="tokens")  # [B * N, C]
+        return Packed(self.norm("norm_pre", x), None, layout)
+
+    def patches(self, images: Name) -> Name:
+        """[B, channels, height, width] → embedded patches [B, patches, C]."""
+        g, vit = self.g, self.vit
+        if "patch_embed.norm_pre.weight" in g.weights:
+            return self.normed_patches(images)
         inputs = [images, g.weight("patch_embed.proj.weight")]
         if "patch_embed.proj.bias" in g.weights:
             inputs.append(g.weight("patch_embed.proj.bias"))
@@ -105,29 +155,39 @@ class _Lowering:
             "Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size)
         )
         x = g.reshape(grid, 0, vit.width, vit.patches)
-        x = self.norm("patch_embed.norm", g.op("Transpose", x, perm=[0, 2, 1]))  # [B, N - 1, C]
+        return self.norm("patch_embed.norm", g.op("Transpose", x, perm=[0, 2, 1]))
 
-        tokens = vit.patches + 1
-        class_token = g.weight("cls_token")
-        count, numbers = g.ints(tokens), None
-        if self.batch == BATCH:
-            batch = g.op("Shape", images, start=0, end=1)  # [1]
-            shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
-            class_token = g.op("Expand", class_token, shape)  # [B, 1, C]
-            count = g.op("Expand", count, batch)
-            last = g.op("Squeeze", batch, g.ints(0))
-            numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
-        even = tokens >= ragged.LEAST_SLOTS
-        layout = make_layout(g, count, max(tokens, ragged.LEAST_SLOTS), numbers, even)
-        position = g.weight("pos_embed")
-        covers_class = g.weights["pos_embed"].shape[1] == vit.patches + 1
-        if not covers_class:
-            x = g.op("Add", x, position)
-        x = g.op("Concat", class_token, x, axis=1)
-        if covers_class:
-            x = g.op("Add", x, position)
-        x = self.norm("norm_pre", g.reshape(x, -1, vit.width, name="tokens"))  # [B * N, C]
-        return Packed(x, None, layout)
+    def normed_patches(self, images: Name) -> Name:
+        """The same where the pixels of a patch are normalised before they are projected."""
+        g, vit = self.g, self.vit
+        (height, width), (ph, pw) = vit.image_size, vit.patch_size
+        x = g.reshape(images, 0, vit.in_chans, height // ph, ph, width // pw, pw)
+        x = g.op("Transpose", x, perm=[0, 2, 4, 1, 3, 5])  # [B, rows, columns, channels, ph, pw]
+        x = g.reshape(x, -1, vit.in_chans * ph * pw)  # [B * patches, pixels]
+        weight = g.reshape(g.weight("patch_embed.proj.weight"), vit.width, -1)
+        inputs = [self.norm("patch_embed.norm_pre", x), weight]
+        if "patch_embed.proj.bias" in g.weights:
+            inputs.append(g.weight("patch_embed.proj.bias"))
+        x = self.norm("patch_embed.norm", g.op("Gemm", *inputs, transB=1))
+        return g.reshape(x, -1, vit.patches, vit.width)
+
+    def entering(self, block: int, tokens: Packed) -> Packed:
+        """Tokens as they enter a block, or behind the last one the head."""
+        merge = self.plan.patch_merges.get(block)
+        if merge is None:
+            return tokens
+        g, prefix = self.g, self.vit.prefix
+        with g.scope("patch_merge"):
+            weight, bias = (g.weight(f"{merge.name}.norm.{part}") for part in ("weight", "bias"))
+            patches = g.slice(tokens.x, 1, prefix) if prefix else tokens.x  # [B, N, C]
+            normed = g.layer_norm(patches, weight, bias, merge.eps)
+            queries = g.weight(f"{merge.name}.queries")  # [M, C]
+            scores = g.op("MatMul", queries, g.op("Transpose", normed, perm=[0, 2, 1]))
+            scaled = g.op("Mul", scores, g.number(merge.scale))  # [B, M, N]
+            x = g.op("MatMul", g.op("Softmax", scaled, axis=-1), normed)
+            if prefix:
+                x = g.op("Concat", g.slice(tokens.x, 1, 0, prefix), x, axis=1)
+        return Packed(x, None, fixed_layout(g, prefix + merge.tokens, tokens.layout.images))
 
     def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
         """One transformer block: attention, the plan's steps, MLP."""
@@ -135,22 +195,62 @@ class _Lowering:
         with g.scope("attn"):
             weights, keys, values = self.attention(path, tokens)
         reduced = None
-        if steps:
+        if not self.plan.static:
             reduced = reduction.decide(g, steps, self.candidates(tokens, steps, weights, keys))
         with g.scope("attn"):
-            x = g.op("Add", tokens.x, self.mix(path, tokens.layout, weights, values))
-        size, layout = tokens.size, tokens.layout
+            update = self.mix(path, tokens.layout, weights, values)
+            x = g.op("Add", tokens.x, self.shaped(update, tokens.layout))
         if reduced is not None:
             x = reduction.reduce_rows(g, reduced, x, self.vit.width)
-            size, layout = reduced.size, reduced.layout
+            left = Packed(x, reduced.size, reduced.layout)
+        else:
+            left = self.slots_left(steps, replace(tokens, x=x), weights, keys)
         with g.scope("mlp"):
-            update = self.mlp(path, x)
-        return Packed(g.op("Add", x, update, name="tokens"), size, layout)
+            update = self.shaped(self.mlp(path, left.x), left.layout)
+        return replace(left, x=g.op("Add", left.x, update, name="tokens"))
+
+    def shaped(self, rows: Name, layout: Layout) -> Name:
+        """Rows [T, C], as [B, N, C] where the plan is static."""
+        if not self.plan.static:
+            return rows
+        return self.g.reshape(rows, -1, layout.most, self.vit.width)
+
+    def rows(self, x: Name) -> Name:
+        """The inverse."""
+        return self.g.reshape(x, -1, self.vit.width) if self.plan.static else x
+
+    def slots_left(
+        self, steps: tuple[Step, ...], tokens: Packed, weights: Name, keys: Name
+    ) -> Packed:
+        """What a static block's steps leave of its tokens [B, N, C]."""
+        g, vit, layout = self.g, self.vit, tokens.layout
+        if not steps:
+            return replace(tokens, layout=self.named_count(layout), dropped=None)
+        merging = any(isinstance(step, (Merge, MergeMost)) for step in steps)
+        pruning = slots.needs_importance(steps)
+        found = slots.Slots(
+            number=layout.most,
+            x=tokens.x,
+            size=tokens.size,
+            importance=layout.importance(weights, vit.heads) if pruning else None,
+            metric=layout.metric(keys, vit.heads, vit.head_width) if merging else None,
+            alive=None if self.plan.counted else layout.valid,
+        )
+        left = slots.reduce(g, steps, found)
+        layout = fixed_layout(g, left.number, layout.images, left.count)
+        size = None if left.size is None else g.op("Identity", left.size, name="size")
+        return Packed(left.x, size, self.named_count(layout), left.dropped)
+
+    def named_count(self, layout: Layout) -> Layout:
+        """A count that is known before running gets the name under which others look for it."""
+        if not layout.full:
+            return layout
+        return replace(layout, count=self.g.op("Identity", layout.count, name="count"))
 
     def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
         """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        qkv = self.linear(f"{path}.attn.qkv", self.norm(f"{path}.norm1", tokens.x))
+        qkv = self.linear(f"{path}.attn.qkv", self.rows(self.norm(f"{path}.norm1", tokens.x)))
         q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
         q = self.norm(f"{path}.attn.q_norm", q)
         k = self.norm(f"{path}.attn.k_norm", k)
@@ -187,19 +287,30 @@ class _Lowering:
         )
 
     def mlp(self, path: str, x: Name) -> Name:
-        """[T, C] → [T, C], without the residual."""
-        hidden = self.linear(f"{path}.mlp.fc1", self.norm(f"{path}.norm2", x))
+        """Tokens → rows [T, C], without the residual."""
+        hidden = self.linear(f"{path}.mlp.fc1", self.rows(self.norm(f"{path}.norm2", x)))
         hidden = self.norm(f"{path}.mlp.norm", self.g.activation(self.vit.activation, hidden))
         return self.layer_scale(f"{path}.ls2", self.linear(f"{path}.mlp.fc2", hidden))
 
     def head(self, tokens: Packed) -> Name:
-        """Packed rows → logits [B, classes]."""
-        layout = tokens.layout
+        """Tokens → logits [B, classes]."""
+        layout, tokens = tokens.layout, replace(tokens, x=self.rows(tokens.x))
+        if self.vit.distilled:
+            return self.distilled_head(tokens)
         if self.vit.pool == "token":
             pooled = self.norm("norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0))
         else:
-            pooled = layout.mean_of_patches(self.norm("norm", tokens.x))
+            pooled = layout.mean_of_patches(self.norm("norm", tokens.x), self.vit.prefix)
         return self.linear("head", self.norm("fc_norm", pooled))
+
+    def distilled_head(self, tokens: Packed) -> Name:
+        """The mean of what the two heads say, each of its own token, the first two."""
+        g, row = self.g, tokens.layout.class_rows()
+        said = []
+        for path, place in (("head", row), ("head_dist", g.op("Add", row, g.index(1)))):
+            token = self.norm("norm", g.op("Gather", tokens.x, place, axis=0))  # [B, C]
+            said.append(self.linear(path, token))
+        return g.op("Mul", g.op("Add", *said), g.number(0.5))
 
     def linear(self, path: str, x: Name) -> Name:
         """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""

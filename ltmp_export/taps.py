@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.plan import Merge, Plan, Step
+from ltmp_export import taken
+from ltmp_export.plan import Merge, MergeMost, Plan, Prune, Step
 from ltmp_export.tokens import Choice
 
 EMBEDDED = "embed/tokens"
-FLOAT, INT64, BOOL = (int(t) for t in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL))
+FLOAT, INT64 = int(TensorProto.FLOAT), int(TensorProto.INT64)
 
 CLASS_TOKEN = np.array([-np.inf], np.float32)  # its similarity: it takes no part in matching
 
@@ -84,10 +84,7 @@ def names(plan: Plan) -> dict[str, int]:
     for block, steps in enumerate(plan.blocks):
         kinds = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
-            kinds[score] = FLOAT
-            kinds |= (
-                {"merged": BOOL, "partner": INT64} if isinstance(step, Merge) else {"kept": BOOL}
-            )
+            kinds |= {score: FLOAT} | taken.TENSORS[type(step)]
         if _merges(steps) and block < len(plan.blocks) - 1:  # no later block needs the last sizes
             kinds["size"] = FLOAT
         found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
@@ -98,24 +95,26 @@ def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
     """Block, kind, name of the stored constant and value of every threshold of a plan."""
     for block, steps in enumerate(plan.blocks):
         for step in steps:
-            kind = type(step).__name__.lower()
-            yield block, kind, f"block_{block:02d}/{kind}_threshold", step.threshold
+            if isinstance(step, (Merge, Prune)):
+                name = f"block_{block:02d}/{step.kind}_threshold"
+                yield block, step.kind, name, step.threshold
 
 
 def digest(choices: Choices) -> bytes:
     """Equal for equal decisions of one image; the partner of who does not merge decides nothing."""
-    taken = []
+    decided = []
     for choice in (choice for steps in choices for choice in steps):
-        partner = choice.partner
-        taken += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
-    return b"".join(tensor.numpy().tobytes() for tensor in taken)
+        partner, order = choice.partner, choice.order
+        decided += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
+        decided += [] if order is None else [order]
+    return b"".join(tensor.numpy().tobytes() for tensor in decided)
 
 
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
     """Each step with the name of the scores it decides by."""
     importance = "importance"
     for step in steps:
-        if isinstance(step, Merge):
+        if isinstance(step, (Merge, MergeMost)):
             importance = "merged_importance"  # destinations now hold their parts' maximum
             yield step, "similarity"
         else:
@@ -123,10 +122,12 @@ def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
 
 
 def _merges(steps: tuple[Step, ...]) -> bool:
-    return any(isinstance(step, Merge) for step in steps)
+    return any(isinstance(step, (Merge, MergeMost)) for step in steps)
 
 
-def read(plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: int) -> Record:
+def read(
+    plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: int, prefix: int = 1
+) -> Record:
     """One image of a batch.
 
     Args:
@@ -134,15 +135,19 @@ def read(plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: in
         tensors: The tapped tensors of the batch, and its logits.
         image: Row of the batch.
         tokens: Tokens before the first block.
+        prefix: How many of them stand before the patches.
     """
     blocks, counts, broken = [], [], ""
     embedded = tensors[EMBEDDED]
-    rows = embedded[image * tokens : (image + 1) * tokens] if embedded.ndim == 2 else embedded
+    packed = embedded.ndim == 2
+    rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
     for block, steps in enumerate(plan.blocks):
-        prefix = f"block_{block:02d}/"
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        scope = f"block_{block:02d}/"
+        own = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
+        if block in plan.patch_merges:
+            tokens = prefix + plan.patch_merges[block].tokens
         try:
-            _require_ranks(own)
+            _require_ranks(own, plan.static)
             blocks.append(_read_block(steps, own, image, tokens))
         except (ValueError, IndexError) as err:
             broken = str(err)
@@ -152,14 +157,15 @@ def read(plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: in
     return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken)
 
 
-def _require_ranks(own: Mapping[str, NDArray[Any]]) -> None:
+def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:
     """Check that tensors of a block have as many dimensions as they must.
 
     Raises:
         ValueError: One has not.
     """
+    other = {"count": 1, "size": 2 if static else 1, "tokens": 3 if static else 2}
     for name, tensor in own.items():
-        expected = 1 if name in ("count", "size") else 2
+        expected = other.get(name, 2)
         if tensor.ndim != expected:
             raise ValueError(f"{name} has the shape {tensor.shape}; expected {expected} dimensions")
 
@@ -174,54 +180,32 @@ def _read_block(
         IndexError: There are fewer slots than tokens.
     """
     slot = np.arange(tokens)  # padded slot of each token
-    taken = []
+    records = []
     for step, scores in _scored(steps):
-        score = own[scores][image]
-        if isinstance(step, Merge):
-            merged, partner = own["merged"][image], own["partner"][image]
-            choice, slot = _merge_choice(merged, partner, len(slot))
-            if len(score) < len(choice.chosen) - 1:
-                raise ValueError(f"{len(score)} similarities of {len(choice.chosen) - 1} sources")
-            score = np.concatenate([CLASS_TOKEN, score[: len(choice.chosen) - 1]])
-            taken.append(StepRecord(choice, score))
+        score, before = own[scores][image], slot
+        arrays = {name: own[name][image] for name in taken.TENSORS[type(step)]}
+        choice, slot = taken.read(step, arrays, before, own["count"][image])
+        if isinstance(step, (Merge, MergeMost)):
+            sources = (len(before) - 1) // 2
+            if len(score) < sources:
+                raise ValueError(f"{len(score)} similarities of {sources} sources")
+            score = np.concatenate([CLASS_TOKEN, score[:sources]])
         else:
-            chosen = own["kept"][image][slot]
-            if not chosen[0]:
-                raise ValueError("the class token is pruned")
-            taken.append(StepRecord(Choice(torch.from_numpy(chosen)), score[slot]))
-            slot = slot[chosen]
+            score = score[before]
+        records.append(StepRecord(choice, score))
     count = own["count"]
     if count[image] != len(slot):
         raise ValueError(f"{count[image]} tokens are counted, {len(slot)} left by the decisions")
+    if own["tokens"].ndim == 3:  # slots, the first of them living
+        rows, size = own["tokens"][image][: len(slot)], own.get("size")
+        return BlockRecord(tuple(records), rows, None if size is None else size[image][: len(slot)])
     if len(own["tokens"]) != count.sum():
         raise ValueError(f"{len(own['tokens'])} rows of tokens for counts of {count.sum()}")
     start = int(count[:image].sum())
-    rows = slice(start, start + len(slot))
+    place = slice(start, start + len(slot))
     size = None
     if "size" in own:
-        size = own["size"][rows]
+        size = own["size"][place]
         if len(size) != len(slot):
             raise ValueError(f"{len(own['size'])} sizes for {len(own['tokens'])} tokens")
-    return BlockRecord(tuple(taken), own["tokens"][rows], size)
-
-
-def _merge_choice(
-    merged: NDArray[Any], partner: NDArray[Any], tokens: int
-) -> tuple[Choice, NDArray[Any]]:
-    """A merge of so many tokens in slots 0, 1, …; and the slots of those that remain.
-
-    A file decides about the sources behind the class token, slots 2, 4, …; after the merge its
-    slots are the class token, these, and slots 1, 3, ….
-    """
-    sources, destinations = (tokens - 1) // 2, tokens // 2
-    if min(len(merged), len(partner)) < sources:
-        found = min(len(merged), len(partner))
-        raise ValueError(f"a merge of {tokens} tokens decides about {found} sources only")
-    chosen, target = merged[:sources], partner[:sources]
-    if (target[chosen] >= destinations).any() or (target[chosen] < 0).any():
-        raise ValueError(f"a merge of {tokens} tokens takes a row beyond them")
-    slot = np.concatenate(
-        [[0], 1 + np.flatnonzero(~chosen), 1 + len(merged) + np.arange(destinations)]
-    )
-    chosen, target = np.append(False, chosen), np.append(0, target)  # the class token stays
-    return Choice(torch.from_numpy(chosen), torch.from_numpy(target)), slot
+    return BlockRecord(tuple(records), own["tokens"][place], size)

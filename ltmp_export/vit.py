@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from timm.layers import LayerScale, Mlp, PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
 from ltmp_export.errors import InputError
+from ltmp_export.vit_pytorch import NormedPatchEmbed
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Vit:
         norm_eps: Epsilon of every LayerNorm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         pool: "token" (class token) or "avg" (plain mean over patch tokens).
+        prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Vit:
     norm_eps: float
     activation: str
     pool: str
+    prefix: int = 1  # files made before it was written have a class token
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -60,12 +64,30 @@ class Vit:
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
         if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
+        pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
+        if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
+            raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
 
     @property
     def patches(self) -> int:
         """Patch tokens of one image."""
         (h, w), (ph, pw) = self.image_size, self.patch_size
         return (h // ph) * (w // pw)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image before the first block: patches and those before them."""
+        return self.patches + self.prefix
+
+    @property
+    def distilled(self) -> bool:
+        """Whether there is a distillation token, with a classifier of its own."""
+        return self.prefix == 2
+
+    @property
+    def classifiers(self) -> int:
+        """Linear heads; the logits are their mean."""
+        return 2 if self.distilled else 1
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -91,7 +113,7 @@ def describe(model: nn.Module, name: str) -> Vit:
     Raises:
         InputError: The model has a feature that is not supported.
     """
-    if type(model) is not VisionTransformer:
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         raise InputError(f"{type(model).__name__} is not supported; expected VisionTransformer")
     _refuse_features(model)
     timm_model: Any = model  # timm's attributes are untyped
@@ -110,19 +132,25 @@ def describe(model: nn.Module, name: str) -> Vit:
         norm_eps=_norm_eps(model),
         activation=_activation(first.mlp.act),
         pool=timm_model.global_pool,
+        prefix=timm_model.num_prefix_tokens,
     )
 
 
 def _refuse_features(model: VisionTransformer) -> None:
+    embedding = model.patch_embed
+    normed = type(embedding) is NormedPatchEmbed
+    (height, width), (ph, pw) = embedding.img_size, embedding.patch_size
+    whole = height % ph == 0 and width % pw == 0
     unsupported = {
-        "a model without class token": model.cls_token is None,
+        "a model without class token": model.cls_token is None and not normed,
+        "images that are no whole number of patches": normed and not whole,
         "a model without position embedding": model.pos_embed is None,
         "register tokens": getattr(model, "reg_token", None) is not None,
         "attention pooling": model.attn_pool is not None,
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
         "pool_include_prefix": getattr(model, "pool_include_prefix", False),
         "dynamic_img_size": model.dynamic_img_size,
-        f"{type(model.patch_embed).__name__}": type(model.patch_embed) is not PatchEmbed,
+        f"{type(embedding).__name__}": not normed and type(embedding) is not PatchEmbed,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
     }
     for block in model.blocks:

@@ -13,7 +13,7 @@ from onnx import helper
 from torch import Tensor
 
 from ltmp_export import runtime, taps
-from ltmp_export.plan import Plan
+from ltmp_export.plan import Merge, Plan, Prune, Step
 from ltmp_export.rewrite import lower
 from ltmp_export.vit import Vit
 from tests.exported import Result, numpy_weights
@@ -98,8 +98,11 @@ class Adjustable:
 def with_thresholds(plan: Plan, thresholds: Sequence[float]) -> Plan:
     """The same steps with other thresholds."""
     values = iter(thresholds)
-    blocks = (tuple(type(step)(next(values)) for step in steps) for steps in plan.blocks)
-    return Plan(plan.family, tuple(blocks))
+    made: list[tuple[Step, ...]] = []
+    for steps in plan.blocks:
+        pairs = [(step.kind, value) for step, value in zip(steps, values, strict=False)]
+        made.append(tuple(Merge(v) if kind == "merge" else Prune(v) for kind, v in pairs))
+    return Plan(plan.family, tuple(made))
 
 
 def steps_of(record: taps.Record) -> list[taps.StepRecord]:

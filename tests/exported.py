@@ -45,7 +45,8 @@ class Exported:
         opset: int,
         batch_size: int | None = None,
     ) -> None:
-        weights = numpy_weights(model)
+        own = {name: value.numpy() for name, value in plan.parameters.items()}
+        weights = numpy_weights(model) | own
         proto = lower(vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True)
         validate(proto, opset)
         options = ort.SessionOptions()

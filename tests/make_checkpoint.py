@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ltmp_export import families, vit
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs, macs
-from ltmp_export.plan import Merge, Step
+from ltmp_export.plan import Merge, Prune, Step
 from ltmp_export.reference import attention
 from ltmp_export.tokens import Tokens, apply, match
 
@@ -228,11 +228,12 @@ def _remove(
         states = [_attend(block, x, size) for x, size in zip(xs, sizes, strict=True)]
         incoming = sum(map(len, xs))
         for step in draft:
-            kind = type(step).__name__.lower()
+            kind = step.kind
             part = 1.0 if len(draft) == 1 else split if kind == "merge" else 1 - split
             owed[kind] += part * fraction * incoming
-            chosen = type(step)(_threshold(step, states, round(owed[kind])))
-            thresholds[kind].append(chosen.threshold)
+            threshold = _threshold(step, states, round(owed[kind]))
+            chosen = Merge(threshold) if kind == "merge" else Prune(threshold)
+            thresholds[kind].append(threshold)
             reduced = [apply(chosen, state)[0] for state in states]
             owed[kind] -= sum(len(a.x) - len(b.x) for a, b in zip(states, reduced, strict=True))
             states = reduced
@@ -255,7 +256,7 @@ def _threshold(step: Step, states: Sequence[Tokens], wanted: int) -> float:
     Of the gaps between scores near that place it takes the middle of the widest.
     """
     merging = isinstance(step, Merge)
-    scores = [match(s.metric, 1.0).score if merging else s.importance for s in states]
+    scores = [match(s.metric, Merge(1.0)).score if merging else s.importance for s in states]
     pooled = torch.cat([score[1:] for score in scores]).double().clamp(0, 1).sort().values
     total = len(pooled)
     below = min(max(total - wanted if merging else wanted, 0), total)  # scores under the threshold
@@ -278,7 +279,7 @@ def _read_images(path: Path) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make a checkpoint that looks fine-tuned.")
     parser.add_argument("name", help="timm name of a plain ViT")
-    parser.add_argument("--family", default="ltmp", choices=families.names())
+    parser.add_argument("--family", default="ltmp", choices=families.learned())
     parser.add_argument("--mac-share", type=float, default=0.52)
     parser.add_argument("--images", type=Path, help=".npz with normalised floats (default: drawn)")
     parser.add_argument("--seed", type=int, default=0)

@@ -84,7 +84,6 @@ def test_weights_of_another_depth_than_the_name_decide(write: Write) -> None:
     [
         ("vit_base_patch32_siglip_256", "'attn_pool.latent'"),
         ("vit_small_patch14_reg4_dinov2", "'reg_token'"),
-        ("deit_tiny_distilled_patch16_224", "'dist_token'"),
     ],
 )
 def test_unsupported_architectures_are_refused_by_name(

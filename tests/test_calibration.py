@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ltmp_export import datasets, export, families, inputs, limits
 from ltmp_export.calibration import quantiles
-from ltmp_export.calibration.measure import dense_classes, executed_share, measure
+from ltmp_export.calibration.measure import dense_classes, measure
 from ltmp_export.calibration.quantiles import SCHEDULES, Shares
 from ltmp_export.calibration.search import TRIALS, Trial, search
 from ltmp_export.calibration.shift import shifted
@@ -26,7 +26,7 @@ from ltmp_export.choices import Choices
 from ltmp_export.datasets import Kind
 from ltmp_export.errors import InputError
 from ltmp_export.labelled import Labelled
-from ltmp_export.macs import dense_macs, macs
+from ltmp_export.macs import dense_macs, executed_share, macs
 from ltmp_export.pipeline import CalibrateReport, Spread, calibrate
 from ltmp_export.reference import Reference
 from ltmp_export.training.forms import ALIGNED
@@ -36,7 +36,7 @@ from tests.conftest import DIGITS_LTMP, load_torch
 
 CHOICES = Choices(num_heads=2, mean=(0.5,) * 3, std=(0.5,) * 3)
 EMBEDDED = inputs.fixture("digits_images.npz")
-FAMILIES = families.names()
+FAMILIES = families.learned()
 ON_TARGET = 0.005  # of the target, as calibration promises
 
 
@@ -373,7 +373,7 @@ def test_targets_are_met_on_images_held_out(
     np.testing.assert_allclose(row.tokens, counts.mean(0), atol=0.05)
     assert row.accuracy == (classes == held_out.require_labels()).mean()
     assert row.agreement == (classes == dense_classes(dense.model, held_out)).mean()
-    assert executed_share(made.vit, counts) == pytest.approx(row.mac_ratio, abs=1e-3)
+    assert executed_share(made.vit, made.plan, counts.tolist()) == pytest.approx(row.mac_ratio, abs=1e-3)
 
 
 def test_a_calibrated_checkpoint_exports(dense: Checkpoint, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ltmp_export.decisions import STORIES, Disagreement, disagreements, leads, margin
+from ltmp_export.plan import Merge, Prune
 from ltmp_export.tokens import Choice, MergeDecision, PruneDecision, match
 
 INF = math.inf
@@ -18,6 +19,7 @@ def merge_decision(
 ) -> MergeDecision:
     partner = torch.zeros(len(score), dtype=torch.long)
     return MergeDecision(
+        Merge(threshold),
         threshold,
         torch.tensor(score),
         partner,
@@ -29,7 +31,7 @@ def merge_decision(
 
 def prune_decision(score: list[float], threshold: float) -> PruneDecision:
     values = torch.tensor(score)
-    return PruneDecision(threshold, values, values > threshold)
+    return PruneDecision(Prune(threshold), threshold, values, values > threshold)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_margin_of_a_merge(
 
 
 def test_margin_of_one_token_is_infinite() -> None:
-    assert margin(match(torch.ones(1, 4), 0.5)) == INF
+    assert margin(match(torch.ones(1, 4), Merge(0.5))) == INF
 
 
 def test_an_importance_of_zero_is_no_division_by_zero() -> None:
@@ -103,7 +105,7 @@ def test_flips_of_a_merge_are_told_by_the_row_of_the_token() -> None:
 
 def test_a_merge_of_the_file_alone_needs_the_partner_too() -> None:
     metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
-    decision = match(metric, 0.8)  # the best is 0.8: not above
+    decision = match(metric, Merge(0.8))  # the best is 0.8: not above
     choice = Choice(torch.tensor([False, True]), torch.tensor([0, 0]))
     found = list(disagreements(1, decision, choice))
     assert [d.what for d in found] == ["merged", "partner"]
@@ -111,12 +113,12 @@ def test_a_merge_of_the_file_alone_needs_the_partner_too() -> None:
 
 
 def test_a_single_destination_has_no_lead() -> None:
-    assert len(leads(match(torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8]]), 0.1))) == 0
+    assert len(leads(match(torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8]]), Merge(0.1)))) == 0
 
 
 def test_another_partner_is_as_far_as_its_similarity() -> None:
     metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
-    decision = match(metric, 0.5)
+    decision = match(metric, Merge(0.5))
     choice = Choice(decision.chosen, torch.tensor([0, 0]))
     (found,) = disagreements(1, decision, choice)
     assert (found.what, found.token) == ("partner", 2)

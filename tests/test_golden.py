@@ -21,7 +21,7 @@ Digits: TypeAlias = Callable[[str], Checkpoint]
 Golden: TypeAlias = Mapping[str, NDArray[Any]]
 Exports: TypeAlias = Callable[[str, int], Exported]
 
-FAMILIES = families.names()
+FAMILIES = families.learned()
 OPSETS = (16, 17, 18, 20, runtime.newest_opset())
 BATCHES = (1, 7, 48)  # 48 = 6 * 7 + 6: the last batch of 7 is a short one
 DECIDED = {"ltm": 46, "ltmp": 43, "ltp": 32, "ltpm": 29}  # of 48 images, by golden.npz

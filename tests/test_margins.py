@@ -26,7 +26,7 @@ def images() -> inputs.Images:
     return inputs.embedded_digits().select(8)
 
 
-@pytest.mark.parametrize("family", families.names())
+@pytest.mark.parametrize("family", families.learned())
 def test_against_a_count_token_by_token(digits: Digits, images: inputs.Images, family: str) -> None:
     checkpoint = digits(family)
     found = margins(checkpoint, images)

@@ -25,7 +25,7 @@ from tests import random_vits, tolerances
 from tests.exported import Exported, chunks
 from tests.random_vits import Case
 
-FAMILIES = families.names()
+FAMILIES = families.learned()
 INF = float("inf")
 
 

@@ -19,7 +19,7 @@ from tests import oracle, random_vits, tolerances
 from tests.exported import Exported, Result, numpy_weights
 from tests.random_vits import Case
 
-FAMILIES = families.names()
+FAMILIES = families.learned()
 OPSETS = (16, 17, 18, 20, runtime.newest_opset())
 
 

@@ -21,43 +21,70 @@ from tests.conftest import DIGITS_LTMP, state_of
 Write = Callable[[dict[str, Any]], Path]
 
 
-def weights(rows: int, patch: tuple[int, int] = (4, 4)) -> dict[str, torch.Tensor]:
-    return {
+def weights(rows: int, prefix: int = 1) -> dict[str, torch.Tensor]:
+    tokens = {key: torch.zeros(1, 1, 8) for key in ("cls_token", "dist_token")[:prefix]}
+    return tokens | {
         "pos_embed": torch.zeros(1, rows, 8),
-        "patch_embed.proj.weight": torch.zeros(8, 3, *patch),
+        "patch_embed.proj.weight": torch.zeros(8, 3, 4, 4),
     }
 
 
 @pytest.mark.parametrize(
     ("rows", "stored", "asked", "expected"),
     [
-        (17, None, None, (4, 4, True)),
-        (16, None, None, (4, 4, False)),
-        (17, (16, 16), None, (4, 4, True)),
-        (13, (16, 12), None, (4, 3, True)),
-        (12, (16, 12), None, (4, 3, False)),
-        (13, None, (12, 16), (3, 4, True)),
-        (17, None, (32, 32), (4, 4, True)),
-        (17, (64, 64), (32, 32), (4, 4, True)),
-        (13, (16, 12), (32, 24), (4, 3, True)),
-        (17, (18, 18), None, (4, 4, True)),
-        (65, None, (20, 52), (8, 8, True)),
-        (65, None, (16, 64), (8, 8, True)),
+        (17, None, None, (4, 4, 1)),
+        (16, None, None, (4, 4, 0)),
+        (17, (16, 16), None, (4, 4, 1)),
+        (13, (16, 12), None, (4, 3, 1)),
+        (12, (16, 12), None, (4, 3, 0)),
+        (13, None, (12, 16), (3, 4, 1)),
+        (17, None, (32, 32), (4, 4, 1)),
+        (17, (64, 64), (32, 32), (4, 4, 1)),
+        (13, (16, 12), (32, 24), (4, 3, 1)),
+        (17, (18, 18), None, (4, 4, 1)),
+        (65, None, (20, 52), (8, 8, 1)),
+        (65, None, (16, 64), (8, 8, 1)),
     ],
 )
-def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, bool]) -> None:
+def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, int]) -> None:
     """As stored, else square, else as asked; a size that is no whole number of patches is cut."""
-    down, across, class_row = expected
-    assert grid(weights(rows), (stored,), asked) == Grid(down, across, (4, 4), class_row)
+    down, across, prefix = expected
+    assert grid(weights(rows), (stored,), asked) == Grid(down, across, (4, 4), prefix)
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "stored", "expected"),
+    [
+        (18, 2, None, (4, 4, 2)),
+        (16, 2, None, (4, 4, 0)),
+        (14, 2, (12, 16), (3, 4, 2)),
+        (16, 0, None, (4, 4, 0)),
+        (12, 0, (12, 16), (3, 4, 0)),
+    ],
+)
+def test_grid_behind_other_tokens(
+    rows: int, tokens: int, stored: Any, expected: tuple[int, int, int]
+) -> None:
+    """Two tokens before the patches have two rows or none, and no token has none."""
+    down, across, prefix = expected
+    assert grid(weights(rows, tokens), (stored,), None) == Grid(down, across, (4, 4), prefix)
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(17, 2), (17, 0), (18, 1), (18, 0)])
+def test_rows_of_other_tokens_than_there_are(rows: int, tokens: int) -> None:
+    with pytest.raises(InputError, match=f"{rows} rows, which is no square of patches"):
+        grid(weights(rows, tokens), (), None)
 
 
 def test_grids_that_cannot_be_told() -> None:
     with pytest.raises(InputError, match="13 rows, which is no square of patches; state the im"):
         grid(weights(13), (), None)
     with pytest.raises(
-        InputError, match="states images of 32x32, 64 patches, but its pos.* 17 rows"
+        InputError, match="states images of 32x32, 64 patches, .* 17 rows; expected 65 or 64;"
     ):
         grid(weights(17), ((32, 32),), None)
+    with pytest.raises(InputError, match="17 rows; expected 64; state the right size"):
+        grid(weights(17, prefix=0), ((32, 32),), None)
 
 
 def test_another_image_size_resizes_with_a_warning(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ltmp_export.tokens import Choice, MergeDecision
 from tests import random_vits, tolerances
 
 
-@pytest.mark.parametrize("family", families.names())
+@pytest.mark.parametrize("family", families.learned())
 def test_trace(family: str) -> None:
     """Counts, decisions, tokens and sizes of every block fit together."""
     model, vit = random_vits.build(random_vits.EVEN)

@@ -33,7 +33,7 @@ POOLS = {"token": random_vits.ODD, "avg": random_vits.POOLED[2]}  # of 13 tokens
 ORDINARY = 22  # images of a setting, the first; then the extreme ones
 PLACES, BROKEN = (slice(None), slice(77, 78)), (np.nan, np.inf, -np.inf)  # all of an image, or one
 
-each_family = pytest.mark.parametrize("family", families.names())
+each_family = pytest.mark.parametrize("family", families.learned())
 each_pool = pytest.mark.parametrize("pool", POOLS)
 
 
@@ -120,7 +120,7 @@ def test_extreme_images(case: Case) -> None:
     """Every option of the model; the images among their like, and beside ordinary ones."""
     model, vit = random_vits.build(case)
     images = torch.cat([extremes(vit), random_vits.images(vit, case.seed, batch=2)])
-    for number, family in enumerate(families.names()):
+    for number, family in enumerate(families.learned()):
         plan = frozen(family, vit.depth, 0.5, 0.04)
         expected, decided = judged(model, vit, plan, images)
         assert decided.sum() >= 5

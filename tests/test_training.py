@@ -174,7 +174,7 @@ class TestSteps:
             wanted = (values - SETTINGS.lr[kind] * values.grad).detach().clamp(0, 1)
             torch.testing.assert_close(run.model.thresholds[kind].detach(), wanted)
 
-    @pytest.mark.parametrize("family", families.names())
+    @pytest.mark.parametrize("family", families.learned())
     @pytest.mark.parametrize("form", FORMS)
     def test_thresholds_learn_the_target_and_nothing_else_moves(
         self, family: str, form: str

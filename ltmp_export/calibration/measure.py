@@ -68,12 +68,8 @@ def measure(model: MaskedVit, vit: Vit, images: Labelled, workers: int = 0) -> M
         counts.append(output.counts.cpu().numpy())
         classes.append(output.logits.argmax(1).cpu().numpy())
     together = np.concatenate(counts)
-    return Measured(together, np.concatenate(classes), executed_share(vit, together))
-
-
-def executed_share(vit: Vit, counts: NDArray[np.int64]) -> float:
-    """Mean share of the dense multiply-accumulates that images of these counts [n, depth] take."""
-    return sum(macs(vit, image) for image in counts.tolist()) / len(counts) / dense_macs(vit)
+    share = sum(macs(vit, image) for image in together.tolist()) / len(together) / dense_macs(vit)
+    return Measured(together, np.concatenate(classes), share)
 
 
 @torch.inference_mode()

@@ -220,7 +220,7 @@ def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
         InputError: The tokens of all these images take more than the memory limit.
     """
     vit = bench.source.vit
-    held = 3 * 4 * len(scored) * (vit.patches + 1) * vit.width  # before, in and after a block
+    held = 3 * 4 * len(scored) * vit.tokens * vit.width  # before, in and after a block
     limits.require_memory(held, f"the tokens of {len(scored)} images (--samples)")
     flat = {kind: [0.5] * vit.depth for kind in bench.family.scalars}
     device = next(bench.source.model.parameters()).device

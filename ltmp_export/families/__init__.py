@@ -1,10 +1,15 @@
 """Token-reduction methods, one file each; the file's name is the family's name.
 
-A family file holds two things:
+A family file says in one of three ways what it needs beside the weights of a ViT:
 
 * `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
   training starts from.
-* `block_steps(**scalars)`: the steps one block takes, in order, from those scalars.
+* `COUNTS`: the kinds of which each block takes a fixed number of tokens, which no file holds.
+* `WEIGHTS`: the names of tensors of its own, as a regular expression.
+
+With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
+scalar per kind; with the last, `patch_merge(index, tokens, scale, eps)` what happens between two
+blocks. `DISTILLED = True` says that a distillation token is provided for.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -13,10 +18,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ltmp_export.plan import Plan, Step
+from ltmp_export.plan import PatchMerge, Plan, Step
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,20 @@ class Family:
     Attributes:
         name: The file's name, for example "ltmp".
         start: Where each kind of learned threshold starts, in the order of `contents.KINDS`.
-        block_steps: From one float per kind to the block's steps.
+        counts: Kinds of which a block takes a fixed number.
+        weights: Names of tensors of its own, or None.
+        distilled: Whether a distillation token is provided for.
+        block_steps: From one scalar per kind to the block's steps.
+        patch_merge: From index, tokens, scale and epsilon to what happens between two blocks.
     """
 
     name: str
     start: Mapping[str, float]
+    counts: tuple[str, ...]
+    weights: re.Pattern[str] | None
+    distilled: bool
     block_steps: Callable[..., tuple[Step, ...]]
+    patch_merge: Callable[..., PatchMerge] | None
 
     @property
     def scalars(self) -> tuple[str, ...]:
@@ -40,19 +54,39 @@ class Family:
 
     def order(self) -> tuple[str, ...]:
         """Kinds of the steps a block takes, in the order it takes them."""
-        steps = self.block_steps(**dict.fromkeys(self.scalars, 0.5))
-        return tuple(type(step).__name__.lower() for step in steps)
+        steps = self.block_steps(**dict.fromkeys(self.scalars or self.counts, 1))
+        return tuple(step.kind for step in steps)
 
-    def freeze(self, thresholds: Mapping[str, Sequence[float]]) -> Plan:
-        """The plan of a model with these thresholds, one per block for every kind."""
-        per_block = zip(*(thresholds[kind] for kind in self.scalars), strict=True)
-        blocks = (self.block_steps(**dict(zip(self.scalars, v, strict=True))) for v in per_block)
+    def freeze(self, scalars: Mapping[str, Sequence[float]]) -> Plan:
+        """The plan of a model with these thresholds or counts, one per block for every kind."""
+        kinds = self.scalars or self.counts
+        per_block = zip(*(scalars[kind] for kind in kinds), strict=True)
+        blocks = (self.block_steps(**dict(zip(kinds, v, strict=True))) for v in per_block)
         return Plan(self.name, tuple(blocks))
 
 
 def names() -> tuple[str, ...]:
     """Names of all families, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def learned() -> tuple[str, ...]:
+    """Names of the families with learned thresholds, sorted."""
+    return tuple(name for name in names() if load(name).start)
+
+
+def counted() -> tuple[str, ...]:
+    """Names of the families that take a fixed number of tokens from each block, sorted."""
+    return tuple(name for name in names() if load(name).counts)
+
+
+def owner(keys: Iterable[str]) -> Family | None:
+    """The family that has tensors of such names of its own."""
+    listed = list(keys)
+    for family in map(load, names()):
+        if family.weights and any(family.weights.fullmatch(key) for key in listed):
+            return family
+    return None
 
 
 def load(name: str) -> Family:
@@ -64,4 +98,13 @@ def load(name: str) -> Family:
     if name not in names():
         raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    return Family(name, module.START, module.block_steps)
+    weights = getattr(module, "WEIGHTS", None)
+    return Family(
+        name=name,
+        start=getattr(module, "START", {}),
+        counts=getattr(module, "COUNTS", ()),
+        weights=None if weights is None else re.compile(weights),
+        distilled=getattr(module, "DISTILLED", False),
+        block_steps=getattr(module, "block_steps", lambda: ()),
+        patch_merge=getattr(module, "patch_merge", None),
+    )

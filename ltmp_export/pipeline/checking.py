@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ltmp_export import belonging, files, inputs, onnx_export, parity, repro
+from ltmp_export import belonging, families, files, inputs, onnx_export, parity, repro
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.masked_distance import masked_distance
 from ltmp_export.pipeline.stages import Progress, loaded, silent
@@ -57,6 +58,8 @@ def check(
     source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
+    if masked and owner.plan.family not in families.learned():
+        raise InputError(f"--masked: family {owner.plan.family} has no masked form")
     report = _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
     if masked and len(chosen):
         report = replace(report, masked=masked_distance(owner, chosen, progress))
@@ -115,6 +118,7 @@ def _check(
     strict: bool,
     progress: Progress,
 ) -> CheckReport:
+    checkpoint = belonging.under_budget(exported, checkpoint)
     warnings = belonging.doubts(exported, checkpoint)
     if batch_sizes is None:
         batch_sizes = parity.default_batch_sizes(exported.proto)

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export import datasets, files, onnx_export, runtime
-from ltmp_export.calibration.measure import executed_share
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -22,9 +21,10 @@ from ltmp_export.datasets import Kind
 from ltmp_export.errors import InputError
 from ltmp_export.hub import names_a_model
 from ltmp_export.labelled import Labelled
-from ltmp_export.macs import dense_macs
+from ltmp_export.macs import dense_macs, executed_share
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import Progress, silent
+from ltmp_export.plan import Plan
 from ltmp_export.reference import Reference
 from ltmp_export.timing.providers import resolve
 from ltmp_export.vit import Vit
@@ -94,7 +94,7 @@ class _Subject(NamedTuple):
     """What is measured."""
 
     vit: Vit
-    family: str
+    plan: Plan
     runtime: str
     images: Labelled
     rows: Iterator[_Rows]
@@ -201,7 +201,7 @@ def _in_onnxruntime(
             yield _Rows(result["logits"], np.stack([result[name] for name in names], 1))
 
     computed_by = f"onnxruntime, {session.provider}"
-    return _Subject(exported.vit, exported.family, computed_by, images, rows())
+    return _Subject(exported.vit, exported.plan, computed_by, images, rows())
 
 
 def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) -> _Subject:
@@ -212,9 +212,9 @@ def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) ->
             trace = reference.run(batch[0])
             yield _Rows(trace.logits.numpy()[None], np.array([trace.counts]))
 
-    vit, family = checkpoint.vit, checkpoint.plan.family
+    vit, plan = checkpoint.vit, checkpoint.plan
     told = checkpoint.notes, checkpoint.warnings
-    return _Subject(vit, family, "eager reference", images, rows(), *told)
+    return _Subject(vit, plan, "eager reference", images, rows(), *told)
 
 
 def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
@@ -236,7 +236,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
     doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
     return EvalReport(
         model=str(path),
-        family=subject.family,
+        family=subject.plan.family,
         runtime=subject.runtime,
         images=images.origin,
         count=len(images),
@@ -245,7 +245,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),
         most=tuple(together.max(0).tolist()),
-        gmacs=executed_share(vit, together) * dense,
+        gmacs=executed_share(vit, subject.plan, together.tolist()) * dense,
         dense_gmacs=dense,
         seconds=time.perf_counter() - started,
         notes=subject.notes,

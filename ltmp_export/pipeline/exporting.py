@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltmp_export import external, files, inputs, onnx_export, parity, runtime
+from ltmp_export import budgets, external, files, inputs, onnx_export, parity, rates, runtime
+from ltmp_export.budgets import Budget
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
+from ltmp_export.errors import InputError
 from ltmp_export.pipeline.stages import Progress, loaded, silent
 
 SCHEMA_VERSION = 1
@@ -29,6 +31,10 @@ class ExportReport:
         opset: Declared version of the standard domain.
         batch_size: The only batch size it takes, or None if it takes any.
         family: Token-reduction family.
+        mode: "static" where every shape but the batch is known before running, else "dynamic".
+        tokens: Tokens after each block, where no image has a say in it.
+        macs_share: Share of the dense multiply-accumulates, where no image has a say in it.
+        budget: What a static file of a family with thresholds may keep.
         architecture: timm name, the name the file gives itself, or "vit".
         seconds: Time taken, check included.
         check: The closing check, or None if it was switched off.
@@ -42,6 +48,10 @@ class ExportReport:
     opset: int
     batch_size: int | None
     family: str
+    mode: str
+    tokens: tuple[int, ...] | None
+    macs_share: float | None
+    budget: Budget | None
     architecture: str
     seconds: float
     check: CheckReport | None
@@ -52,6 +62,7 @@ class ExportReport:
         """Plain values."""
         document = asdict(replace(self, check=None)) | {"output": str(self.output)}
         document["data"] = None if self.data is None else str(self.data)
+        document["budget"] = None if self.budget is None else self.budget._asdict()
         document["check"] = None if self.check is None else self.check.to_json()
         return document | {"schema_version": SCHEMA_VERSION, "kind": "export"}
 
@@ -63,6 +74,10 @@ def export(
     opset: int = DEFAULT_OPSET,
     batch_size: int | None = None,
     token_counts: bool = False,
+    mode: str | None = None,
+    keep_tokens: str | None = None,
+    images: str | Path | None = None,
+    samples: int | None = None,
     check: bool = True,
     choices: Choices | None = None,
     progress: Progress = silent,
@@ -78,6 +93,15 @@ def export(
         opset: Version of the standard domain, 16 to the newest onnxruntime loads.
         batch_size: 1 for a file that takes single images only and is somewhat faster for them.
         token_counts: Add the output `token_counts` int64 [batch, depth].
+        mode: "static" for a file in which every shape but the batch is known before running,
+            "dynamic" for one in which each image keeps its own number of tokens; by default what
+            the family is.
+        keep_tokens: For a static file of a family with thresholds: the most tokens that each block
+            keeps, `160,150,…`, or `auto:p99` for that quantile of the `images`' tokens. Images that
+            need more lose the least important ones; the output `overflow` int64 [batch, depth]
+            says how many.
+        images: A folder of pictures or an `.npz` to measure these on.
+        samples: Measure at most so many of them.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -94,16 +118,19 @@ def export(
     source = loaded(checkpoint, choices, progress)
     base = source.choices.base_checkpoint
     files.require_outputs([output], [source.path, *([] if base is None else [base])])
+    budget = _budget(source, mode, keep_tokens, images, samples, opset, progress)
+    if budget is not None:
+        source = replace(source, plan=source.plan.within(budget.keep))
     progress("writing the graph")
     model = onnx_export.to_onnx(
         source, opset=opset, batch_size=batch_size, token_counts=token_counts
     )
     report = None
     if check:
-        images = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
+        quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = parity.compare(
-            model, source, images, batch_sizes=sizes, name=output, progress=progress
+            model, source, quick, batch_sizes=sizes, name=output, progress=progress
         )
         report.require()
     written = external.write_model(output, model)
@@ -114,9 +141,55 @@ def export(
         opset=opset,
         batch_size=batch_size,
         family=source.plan.family,
+        mode="static" if source.plan.static else "dynamic",
+        tokens=rates.counts(source.plan, source.vit) if source.plan.counted else None,
+        macs_share=rates.share(source.plan, source.vit) if source.plan.static else None,
+        budget=budget,
         architecture=source.vit.name,
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
         warnings=source.warnings,
     )
+
+
+def _budget(
+    source: Checkpoint,
+    mode: str | None,
+    keep_tokens: str | None,
+    images: str | Path | None,
+    samples: int | None,
+    opset: int,
+    progress: Progress,
+) -> Budget | None:
+    """What a static file of a family with thresholds may keep; None for any other file.
+
+    Raises:
+        InputError: Mode, budget and images do not go together, or not with the family.
+    """
+    family = source.plan.family
+    if mode not in (None, "static", "dynamic"):
+        raise InputError(f"mode {mode!r}: expected static or dynamic")
+    if mode == "dynamic" and source.plan.static:
+        raise InputError(f"family {family} keeps the same number of tokens of every image: static")
+    if mode != "static" and keep_tokens is not None:
+        raise InputError("--keep-tokens is about --mode static; give that, too")
+    automatic = keep_tokens is not None and budgets.is_automatic(keep_tokens)
+    if (images is not None or samples is not None) and not automatic:
+        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
+    if keep_tokens is not None:
+        budgets.require_learned(source.plan)
+    if source.plan.static or mode != "static":
+        return None
+    if keep_tokens is None:
+        raise InputError(
+            f"family {family} keeps as many tokens as an image needs; state the most that each "
+            "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
+        )
+    if not automatic:
+        return budgets.stated(keep_tokens, source.vit)
+    share = budgets.quantile(keep_tokens)
+    if images is None:
+        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
+    found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
+    return budgets.measured(source, found, share, opset, progress)

@@ -298,7 +298,7 @@ def _digest(images: Labelled) -> str:
 
 def _far(reached: Measured, vit: Vit, target: float) -> list[str]:
     """A warning where the target, which is of the blocks, was missed."""
-    kept = torch.tensor(reached.tokens) / (vit.patches + 1)
+    kept = torch.tensor(reached.tokens) / vit.tokens
     ratio = float(mac_ratio(vit, kept))
     if abs(ratio - target) <= FAR:
         return []

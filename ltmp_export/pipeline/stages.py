@@ -10,6 +10,7 @@ from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
+from ltmp_export.freezing import require_tokens
 from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean
 
@@ -47,9 +48,11 @@ def family_of(source: Checkpoint) -> Family:
     """
     own = DEFAULT_FAMILY if source.plan.family == DENSE else source.plan.family
     name = source.choices.family or own
-    if name not in families.names():
+    if name not in families.learned():
         raise InputError(
-            f"no family {name!r}; choose from {', '.join(families.names())}"
-            f"{did_you_mean(name, families.names())}"
+            f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"
+            f"{did_you_mean(name, families.learned())}"
         )
-    return families.load(name)
+    family = families.load(name)
+    require_tokens(family, source.vit, source.path)
+    return family

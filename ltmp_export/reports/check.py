@@ -24,6 +24,7 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
     parts: list[RenderableType] = []
     if report.comparisons:
         parts += [_batches_table(report), _invariance_line(report)]
+        parts += [] if report.keep_tokens is None else [_budget_line(report)]
     if report.blocks and blocks:
         parts += [_blocks_table(report), Text(LEGEND, "dim")]
     if report.masked is not None:
@@ -70,6 +71,19 @@ def _invariance_line(report: CheckReport) -> Text:
     return Text(line, "" if alike == total else "yellow")
 
 
+def _budget_line(report: CheckReport) -> Text:
+    """How many images the file's budget leaves as they are."""
+    fitting, total = report.fitting()
+    line = f"budget: {fitting} of {total} images fit, and are compared with the method itself"
+    if fitting == total:
+        return Text(line)
+    lost = max(c.overflow for c in report.comparisons)
+    return Text(
+        f"{line}; the others lose their least important tokens, up to {lost}, and are compared "
+        "with that", "yellow",
+    )  # fmt: skip
+
+
 def _blocks_table(report: CheckReport) -> Table:
     """A row for each step of each block."""
     figures = ("threshold", "margin", "rounding", "flips", "images", "scores", "tokens")
@@ -79,7 +93,7 @@ def _blocks_table(report: CheckReport) -> Table:
             table,
             str(row.block),
             row.step,
-            f"{row.threshold:.6f}",
+            f"{row.number} tokens" if row.threshold is None else f"{row.threshold:.6f}",
             f"{row.margin:.1e}",
             f"{row.bound:.1e}",
             str(row.flips),

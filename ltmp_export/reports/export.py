@@ -21,6 +21,8 @@ def export_summary(report: ExportReport) -> RenderableType:
             f"{size:.1f} MB, {report.seconds:.1f} s"
         )
     ]
+    if (static := _static_line(report)) is not None:
+        lines.append(static)
     if report.data is not None:
         lines.append(Text(f"its weights are in {report.data.name}, which must stay beside it"))
     if report.check is None:
@@ -32,6 +34,21 @@ def export_summary(report: ExportReport) -> RenderableType:
         where = f" on {images} images ({report.check.images}) at batches {sizes}"
         lines.append(line.append(where))
     return Group(*lines)
+
+
+def _static_line(report: ExportReport) -> Text | None:
+    """What a static file costs, or None for a dynamic one."""
+    if report.macs_share is None:
+        return None
+    cost = f"{report.macs_share:.1%} of the dense multiply-accumulates"
+    if report.budget is None:
+        tokens = " ".join(map(str, report.tokens or ()))
+        return Text(f"static: every image takes {cost}; tokens after each block {tokens}")
+    keep, images, fitting = report.budget
+    line = f"static: every image takes {cost}; each block keeps at most {' '.join(map(str, keep))}"
+    if images:
+        line += f"; {fitting} of {images} images fit, the others lose their least important tokens"
+    return Text(line)
 
 
 def demo_summary(report: DemoReport) -> RenderableType:

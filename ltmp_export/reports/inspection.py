@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -20,7 +21,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     patch = "x".join(map(str, vit["patch_size"]))
     rows = {
         facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
-        "family": facts["family"],
+        "family": f"{facts['family']}, {facts['mode']}",
         "architecture": f"{vit['name']}: {vit['depth']} blocks, width {vit['width']}, "
         f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
         "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
@@ -29,8 +30,10 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
         f"{preprocessing['interpolation']}",
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
+    if facts["macs_share"] is not None:
+        rows["cost"] = f"{facts['macs_share']:.1%} of that, for every image"
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
-    parts: list[RenderableType] = [facts_grid(rows), _threshold_table(facts["thresholds"])]
+    parts: list[RenderableType] = [facts_grid(rows), _steps_table(facts)]
     if "margins" in facts:
         parts.append(_margins(facts["margins"]))
     parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
@@ -81,11 +84,35 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _threshold_table(thresholds: Mapping[str, Sequence[float]]) -> RenderableType:
-    table = new_table("block", *(f"{kind} threshold" for kind in thresholds))
-    for block, values in enumerate(zip(*thresholds.values(), strict=True)):
-        add_row(table, str(block), *(f"{value:.6f}" for value in values))
+def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
+    """A row for each block: thresholds, or how many tokens it takes or keeps."""
+    blocks = facts["plan"]["blocks"]
+    columns: dict[str, list[str]] = {}
+    for block, steps in enumerate(blocks):
+        for step in steps:
+            header, value = _step(step)
+            columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
+    entering = facts["plan"]["patch_merges"]
+    if entering:
+        made = [entering.get(str(block)) for block in range(len(blocks) + 1)]
+        columns["patch tokens made anew before it"] = [
+            UNKNOWN if merge is None else str(merge["tokens"]) for merge in made
+        ]
+    if facts["tokens"] is not None:
+        columns["tokens after it"] = list(map(str, facts["tokens"]))
+    table = new_table("block", *columns)
+    for block, values in enumerate(zip_longest(*columns.values(), fillvalue=UNKNOWN)):
+        add_row(table, str(block) if block < len(blocks) else "head", *values)
     return table
+
+
+def _step(step: Mapping[str, Any]) -> tuple[str, str]:
+    """Header and cell of one step of a plan."""
+    if "threshold" in step:
+        return f"{step['step'].lower()} threshold", f"{step['threshold']:.6f}"
+    if "keep" in step:
+        return "keeps at most", str(step["keep"])
+    return ("merged" if step["step"] == "MergeMost" else "pruned"), str(step["count"])
 
 
 def _margins(found: Mapping[str, Any]) -> RenderableType:

@@ -15,23 +15,35 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.plan import Merge, Plan
+from ltmp_export.plan import Merge, Plan, Prune
 from ltmp_export.reference import Reference
 
 OPSET = 18  # the oldest that the exporter writes without converting down
 TOLERANCE = 1e-4  # relative to the largest logit; measured: 2e-6 on the digits
 
 
+def translates(plan: Plan) -> bool:
+    """Whether there is a literal translation: of thresholds, which static shapes do not have."""
+    return not plan.static
+
+
 class LiteralViT(nn.Module):
-    """A ViT under a plan, one image [1, channels, H, W] → logits [1, classes]."""
+    """A ViT under a plan of thresholds, one image [1, channels, H, W] → logits [1, classes].
+
+    Raises:
+        ValueError: The plan has other steps.
+    """
 
     def __init__(self, model: VisionTransformer, plan: Plan) -> None:
         super().__init__()
+        if not translates(plan):
+            raise ValueError(f"no literal translation of {plan.family}")
         self.model = model
         self.plan = plan
 
@@ -45,12 +57,17 @@ class LiteralViT(nn.Module):
             x = x + block.ls1(attended)
             state = (x, size, importance, metric)
             for step in steps:
-                take = _merge if isinstance(step, Merge) else _prune
-                state = take(state, step.threshold)
+                if isinstance(step, Merge):
+                    state = _merge(state, step.threshold)
+                elif isinstance(step, Prune):
+                    state = _prune(state, step.threshold)
             x, size = state[0], state[1]
             x = x + block.ls2(block.mlp(block.norm2(x)))
         x = model.norm(x)
-        pooled = x[0] if model.global_pool == "token" else x[1:].mean(0)  # [C]
+        if isinstance(model, VisionTransformerDistilled):
+            return torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)[None]
+        patches = x[model.num_prefix_tokens :]
+        pooled = x[0] if model.global_pool == "token" else patches.mean(0)  # [C]
         logits: Tensor = model.head(model.fc_norm(pooled))[None]
         return logits
 

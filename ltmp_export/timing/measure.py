@@ -18,7 +18,7 @@ from ltmp_export import runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
-from ltmp_export.macs import dense_macs, macs
+from ltmp_export.macs import dense_macs, executed_macs
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.timing import literal, profiling, providers, roofline, rounds, side_by_side
 from ltmp_export.timing.contenders import REDUCED, Contender
@@ -28,7 +28,6 @@ from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
-from ltmp_export.vit import Vit
 
 COMPARED = 3  # images whose logits are compared with the reference's, side by side
 Progress = Callable[[str], None]
@@ -89,7 +88,7 @@ def measure(
             contenders += rivals
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
-        rows = partial(_rows, exported.vit, counts)
+        rows = partial(_rows, exported, counts)
         progress("running every image once")
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
         by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
@@ -105,7 +104,7 @@ def measure(
         providers=asked,
         placement=profiling.placement(nodes),
         threads=files.shared["threads"],
-        **_subject(exported.vit, images, counts),
+        **_subject(exported, images, counts),
         accuracy=_accuracy(top1[REDUCED], images),
         baseline_accuracy=None if other is None else _accuracy(top1[other], images),
         entries=entries,
@@ -115,27 +114,33 @@ def measure(
     )
 
 
-def _subject(vit: Vit, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:
+def _subject(
+    exported: ExportedModel, images: Images, counts: NDArray[np.int64]
+) -> dict[str, Any]:
     """What a report says of the images and of the work they are."""
+    vit, plan = exported.vit, exported.plan
     return {
         "images": images.origin,
         "images_sha256": hashlib.sha256(images.pixels.tobytes()).hexdigest(),
         "names": images.names,
         "tokens": tuple(tuple(int(n) for n in row) for row in counts),
-        "initial_tokens": vit.patches + 1,
-        "image_gmacs": tuple(macs(vit, row) / 1e9 for row in counts),
+        "initial_tokens": vit.tokens,
+        "image_gmacs": tuple(executed_macs(vit, plan, row) / 1e9 for row in counts),
         "dense_gmacs": dense_macs(vit) / 1e9,
-        "image_gemm_gmacs": roofline.gmacs(vit, counts),
+        "image_gemm_gmacs": roofline.gmacs(vit, plan, counts),
     }
 
 
 def _rows(
-    vit: Vit, counts: NDArray[np.int64], contender: Contender, groups: Sequence[NDArray[np.int64]]
+    exported: ExportedModel,
+    counts: NDArray[np.int64],
+    contender: Contender,
+    groups: Sequence[NDArray[np.int64]],
 ) -> list[list[int]]:
     """What batches mean to the linear layers alone; nothing to the others."""
     if contender.kind != "gemms":
         return [[] for _ in groups]
-    return roofline.batch_rows(vit, counts, groups)
+    return roofline.batch_rows(exported.vit, exported.plan, counts, groups)
 
 
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.graph import GraphBuilder
+from ltmp_export.plan import Plan
 from ltmp_export.vit import Vit
 
 OPSET = 17
@@ -40,42 +41,47 @@ def layers(vit: Vit) -> list[Linear]:
             Linear(f"block_{block:02d}/fc1", c, vit.mlp_width),
             Linear(f"block_{block:02d}/fc2", vit.mlp_width, c),
         ]
-    return [*found, Linear("head", c, vit.classes)]
+    heads = ("head", "head_dist")[: vit.classifiers]
+    return [*found, *(Linear(name, c, vit.classes) for name in heads)]
 
 
-def rows(vit: Vit, counts: Sequence[int]) -> list[int]:
+def rows(vit: Vit, plan: Plan, counts: Sequence[int]) -> list[int]:
     """Rows that one image gives to each of the `layers`.
 
     Args:
         vit: Geometry.
+        plan: What else says how many rows there are.
         counts: [depth] tokens after each block.
     """
     found = [vit.patches]
-    incoming = vit.patches + 1
-    for outgoing in map(int, counts):
+    incoming = vit.tokens
+    made = plan.entering()
+    for block, outgoing in enumerate(map(int, plan.executed(counts))):
+        incoming = vit.prefix + made[block] if block in made else incoming
         found += [incoming, incoming, outgoing, outgoing]
         incoming = outgoing
-    return [*found, 1]
+    return found + [1] * vit.classifiers
 
 
 def batch_rows(
-    vit: Vit, counts: NDArray[np.int64], batches: Sequence[NDArray[np.int64]]
+    vit: Vit, plan: Plan, counts: NDArray[np.int64], batches: Sequence[NDArray[np.int64]]
 ) -> list[list[int]]:
     """[batches][layers] rows of each layer in each batch.
 
     Args:
         vit: Geometry.
+        plan: As in `rows`.
         counts: [images][depth] tokens after each block.
         batches: Indices of the images in each batch.
     """
-    per_image = np.array([rows(vit, row) for row in counts])
+    per_image = np.array([rows(vit, plan, row) for row in counts])
     return [[int(n) for n in per_image[index].sum(axis=0)] for index in batches]
 
 
-def gmacs(vit: Vit, counts: NDArray[np.int64]) -> tuple[float, ...]:
+def gmacs(vit: Vit, plan: Plan, counts: NDArray[np.int64]) -> tuple[float, ...]:
     """[images] 10^9 multiply-accumulates of the linear layers."""
     work = np.array([layer.ins * layer.outs for layer in layers(vit)], float)
-    per_image = np.array([rows(vit, row) for row in counts], float)
+    per_image = np.array([rows(vit, plan, row) for row in counts], float)
     return tuple(float(one) / 1e9 for one in per_image @ work)
 
 

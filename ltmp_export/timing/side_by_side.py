@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ltmp_export import hub
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.errors import LtmpError
+from ltmp_export.errors import InputError, LtmpError
+from ltmp_export.timing import literal
 from ltmp_export.timing.contenders import (
     EAGER,
     LITERAL,
@@ -43,6 +44,8 @@ def rivals(
     found, refused = [eager], {}
     exported = folder / "literal.onnx"
     try:
+        if not literal.translates(checkpoint.plan):
+            raise InputError(f"family {checkpoint.plan.family} has none: its shapes are static")
         start = eager.start() | {"kind": "literal", "output": str(exported)}
         with Process(LITERAL, start, folder) as process:
             process.open()

@@ -17,7 +17,7 @@ def mac_ratio(vit: Vit, kept: Tensor) -> Tensor:
         vit: Geometry.
         kept: [depth] mean of the mask after each block, over images and rows.
     """
-    tokens, inner = vit.patches + 1, vit.heads * vit.head_width
+    tokens, inner = vit.tokens, vit.heads * vit.head_width
     before = kept.new_ones(len(kept)) * tokens
     before[1:] = kept[:-1] * tokens
     after = kept * tokens

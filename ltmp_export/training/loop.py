@@ -225,7 +225,7 @@ class Trainer:
             return model(part.images)
 
     def _kept(self, alive: Sequence[Tensor]) -> Tensor:
-        rows = self.vit.patches + 1
+        rows = self.vit.tokens
         return torch.stack([mask.sum() / (len(mask) * rows) for mask in alive])
 
     def _require_finite(self, number: int) -> None:

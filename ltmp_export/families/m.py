@@ -1,0 +1,14 @@
+"""Merge the r most similar tokens of each block (ToMe).
+
+Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461; SPEC §1.
+"""
+
+from ltmp_export.plan import MergeMost, Step
+
+COUNTS = ("merge",)
+DISTILLED = True
+
+
+def block_steps(merge: int) -> tuple[Step, ...]:
+    """Importance is never needed; unmerged tokens keep their order."""
+    return (MergeMost(merge),)

@@ -1,0 +1,14 @@
+"""Prune the r least important tokens of each block.
+
+The pruning of the fixed-rate baselines of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1,
+attention is plain.
+"""
+
+from ltmp_export.plan import PruneLeast, Step
+
+COUNTS = ("prune",)
+
+
+def block_steps(prune: int) -> tuple[Step, ...]:
+    """Tokens are sorted by importance; no token ever stands for more than one patch."""
+    return (PruneLeast(prune),)

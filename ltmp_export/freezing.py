@@ -1,0 +1,187 @@
+"""The reduction of a checkpoint as a `Plan`: thresholds, counts from r, or weights of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ltmp_export import families, rates
+from ltmp_export.choices import Choices
+from ltmp_export.contents import KINDS, Contents
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.plan import DENSE, PatchMerge, Plan, dense_plan
+from ltmp_export.vit import Vit
+
+_HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
+_MERGER_EPS = 1e-5  # of PatchMerger's LayerNorm in both public dialects
+_MERGER_PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
+
+
+class Frozen(NamedTuple):
+    """A plan, what it comes to, what was assumed for it, and what looks wrong."""
+
+    plan: Plan
+    found: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def without_own(weights: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """The weights of the ViT alone."""
+    own = None if family == DENSE else families.load(family).weights
+    return {key: v for key, v in weights.items() if own is None or not own.fullmatch(key)}
+
+
+def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: Vit) -> Frozen:
+    """The plan of a checkpoint.
+
+    Args:
+        path: The file, for messages.
+        contents: What it holds.
+        family: One of `families.names()`, or "dense".
+        choices: What the user states.
+        vit: Geometry.
+
+    Raises:
+        InputError: Something is missing, has to be stated, or does not fit the model.
+    """
+    if family == DENSE:
+        return Frozen(dense_plan(vit.depth))
+    method = families.load(family)
+    require_tokens(method, vit, path)
+    if method.weights is not None:
+        return _patch_merges(path, contents.weights, method, choices, vit)
+    if method.counts:
+        return _counted(path, method, choices, vit)
+    plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
+    return Frozen(plan, warnings=tuple(_untrained(plan)))
+
+
+def require_tokens(family: Family, vit: Vit, path: Path) -> None:
+    """Check that a family provides for the tokens that stand before the patches.
+
+    Raises:
+        InputError: It does not.
+    """
+    if vit.prefix == 2 and not family.distilled:
+        able = [name for name in families.names() if families.load(name).distilled]
+        raise InputError(
+            f"{path} has a distillation token, which family {family.name} does not provide for; "
+            f"only {', '.join(able)} does"
+        )
+    if vit.prefix == 0 and family.weights is None:
+        raise InputError(f"{path} has no class token, which family {family.name} needs")
+
+
+def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
+    """R as stated, or as small as the target allows."""
+    if choices.rate is not None and choices.reduction_target is not None:
+        raise InputError("--r and --reduction-target say the same in two ways; give one")
+    if choices.rate is not None:
+        stated = rates.parse(choices.rate, vit.depth)
+    elif choices.reduction_target is not None:
+        stated = rates.reaching(family, choices.reduction_target, vit)
+    else:
+        raise InputError(
+            f"{path}: family {family.name} takes a fixed number of tokens from each block, which "
+            "no file holds; state it with --r 8, or --reduction-target 0.6 to have it picked"
+        )
+    plan = rates.plan(family, stated, vit)
+    tokens = " ".join(map(str, rates.counts(plan, vit)))
+    r = ",".join(map(str, stated if len(set(stated)) > 1 else stated[:1]))
+    left = f"{rates.share(plan, vit):.1%} of the dense multiply-accumulates"
+    note = f"r {r}: {left}, tokens after each block {tokens}"
+    if not any(plan.blocks):
+        doubt = f"family {family.name} with this r reduces nothing"
+        return Frozen(plan, (note,), warnings=(doubt,))
+    return Frozen(plan, (note,))
+
+
+def _patch_merges(
+    path: Path, weights: Mapping[str, Tensor], family: Family, choices: Choices, vit: Vit
+) -> Frozen:
+    """PatchMerger's layers and where they stand."""
+    if family.weights is None or family.patch_merge is None:
+        raise ValueError(f"family {family.name} has no weights of its own")
+    own = {key: value for key, value in weights.items() if family.weights.fullmatch(key)}
+    layers = sorted({int(key.split(".")[1]) for key in own})
+    if layers != list(range(len(layers))):
+        raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
+    before, notes = _positions(path, len(layers), choices, vit)
+    sqrt = choices.merge_scale == "sqrt" or (choices.merge_scale is None and vit.prefix == 0)
+    if choices.merge_scale is None:
+        notes.append(f"scores of {family.name} {'divided by √C' if sqrt else 'not scaled'}")
+    merges: dict[int, PatchMerge] = {}
+    for index, block in zip(layers, before, strict=True):
+        merge = family.patch_merge(index, 1, vit.width**-0.5 if sqrt else 1.0, _MERGER_EPS)
+        for part, dimensions in _MERGER_PARTS.items():
+            tensor = own.get(f"{merge.name}.{part}")
+            shape = None if tensor is None else tuple(tensor.shape)
+            if not shape or len(shape) != dimensions or shape[-1] != vit.width or shape[0] < 1:
+                expected = f"[tokens, {vit.width}]" if dimensions == 2 else f"[{vit.width}]"
+                raise InputError(
+                    f"{path}: {merge.name}.{part} is {shape and list(shape)}; expected {expected}"
+                )
+        merges[block] = replace(merge, tokens=len(own[f"{merge.name}.queries"]))
+    plan = Plan(family.name, ((),) * vit.depth, merges, own)
+    return Frozen(plan, notes=tuple(notes))
+
+
+def _positions(
+    path: Path, layers: int, choices: Choices, vit: Vit
+) -> tuple[tuple[int, ...], list[str]]:
+    """Before which blocks PatchMerger's layers stand, and what was assumed.
+
+    Raises:
+        InputError: They have to be stated, or do not fit.
+    """
+    at = choices.merge_at
+    if at is None:
+        if vit.prefix or layers != 1 or vit.depth < 2:
+            raise InputError(
+                f"{path} does not say where its {layers} layers of PatchMerger stand; state the "
+                "blocks before which they do, like --merge-at 3,6,9"
+            )
+        middle = vit.depth // 2
+        return (middle,), [f"PatchMerger after layer {middle}, the default of vit-pytorch"]
+    if len(at) != layers or list(at) != sorted(set(at)) or not 0 <= at[0] <= at[-1] <= vit.depth:
+        raise InputError(
+            f"--merge-at {','.join(map(str, at))}: expected {layers} rising numbers from 0 to "
+            f"{vit.depth}, one for each layer of PatchMerger in {path}"
+        )
+    return at, []
+
+
+def _complete(
+    path: Path, thresholds: Mapping[str, Mapping[int, float]], family: Family, depth: int
+) -> dict[str, Sequence[float]]:
+    complete: dict[str, Sequence[float]] = {}
+    for kind in family.scalars:
+        found = thresholds[kind]
+        missing = sorted(set(range(depth)) - found.keys())
+        extra = sorted(found.keys() - set(range(depth)))
+        if missing or extra:
+            what = (
+                f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
+            )
+            raise InputError(f"{path}: {kind} thresholds {what}; the model has {depth} blocks")
+        complete[kind] = [found[block] for block in range(depth)]
+    return complete
+
+
+def _untrained(plan: Plan) -> list[str]:
+    """A warning for each kind of threshold that is still where training starts, in any family."""
+    known = [families.load(name).start for name in families.learned()]
+    starts = {kind: [start[kind] for start in known if kind in start] for kind in KINDS}
+    return [
+        f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
+        for kind, numbers in plan.thresholds().items()
+        if len(set(numbers)) == 1
+        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in starts[kind])
+    ]
