@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ltmp_export import files
+from ltmp_export import files, hub
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -15,7 +15,7 @@ from ltmp_export.onnx_export import ExportedModel
 
 def as_exported(exported: ExportedModel, checkpoint: Path, choices: Choices) -> Choices:
     """What the user states now; for the file that was exported, else what was stated then."""
-    if files.sha256(locate(checkpoint)) != exported.checkpoint_sha256:
+    if files.sha256(locate(hub.file_of(checkpoint))) != exported.checkpoint_sha256:
         return choices
     return choices.over(exported.choices)
 

@@ -65,25 +65,24 @@ class Checkpoint:
 def load_checkpoint(
     path: str | Path, choices: Choices | None = None, *, dense: bool = False
 ) -> Checkpoint:
-    """Read a fine-tuned LTMP checkpoint.
+    """Read a checkpoint of a token-reducing ViT, or a plain one for a fixed-rate family.
 
     Args:
-        path: A file of any dialect that `dialects` lists, a folder with Hugging Face files, or
-            thresholds only (then `choices.base_checkpoint` holds the weights).
+        path: A file of any dialect that `dialects` lists, a folder with Hugging Face files,
+            `timm:NAME`, or thresholds only (then `choices.base_checkpoint` holds the weights).
         choices: What the file does not say, or what the user wants otherwise.
-        dense: Take a plain ViT without thresholds, too, whose plan then reduces nothing; and
-            `timm:NAME` in place of a file.
+        dense: Take a plain ViT without thresholds as it is, too; its plan then reduces nothing.
 
     Raises:
         InputError: The file cannot be read or used, or something must be stated.
     """
     path, choices = Path(path), choices or Choices()
-    base, name = choices.base_checkpoint, None
-    if dense and hub.names_a_model(path):
+    base = choices.base_checkpoint
+    if hub.names_a_model(path):
         name, path = hub.fetch(path)
+        choices = replace(choices, model=choices.model or name)
     own = take_apart(path, choices.use_ema if base is None else None)
     contents, base_file, doubts = _with_base(own, choices)
-    contents = replace(contents, arch=contents.arch or name)
     identity = identify(own.path, contents, choices, dense=dense)
     warnings = [*doubts, *identity.warnings]
     built = build.build(

@@ -24,6 +24,11 @@ def absolute(source: Path) -> Path:
     return source if names_a_model(source) else source.resolve()
 
 
+def file_of(source: Path) -> Path:
+    """The file behind `timm:NAME`, see `fetch`; any other path as it is."""
+    return fetch(source)[1] if names_a_model(source) else source
+
+
 def fetch(source: str | Path) -> tuple[str, Path]:
     """The timm name in `timm:NAME`, and the file of its pretrained weights.
 

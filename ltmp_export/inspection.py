@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ltmp_export import files, inputs, margins, onnx_export, onnx_reading, rates
+from ltmp_export import files, hub, inputs, margins, onnx_export, onnx_reading, rates
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, locate, take_apart
@@ -38,7 +38,7 @@ def inspect(
     family, …) is described as far as it goes, with what is `missing`.
 
     Args:
-        path: The file.
+        path: The file, or `timm:NAME`.
         choices: What a checkpoint does not say.
         images: A folder of pictures or an `.npz`, see `inputs.load_images`: measure on them how
             near the checkpoint's decisions are to their thresholds (`margins`).
@@ -49,7 +49,10 @@ def inspect(
         InputError: It is neither, or `images` are given for anything but a whole checkpoint.
     """
     path = Path(path)
-    if os.path.isdir(path):
+    if hub.names_a_model(path):
+        name, path = hub.fetch(path)
+        choices = replace(choices or Choices(), model=name)
+    elif os.path.isdir(path):
         path = locate(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:

@@ -181,10 +181,11 @@ class _Lowering:
             weight, bias = (g.weight(f"{merge.name}.norm.{part}") for part in ("weight", "bias"))
             patches = g.slice(tokens.x, 1, prefix) if prefix else tokens.x  # [B, N, C]
             normed = g.layer_norm(patches, weight, bias, merge.eps)
-            queries = g.weight(f"{merge.name}.queries")  # [M, C]
-            scores = g.op("MatMul", queries, g.op("Transpose", normed, perm=[0, 2, 1]))
-            scaled = g.op("Mul", scores, g.number(merge.scale))  # [B, M, N]
-            x = g.op("MatMul", g.op("Softmax", scaled, axis=-1), normed)
+            queries = g.op("Transpose", g.weight(f"{merge.name}.queries"), perm=[1, 0])  # [C, M]
+            scores = g.op("MatMul", normed, queries)  # [B, N, M]
+            scaled = g.op("Mul", scores, g.number(merge.scale))
+            shares = g.op("Softmax", g.op("Transpose", scaled, perm=[0, 2, 1]), axis=-1)
+            x = g.op("MatMul", shares, normed)  # [B, M, C]
             if prefix:
                 x = g.op("Concat", g.slice(tokens.x, 1, 0, prefix), x, axis=1)
         return Packed(x, None, fixed_layout(g, prefix + merge.tokens, tokens.layout.images))

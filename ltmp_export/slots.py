@@ -283,21 +283,20 @@ def _taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
 
 
 def _joined(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
-    """One after the other; where only some have sizes, the others' are 1."""
-
-    def ones(like: Slots) -> Name:
-        batch = g.op("Shape", like.x, start=0, end=1)
-        return g.op("Expand", g.number(1.0), g.op("Concat", batch, g.ints(like.number), axis=0))
+    """One after the other; where the first have no sizes yet, theirs are 1."""
 
     def joined(values: Sequence[Name | None], name: str | None = None) -> Name | None:
         known = [value for value in values if value is not None]
         return g.op("Concat", *known, axis=1, name=name) if len(known) == len(parts) else None
 
-    x = g.op("Concat", *(part.x for part in parts), axis=1)
+    sizes = [part.size for part in parts if part.size is not None]
+    size = g.op("Concat", *sizes, axis=1) if sizes[1:] else sizes[0]
+    if before := sum(part.number for part in parts if part.size is None):
+        size = g.op("Pad", size, g.ints(0, before, 0, 0), g.number(1.0))
     return Slots(
         number=sum(part.number for part in parts),
-        x=x,
-        size=joined([ones(part) if part.size is None else part.size for part in parts]),
+        x=g.op("Concat", *(part.x for part in parts), axis=1),
+        size=size,
         importance=joined([part.importance for part in parts], "merged_importance"),
         metric=None,
         alive=joined([part.alive for part in parts]),

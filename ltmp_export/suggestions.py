@@ -18,7 +18,6 @@ _ARCHITECTURES: tuple[tuple[str, str], ...] = (
     ),
     (r"encoder\.layers\.encoder_layer_\d+\.", "a ViT of torchvision, not timm's"),
     (r"visual\.(transformer|conv1)", "a CLIP model"),
-    (r"transformer\.patch_merger\.|cluster_layers\.", "a PatchMerger"),
     (r"transformer\.layers\.\d+\.", "a ViT of vit-pytorch, not timm's"),
     (r"score_predictor\.", "a DynamicViT"),
     (r"blocks\.\d+\.attn\.(q_bias|relative_position)", "a BEiT"),

@@ -104,9 +104,6 @@ def _merge(t: _Tokens, partners: Mapping[int, int], order: Iterable[int]) -> _To
 
 def _merge_best(t: _Tokens, r: int, distilled: bool, by_score: bool) -> tuple[_Tokens, float]:
     """Merge the r sources that match best; by_score: the unmerged in mp's order, class last."""
-    r = min(r, (len(t.u) - (2 if distilled else 1)) // 2)
-    if r <= 0:
-        return t, math.inf
     found = _match(t.keys, distilled)
     ranked = sorted(found, key=lambda i: -found[i].best)
     merging, rest, destinations = ranked[:r], ranked[r:], range(1, len(t.u), 2)
@@ -120,12 +117,9 @@ def _merge_best(t: _Tokens, r: int, distilled: bool, by_score: bool) -> tuple[_T
 
 
 def _prune_last(t: _Tokens, r: int) -> tuple[_Tokens, float]:
-    """Sort by importance and drop the last r."""
-    r = min(r, (len(t.u) - 1) // 2)
-    if r <= 0:
-        return t, math.inf
+    """Sort by importance and drop the last r, which may be none."""
     ranked = _by_importance(t)
-    kept = ranked[:-r]
+    kept = ranked[: len(ranked) - r]
     pairs = zip(kept, ranked[1:], strict=False)  # the last one lies across the cut
     return t.take(kept), _positive(float(t.u[a] - t.u[b]) for a, b in pairs)
 
@@ -234,14 +228,14 @@ def run_fixed(
 ) -> OracleResult:
     """Run the fixed-rate family m, p, mp or pm on one image [3, height, width].
 
-    A step takes min(r, (N - 1) // 2) of the N tokens it sees, with r its entry for this block; one
-    that takes none leaves even the order. With `dist_token` (only m): distilled DeiT, (N - 2) // 2.
+    A step takes min(r, (N - 1) // 2) of the N tokens it sees, with r its entry for this block. With
+    `dist_token` (only m): distilled DeiT, (N - 2) // 2. Where all of a block's steps take none, it
+    leaves even the order; where another step takes some, pruning sorts also if it takes none.
 
     The result's margin is the smallest of: for a merge the gap from the last source merged to the
     next best one (0 on a tie), and a merging source's gap from its best to its second-best partner
     when > 0; for a prune the gaps > 0 between neighbours in the sorted importances, from the first
-    token after the class to the first one dropped. Raises what `tests.oracle.run` does, and
-    ValueError where mp merges, leaves sources and does not prune: the class would leave row 0.
+    token after the class to the first one dropped. Raises what `tests.oracle.run` does.
     """
     w = _Weights(weights, eps)
     distilled, rates = "dist_token" in w, {"merge": list(merge or ()), "prune": list(prune or ())}
@@ -251,13 +245,17 @@ def run_fixed(
         _check_list(step, rates[step], _depth(w), 0)
 
     def reduce(index: int, t: _Tokens) -> tuple[_Tokens, float]:
-        margin = math.inf
+        margin, left, taken = math.inf, len(t.u), {}
         for step in _FIXED[family].split():
-            r = rates[step][index]
-            if step == "merge":
+            taken[step] = min(rates[step][index], (left - (2 if distilled else 1)) // 2)
+            left -= taken[step]
+        for step, r in taken.items() if any(taken.values()) else ():
+            if step == "prune":
+                t, near = _prune_last(t, r)
+            elif r > 0:
                 t, near = _merge_best(t, r, distilled, by_score=family == "mp")
             else:
-                t, near = _prune_last(t, r)
+                continue
             margin = min(margin, near)
         return t, margin
 

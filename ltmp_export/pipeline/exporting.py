@@ -171,7 +171,10 @@ def _budget(
     if mode not in (None, "static", "dynamic"):
         raise InputError(f"mode {mode!r}: expected static or dynamic")
     if mode == "dynamic" and source.plan.static:
-        raise InputError(f"family {family} keeps the same number of tokens of every image: static")
+        raise InputError(
+            f"family {family} keeps the same number of tokens of every image, and has no dynamic "
+            "form; drop --mode"
+        )
     if mode != "static" and keep_tokens is not None:
         raise InputError("--keep-tokens is about --mode static; give that, too")
     automatic = keep_tokens is not None and budgets.is_automatic(keep_tokens)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from ltmp_export import belonging, files, inputs, onnx_export, onnx_reading, runtime
+from ltmp_export import belonging, files, hub, inputs, onnx_export, onnx_reading, runtime
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -96,7 +96,7 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
         InputError: It comes from another one.
     """
     stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
-    if files.sha256(locate(path)) != exported.checkpoint_sha256:
+    if files.sha256(locate(hub.file_of(path))) != exported.checkpoint_sha256:
         raise InputError(
             f"{exported.path} was exported from another file than {path}; side by side needs the "
             "checkpoint it was exported from"
