@@ -118,25 +118,25 @@ def share(planned: Plan, vit: Vit) -> float:
 
 
 def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:
-    """The smallest r, for every block, that leaves at most a share of the multiply-accumulates.
+    """The r, one for all blocks, that leaves the share of the multiply-accumulates nearest to this.
 
     Raises:
-        InputError: No r does, or the share is none.
+        InputError: Every r leaves more, or the share is none.
     """
     if not 0.0 < target <= 1.0:
         raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
+
+    def left(rate: int) -> float:
+        return share(plan(family, (rate,) * vit.depth, vit), vit)
+
     low, high = 0, vit.tokens  # of more than there are, no more are taken
-    while low < high:
-        middle = (low + high) // 2
-        if share(plan(family, (middle,) * vit.depth, vit), vit) <= target:
-            high = middle
-        else:
-            low = middle + 1
-    found = (low,) * vit.depth
-    least = share(plan(family, found, vit), vit)
-    if least > target:
+    if left(high) > target:
         raise InputError(
-            f"--reduction-target {target:g}: {family.name} leaves {least:.3f} of the "
+            f"--reduction-target {target:g}: {family.name} leaves {left(high):.3f} of the "
             "multiply-accumulates at the least; ask for more"
         )
-    return found
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if left(middle) <= target else (middle, high)
+    nearest = min((low, high), key=lambda rate: abs(left(rate) - target))
+    return (nearest,) * vit.depth

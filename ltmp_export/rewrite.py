@@ -1,10 +1,11 @@
 """A plain ViT and its plan rewritten as an export-friendly graph for any batch.
 
 The paper's model computes one image with shapes that depend on it. Here the tokens of all images
-are packed as rows, and every pointwise layer runs on the rows as they are. What must tell images
-apart (attention, pooling) comes from `ragged`, what decides and merges from `reduction`. With a
-plan that reduces nothing the same code writes the dense model, so that the two differ in the
-reduction only.
+are packed as rows, and every pointwise layer (`layers`) runs on the rows as they are. What must
+tell images apart (attention, pooling) comes from `ragged`, what decides and merges from
+`reduction`. A static plan has the same number of slots for every image; there `slots` decides and
+merges. With a plan that reduces nothing the same code writes the dense model, so that the two
+differ in the reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
 as a set of weights again (`onnx_export.dense_baseline` writes the dense model from it).
@@ -21,6 +22,7 @@ from onnx import ModelProto, TensorProto
 
 from ltmp_export import ragged, reduction, slots
 from ltmp_export.graph import GraphBuilder, Name
+from ltmp_export.layers import Layers
 from ltmp_export.plan import Merge, MergeMost, Plan, Step
 from ltmp_export.ragged import Layout, fixed_layout, make_layout
 from ltmp_export.reduction import Candidates
@@ -82,6 +84,7 @@ class _Lowering:
         self.vit = vit
         self.plan = plan
         self.g = g
+        self.layers = Layers(g, vit)
         self.batch = 1 if single else BATCH
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
@@ -116,7 +119,7 @@ class _Lowering:
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → packed rows [B * N, C], all images of N tokens."""
         g, vit = self.g, self.vit
-        x = self.patches(images)  # [B, patches, C]
+        x = self.layers.patches(images)  # [B, patches, C]
         tokens = vit.tokens
         prefix = [g.weight(name) for name in ("cls_token", "dist_token")[: vit.prefix]]
         numbers = None
@@ -141,54 +144,17 @@ class _Lowering:
             x = g.op("Identity", x, name="tokens")  # [B, N, C]
         else:
             x = g.reshape(x, -1, vit.width, name="tokens")  # [B * N, C]
-        return Packed(self.norm("norm_pre", x), None, layout)
-
-    def patches(self, images: Name) -> Name:
-        """[B, channels, height, width] → embedded patches [B, patches, C]."""
-        g, vit = self.g, self.vit
-        if "patch_embed.norm_pre.weight" in g.weights:
-            return self.normed_patches(images)
-        inputs = [images, g.weight("patch_embed.proj.weight")]
-        if "patch_embed.proj.bias" in g.weights:
-            inputs.append(g.weight("patch_embed.proj.bias"))
-        grid = g.op(
-            "Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size)
-        )
-        x = g.reshape(grid, 0, vit.width, vit.patches)
-        return self.norm("patch_embed.norm", g.op("Transpose", x, perm=[0, 2, 1]))
-
-    def normed_patches(self, images: Name) -> Name:
-        """The same where the pixels of a patch are normalised before they are projected."""
-        g, vit = self.g, self.vit
-        (height, width), (ph, pw) = vit.image_size, vit.patch_size
-        x = g.reshape(images, 0, vit.in_chans, height // ph, ph, width // pw, pw)
-        x = g.op("Transpose", x, perm=[0, 2, 4, 1, 3, 5])  # [B, rows, columns, channels, ph, pw]
-        x = g.reshape(x, -1, vit.in_chans * ph * pw)  # [B * patches, pixels]
-        weight = g.reshape(g.weight("patch_embed.proj.weight"), vit.width, -1)
-        inputs = [self.norm("patch_embed.norm_pre", x), weight]
-        if "patch_embed.proj.bias" in g.weights:
-            inputs.append(g.weight("patch_embed.proj.bias"))
-        x = self.norm("patch_embed.norm", g.op("Gemm", *inputs, transB=1))
-        return g.reshape(x, -1, vit.patches, vit.width)
+        return Packed(self.layers.norm("norm_pre", x), None, layout)
 
     def entering(self, block: int, tokens: Packed) -> Packed:
         """Tokens as they enter a block, or behind the last one the head."""
         merge = self.plan.patch_merges.get(block)
         if merge is None:
             return tokens
-        g, prefix = self.g, self.vit.prefix
-        with g.scope("patch_merge"):
-            weight, bias = (g.weight(f"{merge.name}.norm.{part}") for part in ("weight", "bias"))
-            patches = g.slice(tokens.x, 1, prefix) if prefix else tokens.x  # [B, N, C]
-            normed = g.layer_norm(patches, weight, bias, merge.eps)
-            queries = g.op("Transpose", g.weight(f"{merge.name}.queries"), perm=[1, 0])  # [C, M]
-            scores = g.op("MatMul", normed, queries)  # [B, N, M]
-            scaled = g.op("Mul", scores, g.number(merge.scale))
-            shares = g.op("Softmax", g.op("Transpose", scaled, perm=[0, 2, 1]), axis=-1)
-            x = g.op("MatMul", shares, normed)  # [B, M, C]
-            if prefix:
-                x = g.op("Concat", g.slice(tokens.x, 1, 0, prefix), x, axis=1)
-        return Packed(x, None, fixed_layout(g, prefix + merge.tokens, tokens.layout.images))
+        with self.g.scope("patch_merge"):
+            x = self.layers.patch_merge(merge, tokens.x)
+        slots_left = self.vit.prefix + merge.tokens
+        return Packed(x, None, fixed_layout(self.g, slots_left, tokens.layout.images))
 
     def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
         """One transformer block: attention, the plan's steps, MLP."""
@@ -207,7 +173,8 @@ class _Lowering:
         else:
             left = self.slots_left(steps, replace(tokens, x=x), weights, keys)
         with g.scope("mlp"):
-            update = self.shaped(self.mlp(path, left.x), left.layout)
+            hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
+            update = self.shaped(self.layers.mlp(path, hidden), left.layout)
         return replace(left, x=g.op("Add", left.x, update, name="tokens"))
 
     def shaped(self, rows: Name, layout: Layout) -> Name:
@@ -251,10 +218,10 @@ class _Lowering:
     def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
         """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        qkv = self.linear(f"{path}.attn.qkv", self.rows(self.norm(f"{path}.norm1", tokens.x)))
+        x = self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
+        qkv = self.layers.linear(f"{path}.attn.qkv", x)
         q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
-        q = self.norm(f"{path}.attn.q_norm", q)
-        k = self.norm(f"{path}.attn.k_norm", k)
+        q, k = (self.layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
         q = g.op("Mul", q, g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
         bias = layout.score_bias(tokens.size)
@@ -266,8 +233,8 @@ class _Lowering:
         """The output [T, C] of attention from its weights and values, without the residual."""
         g, vit = self.g, self.vit
         rows = layout.join_heads(g.op("MatMul", weights, v), vit.heads, vit.head_width)
-        out = self.linear(f"{path}.attn.proj", self.norm(f"{path}.attn.norm", rows))
-        return self.layer_scale(f"{path}.ls1", out)
+        out = self.layers.linear(f"{path}.attn.proj", self.layers.norm(f"{path}.attn.norm", rows))
+        return self.layers.layer_scale(f"{path}.ls1", out)
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, keys: Name
@@ -287,48 +254,24 @@ class _Lowering:
             metric_width=vit.head_width,
         )
 
-    def mlp(self, path: str, x: Name) -> Name:
-        """Tokens → rows [T, C], without the residual."""
-        hidden = self.linear(f"{path}.mlp.fc1", self.rows(self.norm(f"{path}.norm2", x)))
-        hidden = self.norm(f"{path}.mlp.norm", self.g.activation(self.vit.activation, hidden))
-        return self.layer_scale(f"{path}.ls2", self.linear(f"{path}.mlp.fc2", hidden))
-
     def head(self, tokens: Packed) -> Name:
         """Tokens → logits [B, classes]."""
         layout, tokens = tokens.layout, replace(tokens, x=self.rows(tokens.x))
         if self.vit.distilled:
             return self.distilled_head(tokens)
         if self.vit.pool == "token":
-            pooled = self.norm("norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0))
+            pooled = self.layers.norm(
+                "norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0)
+            )
         else:
-            pooled = layout.mean_of_patches(self.norm("norm", tokens.x), self.vit.prefix)
-        return self.linear("head", self.norm("fc_norm", pooled))
+            pooled = layout.mean_of_patches(self.layers.norm("norm", tokens.x), self.vit.prefix)
+        return self.layers.linear("head", self.layers.norm("fc_norm", pooled))
 
     def distilled_head(self, tokens: Packed) -> Name:
         """The mean of what the two heads say, each of its own token, the first two."""
         g, row = self.g, tokens.layout.class_rows()
         said = []
         for path, place in (("head", row), ("head_dist", g.op("Add", row, g.index(1)))):
-            token = self.norm("norm", g.op("Gather", tokens.x, place, axis=0))  # [B, C]
-            said.append(self.linear(path, token))
+            token = self.layers.norm("norm", g.op("Gather", tokens.x, place, axis=0))  # [B, C]
+            said.append(self.layers.linear(path, token))
         return g.op("Mul", g.op("Add", *said), g.number(0.5))
-
-    def linear(self, path: str, x: Name) -> Name:
-        """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""
-        inputs = [x, self.g.weight(f"{path}.weight")]
-        if f"{path}.bias" in self.g.weights:
-            inputs.append(self.g.weight(f"{path}.bias"))
-        return self.g.op("Gemm", *inputs, transB=1)
-
-    def norm(self, path: str, x: Name) -> Name:
-        """LayerNorm if the weights have one of that name, else nothing."""
-        if f"{path}.weight" not in self.g.weights:
-            return x
-        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
-        return self.g.layer_norm(x, weight, bias, self.vit.norm_eps)
-
-    def layer_scale(self, path: str, x: Name) -> Name:
-        """LayerScale if the weights have one of that name, else nothing."""
-        if f"{path}.gamma" not in self.g.weights:
-            return x
-        return self.g.op("Mul", x, self.g.weight(f"{path}.gamma"))

@@ -21,8 +21,9 @@ import onnx
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
+from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
 from tests.random_vits import ODD, build
+from tests.test_vit_pytorch import random_weights
 
 State = dict[str, Any]
 ARCH = "ltmp_vit_digits_patch4_32"
@@ -89,8 +90,7 @@ def thresholds(*arguments: str, **more: Any) -> list[str]:
 
 def base(content: State) -> str:
     """A file with the dense weights, changed."""
-    dense = {key: value for key, value in state().items() if "masker" not in key}
-    torch.save(dense | content, "base.pth")
+    torch.save(dense() | content, "base.pth")
     return "base.pth"
 
 
@@ -120,8 +120,25 @@ def resnet() -> list[str]:
     return saved({"layer1.0.conv1.weight": torch.ones(2), MERGE_2: torch.ones(1)}, do="export")
 
 
+def dense(**more: torch.Tensor) -> State:
+    """The weights without the thresholds, and others."""
+    return {key: value for key, value in state().items() if "masker" not in key} | more
+
+
 def distilled() -> list[str]:
-    return changed(dist_token=torch.ones(1, 1, 128))
+    """A second token, its head, and thresholds."""
+    content = state() | {"dist_token": torch.ones(1, 1, 128)}
+    content |= {f"head_dist.{part}": content[f"head.{part}"] for part in ("weight", "bias")}
+    content["pos_embed"] = torch.cat([content["pos_embed"][:, :1], content["pos_embed"]], 1)
+    return saved(top() | {"state_dict": content}, do="export")
+
+
+def patchmerger(*arguments: str) -> list[str]:
+    return saved(dense(**cluster_layers(128, 24, 9)), *arguments, do="export")
+
+
+def vit_pytorch() -> list[str]:
+    return saved(random_weights(), "--num-heads", "2", do="inspect")
 
 
 def heads() -> list[str]:
@@ -202,6 +219,15 @@ ACCEPTED: tuple[Case, ...] = (
          lambda: saved({"state_dict_ema": state(), "arch": ARCH})),
     Case("thresholds only, with `--base-checkpoint FILE` or `timm:NAME`", "check: equal",
          lambda: ["export", LTM, "--base-checkpoint", base({})]),
+    Case("a plain ViT with `--family m --r 8`", "static: every image takes 60.5% of the dense …",
+         lambda: saved(dense(), "--family", "m", "--r", "8", do="export")),
+    Case("a fine-tuned file as another family, `--family p --r 8`",
+         "warning: family p as asked, though the file says ltmp; its merge and prune thresholds …",
+         lambda: ["export", CKPT, "--family", "p", "--r", "8"]),
+    Case("PatchMerger's layers in a DeiT, `--merge-at 2,4`", "patch tokens made anew before it",
+         lambda: ["inspect", *patchmerger("--merge-at", "2,4")[1:]]),
+    Case("vit-pytorch's ViT with PatchMerger", "names of vit-pytorch: taken as timm's",
+         vit_pytorch),
     Case("float16, bfloat16 or float64 weights", "computed with as float32",
          lambda: saved({k: v.half() for k, v in state().items()}, "--family", "ltmp")),
     Case("another image size, `--img-size 40`",
@@ -228,12 +254,26 @@ REFUSED: tuple[Case, ...] = (
          cut, 2),
     Case("ONNX data outside the model's folder", "head.weight …", outside, 2),
     Case("a dense model", "holds no thresholds (…): it is a dense model or …",
-         lambda: saved({k: v for k, v in state().items() if "masker" not in k}, do="export"), 2),
+         lambda: saved(dense(), do="export"), 2),
     Case("another architecture", "it looks like a ResNet", resnet, 2),
-    Case("a feature that is not supported", "holds 'dist_token', a feature not supported here",
+    Case("a feature that is not supported", "holds 'reg_token', a feature not supported here",
+         lambda: changed(reg_token=torch.ones(1, 4, 128)), 2),
+    Case("a distillation token and thresholds",
+         "has a distillation token, which family ltmp does not provide for; only m does",
          distilled, 2),
-    Case("a fixed-rate family", "fixed-rate family 'mp' is not supported",
+    Case("a fixed-rate family without r",
+         "family mp takes a fixed number of tokens from each block, which no file holds; state it "
+         "with --r 8, or --reduction-target 0.6 …",
          lambda: renamed("mp_vit_digits"), 2),
+    Case("r without a family", "state which with --family m|mp|p|pm (m is ToMe)",
+         lambda: saved(dense(), "--r", "8", do="export"), 2),
+    Case("PatchMerger without its places",
+         "does not say where its 2 layers of PatchMerger stand; state the blocks before which they "
+         "do, like --merge-at 3,6,9",
+         patchmerger, 2),
+    Case("a static file without a budget",
+         "family ltmp keeps as many tokens as an image needs; state the most …",
+         lambda: ["export", CKPT, "--mode", "static"], 2),
     Case("a threshold that is NaN or outside [0, 1]",
          "blocks.2.merge_masker.threshold is nan; a threshold lies in [0, 1]",
          lambda: changed(**{MERGE_2: torch.tensor([torch.nan])}), 2),

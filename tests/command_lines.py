@@ -58,7 +58,18 @@ reals = st.sampled_from(
 )
 words = st.one_of(
     st.sampled_from(
-        ("ltmp", "ltm", "ltpm", "LTMP", "m", "deit_tiny_patch16_224", "resnet18", "vit")
+        (
+            "ltmp",
+            "ltm",
+            "ltpm",
+            "LTMP",
+            "m",
+            "pm",
+            "patchmerger",
+            "deit_tiny_patch16_224",
+            "resnet18",
+            "vit",
+        )
     ),
     st.text(_ALPHABET, max_size=8),
 )
@@ -74,22 +85,37 @@ _CHOICES: dict[str, st.SearchStrategy[str] | None] = {
     "--mean": reals,
     "--std": reals,
 }
+rates = st.one_of(
+    lists, st.sampled_from(("1,1", "16:-1", "2:1", "1:", ":", "1:nan", "1:-inf", "1:1e999", "3:9"))
+)
+_RATES: dict[str, st.SearchStrategy[str] | None] = {
+    "--r": rates,
+    "--reduction-target": reals,
+    "--merge-at": lists,
+    "--merge-scale": st.sampled_from(("one", "sqrt", "two", "")),
+}
 OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     "export": {
         **_CHOICES,
+        **_RATES,
+        "--mode": st.sampled_from(("static", "dynamic", "", "statik")),
+        "--keep-tokens": st.one_of(rates, st.sampled_from(("auto:p99", "auto:max", "auto:p0"))),
+        "--images": files,
+        "--samples": counts,
         **dict.fromkeys(("-o", "--output", "--json"), outputs),
         **dict.fromkeys(("--opset", "--batch-size", "-b"), counts),
         "--token-counts": None,
     },
     "check": {
         **_CHOICES,
+        **_RATES,
         **dict.fromkeys(("--json", "--junit", "--save-repro"), outputs),
         **dict.fromkeys(("--images", "--repro"), files),
         "--batch-size": lists,
         "--samples": counts,
         "--strict": None,
     },
-    "inspect": {**_CHOICES, "--images": files, "--samples": counts, "--json": None},
+    "inspect": {**_CHOICES, **_RATES, "--images": files, "--samples": counts, "--json": None},
     "bench": {
         **dict.fromkeys(("--images", "--baseline", "--side-by-side", "--compare"), files),
         **dict.fromkeys(("--samples", "--threads", "--warmup", "--iterations"), counts),
@@ -121,6 +147,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     },
     "eval": {
         **_CHOICES,
+        **_RATES,
         **dict.fromkeys(("--data", "--class-map"), files),
         **dict.fromkeys(("--samples", "--batch-size", "--threads"), counts),
         "--providers": words,

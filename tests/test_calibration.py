@@ -373,7 +373,9 @@ def test_targets_are_met_on_images_held_out(
     np.testing.assert_allclose(row.tokens, counts.mean(0), atol=0.05)
     assert row.accuracy == (classes == held_out.require_labels()).mean()
     assert row.agreement == (classes == dense_classes(dense.model, held_out)).mean()
-    assert executed_share(made.vit, made.plan, counts.tolist()) == pytest.approx(row.mac_ratio, abs=1e-3)
+    assert executed_share(made.vit, made.plan, counts.tolist()) == pytest.approx(
+        row.mac_ratio, abs=1e-3
+    )
 
 
 def test_a_calibrated_checkpoint_exports(dense: Checkpoint, tmp_path: Path) -> None:

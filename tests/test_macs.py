@@ -49,7 +49,18 @@ def test_tokens_before_the_patches(prefix: int, tokens: int, heads: int) -> None
 
 def test_rows_of_a_batch_are_those_of_its_images() -> None:
     counts = np.array([[5, 3], [4, 1]])
-    assert roofline.rows(SMALL, dense_plan(SMALL.depth), counts[0]) == [4, 5, 5, 5, 5, 5, 5, 3, 3, 1]
+    assert roofline.rows(SMALL, dense_plan(SMALL.depth), counts[0]) == [
+        4,
+        5,
+        5,
+        5,
+        5,
+        5,
+        5,
+        3,
+        3,
+        1,
+    ]
     batches = [np.array([0, 1]), np.array([1, 1])]
     assert roofline.batch_rows(SMALL, dense_plan(SMALL.depth), counts, batches) == [
         [8, 10, 10, 9, 9, 9, 9, 4, 4, 2],
@@ -60,7 +71,9 @@ def test_rows_of_a_batch_are_those_of_its_images() -> None:
 def test_linear_layers_of_two_heads_as_a_model() -> None:
     model = roofline.model(DISTILLED)
     assert [value.name for value in model.graph.output][-2:] == ["head/y", "head_dist/y"]
-    assert len(model.graph.input) == len(roofline.rows(DISTILLED, dense_plan(DISTILLED.depth), [6, 3]))
+    assert len(model.graph.input) == len(
+        roofline.rows(DISTILLED, dense_plan(DISTILLED.depth), [6, 3])
+    )
 
 
 def test_linear_layers_as_a_model() -> None:
@@ -70,4 +83,8 @@ def test_linear_layers_as_a_model() -> None:
     assert weights["embed"] == (16, 48)
     assert weights["block_01/qkv"] == (48, 16)
     assert weights["block_01/fc1"] == (32, 16)
-    assert len(model.graph.input) == len(roofline.rows(SMALL, dense_plan(SMALL.depth), [5, 3])) == len(model.graph.output)
+    assert (
+        len(model.graph.input)
+        == len(roofline.rows(SMALL, dense_plan(SMALL.depth), [5, 3]))
+        == len(model.graph.output)
+    )

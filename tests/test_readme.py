@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from ltmp_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
 from ltmp_export import check, load_checkpoint
 from tests import digits, make_checkpoint
-from tests.conftest import DIGITS_LTMP
+from tests.conftest import DIGITS_LTMP, cluster_layers
 from tests.mutations import MUTATIONS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -72,6 +73,7 @@ def test_every_command_runs(
     folder: Path, digits_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(digits_base, folder / "base.pth")
+    torch.save(torch.load(digits_base) | cluster_layers(128, 24, 9), "deit_patchmerger.pth")
     for line in commands():
         given = line
         for long, short in SMALLER.items():

@@ -92,7 +92,9 @@ def test_refused_with_the_reason(
 
 def test_other_architectures(tmp_path: Path) -> None:
     torch.save({"layer4.0.conv1.weight": torch.ones(2), MERGE_2: torch.ones(1)}, tmp_path / "r.pth")
-    with pytest.raises(InputError, match="not a plain timm VisionTransformer.*it looks like a ResNet"):
+    with pytest.raises(
+        InputError, match="not a plain timm VisionTransformer.*it looks like a ResNet"
+    ):
         load_checkpoint(tmp_path / "r.pth")
     torch.save({"epoch": 3}, tmp_path / "e.pth")
     with pytest.raises(InputError, match="holds no weights: found epoch"):
