@@ -25,8 +25,8 @@ from .terminal import (
 
 app = typer.Typer(
     name="ltmp",
-    help="Take token-reducing Vision Transformers (LTMP) from a timm model or a checkpoint to a "
-    "checked, dynamic ONNX model.",
+    help="Take token-reducing Vision Transformers (LTMP, ToMe and kin) from a timm model or a "
+    "checkpoint to a checked ONNX model.",
     epilog="Start with: ltmp demo",
     no_args_is_help=True,
     add_completion=False,
@@ -72,13 +72,8 @@ def export(
     ] = None,
     mode: options.Mode = None,
     keep_tokens: options.KeepTokens = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures or .npz to measure --keep-tokens auto:… on."),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="Measure at most so many of them (default: all).")
-    ] = None,
+    images: options.BudgetImages = None,
+    samples: options.BudgetSamples = None,
     family: options.Family = None,
     model: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -99,7 +94,11 @@ def export(
     ] = True,
     json: options.Json = None,
 ) -> None:
-    """Export a checkpoint to an ONNX model, checked before it is written."""
+    """Export a checkpoint to an ONNX model, checked before it is written.
+
+    Families with thresholds (ltmp, …) come from the checkpoint; m, p, mp and pm take any plain ViT
+    and --r.
+    """
     choices = options.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,

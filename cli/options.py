@@ -11,7 +11,9 @@ import typer
 if TYPE_CHECKING:
     from ltmp_export.choices import Choices
 
-UNSTATED, RUNNING = "What the checkpoint does not say", "Running"  # panels of --help
+# Panels of --help.
+UNSTATED, RUNNING = "What the checkpoint does not say", "Running"
+METHOD, STATIC = "Token reduction", "Static shapes"
 
 MemoryLimit = Annotated[
     float, typer.Option(help="GiB that the weights or images of one file may take in memory.")
@@ -19,7 +21,7 @@ MemoryLimit = Annotated[
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        help="Fine-tuned checkpoint: of timm, Lightning or Hugging Face, or a state_dict."
+        help="Checkpoint of timm, Lightning or Hugging Face, a state_dict, or timm:NAME."
     ),
 ]
 Source = Annotated[
@@ -62,7 +64,11 @@ CheckedCheckpoint = Annotated[
     typer.Argument(metavar="CHECKPOINT", help="The checkpoint it was exported from; likewise."),
 ]
 Family = Annotated[
-    str | None, typer.Option(help="Token-reduction family, where the file does not say it.")
+    str | None,
+    typer.Option(
+        help="ltmp, ltpm, ltm, ltp, m, p, mp, pm or patchmerger, where the file does not say it.",
+        rich_help_panel=METHOD,
+    ),
 ]
 Learned = Annotated[
     str | None,
@@ -166,9 +172,9 @@ Rate = Annotated[
     str | None,
     typer.Option(
         "--r",
-        help="Tokens each block takes in families m, mp, p, pm: 8, or 8,8,6,…, or 16:-1 for a "
-        "linear trend.",
-        rich_help_panel=UNSTATED,
+        help="Tokens each block loses in m, p, mp and pm: 8, or 8,8,6,…, or 16:-1 for a linear "
+        "trend.",
+        rich_help_panel=METHOD,
     ),
 ]
 RateTarget = Annotated[
@@ -176,36 +182,46 @@ RateTarget = Annotated[
     typer.Option(
         "--reduction-target",
         help="Share of the multiply-accumulates to be left, like 0.6: picks --r.",
-        rich_help_panel=UNSTATED,
+        rich_help_panel=METHOD,
     ),
 ]
 MergeAt = Annotated[
     str | None,
     typer.Option(
         help="Blocks before which PatchMerger's layers stand, like 3,6,9.",
-        rich_help_panel=UNSTATED,
+        rich_help_panel=METHOD,
     ),
 ]
 MergeScale = Annotated[
     Literal["one", "sqrt"] | None,
     typer.Option(
         help="Scale of PatchMerger's scores: one, or sqrt to divide by the root of the width.",
-        rich_help_panel=UNSTATED,
+        rich_help_panel=METHOD,
     ),
 ]
 Mode = Annotated[
     Literal["dynamic", "static"] | None,
     typer.Option(
         help="static: every shape but the batch is known before running (default: what the "
-        "family is)."
+        "family is).",
+        rich_help_panel=STATIC,
     ),
 ]
 KeepTokens = Annotated[
     str | None,
     typer.Option(
-        help="With --mode static, for families with thresholds: the most tokens each block keeps, "
-        "160,150,…, or auto:p99 to measure them on --images."
+        help="For families with thresholds: the most tokens each block keeps, 160,150,…, or "
+        "auto:p99, what 99 % of the --images need, or auto:max.",
+        rich_help_panel=STATIC,
     ),
+]
+BudgetImages = Annotated[
+    Path | None,
+    typer.Option(help="Folder of pictures or .npz for auto:….", rich_help_panel=STATIC),
+]
+BudgetSamples = Annotated[
+    int | None,
+    typer.Option(help="Take at most so many of them (default: all).", rich_help_panel=STATIC),
 ]
 Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]
 

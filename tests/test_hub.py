@@ -84,6 +84,23 @@ def test_thresholds_for_a_model_by_name(tmp_path: Path) -> None:
     assert f"{source}: dense, top-1" in made.stdout
 
 
+def test_tome_on_a_model_by_name(tmp_path: Path) -> None:
+    """No checkpoint at all; check and inspect take the name, too."""
+    cached_model(tmp_path)
+    source = f"timm:{NAME}"
+    made = run(tmp_path, "export", source, "--family", "m", "--r", "8", "--no-check")
+    assert made.returncode == 0, made.stderr
+    assert "model.onnx: m deit_tiny_patch16_224" in made.stdout
+    found = run(tmp_path, "check", "model.onnx", source, "--samples", "1", "-b", "1")
+    assert found.returncode == 0, found.stderr
+    assert "equal: every decision" in found.stdout
+    told = run(tmp_path, "inspect", source, "--family", "p", "--r", "8").stdout
+    assert "family p: as --family says" in told
+    refused = run(tmp_path, "export", source)
+    assert refused.returncode == 2
+    assert "--family m --r 8 needs none" in refused.stderr
+
+
 def test_what_is_not_in_the_cache_is_one_clear_line(tmp_path: Path) -> None:
     thresholds(tmp_path / "t.pth")
     ran = run(tmp_path, "export", "t.pth", "--base-checkpoint", f"timm:{NAME}")
