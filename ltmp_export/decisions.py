@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ltmp_export.plan import PruneLeast
 from ltmp_export.tokens import Choice, Decision, MergeDecision
 
 SMALLEST = torch.finfo(torch.float32).tiny  # below this an importance is zero to a float32 runtime
@@ -99,12 +100,29 @@ def leads(decision: Decision) -> Tensor:
     return lead[(lead > 0) & lead.isfinite()]
 
 
+def steps_down(decision: Decision) -> Tensor:
+    """By how much each score is above the next of an order that a later step reads, relative.
+
+    Exact ties are left out: of equal scores the lower row goes first on either side.
+    """
+    if decision.order is None or not _order_matters(decision):
+        return decision.score.new_empty(0).double()
+    others = decision.order[1:]  # the class token is always the first
+    apart = -decision.score[others].diff() / unit(decision)[others][1:]
+    return apart[apart > 0].double()
+
+
+def _order_matters(decision: Decision) -> bool:
+    """Whether a later step reads it; after a merge that ranks, tokens are sorted again."""
+    return isinstance(decision.step, PruneLeast) and decision.step.ordered
+
+
 def margin(decision: Decision) -> float:
     """Relative distance of the decision that comes nearest to falling otherwise.
 
     +inf where nothing was decided, NaN where a score is NaN.
     """
-    near = torch.cat([distances(decision), leads(decision)])
+    near = torch.cat([distances(decision), leads(decision), steps_down(decision)])
     return float(near.amin()) if len(near) else torch.inf
 
 
@@ -123,7 +141,7 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
         for index in torch.nonzero(elsewhere)[:, 0].tolist():
             other = float(decision.similarity[index, choice.partner[index]])
             yield _disagreement(block, "partner", decision, index, other)
-    if choice.order is not None:
+    if choice.order is not None and _order_matters(decision):
         behind = choice.order[1:]  # the class token is always the first
         highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after
         for place in torch.nonzero(decision.score[behind] < highest)[:, 0].tolist():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.decisions import leads, margin
+from ltmp_export.decisions import leads, margin, steps_down
 from ltmp_export.inputs import Images
 from ltmp_export.plain import plain
 from ltmp_export.reference import Reference
@@ -37,7 +37,7 @@ class StepMargins:
         block: Index of the block.
         step: "merge" and "prune" against the threshold, or where a number is fixed against the
             middle between the last score taken and the first left; "partner" against the second
-            best.
+            best; "order" against the next, relative.
         threshold: The frozen threshold, if there is one.
         decisions: How many, over all images.
         quantiles: Distances at `QUANTILES`: smallest, 1 %, median.
@@ -112,6 +112,8 @@ def _distances(decision: Decision) -> dict[Kind, Tensor]:
     found = {key: (decision.score[1:] - decision.threshold).abs().double()}
     if isinstance(decision, MergeDecision):
         found["partner", None] = leads(decision)
+    if decision.order is not None:
+        found["order", None] = steps_down(decision)
     return found
 
 

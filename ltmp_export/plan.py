@@ -48,10 +48,16 @@ class MergeMost:
 
 @dataclass(frozen=True)
 class PruneLeast:
-    """Sort by importance, the class token first, and drop the last `count` (SPEC §1)."""
+    """Sort by importance, the class token first, and drop the last `count` (SPEC §1).
+
+    Attributes:
+        count: How many.
+        ordered: Whether a later step reads the order; if not, only who stays is a decision.
+    """
 
     kind: ClassVar[str] = "prune"
     count: int
+    ordered: bool = True
 
 
 @dataclass(frozen=True)

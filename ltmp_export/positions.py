@@ -67,12 +67,13 @@ def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) ->
             f"patches, but its position embedding has {rows} rows; expected {wanted}; "
             "state the right size with --img-size"
         )
+    fits = None if asked is None else _fitting(rows, asked, patch, prefix)
     for before in (prefix, 0):
         side = math.isqrt(max(rows - before, 0))
         if side and side * side == rows - before:
             return Grid(side, side, patch, before)
-    if asked is not None and (found := _fitting(rows, asked, patch, prefix)):
-        return found
+        if fits is not None and fits.prefix == before:
+            return fits
     tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
     raise InputError(
         f"the position embedding has {rows} rows, which is no square of patches{tried}; "

@@ -72,9 +72,9 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
     depth, tokens = len(rates), vit.tokens
     shares: dict[str, list[int]] = {kind: list(rates) for kind in family.counts}
     if len(shares) == 2:
-        spans = (block / max(depth - 1, 1) for block in range(depth))
-        pairs = zip(rates, spans, strict=True)
-        pruned = [max(0, min(rate, int(1 + (rate - 2) * span))) for rate, span in pairs]
+        last = max(depth - 1, 1)
+        parts = [int(1 + (rate - 2) * block / last) for block, rate in enumerate(rates)]
+        pruned = [max(0, min(rate, part)) for rate, part in zip(rates, parts, strict=True)]
         merged = [rate - part for rate, part in zip(rates, pruned, strict=True)]
         shares = {"merge": merged, "prune": pruned}
     nominal = family.freeze(shares)

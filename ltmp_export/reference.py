@@ -163,9 +163,7 @@ def patch_merge(x: Tensor, weights: Mapping[str, Tensor], merge: PatchMerge) -> 
         weights: `queries` [M, C], `norm.weight` [C] and `norm.bias` [C].
         merge: Scale and epsilon.
     """
-    normed = layer_norm(
-        x, x.shape[-1:], weights["norm.weight"], weights["norm.bias"], merge.eps
-    )
+    normed = layer_norm(x, x.shape[-1:], weights["norm.weight"], weights["norm.bias"], merge.eps)
     scores = merge.scale * weights["queries"] @ normed.mT  # [M, N]
     return scores.softmax(-1) @ normed
 

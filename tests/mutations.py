@@ -37,7 +37,7 @@ def _in_block(owner: Any, block: int, name: str, wrong: Callable[[Wrong], Wrong]
         yield
 
 
-def _rewritten(owner: Any, name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
+def rewritten(owner: Any, name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
     def mutate(checkpoint: Checkpoint, block: int) -> onnx.ModelProto:
         with _in_block(owner, block, name, wrong):
             return onnx_export.to_onnx(checkpoint, opset=17)
@@ -173,15 +173,15 @@ class Mutation:
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 MUTATIONS: dict[str, Mutation] = {
-    "even and odd rows swapped": Mutation(_rewritten(reduction, "_merge", _odd_sources), MERGES),
-    "log-size bias dropped": Mutation(_rewritten(Layout, "score_bias", _without_size), MERGES, 1),
-    "plain mean": Mutation(_rewritten(reduction, "_mix", _plain_mean), MERGES, 1),
+    "even and odd rows swapped": Mutation(rewritten(reduction, "_merge", _odd_sources), MERGES),
+    "log-size bias dropped": Mutation(rewritten(Layout, "score_bias", _without_size), MERGES, 1),
+    "plain mean": Mutation(rewritten(reduction, "_mix", _plain_mean), MERGES, 1),
     "epsilon 1e-5": Mutation(_epsilon),
-    "importance of one head": Mutation(_rewritten(Layout, "importance", _one_head), PRUNES),
+    "importance of one head": Mutation(rewritten(Layout, "importance", _one_head), PRUNES),
     "importance summed": Mutation(
-        _rewritten(reduction, "_merged_importance", _summed), ("ltmp",), 0
+        rewritten(reduction, "_merged_importance", _summed), ("ltmp",), 0
     ),
-    "destinations first": Mutation(_rewritten(reduction, "_merge", _destinations_first), MERGES),
+    "destinations first": Mutation(rewritten(reduction, "_merge", _destinations_first), MERGES),
     **{f"{layer} times 1.01": Mutation(_weights(layer, _scale)) for layer in LAYERS},
     **{f"rows of {layer} exchanged": Mutation(_weights(layer, _exchange_rows)) for layer in LAYERS},
 }

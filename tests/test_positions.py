@@ -43,6 +43,7 @@ def weights(rows: int, prefix: int = 1) -> dict[str, torch.Tensor]:
         (13, (16, 12), (32, 24), (4, 3, 1)),
         (17, (18, 18), None, (4, 4, 1)),
         (65, None, (20, 52), (8, 8, 1)),
+        (16, None, (12, 20), (3, 5, 1)),  # with a row for the class token, before 4 by 4 without
         (65, None, (16, 64), (8, 8, 1)),
     ],
 )

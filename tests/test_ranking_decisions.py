@@ -67,7 +67,9 @@ def choice(chosen: Sequence[int], of: int, order: Sequence[int] | None = None) -
         (SCORES, PruneLeast(2), 0.125 / 0.5),
         ([INF, 0.125, 0.5, 0.25], PruneLeast(1), 0.25),  # ranks, not rows
         ([INF, 0.25, 0.25], PruneLeast(1), 0.0),
-        (SCORES, PruneLeast(0), INF),  # all stay: only their order is decided
+        (SCORES, PruneLeast(0), 1.0),  # all stay: only their order is decided
+        (SCORES, PruneLeast(0, ordered=False), INF),
+        ([INF, 0.25, 0.5, 0.5], PruneLeast(0), 1.0),  # equal scores stand as they stood
         (SCORES, PruneLeast(3), INF),  # the class token stays whatever it scores
         (SCORES, Fit(3), 0.25),
         (SCORES, Fit(4), INF),
@@ -147,7 +149,13 @@ def test_another_order_of_sources() -> None:
     assert decision.order.tolist() == [0, 2, 3]  # the class token in front
     assert not list(disagreements(0, decision, choice([1], 4, [0, 2, 3])))
     found = list(disagreements(0, decision, choice([1], 4, [0, 3, 2])))
-    assert found == [Disagreement(0, "order", 6, 0.25, 0.5, 1.0)]
+    assert found == []  # pruning sorts them again
+
+
+def test_an_order_that_no_step_reads() -> None:
+    decision = pruning(SCORES, PruneLeast(1, ordered=False))
+    assert list(disagreements(0, decision, choice([0, 1, 2], 4, [0, 2, 1]))) == []
+    assert list(disagreements(0, decision, choice([0, 1, 3], 4, [0, 3, 1]))) != []
 
 
 def stepped(

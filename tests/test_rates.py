@@ -78,6 +78,13 @@ class TestPlan:
         pairs = [(m.count, p.count) for m, p in blocks if is_counted(m) and is_counted(p)]
         assert pairs == [(7, 1), (6, 2), (5, 3), (4, 4), (3, 5), (1, 7)]
 
+    def test_shares_are_those_of_whole_numbers(self, digits: Digits) -> None:
+        """1 + 55 * 3 / 11 is 16, also where 3 / 11 is rounded."""
+        vit = Vit(**vars(digits("mp").vit) | {"depth": 12, "image_size": (200, 200)})
+        pruned = [steps[1] for steps in made(vit, "mp", *[57] * 12)]
+        assert pruned[3] == PruneLeast(16)
+        assert pruned[6] == PruneLeast(31)
+
     @pytest.mark.parametrize(("name", "place"), [("mp", 1), ("pm", 0)])
     def test_pruning_none_still_sorts_where_merging_takes_some(
         self, digits: Digits, name: str, place: int

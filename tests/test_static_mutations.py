@@ -23,7 +23,7 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.plan import Fit, MergeMost, Plan, PruneLeast, Step
 from ltmp_export.ragged import Layout
-from tests.mutations import MUTATIONS, Mutate, Wrong, _rewritten, change_stored
+from tests.mutations import MUTATIONS, Mutate, Wrong, change_stored, rewritten
 
 Digits = Callable[[str], Checkpoint]
 Edit = Callable[[onnx.ModelProto, str], None]
@@ -370,14 +370,14 @@ FAULTS: dict[str, Fault] = {
     "ranked by the mean": Fault(edited(ranked_by_the_mean), ("m", "mp")),
     "mean similarity": Fault(edited(mean_similarity), ("pm",)),
     "sorted by length": Fault(edited(sorted_by_length), ("p", "pm")),
-    "class attention": Fault(_rewritten(Layout, "importance", _class_attention), ("p",)),
+    "class attention": Fault(rewritten(Layout, "importance", _class_attention), ("p",)),
     "one head's importance": Fault(MUTATIONS["importance of one head"].mutate, ("mp", "tight")),
     "not sorted": Fault(edited(own_order), ("mp", "pm")),
     "unmerged by rank": Fault(planned(unmerged_by_rank), ("m",)),
     "unmerged turned round": Fault(edited(descending), ("m",)),
     "first rows one further": Fault(edited(rows_one_further(0)), ("m", "tight")),
     "last rows one further": Fault(edited(rows_one_further(-1)), ("m", "pm")),
-    "plain mean": Fault(_rewritten(slots, "_received", _plain_mean), ("m", "tight")),
+    "plain mean": Fault(rewritten(slots, "_received", _plain_mean), ("m", "tight")),
     "no log of sizes": Fault(MUTATIONS["log-size bias dropped"].mutate, ("m",)),
     "importance summed": Fault(edited(importance_summed), ("mp", "ample"), 1),
     "own importance": Fault(edited(own_importance), ("mp", "ample"), 1),
@@ -388,9 +388,9 @@ FAULTS: dict[str, Fault] = {
     "the budget sorts": Fault(edited(by_importance), ("ample",)),
     "the budget turns round": Fault(edited(descending), ("tight",)),
     "merging into empty slots": Fault(edited(into_empty_slots), ("ample",)),
-    "empty slots attended to": Fault(_rewritten(Layout, "score_bias", _all_slots), ("ample",)),
+    "empty slots attended to": Fault(rewritten(Layout, "score_bias", _all_slots), ("ample",)),
     "empty slots give importance": Fault(
-        _rewritten(Layout, "importance", _all_slots), ("ample",), seen="importance"
+        rewritten(Layout, "importance", _all_slots), ("ample",), seen="importance"
     ),
     "overflow hidden": Fault(edited(overflow_hidden), ("tight",), 0, "head"),
     "no norm": Fault(edited(without_norm), ("patchmerger",)),

@@ -10,5 +10,5 @@ COUNTS = ("prune",)
 
 
 def block_steps(prune: int) -> tuple[Step, ...]:
-    """Tokens are sorted by importance; no token ever stands for more than one patch."""
-    return (PruneLeast(prune),)
+    """No step reads the order the tokens are in; none ever stands for more than one patch."""
+    return (PruneLeast(prune, ordered=False),)

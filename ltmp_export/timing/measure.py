@@ -114,9 +114,7 @@ def measure(
     )
 
 
-def _subject(
-    exported: ExportedModel, images: Images, counts: NDArray[np.int64]
-) -> dict[str, Any]:
+def _subject(exported: ExportedModel, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:
     """What a report says of the images and of the work they are."""
     vit, plan = exported.vit, exported.plan
     return {
