@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,9 @@ class Fit:
 
 
 Step: TypeAlias = Merge | Prune | MergeMost | PruneLeast | Fit
-_STEPS = {step.__name__: step for step in (Merge, Prune, MergeMost, PruneLeast, Fit)}
+Made = TypeVar("Made")
+_CLASSES: tuple[type[Step], ...] = (Merge, Prune, MergeMost, PruneLeast, Fit)
+_STEPS = {step.__name__: step for step in _CLASSES}
 
 
 @dataclass(frozen=True)
@@ -166,13 +169,38 @@ class Plan:
         Raises:
             LookupError: Something is missing, or there is no such step.
             TypeError: A step has other numbers.
+            ValueError: A number cannot be what it stands for.
         """
         blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
+        merges = {int(k): _made(PatchMerge, merge) for k, merge in values["patch_merges"].items()}
+        if not all(0 <= block <= len(blocks) for block in merges):
+            raise ValueError(f"tokens mixed before blocks {sorted(merges)} of {len(blocks)}")
         return cls(
             str(values["family"]),
-            tuple(tuple(_STEPS[step.pop("step")](**step) for step in steps) for steps in blocks),
-            {int(k): PatchMerge(**merge) for k, merge in values["patch_merges"].items()},
+            tuple(tuple(_made(_STEPS[s.pop("step")], s) for s in steps) for steps in blocks),
+            merges,
         )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int and 0 <= value < 2**31,
+    "float": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "bool": lambda value: type(value) is bool,
+    "str": lambda value: type(value) is str,
+}
+
+
+def _made(kind: type[Made], values: Mapping[str, Any]) -> Made:
+    """A step from what anybody may have written.
+
+    Raises:
+        TypeError: It has other fields.
+        ValueError: A value is of another kind.
+    """
+    for part in fields(kind):  # type: ignore[arg-type]
+        if part.name in values and not _KINDS[str(part.type)](values[part.name]):
+            raise ValueError(f"{kind.__name__} with {part.name} {values[part.name]!r:.50}")
+    return kind(**values)
 
 
 def dense_plan(depth: int) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -197,4 +198,38 @@ def test_damaged_metadata(
     next(entry for entry in model.metadata_props if entry.key == key).value = value
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(InputError, match=message):
+        onnx_export.read_exported(tmp_path / "model.onnx")
+
+
+def _step(**values: object) -> str:
+    blocks: list[list[object]] = [[{"step": "Prune", "threshold": 0.1}] for _ in range(6)]
+    blocks[2] = [{"step": "Prune", "threshold": 0.1} | values]
+    return json.dumps({"family": "ltp", "blocks": blocks, "patch_merges": {}})
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        "[]",
+        '{"family": "ltp"}',
+        _step(step="Slice"),
+        _step(step=["Prune"]),
+        _step(threshold="0.1"),
+        _step(threshold=None),
+        _step(threshold=float("nan")),
+        _step(keep=3),
+        _step(step="Fit"),
+        '{"family": "ltp", "blocks": [[], [], [], [], [], []], "patch_merges": {"x": {}}}',
+        '{"family": "ltp", "blocks": [[], [], [], [], [], []], "patch_merges": {"2": {}}}',
+        '{"family": "ltp", "blocks": [[], [], [], [], [], []], "patch_merges": {"9": {"name": "", '
+        '"tokens": 3, "scale": 1.0, "eps": 1e-5}}}',
+        '{"family": "ltp", "blocks": [[], [], [], [], [], []], "patch_merges": {"2": {"name": "", '
+        '"tokens": -3, "scale": 1.0, "eps": 1e-5}}}',
+    ],
+)
+def test_damaged_plans(digits: Digits, tmp_path: Path, plan: str) -> None:
+    model = onnx_export.to_onnx(digits("ltp"), opset=17)
+    next(entry for entry in model.metadata_props if entry.key == "ltmp.plan").value = plan
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="damaged ltmp metadata"):
         onnx_export.read_exported(tmp_path / "model.onnx")
