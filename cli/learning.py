@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import options
+from . import options, parsing
 from .terminal import show, spinner, training_progress, warn, write_json
 
 _STEPS, _DATA, _RUN = "How to train", "Images", options.RUNNING  # panels of --help
@@ -135,10 +135,10 @@ def finetune(
     Only thresholds learn, all weights stay as they are. The mask takes the decisions of the
     deployed model. Afterwards: ltmp export OUTPUT.
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
-    options.require_outputs(
+    parsing.require_outputs(
         [output, json], [checkpoint, data, validation, base_checkpoint, class_map]
     )
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that reports
@@ -243,13 +243,13 @@ def calibrate(
     They are moved until the work executed on images held out is the target's, within 0.5 %.
     A fine-tuned checkpoint gets another target: its own thresholds move together.
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
     )
-    targets = options.targets(reduction_target, sweep)
+    targets = parsing.targets(reduction_target, sweep)
     if sweep is None and output is None:
         output = Path("calibrated.pth.tar")
-    options.require_outputs([output, plot, json], [checkpoint, images, base_checkpoint, class_map])
+    parsing.require_outputs([output, plot, json], [checkpoint, images, base_checkpoint, class_map])
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
 
@@ -261,7 +261,7 @@ def calibrate(
             targets,
             output,
             spread=pipeline.Spread(
-                merge=None if split is None else options.merge_share(split),
+                merge=None if split is None else parsing.merge_share(split),
                 schedule=schedule,
                 method=method,
                 samples=samples,
@@ -321,11 +321,11 @@ def evaluate(
 
     An exported model runs in onnxruntime, a checkpoint in the eager reference, image by image.
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
-    options.require_outputs([json], [model, data, base_checkpoint, class_map])
+    parsing.require_outputs([json], [model, data, base_checkpoint, class_map])
     with spinner() as progress:
         from ltmp_export import pipeline, reports
 

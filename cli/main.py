@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import learning, options
+from . import learning, options, parsing
 from .terminal import (
     annotate,
     note,
@@ -99,11 +99,11 @@ def export(
     Families with thresholds (ltmp, …) come from the checkpoint; m, p, mp and pm take any plain ViT
     and --r.
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
-    options.require_outputs([output, json], [checkpoint, base_checkpoint, images])
+    parsing.require_outputs([output, json], [checkpoint, base_checkpoint, images])
     with spinner() as progress:
         from ltmp_export import pipeline, reports
 
@@ -172,16 +172,16 @@ def check(
     The file's own decisions are read and forced on the reference, so that one token within
     rounding of its threshold (borderline) is told from a wrong graph (fail).
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
-    sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
-    options.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
+    sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
+    parsing.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
     beside |= {"--masked": masked or None}
-    options.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
-    options.require_new_folder(save_repro, [json, junit])
+    parsing.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
+    parsing.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
 
@@ -189,7 +189,7 @@ def check(
             found = pipeline.replay(repro, model, checkpoint, choices=choices, progress=progress)
         else:
             found = pipeline.check(
-                *options.model_and_checkpoint(model, checkpoint),
+                *parsing.model_and_checkpoint(model, checkpoint),
                 images=images,
                 samples=samples,
                 batch_sizes=sizes,
@@ -240,12 +240,12 @@ def bench(
 
     Each model runs in a process of its own, in alternating rounds.
     """
-    sizes = None if batch_size is None else options.integers("--batch-size", batch_size, "1,8")
+    sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     other = None if baseline in ("dense", "none") else Path(baseline)
     read = [model, images, compare, side_by_side, base_checkpoint, other]
-    options.require_outputs([json, plot], read)
-    options.require_beside("--base-checkpoint", base_checkpoint, "--side-by-side", side_by_side)
-    options.require_beside("--max-regression", max_regression, "--compare", compare)
+    parsing.require_outputs([json, plot], read)
+    parsing.require_beside("--base-checkpoint", base_checkpoint, "--side-by-side", side_by_side)
+    parsing.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
         from ltmp_export.timing import regression, settings
@@ -316,11 +316,11 @@ def inspect(
     With --images also how near a checkpoint's decisions are to their thresholds: which share of
     the images a runtime or precision can decide otherwise.
     """
-    choices = options.choices(
+    choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
-    options.require_beside("--samples", samples, "--images", images)
+    parsing.require_beside("--samples", samples, "--images", images)
     with spinner() as progress:
         progress("reading")
         from ltmp_export import inspection, reports
