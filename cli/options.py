@@ -62,7 +62,7 @@ CheckedCheckpoint = Annotated[
 Family = Annotated[
     str | None,
     typer.Option(
-        help="ltmp, ltpm, ltm, ltp, m, p, mp, pm or patchmerger, where the file does not say it.",
+        help="ltmp, ltpm, ltm, ltp, m, p, mp, pm or patchmerger (default: as the file says).",
         rich_help_panel=METHOD,
     ),
 ]
@@ -191,7 +191,8 @@ MergeAt = Annotated[
 MergeScale = Annotated[
     Literal["one", "sqrt"] | None,
     typer.Option(
-        help="Scale of PatchMerger's scores: one, or sqrt to divide by the root of the width.",
+        help="PatchMerger's scores as they are (one), or divided by the root of the width "
+        "(default: one; sqrt for vit-pytorch's).",
         rich_help_panel=METHOD,
     ),
 ]

@@ -90,6 +90,7 @@ class Choices:
             listed = key in _LISTS
             if isinstance(value, tuple) != listed or (key == "image_size" and len(parts) != 2):
                 raise ValueError(f"{key} cannot be {value!r}")
-            if not all(isinstance(part, _KINDS.get(key, ())) for part in parts):
+            kinds = _KINDS.get(key, ())
+            if not all(type(part) in kinds for part in parts):
                 raise ValueError(f"{key} cannot be {value!r}")
         return cls(**pairs)

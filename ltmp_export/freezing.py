@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,23 +113,48 @@ def _patch_merges(
     if layers != list(range(len(layers))):
         raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
     before, notes = _positions(path, len(layers), choices, vit)
-    sqrt = choices.merge_scale == "sqrt" or (choices.merge_scale is None and vit.prefix == 0)
-    if choices.merge_scale is None:
-        notes.append(f"scores of {family.name} {'divided by √C' if sqrt else 'not scaled'}")
+    scale, assumed = _scale(choices, vit)
+    notes += [f"scores of {family.name} {assumed}"] if assumed else []
     merges: dict[int, PatchMerge] = {}
     for index, block in zip(layers, before, strict=True):
-        merge = family.patch_merge(index, 1, vit.width**-0.5 if sqrt else 1.0, _MERGER_EPS)
-        for part, dimensions in _MERGER_PARTS.items():
-            tensor = own.get(f"{merge.name}.{part}")
-            shape = None if tensor is None else tuple(tensor.shape)
-            if not shape or len(shape) != dimensions or shape[-1] != vit.width or shape[0] < 1:
-                expected = f"[tokens, {vit.width}]" if dimensions == 2 else f"[{vit.width}]"
-                raise InputError(
-                    f"{path}: {merge.name}.{part} is {shape and list(shape)}; expected {expected}"
-                )
-        merges[block] = replace(merge, tokens=len(own[f"{merge.name}.queries"]))
+        queries = own.get(f"cluster_layers.{index}.queries")
+        tokens = len(queries) if queries is not None and queries.ndim else 0
+        merges[block] = family.patch_merge(index, tokens, scale, _MERGER_EPS)
+        _require_parts(path, own, merges[block].name, vit.width)
     plan = Plan(family.name, ((),) * vit.depth, merges, own)
-    return Frozen(plan, notes=tuple(notes))
+    last = vit.depth in merges and vit.pool == "token"
+    doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
+    return Frozen(plan, notes=tuple(notes), warnings=(doubt,) if last else ())
+
+
+def _require_parts(path: Path, own: Mapping[str, Tensor], name: str, width: int) -> None:
+    """Check that a layer of PatchMerger is whole.
+
+    Raises:
+        InputError: It is not.
+    """
+    for part, dimensions in _MERGER_PARTS.items():
+        expected = f"[tokens, {width}]" if dimensions == 2 else f"[{width}]"
+        tensor = own.get(f"{name}.{part}")
+        if tensor is None:
+            raise InputError(f"{path}: {name}.{part} is missing; expected {expected}")
+        shape = tuple(tensor.shape)
+        if len(shape) != dimensions or shape[-1] != width or shape[0] < 1:
+            raise InputError(f"{path}: {name}.{part} is {list(shape)}; expected {expected}")
+
+
+def _scale(choices: Choices, vit: Vit) -> tuple[float, str]:
+    """Of PatchMerger's scores, and what was assumed for it.
+
+    Raises:
+        InputError: The scale is stated in other words than there are.
+    """
+    sqrt, one = vit.width**-0.5, 1.0
+    if choices.merge_scale is None:
+        return (one, "not scaled") if vit.prefix else (sqrt, "divided by √C")
+    if choices.merge_scale not in ("one", "sqrt"):
+        raise InputError(f"--merge-scale {choices.merge_scale}: expected one or sqrt")
+    return (sqrt if choices.merge_scale == "sqrt" else one), ""
 
 
 def _positions(

@@ -59,7 +59,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         if written and choices.model is None:
             raise InputError(
                 f"{path} calls itself {contents.arch}, but holds no thresholds; if these are the "
-                f"weights of a dense model, say so: --model {name}"
+                f"weights of a dense model, say so: --model {name}{_or_rate(written)}"
             )
         return Identity(DENSE, name, "a dense model: no thresholds", tuple(warnings))
     if not present:
@@ -87,6 +87,11 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         )
     warnings += _overruled(family, written, choices, ())
     return Identity(family, name, f"family {family}: {reason}", tuple(warnings))
+
+
+def _or_rate(family: str) -> str:
+    """The other way out for a family that takes a fixed number of tokens."""
+    return f"; to run it as {family}, state --r 8" if family in families.counted() else ""
 
 
 def require_known(family: str) -> None:
@@ -117,7 +122,15 @@ def _without_thresholds(
     counted = families.counted()
     if own is not None:
         if asked not in (None, own.name):
-            raise InputError(f"{path} holds the weights of {own.name}; --family {asked} has none")
+            raise InputError(
+                f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
+                f"be used, state --family {own.name}"
+            )
+        if dense and choices.merge_at is None and "cls_token" in contents.weights:
+            raise InputError(
+                f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
+                "its places have to be stated (--merge-at 3,6,9)"
+            )
         if choices.rated:
             raise InputError(f"--r and --reduction-target are for {', '.join(counted)}; drop them")
         return own.name, "the only one with weights of such names"

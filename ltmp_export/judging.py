@@ -224,7 +224,7 @@ def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterat
         if off is not None and not off.difference <= allowed.scores[key]:
             yield (
                 f"the {off.what} of token {off.token} is {off.score:.6g} in the file, "
-                f"{off.expected:.6g} in the reference, threshold {step.threshold:.6g}: they "
+                f"{off.expected:.6g} in the reference{_cut(step.threshold)}: they "
                 f"{differ(off.difference, allowed.scores[key])}"
             )
         bound = allowed.bound(key)
@@ -236,13 +236,18 @@ def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterat
             token, score = step.unfounded
             yield (
                 f"what becomes of token {token} does not follow from the file's own score "
-                f"{score:.9g} and the threshold {step.threshold:.9g}"
+                f"{score:.9g}{_cut(step.threshold, 9)}"
             )
     if block.sizes:
         yield f"a token stands for {block.sizes:g} patches more or less than in the reference"
     if not block.tokens.difference <= allowed.tokens[number]:
         words = _vectors("after it", block.tokens, allowed.tokens[number])
         yield f"with the same decisions {words}"
+
+
+def _cut(threshold: float, digits: int = 6) -> str:
+    """What divides the scores, if anything does."""
+    return f", threshold {threshold:.{digits}g}" if math.isfinite(threshold) else ""
 
 
 def _vectors(where: str, found: VectorDifference, allowed: float) -> str:

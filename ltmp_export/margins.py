@@ -98,7 +98,9 @@ def margins(
         images=images.origin,
         count=len(images),
         steps=tuple(steps),
-        closer=_closer([torch.cat(found) for found in per_image]),
+        closer=_closer([torch.cat(found) for found in per_image])
+        if pooled
+        else (0.0,) * len(LIMITS),
         at_risk={
             name: sum(n < at for n in nearest) / len(nearest) for name, at in PRECISIONS.items()
         },
@@ -109,7 +111,8 @@ def _distances(decision: Decision) -> dict[Kind, Tensor]:
     """Absolute distances of one step, by kind and threshold."""
     step = decision.step
     key: Kind = (step.kind, getattr(step, "threshold", None))
-    found = {key: (decision.score[1:] - decision.threshold).abs().double()}
+    apart = (decision.score[1:] - decision.threshold).abs().double()
+    found = {key: apart[apart < torch.inf]}  # none where all, or none, are taken
     if isinstance(decision, MergeDecision):
         found["partner", None] = leads(decision)
     if decision.order is not None:

@@ -219,6 +219,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     plan = Plan.from_json(json.loads(words["ltmp.plan"]))
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
+    plan.require_possible(vit.patches, vit.prefix)
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),
         std=tuple(map(float, json.loads(words["std"]))),

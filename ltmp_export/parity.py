@@ -46,6 +46,7 @@ def compare(
     batch_sizes: Sequence[int] | None = None,
     name: str | Path = "model",
     warnings: Sequence[str] = (),
+    stated: Plan | None = None,
     progress: Callable[[str], None] = lambda words: None,
 ) -> CheckReport:
     """Run the file in onnxruntime and the reference from the checkpoint, and compare.
@@ -61,6 +62,7 @@ def compare(
         batch_sizes: Images in a batch; all that the model takes of 1, 2 and 7 by default.
         name: The model's file.
         warnings: What looks wrong already.
+        stated: The steps that the file's metadata state, if it has any.
         progress: Called with a few words as each image begins.
 
     Raises:
@@ -95,7 +97,11 @@ def compare(
     allowed = limits(seen)
     comparisons = judge_all(seen, images, allowed)
     invariance = tuple(_invariance(seen, comparisons, allowed))
-    reason = _other_threshold(model, checkpoint.plan) or _other_weight(model, checkpoint)
+    reason = (
+        _other_step(stated, checkpoint.plan)
+        or _other_threshold(model, checkpoint.plan)
+        or _other_weight(model, checkpoint)
+    )
     verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
     return replace(
         report,
@@ -128,6 +134,27 @@ def _without_taps(
         "decisions cannot be read; export it again, or check it before other tools rename tensors"
     )
     return replace(report, reason=reason)
+
+
+def _other_step(stated: Plan | None, plan: Plan) -> str:
+    """Which step the file's metadata state otherwise than the checkpoint has it, or nothing.
+
+    Thresholds are compared where they are stored; those of metadata are for people.
+    """
+    if stated is None or stated.thresholds() or stated == plan or stated.family != plan.family:
+        return ""
+    for block, (theirs, ours) in enumerate(zip(stated.blocks, plan.blocks, strict=True)):
+        if theirs != ours:
+            return f"block {block}: the file states {_named(theirs)}, the checkpoint {_named(ours)}"
+    places = [", ".join(map(str, p.patch_merges)) or "no block" for p in (stated, plan)]
+    if places[0] != places[1]:
+        return f"the file mixes tokens before {places[0]}, the checkpoint before {places[1]}"
+    return "the file states another size or scale of PatchMerger's layers than the checkpoint"
+
+
+def _named(steps: Sequence[Step]) -> str:
+    """A block's steps in a few words."""
+    return " and ".join(f"{step.kind} {_number(step)}" for step in steps) or "no step"
 
 
 def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:

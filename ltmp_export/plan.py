@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_TOKENS = 2**20  # that PatchMerger may make: far more than it does
 DENSE = "dense"  # the family of a model that reduces nothing
 
 
@@ -123,7 +124,7 @@ class Plan:
 
     @property
     def counted(self) -> bool:
-        """Whether every image has the same number of tokens in every block."""
+        """Whether every image has the same number of tokens in every block, as if dense."""
         return all(isinstance(s, (MergeMost, PruneLeast)) for steps in self.blocks for s in steps)
 
     @property
@@ -154,6 +155,31 @@ class Plan:
         """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
         return counts if self.keep is None else self.keep
 
+    def require_possible(self, patches: int, prefix: int) -> None:
+        """Check that a model of so many patch tokens and tokens before them can take the steps.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        tokens = patches + prefix
+        room, budgets = tokens, 0
+        for block, steps in enumerate(self.blocks):
+            if block in self.patch_merges:
+                tokens = prefix + self.patch_merges[block].tokens
+            for place, step in enumerate(steps):
+                if isinstance(step, (MergeMost, PruneLeast)):
+                    most, tokens = (tokens - prefix) // 2, tokens - step.count
+                    possible = step.count <= most and getattr(step, "prefix", prefix) == prefix
+                elif isinstance(step, Fit):
+                    possible = 0 < step.keep <= room and place == len(steps) - 1
+                    room, budgets = step.keep, budgets + 1
+                else:
+                    possible = 0.0 <= step.threshold <= 1.0
+                if not possible:
+                    raise ValueError(f"block {block} cannot take {step}")
+        if budgets not in (0, len(self.blocks)):
+            raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the parameters; see `from_json`."""
         return {
@@ -173,8 +199,11 @@ class Plan:
         """
         blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
         merges = {int(k): _made(PatchMerge, merge) for k, merge in values["patch_merges"].items()}
-        if not all(0 <= block <= len(blocks) for block in merges):
-            raise ValueError(f"tokens mixed before blocks {sorted(merges)} of {len(blocks)}")
+        fits = all(0 <= block <= len(blocks) for block in merges)
+        if not fits or len(merges) < len(values["patch_merges"]):
+            raise ValueError(f"tokens mixed before blocks {list(values['patch_merges'])}")
+        if not all(0 < merge.tokens <= MOST_TOKENS for merge in merges.values()):
+            raise ValueError(f"tokens mixed into {[merge.tokens for merge in merges.values()]}")
         return cls(
             str(values["family"]),
             tuple(tuple(_made(_STEPS[s.pop("step")], s) for s in steps) for steps in blocks),

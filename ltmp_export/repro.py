@@ -195,8 +195,9 @@ def _step(
     chosen = choice.chosen.numpy()
     order = {} if choice.order is None else {f"{prefix}/{step.kind}_order": choice.order.numpy()}
     if choice.partner is None:
-        name = "fitted" if step.kind == "fit" else "kept"
-        return {f"{prefix}/{name}": chosen, f"{prefix}/importance": score} | order
+        if step.kind == "fit":
+            return {f"{prefix}/fitted": chosen, f"{prefix}/fit_importance": score}
+        return {f"{prefix}/kept": chosen, f"{prefix}/importance": score} | order
     return order | {
         f"{prefix}/merged": chosen,
         f"{prefix}/similarity": score,

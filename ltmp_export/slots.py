@@ -90,8 +90,7 @@ def _merge_most(g: GraphBuilder, step: MergeMost, tokens: Slots) -> Slots:
     merging = g.slice(ranking, 1, 0, step.count)  # [B, K]
     to = g.op("GatherElements", partner, merging, axis=1)  # [B, K]
     rows = _source_slots(g, merging)
-    prefix = [replace(_part(g, tokens, place, place + 1), number=1) for place in range(step.prefix)]
-    parts = [*prefix]
+    parts = [_part(g, tokens, place, place + 1) for place in range(step.prefix)]
     if sources > step.count:
         parts.append(_unmerged(g, step, tokens, g.slice(ranking, 1, step.count), sources))
     destinations = _every_other(g, tokens, first)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export import taken
+from ltmp_export import decided
 from ltmp_export.plan import Merge, MergeMost, Plan, Prune, Step
 from ltmp_export.tokens import Choice
 
@@ -84,7 +84,7 @@ def names(plan: Plan) -> dict[str, int]:
     for block, steps in enumerate(plan.blocks):
         kinds = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
-            kinds |= {score: FLOAT} | taken.TENSORS[type(step)]
+            kinds |= {score: FLOAT} | decided.TENSORS[type(step)]
         if _merges(steps) and block < len(plan.blocks) - 1:  # no later block needs the last sizes
             kinds["size"] = FLOAT
         found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
@@ -102,12 +102,12 @@ def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
 
 def digest(choices: Choices) -> bytes:
     """Equal for equal decisions of one image; the partner of who does not merge decides nothing."""
-    decided = []
+    parts = []
     for choice in (choice for steps in choices for choice in steps):
         partner, order = choice.partner, choice.order
-        decided += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
-        decided += [] if order is None else [order]
-    return b"".join(tensor.numpy().tobytes() for tensor in decided)
+        parts += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
+        parts += [] if order is None else [order]
+    return b"".join(tensor.numpy().tobytes() for tensor in parts)
 
 
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
@@ -183,8 +183,8 @@ def _read_block(
     records = []
     for step, scores in _scored(steps):
         score, before = own[scores][image], slot
-        arrays = {name: own[name][image] for name in taken.TENSORS[type(step)]}
-        choice, slot = taken.read(step, arrays, before, own["count"][image])
+        arrays = {name: own[name][image] for name in decided.TENSORS[type(step)]}
+        choice, slot = decided.read(step, arrays, before, own["count"][image])
         if isinstance(step, (Merge, MergeMost)):
             sources = (len(before) - 1) // 2
             if len(score) < sources:

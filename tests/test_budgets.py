@@ -113,7 +113,7 @@ def test_export_and_what_comes_after(tmp_path: Path, pictures: Path) -> None:
     assert len(set(timed.image_gmacs)) == 1
 
 
-def test_another_budget_fails(tmp_path: Path, digits: Digits) -> None:
+def test_a_budget_that_the_graph_does_not_have_fails(tmp_path: Path, digits: Digits) -> None:
     """Metadata that claim more room than the graph has."""
     import onnx
 
@@ -124,7 +124,9 @@ def test_another_budget_fails(tmp_path: Path, digits: Digits) -> None:
     assert '"keep": 40' in entry.value
     entry.value = entry.value.replace('"keep": 40', '"keep": 41')
     onnx.save(model, output)
-    assert check(output, DIGITS_LTMP, samples=4, batch_sizes=[1]).verdict == "fail"
+    found = check(output, DIGITS_LTMP, samples=4, batch_sizes=[1])
+    assert found.verdict == "fail"
+    assert "there is room for 40 tokens, not for 41" in found.comparisons[0].reason
 
 
 CONTRADICTIONS = {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,48 @@ def _step(**values: object) -> str:
 def test_damaged_plans(digits: Digits, tmp_path: Path, plan: str) -> None:
     model = onnx_export.to_onnx(digits("ltp"), opset=17)
     next(entry for entry in model.metadata_props if entry.key == "ltmp.plan").value = plan
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="damaged ltmp metadata"):
+        onnx_export.read_exported(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("family", "old", "new"),
+    [
+        ("m", '"count": 8', '"count": 1000'),
+        ("m", '"count": 8', '"count": 33'),
+        ("m", '"prefix": 1', '"prefix": 2'),
+        ("p", '"count": 8', '"count": 2147483647'),
+        ("ltp", '"threshold": 0.', '"threshold": 7.'),
+        ("patchmerger", '"tokens": 24', '"tokens": 0'),
+        ("patchmerger", '"tokens": 24', '"tokens": 2147483647'),
+        ("patchmerger", '"4": {', '"02": {'),
+    ],
+)
+def test_plans_that_no_model_can_take(
+    digits: Digits, tmp_path: Path, family: str, old: str, new: str
+) -> None:
+    model = onnx_export.to_onnx(digits(family), opset=17)
+    entry = next(entry for entry in model.metadata_props if entry.key == "ltmp.plan")
+    assert old in entry.value
+    entry.value = entry.value.replace(old, new)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="damaged ltmp metadata"):
+        onnx_export.read_exported(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("keep", [(0,) * 6, (66,) * 6, (9, 9, 10, 9, 9, 9)])
+def test_budgets_that_no_model_can_have(
+    digits: Digits, tmp_path: Path, keep: tuple[int, ...]
+) -> None:
+    checkpoint = digits("ltp")
+    checkpoint = replace(checkpoint, plan=checkpoint.plan.within((9,) * 6))
+    model = onnx_export.to_onnx(checkpoint, opset=17)
+    entry = next(entry for entry in model.metadata_props if entry.key == "ltmp.plan")
+    plan = json.loads(entry.value)
+    for steps, most in zip(plan["blocks"], keep, strict=True):
+        steps[-1]["keep"] = most
+    entry.value = json.dumps(plan)
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(InputError, match="damaged ltmp metadata"):
         onnx_export.read_exported(tmp_path / "model.onnx")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -104,11 +105,11 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "no queries": (
         lambda w: w.pop("cluster_layers.0.queries"),
-        r"cluster_layers.0.queries is None; expected \[tokens, 128\]",
+        r"cluster_layers.0.queries is missing; expected \[tokens, 128\]",
     ),
     "no bias": (
         lambda w: w.pop("cluster_layers.1.norm.bias"),
-        r"cluster_layers.1.norm.bias is None; expected \[128\]",
+        r"cluster_layers.1.norm.bias is missing; expected \[128\]",
     ),
     "queries of another width": (
         lambda w: w.update({"cluster_layers.0.queries": torch.ones(4, 64)}),
@@ -136,8 +137,11 @@ def test_damaged(digits_base: Path, tmp_path: Path, change: Change, message: str
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        (Choices(family="ltmp"), "holds the weights of patchmerger; --family ltmp has none"),
-        (Choices(family="m", rate="8"), "holds the weights of patchmerger; --family m has none"),
+        (
+            Choices(family="ltmp"),
+            "layers of patchmerger, which ltmp has none of.*--family patchmerger",
+        ),
+        (Choices(family="m", rate="8"), "holds layers of patchmerger, which m has none of"),
         (Choices(rate="8"), "--r and --reduction-target are for m, mp, p, pm; drop them"),
     ],
 )
@@ -169,6 +173,47 @@ def test_the_other_commands(digits: Digits, tmp_path: Path) -> None:
     assert inspect(output)["plan"]["patch_merges"]["2"]["tokens"] == 24
     timed = bench(output, samples=2, settings=Settings(iterations=1, warmup=1, roofline=True))
     assert timed.gmacs / timed.dense_gmacs == pytest.approx(made.macs_share)
+
+
+def test_behind_the_last_block_it_changes_nothing(digits_base: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path, load_torch(digits_base), cluster_layers(128, 24))
+    assert any("changes nothing" in w for w in load_checkpoint(path, stated(6)).warnings)
+    assert load_checkpoint(path, stated(5)).warnings == ()
+
+
+def test_a_scale_in_other_words(digits_base: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path, load_torch(digits_base), cluster_layers(128, 24))
+    with pytest.raises(InputError, match="--merge-scale ONE: expected one or sqrt"):
+        load_checkpoint(path, stated(3, scale="ONE"))
+
+
+def test_its_places_are_compared(digits: Digits, tmp_path: Path) -> None:
+    checkpoint, output = digits("patchmerger"), tmp_path / "m.onnx"
+    export(checkpoint, output, check=False)
+    found = check(output, checkpoint.path, samples=1, batch_sizes=[1], choices=stated(1, 4))
+    assert found.verdict == "fail"
+    assert found.reason == "the file mixes tokens before 2, 4, the checkpoint before 1, 4"
+    found = check(output, checkpoint.path, samples=1, batch_sizes=[1], choices=stated(scale="sqrt"))
+    assert (
+        found.reason == "the file states another size or scale of PatchMerger's layers than the "
+        "checkpoint"
+    )
+
+
+def test_margins_of_a_method_without_decisions(
+    digits: Digits, tmp_path: Path, digit_images: Tensor
+) -> None:
+    np.savez(tmp_path / "i.npz", images=digit_images[:2].numpy())
+    found = inspect(digits("patchmerger").path, stated(2, 4), images=tmp_path / "i.npz")
+    assert found["margins"]["steps"] == []
+
+
+def test_calibrate_says_what_it_is(digits: Digits) -> None:
+    from ltmp_export import calibrate
+
+    path = digits("patchmerger").path
+    with pytest.raises(InputError, match="is a PatchMerger: there are no thresholds to make"):
+        calibrate(path, path.parent, [0.5], "c.pth", choices=Choices(num_heads=2))
 
 
 def test_it_has_no_thresholds_to_learn(digits: Digits) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
 import pytest
 import torch
 
-from ltmp_export import families, rates
+from ltmp_export import calibrate, check, evaluate, export, families, rates
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
@@ -205,3 +206,29 @@ def test_plans_survive_json(digits: Digits) -> None:
 def test_nothing_to_take_is_a_warning() -> None:
     found = load_checkpoint(DIGITS_LTMP, Choices(family="m", rate="0"))
     assert "family m with this r reduces nothing" in found.warnings
+
+
+@pytest.mark.parametrize("family", ["m", "ltmp"])
+def test_a_dense_model_is_not_measured_in_place_of_a_family(
+    digits_base: Path, golden: Any, tmp_path: Path, family: str
+) -> None:
+    images = np.repeat(golden["images"][:2], 3, axis=1)
+    np.savez(tmp_path / "i.npz", images=images, labels=golden["labels"][:2])
+    with pytest.raises(InputError, match=f"family {family} needs (--r 8|thresholds, of which)"):
+        evaluate(digits_base, tmp_path / "i.npz", choices=Choices(family=family, num_heads=2))
+    stated = Choices(family="m", rate="8", num_heads=2)
+    assert evaluate(digits_base, tmp_path / "i.npz", choices=stated).tokens[0] == 57
+
+
+def test_another_r_than_the_files(digits: Digits, tmp_path: Path) -> None:
+    checkpoint, output = digits("m"), tmp_path / "m.onnx"
+    export(checkpoint, output, check=False)
+    other = Choices(family="m", rate="9", num_heads=2)
+    found = check(output, checkpoint.path, samples=1, batch_sizes=[1], choices=other)
+    assert found.verdict == "fail"
+    assert found.reason == "block 0: the file states merge 8, the checkpoint merge 9"
+
+
+def test_nothing_to_calibrate(digits_base: Path) -> None:
+    with pytest.raises(InputError, match="family m has no thresholds to make.*--family m --r 8"):
+        calibrate(digits_base, digits_base, [0.5], "c.pth", choices=Choices(family="m"))

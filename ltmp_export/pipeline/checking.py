@@ -126,7 +126,7 @@ def _check(
         warnings.append("one image only: its batches hold copies, and prove nothing about mixing")
     report = parity.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,
-        warnings=warnings, progress=progress,
+        warnings=warnings, stated=exported.plan, progress=progress,
     )  # fmt: skip
     failing = report.first_failing(strict)
     if save_repro is not None and failing is not None:

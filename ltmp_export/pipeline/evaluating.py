@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import datasets, files, onnx_export, runtime
+from ltmp_export import datasets, families, files, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -24,7 +24,7 @@ from ltmp_export.labelled import Labelled
 from ltmp_export.macs import dense_macs, executed_share
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import Progress, silent
-from ltmp_export.plan import Plan
+from ltmp_export.plan import DENSE, Plan
 from ltmp_export.reference import Reference
 from ltmp_export.timing.providers import resolve
 from ltmp_export.vit import Vit
@@ -144,8 +144,8 @@ def evaluate(
         exported = onnx_export.read_exported(path)
         if stated := (choices or Choices()).to_json():
             raise InputError(
-                f"{path} is an exported model and says all of itself; drop the flags that state "
-                f"{', '.join(stated)}"
+                f"{path} is an exported model and says all of itself; drop what states "
+                f"{', '.join(stated).replace('_', ' ')}"
             )
         kind = Kind.of(exported, class_map)
         size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
@@ -160,11 +160,25 @@ def evaluate(
         )
     else:
         checkpoint = load_checkpoint(path, choices, dense=True)
+        _require_family(checkpoint)
         if threads is not None:
             torch.set_num_threads(threads)
         images = _images(source, Kind.of(checkpoint, class_map), samples)
         subject = _in_the_reference(checkpoint, images, workers)
     return _report(path, subject, progress)
+
+
+def _require_family(checkpoint: Checkpoint) -> None:
+    """Check that a dense model is measured only where one was asked for.
+
+    Raises:
+        InputError: A family was stated that the file has nothing for.
+    """
+    family = checkpoint.choices.family
+    if checkpoint.plan.family != DENSE or family in (None, DENSE):
+        return
+    needed = "--r 8" if family in families.counted() else "thresholds, of which it holds none"
+    raise InputError(f"{checkpoint.path}: family {family} needs {needed}")
 
 
 def _is_onnx(path: Path) -> bool:

@@ -48,6 +48,11 @@ def family_of(source: Checkpoint) -> Family:
     """
     own = DEFAULT_FAMILY if source.plan.family == DENSE else source.plan.family
     name = source.choices.family or own
+    if name in families.counted():
+        raise InputError(
+            f"family {name} has no thresholds to make; it needs none: ltmp export --family {name} "
+            "--r 8"
+        )
     if name not in families.learned():
         raise InputError(
             f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"

@@ -101,4 +101,4 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
             f"{exported.path} was exported from another file than {path}; side by side needs the "
             "checkpoint it was exported from"
         )
-    return load_checkpoint(path, stated)
+    return belonging.under_budget(exported, load_checkpoint(path, stated))

@@ -24,7 +24,7 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
     parts: list[RenderableType] = []
     if report.comparisons:
         parts += [_batches_table(report), _invariance_line(report)]
-        parts += [] if report.keep_tokens is None else [_budget_line(report)]
+        parts += [] if report.keep_tokens is None else [budget_line(report)]
     if report.blocks and blocks:
         parts += [_blocks_table(report), Text(LEGEND, "dim")]
     if report.masked is not None:
@@ -71,7 +71,7 @@ def _invariance_line(report: CheckReport) -> Text:
     return Text(line, "" if alike == total else "yellow")
 
 
-def _budget_line(report: CheckReport) -> Text:
+def budget_line(report: CheckReport) -> Text:
     """How many images the file's budget leaves as they are."""
     fitting, total = report.fitting()
     line = f"budget: {fitting} of {total} images fit, and are compared with the method itself"

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ltmp_export.pipeline import DemoReport, ExportReport
 from ltmp_export.reports.bench import bench_summary
-from ltmp_export.reports.check import check_summary
+from ltmp_export.reports.check import budget_line, check_summary
 from ltmp_export.reports.tables import COLOURS
 
 
@@ -33,6 +33,8 @@ def export_summary(report: ExportReport) -> RenderableType:
         line = Text("check: ").append(report.check.verdict, COLOURS[report.check.verdict])
         where = f" on {images} images ({report.check.images}) at batches {sizes}"
         lines.append(line.append(where))
+        if report.budget is not None:
+            lines.append(budget_line(report.check))
     return Group(*lines)
 
 
@@ -47,7 +49,8 @@ def _static_line(report: ExportReport) -> Text | None:
     keep, images, fitting = report.budget
     line = f"static: every image takes {cost}; each block keeps at most {' '.join(map(str, keep))}"
     if images:
-        line += f"; {fitting} of {images} images fit, the others lose their least important tokens"
+        line += f"; {fitting} of {images} images fit"
+        line += "" if fitting == images else ", the others lose their least important tokens"
     return Text(line)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ltmp_export import hub
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.errors import InputError, LtmpError
+from ltmp_export.errors import LtmpError
 from ltmp_export.timing import literal
 from ltmp_export.timing.contenders import (
     EAGER,
@@ -41,17 +41,20 @@ def rivals(
         base_checkpoint=None if base is None else hub.absolute(base),
         single=True,
     )
-    found, refused = [eager], {}
+    found, refused = [], {}
     exported = folder / "literal.onnx"
-    try:
-        if not literal.translates(checkpoint.plan):
-            raise InputError(f"family {checkpoint.plan.family} has none: its shapes are static")
-        start = eager.start() | {"kind": "literal", "output": str(exported)}
-        with Process(LITERAL, start, folder) as process:
-            process.open()
-        found.append(Contender(LITERAL, "onnxruntime", exported, single=True))
-    except LtmpError as err:
-        refused[LITERAL] = str(err)
+    if literal.translates(checkpoint.plan):
+        found.append(eager)
+        try:
+            start = eager.start() | {"kind": "literal", "output": str(exported)}
+            with Process(LITERAL, start, folder) as process:
+                process.open()
+            found.append(Contender(LITERAL, "onnxruntime", exported, single=True))
+        except LtmpError as err:
+            refused[LITERAL] = str(err)
+    else:
+        reason = "there is no literal form of static shapes"
+        refused = dict.fromkeys((EAGER, LITERAL), reason)
     if dense is not None:
         found.append(Contender(OPENVINO_DENSE, "openvino", dense))
     found.append(Contender(OPENVINO_REDUCED, "openvino", model))

@@ -24,11 +24,11 @@ TENSORS: dict[type[Step], dict[str, int]] = {
     Fit: {"fitted": INT64},
 }
 
-Slots = NDArray[np.int64]
-Read = tuple[Choice, Slots]
+Places = NDArray[np.int64]
+Read = tuple[Choice, Places]
 
 
-def read(step: Step, own: Mapping[str, NDArray[Any]], slot: Slots, count: int) -> Read:
+def read(step: Step, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
     """What a file decided in one step about one image.
 
     Args:
@@ -50,8 +50,8 @@ def read(step: Step, own: Mapping[str, NDArray[Any]], slot: Slots, count: int) -
     if isinstance(step, Prune):
         return _kept(own["kept"][slot], slot)
     if isinstance(step, PruneLeast):
-        return _pruned_least(own["order"], len(slot))
-    return _fitted(own["fitted"][:count], slot)
+        return _pruned_least(step, own["order"], len(slot))
+    return _fitted(step, own["fitted"], slot, count)
 
 
 def _merged(merged: NDArray[Any], partner: NDArray[Any], tokens: int) -> Read:
@@ -92,15 +92,17 @@ def _merged_most(
     return choice, np.arange(tokens - step.count)
 
 
-def _kept(chosen: NDArray[Any], slot: Slots) -> Read:
+def _kept(chosen: NDArray[Any], slot: Places) -> Read:
     """A pruning by threshold."""
     if not chosen[0]:
         raise ValueError("the class token is pruned")
     return Choice(torch.from_numpy(chosen)), slot[chosen]
 
 
-def _pruned_least(order: NDArray[Any], tokens: int) -> Read:
+def _pruned_least(step: PruneLeast, order: NDArray[Any], tokens: int) -> Read:
     """A pruning of a fixed number, which sorts."""
+    if len(order) != tokens - step.count:
+        raise ValueError(f"{len(order)} of {tokens} tokens are kept; {step.count} are to go")
     if len(set(order.tolist())) != len(order) or order[0] != 0:
         raise ValueError("a token is kept twice, or the class token is not the first")
     _require_within(order, tokens, tokens)
@@ -109,8 +111,11 @@ def _pruned_least(order: NDArray[Any], tokens: int) -> Read:
     return Choice(torch.from_numpy(chosen), order=torch.from_numpy(order)), np.arange(len(order))
 
 
-def _fitted(places: NDArray[Any], slot: Slots) -> Read:
+def _fitted(step: Fit, fitted: NDArray[Any], slot: Places, count: int) -> Read:
     """A budget: those that stay are in the first slots, in their order."""
+    if len(fitted) != step.keep:
+        raise ValueError(f"there is room for {len(fitted)} tokens, not for {step.keep}")
+    places = fitted[:count]
     chosen = np.isin(slot, places)
     if slot[chosen].tolist() != places.tolist():
         raise ValueError("a budget keeps a slot that holds no token, or changes the order")
