@@ -98,9 +98,7 @@ def margins(
         images=images.origin,
         count=len(images),
         steps=tuple(steps),
-        closer=_closer([torch.cat(found) for found in per_image])
-        if pooled
-        else (0.0,) * len(LIMITS),
+        closer=_closer([torch.cat(found) for found in per_image] or [torch.empty(0)]),
         at_risk={
             name: sum(n < at for n in nearest) / len(nearest) for name, at in PRECISIONS.items()
         },
