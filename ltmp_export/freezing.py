@@ -79,7 +79,7 @@ def require_tokens(family: Family, vit: Vit, path: Path) -> None:
 
 
 def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
-    """R as stated, or as small as the target allows."""
+    """The plan of r as it is stated, or as the target picks it."""
     if choices.rate is not None and choices.reduction_target is not None:
         raise InputError("--r and --reduction-target say the same in two ways; give one")
     if choices.rate is not None:

@@ -3,7 +3,9 @@
     DIR/repro.json     which image, in which batch, of which files, and what was found
     DIR/images.npz     `images` [B, channels, H, W] float32, the batch as it was run; `row`
     DIR/decisions.npz  by `file/…` and `reference/…`, for each block of that image:
-                       merged, partner, similarity (sources) and kept, importance (tokens)
+                       merged, partner, similarity (sources) and kept, importance (tokens);
+                       merge_order, prune_order where tokens are ranked; fitted, fit_importance
+                       under a budget
 
 Nothing in it is code. The model and the checkpoint are named, not copied; their digests tell
 whether what is replayed is what failed.

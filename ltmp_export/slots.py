@@ -125,11 +125,7 @@ def _prune_least(g: GraphBuilder, count: int, tokens: Slots) -> Slots:
 
 def _merge(g: GraphBuilder, threshold: float, tokens: Slots) -> Slots:
     """Merge living sources into their most similar living destination if above the threshold."""
-    if tokens.alive is None:
-        raise ValueError("a budget needs to know who lives")
-    prefix, sources, destinations = (
-        _part(g, tokens, 0, 1), _every_other(g, tokens, 2), _every_other(g, tokens, 1)
-    )  # fmt: skip
+    sources, destinations = (_every_other(g, tokens, first) for first in (2, 1))
     similarity = _similarity(g, tokens, 1)
     living = g.op("Unsqueeze", _alive(destinations), g.ints(1))  # [B, 1, D]
     similarity = g.op("Where", living, similarity, g.number(NEGATIVE_INFINITY))
@@ -140,7 +136,8 @@ def _merge(g: GraphBuilder, threshold: float, tokens: Slots) -> Slots:
     places = _equal(g, partner, destinations.number)
     going = g.op("And", places, g.op("Unsqueeze", merged, g.ints(1)))  # [B, D, S]
     stay = g.op("And", _alive(sources), g.op("Not", merged))
-    parts = [prefix, replace(sources, alive=stay), _received(g, destinations, sources, going)]
+    received = _received(g, destinations, sources, going)
+    parts = [_part(g, tokens, 0, 1), replace(sources, alive=stay), received]
     return replace(_joined(g, parts), packed=False)
 
 
