@@ -15,9 +15,12 @@ from ltmp_export.onnx_export import ExportedModel
 
 def as_exported(exported: ExportedModel, checkpoint: Path, choices: Choices) -> Choices:
     """What the user states now; for the file that was exported, else what was stated then."""
-    if files.sha256(locate(hub.file_of(checkpoint))) != exported.checkpoint_sha256:
-        return choices
-    return choices.over(exported.choices)
+    return choices.over(exported.choices) if is_source(exported, checkpoint) else choices
+
+
+def is_source(exported: ExportedModel, checkpoint: Path) -> bool:
+    """Whether this is the very file that was exported."""
+    return files.sha256(locate(hub.file_of(checkpoint))) == exported.checkpoint_sha256
 
 
 def under_budget(exported: ExportedModel, loaded: Checkpoint) -> Checkpoint:

@@ -21,18 +21,22 @@ def macs(vit: Vit, counts: Sequence[int], entering: Mapping[int, int] | None = N
     c, inner = vit.width, vit.heads * vit.head_width
     patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
     total = vit.patches * patch * c + vit.classifiers * vit.classes * c
-    incoming = vit.tokens
-    for block, outgoing in enumerate([*map(int, counts), 0]):
-        made = (entering or {}).get(block)
-        if made is not None:  # scores and mixtures
-            total += 2 * made * (incoming - vit.prefix) * c
-            incoming = vit.prefix + made
-        if block == len(counts):
-            break
-        total += 4 * incoming * c * inner + 2 * incoming * incoming * inner
-        total += 2 * outgoing * c * vit.mlp_width
-        incoming = outgoing
+    before = [vit.tokens, *map(int, counts)]
+    for block, made in (entering or {}).items():  # scores and mixtures
+        total += 2 * made * (before[block] - vit.prefix) * c
+    for received, kept in zip(incoming(vit, counts, entering or {}), map(int, counts), strict=True):
+        total += 4 * received * c * inner + 2 * received * received * inner
+        total += 2 * kept * c * vit.mlp_width
     return total
+
+
+def incoming(vit: Vit, counts: Sequence[int], entering: Mapping[int, int]) -> list[int]:
+    """[depth] tokens that each block receives; the rest as in `macs`."""
+    before = [vit.tokens, *map(int, counts[:-1])]
+    return [
+        vit.prefix + entering[block] if block in entering else tokens
+        for block, tokens in enumerate(before)
+    ]
 
 
 def dense_macs(vit: Vit) -> int:

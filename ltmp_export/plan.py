@@ -232,6 +232,16 @@ def _made(kind: type[Made], values: Mapping[str, Any]) -> Made:
     return kind(**values)
 
 
+def has_merge(steps: Sequence[Step]) -> bool:
+    """Whether a step among these merges, which reads the metric and changes sizes."""
+    return any(step.kind == "merge" for step in steps)
+
+
+def reads_importance(steps: Sequence[Step]) -> bool:
+    """Whether a step among these asks how important tokens are: all but merging do."""
+    return any(step.kind != "merge" for step in steps)
+
+
 def dense_plan(depth: int) -> Plan:
     """A plan that reduces nothing: the plain ViT the reduced one is compared with."""
     return Plan(DENSE, ((),) * depth)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.macs import dense_macs, executed_macs
+from ltmp_export.macs import executed_share
 from ltmp_export.plan import MergeMost, Plan, PruneLeast, Step
 from ltmp_export.vit import Vit
 
@@ -114,7 +114,7 @@ def counts(planned: Plan, vit: Vit) -> tuple[int, ...]:
 
 def share(planned: Plan, vit: Vit) -> float:
     """Multiply-accumulates that are left of the dense model's, where no image has a say in it."""
-    return executed_macs(vit, planned, counts(planned, vit)) / dense_macs(vit)
+    return executed_share(vit, planned, [counts(planned, vit)])
 
 
 def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Merge, Prune, Step
+from ltmp_export.plan import Merge, Prune, Step, reads_importance
 from ltmp_export.ragged import NEGATIVE_INFINITY, Layout
 
 
@@ -88,11 +88,6 @@ class Reduced:
     merges: Merges | None
 
 
-def needs_importance(steps: tuple[Step, ...]) -> bool:
-    """Whether a step among these reads importance."""
-    return any(isinstance(step, Prune) for step in steps)
-
-
 def decide(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) -> Reduced:
     """Take a block's steps one after the other."""
     for position, step in enumerate(steps):
@@ -100,7 +95,7 @@ def decide(g: GraphBuilder, steps: tuple[Step, ...], tokens: Candidates) -> Redu
             tokens = _prune(g, step.threshold, tokens)
         elif isinstance(step, Merge):
             settled = _settled(g, tokens)
-            tokens = _merge(g, step.threshold, settled, needs_importance(steps[position + 1 :]))
+            tokens = _merge(g, step.threshold, settled, reads_importance(steps[position + 1 :]))
         else:
             raise ValueError(f"{step} has a static form, see `slots`")
     rows, layout = _pack(g, tokens)

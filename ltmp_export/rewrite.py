@@ -23,7 +23,7 @@ from onnx import ModelProto, TensorProto
 from ltmp_export import ragged, reduction, slots
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.layers import Layers
-from ltmp_export.plan import Merge, MergeMost, Plan, Step
+from ltmp_export.plan import Plan, Step, has_merge, reads_importance
 from ltmp_export.ragged import Layout, fixed_layout, make_layout
 from ltmp_export.reduction import Candidates
 from ltmp_export.vit import Vit
@@ -194,8 +194,7 @@ class _Lowering:
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None)
-        merging = any(isinstance(step, (Merge, MergeMost)) for step in steps)
-        pruning = slots.needs_importance(steps)
+        merging, pruning = has_merge(steps), reads_importance(steps)
         found = slots.Slots(
             number=layout.most,
             x=tokens.x,
@@ -241,8 +240,7 @@ class _Lowering:
     ) -> Candidates:
         """What the steps decide on, with just the scores they will read."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        merging = any(isinstance(step, Merge) for step in steps)
-        pruning = reduction.needs_importance(steps)
+        merging, pruning = has_merge(steps), reads_importance(steps)
         return Candidates(
             layout=layout,
             rows=layout.rows,

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
-from ltmp_export.plan import Fit, Merge, MergeMost, Prune, PruneLeast, Step
+from ltmp_export.plan import Merge, MergeMost, Prune, PruneLeast, Step
 from ltmp_export.ragged import NEGATIVE_INFINITY
 
 
@@ -54,11 +54,6 @@ class Slots:
     packed: bool = True
     count: Name | None = None
     dropped: Name | None = None
-
-
-def needs_importance(steps: Sequence[Step]) -> bool:
-    """Whether a step among these reads importance."""
-    return any(isinstance(step, (Prune, PruneLeast, Fit)) for step in steps)
 
 
 def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export import decided
-from ltmp_export.plan import Merge, MergeMost, Plan, Prune, Step
+from ltmp_export.plan import Merge, MergeMost, Plan, Prune, Step, has_merge
 from ltmp_export.tokens import Choice
 
 EMBEDDED = "embed/tokens"
@@ -85,7 +85,8 @@ def names(plan: Plan) -> dict[str, int]:
         kinds = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
             kinds |= {score: FLOAT} | decided.TENSORS[type(step)]
-        if _merges(steps) and block < len(plan.blocks) - 1:  # no later block needs the last sizes
+        last = block == len(plan.blocks) - 1  # no later block needs its sizes
+        if has_merge(steps) and not last:
             kinds["size"] = FLOAT
         found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
     return found
@@ -119,10 +120,6 @@ def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
             yield step, "similarity"
         else:
             yield step, importance
-
-
-def _merges(steps: tuple[Step, ...]) -> bool:
-    return any(isinstance(step, (Merge, MergeMost)) for step in steps)
 
 
 def read(

@@ -16,6 +16,7 @@ Nothing else registers a family: a new file here is found by name.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -65,6 +66,7 @@ class Family:
         return Plan(self.name, tuple(blocks))
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
     """Names of all families, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -89,6 +91,7 @@ def owner(keys: Iterable[str]) -> Family | None:
     return None
 
 
+@functools.cache
 def load(name: str) -> Family:
     """The family of that name.
 

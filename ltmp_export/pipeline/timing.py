@@ -7,10 +7,9 @@ from pathlib import Path
 
 import onnx
 
-from ltmp_export import belonging, files, hub, inputs, onnx_export, onnx_reading, runtime
+from ltmp_export import belonging, files, inputs, onnx_export, onnx_reading, runtime
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.contents import locate
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import DIGITS, Progress, silent
@@ -96,7 +95,7 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
         InputError: It comes from another one.
     """
     stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
-    if files.sha256(locate(hub.file_of(path))) != exported.checkpoint_sha256:
+    if not belonging.is_source(exported, path):
         raise InputError(
             f"{exported.path} was exported from another file than {path}; side by side needs the "
             "checkpoint it was exported from"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.graph import GraphBuilder
+from ltmp_export.macs import incoming
 from ltmp_export.plan import Plan
 from ltmp_export.vit import Vit
 
@@ -54,12 +55,9 @@ def rows(vit: Vit, plan: Plan, counts: Sequence[int]) -> list[int]:
         counts: [depth] tokens after each block.
     """
     found = [vit.patches]
-    incoming = vit.tokens
-    made = plan.entering()
-    for block, outgoing in enumerate(map(int, plan.executed(counts))):
-        incoming = vit.prefix + made[block] if block in made else incoming
-        found += [incoming, incoming, outgoing, outgoing]
-        incoming = outgoing
+    executed = [int(tokens) for tokens in plan.executed(counts)]
+    for received, kept in zip(incoming(vit, executed, plan.entering()), executed, strict=True):
+        found += [received, received, kept, kept]
     return found + [1] * vit.classifiers
 
 
