@@ -71,7 +71,7 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
     """Open a picture and transform it.
 
     Raises:
-        InputError: It cannot be read as a picture.
+        InputError: It cannot be read as a picture, or not be transformed.
     """
     from PIL import Image
 
@@ -80,9 +80,14 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
             warnings.simplefilter("ignore")  # what Pillow minds beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                return transform(_opaque(picture).convert(mode))
+                decoded = _opaque(picture).convert(mode)
     except (*_ERRORS, Image.DecompressionBombError) as err:
         raise InputError(f"{path} is not a readable picture: {err}") from err
+    try:
+        return transform(decoded)
+    except _ERRORS as err:
+        size = f"{decoded.width}x{decoded.height}"
+        raise InputError(f"{path} ({size}) cannot be made a model input: {err}") from err
 
 
 def _opaque(picture: Image) -> Image:
@@ -112,6 +117,7 @@ def training_transform(
     if augment == PLAIN:
         return evaluation_transform(vit, preprocessing)
     policy = None if augment == CROP else augment
+    _keep_at_least_a_bit()
     try:
         return _create(vit, preprocessing, is_training=True, color_jitter=None, auto_augment=policy)
     except (AssertionError, ValueError, KeyError, IndexError) as err:
@@ -119,6 +125,21 @@ def training_transform(
             f"--augment {augment}: expected none, crop, or a policy of timm like "
             "rand-m9-mstd0.5-inc1, augmix-m3-w3 or original"
         ) from err
+
+
+def _posterize(picture: Image, bits_to_keep: int, **_: Any) -> Image:
+    from PIL import ImageOps
+
+    return ImageOps.posterize(picture, min(max(bits_to_keep, 1), 8))
+
+
+def _keep_at_least_a_bit() -> None:
+    """Timm's strongest posterisation keeps no bit, which Pillow 13 refuses in mid-epoch."""
+    from timm.data import auto_augment
+
+    for name, operation in auto_augment.NAME_TO_OP.items():
+        if operation is auto_augment.posterize:
+            auto_augment.NAME_TO_OP[name] = _posterize
 
 
 def _create(vit: Vit, preprocessing: Preprocessing, **options: Any) -> Callable[[Any], Tensor]:

@@ -424,6 +424,14 @@ def test_augmented_are_only_the_images_to_train_on(tmp_path: Path, augment: str)
     assert torch.equal(others[0], whole[whole.names.index(others.names[0])])
 
 
+@pytest.mark.parametrize("augment", ["rand-m10-inc1-n4", "rand-m0-n4"])
+def test_strongest_policies_never_end_a_run(augment: str) -> None:
+    transform = pictures.training_transform(THREE, HALF, augment)
+    picture = Image.new("RGB", (10, 10), (200, 100, 50))
+    for _ in range(100):
+        assert transform(picture).isfinite().all()
+
+
 @pytest.mark.parametrize("policy", ["nope", "rand-m9-q5"])
 def test_policies_that_timm_does_not_know(policy: str) -> None:
     with pytest.raises(InputError, match=f"^--augment {policy}: expected none, crop, or a policy"):
