@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ltmp_export import external
 from ltmp_export.errors import ExportError
@@ -48,6 +48,8 @@ class GraphBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._kept: set[Name] = set()
         self._scope = ""
+        self._half = False
+        self._halves: set[Name] = set()  # what was written inside of `half`
         self._used: dict[str, int] = {}
         self._written: dict[tuple[str, tuple[Name, ...], str], Name] = {}
 
@@ -81,6 +83,8 @@ class GraphBuilder:
             kind, list(inputs), outputs, name=f"{outputs[0]}:node", **attributes
         )
         self._nodes.append(node)
+        if self._half:
+            self._halves.update(outputs)
         return tuple(outputs)
 
     def _unique(self, name: str) -> Name:
@@ -90,7 +94,33 @@ class GraphBuilder:
 
     def weight(self, name: str) -> Name:
         """A weight under its checkpoint name."""
+        if self._half:
+            return self.stored(name, np.asarray(self.weights[name]).astype(np.float16))
         self._initializers[name] = None
+        return name
+
+    def byte(self, value: int) -> Name:
+        """A constant uint8 scalar."""
+        return self._constant("u8", np.array(value, np.uint8))
+
+    @contextlib.contextmanager
+    def half(self, wanted: bool = True) -> Iterator[None]:
+        """Make the weights and numbers written inside float16, if that is wanted."""
+        outer, self._half = self._half, wanted
+        try:
+            yield
+        finally:
+            self._half = outer
+
+    def cast(self, x: Name) -> Name:
+        """`x` as the numbers written here are: float16 inside of `half`, else float32."""
+        if (x in self._halves) == self._half:
+            return x
+        return self.op("Cast", x, to=TensorProto.FLOAT16 if self._half else TensorProto.FLOAT)
+
+    def stored(self, name: Name, array: NDArray[Any]) -> Name:
+        """A constant array of any type under a name of its own, the same wherever it is asked."""
+        self._initializers[name] = array
         return name
 
     def ints(self, *values: int) -> Name:
@@ -116,10 +146,10 @@ class GraphBuilder:
         return self._constant("i64s", np.array(value, np.int64))
 
     def number(self, value: float, name: str | None = None) -> Name:
-        """A constant float32 scalar; with a name of its own in the current scope if given."""
-        array = np.array(value, np.float32)
+        """A constant scalar; with a name of its own in the current scope if given."""
+        array = np.array(value, np.float16 if self._half else np.float32)
         if name is None:
-            return self._constant("f32", array)
+            return self._constant("f16" if self._half else "f32", array)
         full = self._unique(name)
         self._initializers[full] = array
         return full
@@ -139,6 +169,8 @@ class GraphBuilder:
 
     def input(self, name: str, kind: int, shape: Sequence[int | str]) -> Name:
         """Declare a graph input; strings in `shape` are symbolic axes."""
+        if kind == TensorProto.FLOAT16:
+            self._halves.add(name)
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 

@@ -18,10 +18,11 @@ from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.plan import Plan, dense_plan
+from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
-SCHEMA = "2"
+SCHEMA = "3"
 
 # What parsing metadata that anyone may have written raises.
 _DAMAGED = (
@@ -48,6 +49,7 @@ class ExportedModel:
         label_names: Class names, where the checkpoint knew them.
         choices: What was stated about the checkpoint at the export.
         opset: Declared version of the standard domain.
+        precision: In which numbers it computes.
         metadata: All `metadata_props` as written.
     """
 
@@ -60,6 +62,7 @@ class ExportedModel:
     label_names: tuple[str, ...] | None
     choices: Choices
     opset: int
+    precision: Precision
     metadata: dict[str, str] = field(repr=False)
 
 
@@ -69,6 +72,7 @@ def to_onnx(
     opset: int,
     batch_size: int | None = None,
     token_counts: bool = False,
+    precision: Precision | None = None,
 ) -> onnx.ModelProto:
     """Write a checkpoint as a validated ONNX model.
 
@@ -77,6 +81,8 @@ def to_onnx(
         opset: Version of the standard domain.
         batch_size: 1 for a graph that takes single images, None for one that takes any batch.
         token_counts: Add the output `token_counts` int64 [batch, depth].
+        precision: In which numbers it computes, float32 by default. For int8 its layers must be
+            known, see `quantisation.prepare`.
 
     Raises:
         InputError: The opset is out of range, or the batch size something else.
@@ -84,6 +90,7 @@ def to_onnx(
     """
     runtime.require_opset(opset)
     require_batch_size(batch_size)
+    precision = precision or Precision()
     tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
     model = rewrite.lower(
@@ -93,7 +100,8 @@ def to_onnx(
         opset=opset,
         batch_size=batch_size,
         token_counts=token_counts,
-        metadata=_metadata(checkpoint, opset),
+        precision=precision,
+        metadata=_metadata(checkpoint, opset, precision),
     )
     graph.validate(model, opset)
     return model
@@ -157,7 +165,7 @@ class _Stored(Mapping[str, NDArray[Any]]):
         return len(self._tensors)
 
 
-def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
+def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:
     vit, preprocessing = checkpoint.vit, checkpoint.preprocessing
     packages = ("ltmp", "torch", "timm", "onnx", "onnxruntime")
     words: dict[str, Any] = {
@@ -169,6 +177,7 @@ def _metadata(checkpoint: Checkpoint, opset: int) -> dict[str, str]:
         "ltmp.base_sha256": checkpoint.base_sha256,
         "ltmp.choices": checkpoint.choices.to_json(),
         "ltmp.opset": opset,
+        "ltmp.precision": precision.to_json(),
         "ltmp.versions": {package: version(package) for package in packages},
         "ltmp.vit": vit.to_json(),
         "architecture": vit.name,
@@ -241,5 +250,6 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         label_names=None if names is None else tuple(map(str, names)),
         choices=Choices.from_json(json.loads(words["ltmp.choices"])),
         opset=int(words["ltmp.opset"]),
+        precision=Precision.from_json(json.loads(words["ltmp.precision"])),
         metadata=words,
     )

@@ -162,6 +162,12 @@ class Layout:
             mean = g.reduce("ReduceMean", keys, [1])
         return g.op("LpNormalization", mean, axis=-1, p=2, name="metric")
 
+    def slots_of(self, rows: Name, width: int) -> Name:
+        """Metric by rows [T, D] → by slots [B, N, D]."""
+        if self.fixed is not None:
+            return self.g.reshape(rows, -1, self.fixed, width, name="metric")
+        return self.g.op("Gather", rows, self.rows, axis=0, name="metric")
+
     # Matching
 
     def destination_mask(self) -> Name | None:

@@ -24,11 +24,13 @@ from ltmp_export import ragged, reduction, slots
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.layers import Layers
 from ltmp_export.plan import Plan, Step, has_merge, reads_importance
+from ltmp_export.precision import FP16, Precision
 from ltmp_export.ragged import Layout, fixed_layout, make_layout
 from ltmp_export.reduction import Candidates
 from ltmp_export.vit import Vit
 
 BATCH = "batch"
+FLOAT = int(TensorProto.FLOAT)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def lower(
     opset: int,
     batch_size: int | None = None,
     token_counts: bool = False,
+    precision: Precision | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
     """Write the ONNX model of a ViT under a plan.
@@ -70,27 +73,35 @@ def lower(
         opset: Version of the standard domain to write.
         batch_size: 1 for a graph that takes single images, None for one that takes any batch.
         token_counts: Add the second output.
+        precision: In which numbers it computes, float32 by default; of `images` and `logits` too.
         metadata: Stored as `metadata_props`.
     """
-    single = batch_size == 1
-    lowering = _Lowering(vit, plan, GraphBuilder(opset, weights), single)
+    lowering = _Lowering(
+        vit, plan, GraphBuilder(opset, weights), precision or Precision(), batch_size == 1
+    )
     return lowering.model(token_counts, metadata or {})
 
 
 class _Lowering:
     """Writes one graph; holds what every piece of it needs to know."""
 
-    def __init__(self, vit: Vit, plan: Plan, g: GraphBuilder, single: bool) -> None:
+    def __init__(
+        self, vit: Vit, plan: Plan, g: GraphBuilder, precision: Precision, single: bool
+    ) -> None:
         self.vit = vit
         self.plan = plan
         self.g = g
-        self.layers = Layers(g, vit)
+        self.precision = precision
+        self.layers = Layers(g, vit, precision)
         self.batch = 1 if single else BATCH
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         g, vit = self.g, self.vit
-        images = g.input("images", TensorProto.FLOAT, (self.batch, *vit.input_size))
+        number = TensorProto.FLOAT16 if self.precision.io == FP16 else TensorProto.FLOAT
+        images = g.input("images", number, (self.batch, *vit.input_size))
         with g.scope("embed"):
+            if self.precision.layers:
+                self.layers = replace(self.layers, one=self.one(images))
             tokens = self.embed(images)
         counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
@@ -103,12 +114,23 @@ class _Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             logits = self.head(self.entering(vit.depth, tokens))
-        g.output(logits, "logits", TensorProto.FLOAT, (self.batch, vit.classes))
+            with g.half(self.precision.io == FP16):
+                logits = g.cast(logits)
+        g.output(logits, "logits", number, (self.batch, vit.classes))
         if token_counts:
             self.per_block("token_counts", counts)
         if dropped:
             self.per_block("overflow", dropped)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
+
+    def one(self, images: Name) -> Name:
+        """The number 1, computed from the images, see `Layers.one`."""
+        g = self.g
+        if self.batch == BATCH:
+            batch = g.op("Squeeze", g.op("Shape", images, start=0, end=1), g.ints(0))
+            return g.op("Cast", g.op("Min", g.op("Max", batch, g.index(1)), g.index(1)), to=FLOAT)
+        pixel = g.op("Gather", g.reshape(images, -1), g.index(0), axis=0)
+        return g.op("Pow", pixel, g.number(0.0))  # also of a NaN
 
     def per_block(self, name: str, values: Sequence[Name]) -> None:
         """An output int64 [batch, depth] from a [B] of each block."""
@@ -161,9 +183,10 @@ class _Lowering:
         g = self.g
         with g.scope("attn"):
             weights, keys, values = self.attention(path, tokens)
+            metric = self.metric(path, tokens, keys) if has_merge(steps) else None
         reduced = None
         if not self.plan.static:
-            reduced = reduction.decide(g, steps, self.candidates(tokens, steps, weights, keys))
+            reduced = reduction.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
             update = self.mix(path, tokens.layout, weights, values)
             x = g.op("Add", tokens.x, self.shaped(update, tokens.layout))
@@ -171,7 +194,7 @@ class _Lowering:
             x = reduction.reduce_rows(g, reduced, x, self.vit.width)
             left = Packed(x, reduced.size, reduced.layout)
         else:
-            left = self.slots_left(steps, replace(tokens, x=x), weights, keys)
+            left = self.slots_left(steps, replace(tokens, x=x), weights, metric)
         with g.scope("mlp"):
             hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
             update = self.shaped(self.layers.mlp(path, hidden), left.layout)
@@ -188,19 +211,19 @@ class _Lowering:
         return self.g.reshape(x, -1, self.vit.width) if self.plan.static else x
 
     def slots_left(
-        self, steps: tuple[Step, ...], tokens: Packed, weights: Name, keys: Name
+        self, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
     ) -> Packed:
         """What a static block's steps leave of its tokens [B, N, C]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None)
-        merging, pruning = has_merge(steps), reads_importance(steps)
+        pruning = reads_importance(steps)
         found = slots.Slots(
             number=layout.most,
             x=tokens.x,
             size=tokens.size,
             importance=layout.importance(weights, vit.heads) if pruning else None,
-            metric=layout.metric(keys, vit.heads, vit.head_width) if merging else None,
+            metric=metric,
             alive=None if self.plan.counted else layout.valid,
         )
         left = slots.reduce(g, steps, found)
@@ -217,30 +240,46 @@ class _Lowering:
     def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
         """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        x = self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
-        qkv = self.layers.linear(f"{path}.attn.qkv", x)
-        q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
+        qkv = self.layers.linear(f"{path}.attn.qkv", self.normed(path, tokens))
+        with g.half(self.layers.half):
+            q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
         q, k = (self.layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
-        q = g.op("Mul", q, g.number(vit.head_width**-0.5))
-        scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+        with g.half(self.layers.half):
+            q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
+            scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
+        scores = self.layers.exact(scores)
         bias = layout.score_bias(tokens.size)
         if bias is not None:
             scores = g.op("Add", scores, bias)
         return g.op("Softmax", scores, axis=-1), k, v
 
+    def normed(self, path: str, tokens: Packed) -> Name:
+        """The rows [T, C] that a block's attention sees."""
+        return self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
+
+    def metric(self, path: str, tokens: Packed, keys: Name) -> Name:
+        """[B, N, D] unit vectors, whose products are the similarity of tokens."""
+        vit, layout = self.vit, tokens.layout
+        if not self.precision.protects:
+            return layout.metric(self.layers.exact(keys), vit.heads, vit.head_width)
+        rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
+        return layout.slots_of(rows, vit.head_width)
+
     def mix(self, path: str, layout: Layout, weights: Name, v: Name) -> Name:
         """The output [T, C] of attention from its weights and values, without the residual."""
         g, vit = self.g, self.vit
-        rows = layout.join_heads(g.op("MatMul", weights, v), vit.heads, vit.head_width)
+        with g.half(self.layers.half):
+            mixed = g.op("MatMul", g.cast(weights), v)
+            rows = layout.join_heads(mixed, vit.heads, vit.head_width)
         out = self.layers.linear(f"{path}.attn.proj", self.layers.norm(f"{path}.attn.norm", rows))
-        return self.layers.layer_scale(f"{path}.ls1", out)
+        return self.layers.exact(self.layers.layer_scale(f"{path}.ls1", out))
 
     def candidates(
-        self, tokens: Packed, steps: tuple[Step, ...], weights: Name, keys: Name
+        self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
     ) -> Candidates:
         """What the steps decide on, with just the scores they will read."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        merging, pruning = has_merge(steps), reads_importance(steps)
+        pruning = reads_importance(steps)
         return Candidates(
             layout=layout,
             rows=layout.rows,
@@ -248,7 +287,7 @@ class _Lowering:
             old_rows=g.op("Shape", tokens.x, end=1),
             size=tokens.size,
             importance=layout.importance(weights, vit.heads) if pruning else None,
-            metric=layout.metric(keys, vit.heads, vit.head_width) if merging else None,
+            metric=metric,
             metric_width=vit.head_width,
         )
 
@@ -263,7 +302,8 @@ class _Lowering:
             )
         else:
             pooled = layout.mean_of_patches(self.layers.norm("norm", tokens.x), self.vit.prefix)
-        return self.layers.linear("head", self.layers.norm("fc_norm", pooled))
+        logits = self.layers.linear("head", self.layers.norm("fc_norm", pooled))
+        return self.layers.exact(logits)
 
     def distilled_head(self, tokens: Packed) -> Name:
         """The mean of what the two heads say, each of its own token, the first two."""
@@ -271,5 +311,5 @@ class _Lowering:
         said = []
         for path, place in (("head", row), ("head_dist", g.op("Add", row, g.index(1)))):
             token = self.layers.norm("norm", g.op("Gather", tokens.x, place, axis=0))  # [B, C]
-            said.append(self.layers.linear(path, token))
+            said.append(self.layers.exact(self.layers.linear(path, token)))
         return g.op("Mul", g.op("Add", *said), g.number(0.5))

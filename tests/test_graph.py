@@ -189,7 +189,7 @@ def test_files_that_are_not_ours(tmp_path: Path) -> None:
         ("ltmp.plan", '{"family": "ltp", "blocks": [], "patch_merges": {}}', "a plan of 0 blocks"),
         ("mean", '["a"]', "damaged ltmp metadata"),
         ("ltmp.opset", "18", "declares opset 17, its metadata 18"),
-        ("ltmp.schema", "7", "found 7, expected 2"),
+        ("ltmp.schema", "7", "found 7, expected 3"),
     ],
 )
 def test_damaged_metadata(

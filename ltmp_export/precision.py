@@ -1,0 +1,127 @@
+"""In which numbers an exported file computes, layer by layer; see `quantisation` for int8.
+
+Whatever the precision, tokens between blocks, softmax, sizes, scores and thresholds are float32.
+With protected decisions, what the scores are made of is more exact than the rest, too: the
+similarity metric is a float32 projection of its own, and in int8 what is given to the first block's
+linear layers has 16 bits, because every later decision rests on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ltmp_export.errors import InputError
+
+FP32, FP16, INT8 = "fp32", "fp16", "int8"
+KINDS = (FP32, FP16, INT8)
+STATIC, DYNAMIC = "static", "dynamic"
+
+# Suffixes of the names of what int8 layers quantise, see `tensors`.
+INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
+
+
+class Activation(NamedTuple):
+    """What an int8 layer is given, x ≈ scale * (q - zero_point) with q of 0 to 255.
+
+    Attributes:
+        scale: Of the first term; None where it is measured as the file runs.
+        zero_point: Of the first term, 0 to 255.
+        terms: 1; or 2 where the rest of x is given, too, at 1/256 of the scale.
+    """
+
+    scale: float | None
+    zero_point: int = 128
+    terms: int = 1
+
+    def steps(self) -> tuple[tuple[float, int], ...]:
+        """Scale and zero point of each term of a scale that is known."""
+        if self.scale is None:
+            raise ValueError("this scale is measured as the file runs")
+        return ((self.scale, self.zero_point), (self.scale / 256, 128))[: self.terms]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which numbers a file computes.
+
+    Attributes:
+        kind: "fp32", "fp16" or "int8".
+        protected: Whether what the scores are made of is more exact than the rest.
+        io: Of `images` and `logits`: "fp32", or with kind "fp16" also "fp16".
+        scales: Of int8 activations: "static", from calibration, or "dynamic", from each batch.
+        layers: The linear layers that compute in int8, by the path of their weights.
+        calibration: The images that static scales were measured on.
+
+    Raises:
+        InputError: One is not among these, or they do not go together.
+    """
+
+    kind: str = FP32
+    protected: bool = True
+    io: str = FP32
+    scales: str = STATIC
+    layers: Mapping[str, Activation] = field(default_factory=dict)
+    calibration: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"precision {self.kind!r}: expected {', '.join(KINDS)}")
+        if self.io not in (FP32, FP16) or (self.io == FP16 and self.kind != FP16):
+            raise InputError(f"--io {self.io} with --precision {self.kind}: fp16 has --io fp16")
+        if self.scales not in (STATIC, DYNAMIC) or (self.scales == DYNAMIC and self.kind != INT8):
+            raise InputError(
+                f"activation scales {self.scales!r} with --precision {self.kind}: int8 has static "
+                "and dynamic ones"
+            )
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether an image's result does not depend on the others of its batch.
+
+        In float32 and float16 it does not beyond rounding, with static scales not at all.
+        """
+        return self.scales == STATIC
+
+    @property
+    def protects(self) -> bool:
+        """Whether the metric of similarity has a projection of its own."""
+        return self.protected and self.kind != FP32
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        document: dict[str, Any] = {"kind": self.kind, "io": self.io}
+        if self.kind != FP32:
+            document["protected_decisions"] = self.protected
+        if self.kind == INT8:
+            document |= {
+                "activation_scales": self.scales,
+                "batch_invariant": self.batch_invariant,
+                "calibration": self.calibration,
+                "weights": "int8, symmetric, a scale per output",
+                "layers": {path: given._asdict() for path, given in self.layers.items()},
+            }
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Precision:
+        """The inverse."""
+        layers = {
+            str(path): _activation(given) for path, given in document.get("layers", {}).items()
+        }
+        return cls(
+            kind=document["kind"],
+            protected=document.get("protected_decisions", True),
+            io=document["io"],
+            scales=document.get("activation_scales", STATIC),
+            layers=layers,
+            calibration=document.get("calibration", ""),
+        )
+
+
+def _activation(document: Mapping[str, Any]) -> Activation:
+    scale, point, terms = document["scale"], document["zero_point"], document["terms"]
+    if terms not in (1, 2) or not 0 <= int(point) <= 255:
+        raise ValueError(f"{terms} terms with zero point {point}")
+    return Activation(None if scale is None else float(scale), int(point), terms)

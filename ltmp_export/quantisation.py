@@ -1,0 +1,202 @@
+"""From a checkpoint and images to int8 linear layers: balanced channels, weights, scales.
+
+A linear layer y = x Wᵀ + b becomes integer products of x with one scale and W with a scale per
+output. What is lost is lost mostly in x, where a few channels are far larger than the others; so
+what LayerNorm gives is balanced first, which changes nothing of what the model computes:
+
+    x' = (x - shift) / stretch        folded into LayerNorm's weight and bias
+    W' = W * stretch,  b' = b + W shift
+
+(SmoothQuant, arXiv 2211.10438, and its shifted form, arXiv 2304.09145). Of each balanced x' the
+range is measured on images, and clipped to where the mean square error is least.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.inputs import Images
+from ltmp_export.precision import DYNAMIC, Activation, Precision
+from ltmp_export.reference import Reference
+
+ROWS = 512  # inputs of each layer that are kept, of all images
+STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns of the weights
+HEADROOM = 1.1  # of a range that is not clipped
+_CLIPS = np.linspace(0.4, 1.0, 25)
+_WEIGHT_LEVELS, _ACTIVATION_LEVELS = 127, 255
+SMALLEST_RANGE = 1e-6  # of an input that is always 0
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a linear layer is given.
+
+    Attributes:
+        rows: [n, in] some of it.
+        low: [in] the least of all.
+        high: [in] the largest.
+    """
+
+    rows: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+def quantised(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a weight to int8.
+
+    Args:
+        weight: [out, in].
+
+    Returns:
+        Integers [in, out] of -127 to 127 and their scale [out].
+    """
+    scale = np.abs(weight).max(axis=1) / np.float32(_WEIGHT_LEVELS)
+    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+    return np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T), scale
+
+
+def prepare(
+    checkpoint: Checkpoint,
+    images: Images,
+    asked: Precision,
+    progress: Callable[[str], None] = lambda words: None,
+) -> tuple[Checkpoint, Precision]:
+    """Balance a checkpoint and measure the scales of its linear layers.
+
+    Args:
+        checkpoint: The checkpoint; it is not changed.
+        images: What to measure on.
+        asked: Scales and protection.
+        progress: Called with a few words as each image begins.
+
+    Returns:
+        A checkpoint that computes the same and is easier to quantise, and `asked` with its layers.
+
+    Raises:
+        InputError: The images lead to numbers that are not finite.
+    """
+    given = observe(checkpoint, images, progress)
+    model, changed = balanced(checkpoint.model, given)
+    layers = {
+        path: _activation(path, seen, asked) for path, seen in (given | changed).items()
+    }  # in the order of the computation
+    precision = replace(asked, layers=layers, calibration=f"{images.origin}, {len(images)} images")
+    return replace(checkpoint, model=model), precision
+
+
+def observe(
+    checkpoint: Checkpoint, images: Images, progress: Callable[[str], None]
+) -> dict[str, Given]:
+    """What each linear layer is given, by the path of its weights.
+
+    Raises:
+        InputError: Some of it is not finite.
+    """
+    model = copy.deepcopy(checkpoint.model)
+    seen: dict[str, list[NDArray[np.float32]]] = {}
+    lows: dict[str, NDArray[np.float32]] = {}
+    highs: dict[str, NDArray[np.float32]] = {}
+    most = -(-ROWS // len(images))
+
+    def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].reshape(-1, inputs[0].shape[-1]).numpy()
+            low, high = x.min(axis=0), x.max(axis=0)
+            lows[path] = np.minimum(lows.get(path, low), low)
+            highs[path] = np.maximum(highs.get(path, high), high)
+            chosen = np.unique(np.linspace(0, len(x) - 1, most).astype(int))
+            seen.setdefault(path, []).append(x[chosen])
+
+        return hook
+
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(watch(path))
+    reference = Reference(model, checkpoint.plan)
+    for number, pixels in enumerate(images.pixels):
+        progress(f"calibrating on image {number + 1} of {len(images)}")
+        reference.run(torch.from_numpy(pixels))
+    given = {
+        path: Given(np.concatenate(rows), lows[path], highs[path]) for path, rows in seen.items()
+    }
+    broken = [path for path, one in given.items() if not np.isfinite([one.low, one.high]).all()]
+    if broken:
+        raise InputError(
+            f"the images to calibrate on ({images.origin}) lead to NaN or infinite numbers before "
+            f"{broken[0]}; give others"
+        )
+    return given
+
+
+def balanced(
+    model: VisionTransformer, given: Mapping[str, Given]
+) -> tuple[VisionTransformer, dict[str, Given]]:
+    """A model that computes the same with balanced channels, and what the layers are given then."""
+    model = copy.deepcopy(model)
+    changed = {}
+    for index, block in enumerate(model.blocks):
+        layers = {
+            "attn.qkv": (block.norm1, block.attn.qkv),
+            "mlp.fc1": (block.norm2, block.mlp.fc1),
+        }
+        for leaf, (norm, linear) in layers.items():
+            path = f"blocks.{index}.{leaf}"
+            if path in given and isinstance(norm, nn.LayerNorm) and norm.bias is not None:
+                changed[path] = _balance(norm, linear, given[path])
+    return model, changed
+
+
+@torch.no_grad()
+def _balance(norm: nn.LayerNorm, linear: nn.Linear, given: Given) -> Given:
+    """Change both in place, and say what the linear layer is given then."""
+    shift = (given.low + given.high) / 2
+    if linear.bias is None:  # which would have to take it up
+        shift = np.zeros_like(shift)
+    reach = np.maximum(np.maximum(given.high - shift, shift - given.low), SMALLEST_RANGE)
+    largest = np.maximum(linear.weight.abs().amax(dim=0).numpy(), SMALLEST_RANGE)
+    log = STRENGTH * np.log(reach) - (1 - STRENGTH) * np.log(largest)
+    stretch = np.exp(log - log.mean()).astype(np.float32)
+    moved, scaled = torch.from_numpy(shift), torch.from_numpy(stretch)
+    if linear.bias is not None:
+        linear.bias.add_(linear.weight @ moved)
+    linear.weight.mul_(scaled)
+    norm.weight.div_(scaled)
+    norm.bias.sub_(moved).div_(scaled)
+    return Given(*((x - shift) / stretch for x in (given.rows, given.low, given.high)))
+
+
+def _activation(path: str, given: Given, asked: Precision) -> Activation:
+    """How a layer's input is rounded; of a range that need not be clipped all of it counts."""
+    terms = 2 if asked.protected and path.startswith(("blocks.0.", "head")) else 1
+    if asked.scales == DYNAMIC:
+        return Activation(None, terms=terms)
+    low, high = min(0.0, float(given.low.min())), max(0.0, float(given.high.max()))
+    if terms > 1:
+        return covering(low * HEADROOM, high * HEADROOM)._replace(terms=terms)
+    high = min((high * clip for clip in _CLIPS), key=lambda end: _error(given.rows, low, end))
+    low = min((low * clip for clip in _CLIPS), key=lambda end: _error(given.rows, end, high))
+    return covering(low, high)
+
+
+def covering(low: float, high: float) -> Activation:
+    """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0."""
+    scale = float(np.float32(max(high - low, SMALLEST_RANGE) / _ACTIVATION_LEVELS))
+    return Activation(scale, round(-low / scale))
+
+
+def _error(rows: NDArray[np.float32], low: float, high: float) -> float:
+    """The mean square error of rounding within a range."""
+    scale, point, _ = covering(low, high)
+    integers = np.clip(np.rint(rows / np.float32(scale)), -point, _ACTIVATION_LEVELS - point)
+    return float(np.square(integers * np.float32(scale) - rows).mean())
