@@ -74,6 +74,12 @@ def export(
     keep_tokens: options.KeepTokens = None,
     images: options.BudgetImages = None,
     samples: options.BudgetSamples = None,
+    precision: options.Kind = "fp32",
+    calibration_images: options.CalibrationImages = None,
+    calibration_samples: options.CalibrationSamples = None,
+    activation_scales: options.ActivationScales = "static",
+    protect_decisions: options.ProtectDecisions = True,
+    io: options.InputOutput = "fp32",
     family: options.Family = None,
     model: options.Model = None,
     base_checkpoint: options.BaseCheckpoint = None,
@@ -103,9 +109,12 @@ def export(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
         rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
-    parsing.require_outputs([output, json], [checkpoint, base_checkpoint, images])
+    parsing.require_outputs(
+        [output, json], [checkpoint, base_checkpoint, images, calibration_images]
+    )
     with spinner() as progress:
         from ltmp_export import pipeline, reports
+        from ltmp_export.precision import Precision
 
         done = pipeline.export(
             checkpoint,
@@ -117,6 +126,9 @@ def export(
             keep_tokens=keep_tokens,
             images=images,
             samples=samples,
+            precision=Precision(precision, protect_decisions, io, activation_scales),
+            calibration_images=calibration_images,
+            calibration_samples=calibration_samples,
             check=check,
             choices=choices,
             progress=progress,
@@ -228,6 +240,7 @@ def bench(
     baseline: options.Baseline = "dense",
     scenario: options.Scenario = None,
     side_by_side: options.SideBySide = None,
+    precisions: options.OtherPrecisions = None,
     base_checkpoint: options.BaseCheckpoint = None,
     roofline: options.Roofline = False,
     profile: options.Profile = False,
@@ -242,9 +255,14 @@ def bench(
     """
     sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     other = None if baseline in ("dense", "none") else Path(baseline)
-    read = [model, images, compare, side_by_side, base_checkpoint, other]
+    read = [model, images, compare, side_by_side, precisions, base_checkpoint, other]
     parsing.require_outputs([json, plot], read)
-    parsing.require_beside("--base-checkpoint", base_checkpoint, "--side-by-side", side_by_side)
+    parsing.require_beside(
+        "--base-checkpoint",
+        base_checkpoint,
+        "--side-by-side or --precisions",
+        side_by_side or precisions,
+    )
     parsing.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
@@ -271,6 +289,7 @@ def bench(
             samples=samples,
             baseline=other or (None if baseline == "none" else baseline),
             side_by_side=side_by_side,
+            precisions=precisions,
             base_checkpoint=base_checkpoint,
             settings=asked,
             progress=progress,

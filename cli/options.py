@@ -9,7 +9,7 @@ import typer
 
 # Panels of --help.
 UNSTATED, RUNNING = "What the checkpoint does not say", "Running"
-METHOD, STATIC = "Token reduction", "Static shapes"
+METHOD, STATIC, PRECISION = "Token reduction", "Static shapes", "Precision"
 
 MemoryLimit = Annotated[
     float, typer.Option(help="GiB that the weights or images of one file may take in memory.")
@@ -148,6 +148,14 @@ SideBySide = Annotated[
         "checkpoint, OpenVINO.",
     ),
 ]
+OtherPrecisions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CHECKPOINT",
+        help="Also time this checkpoint in the other precisions (fp32, fp16, int8), and the dense "
+        "model in int8.",
+    ),
+]
 Roofline = Annotated[
     bool, typer.Option("--roofline", help="Also time the linear layers alone (costs a third).")
 ]
@@ -219,5 +227,43 @@ BudgetImages = Annotated[
 BudgetSamples = Annotated[
     int | None,
     typer.Option(help="Take at most so many of them (default: all).", rich_help_panel=STATIC),
+]
+Kind = Annotated[
+    Literal["fp32", "fp16", "int8"],
+    typer.Option(
+        "--precision",
+        help="fp16: half the size, for GPUs. int8: a quarter, and about twice as fast on a CPU.",
+        rich_help_panel=PRECISION,
+    ),
+]
+CalibrationImages = Annotated[
+    Path | None,
+    typer.Option(
+        help="For int8: folder of pictures or .npz like those the model will see.",
+        rich_help_panel=PRECISION,
+    ),
+]
+CalibrationSamples = Annotated[
+    int | None,
+    typer.Option(help="Take at most so many of them (default: 128).", rich_help_panel=PRECISION),
+]
+ActivationScales = Annotated[
+    Literal["static", "dynamic"],
+    typer.Option(
+        help="For int8: measured now, or by the file on each batch (an image's result then depends "
+        "on its batch).",
+        rich_help_panel=PRECISION,
+    ),
+]
+ProtectDecisions = Annotated[
+    bool,
+    typer.Option(
+        help="Compute what decides about tokens more exactly than the rest.",
+        rich_help_panel=PRECISION,
+    ),
+]
+InputOutput = Annotated[
+    Literal["fp32", "fp16"],
+    typer.Option("--io", help="For fp16: of images and logits.", rich_help_panel=PRECISION),
 ]
 Json = Annotated[Path | None, typer.Option(help="Write a JSON report to this file.")]

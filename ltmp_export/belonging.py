@@ -53,6 +53,11 @@ def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
         warnings.append(f"{exported.path} and {loaded.path} have different thresholds")
     elif exported.plan != loaded.plan:
         warnings.append(f"{exported.path} and {loaded.path} do not take the same steps")
+    if not exported.precision.batch_invariant:
+        warnings.append(
+            f"{exported.path} measures the scales of activations on each batch: an image's result "
+            "depends on the others in it, and is not compared with the image alone"
+        )
     if exported.preprocessing != loaded.preprocessing:
         warnings.append(f"{exported.path} and {loaded.path} prepare images differently")
     return warnings

@@ -8,11 +8,14 @@ from typing import Any
 
 from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError
+from ltmp_export.fidelity import Fidelity
 from ltmp_export.masked_distance import MaskedDistance
 from ltmp_export.plain import plain
+from ltmp_export.precision import FP32
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
+BOUNDED = "bounded"  # what a file of lower precision is at best, see `CheckReport.verdict`
 
 # Right files differ from the reference in float64 by rounding alone, about as much as PyTorch in
 # float32 does on the same images under the same decisions. That is measured in every check, for the
@@ -32,6 +35,10 @@ MEAN_FACTOR = 2.5
 # few scores, or none, could be measured) and at most what is allowed of a score there.
 BOUND_FACTOR = 4.0
 LEAST_BOUND = 1e-6
+
+# An integer that an int8 layer is given may be further from its input than half a step by this many
+# steps, or by ROUNDING_FACTOR times what float32 in PyTorch is where that is more.
+LEAST_EXCESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -179,7 +186,9 @@ class CheckReport:
     """All that a check found.
 
     Attributes:
-        verdict: The worst of all, see `VERDICTS`.
+        verdict: The worst of all, see `VERDICTS`. In lower precision these tell whether the file
+            computes what it states; if it does and is within the bounds of `fidelity`, "bounded",
+            if it is not, "fail".
         reason: What is wrong with the file as a whole, or why nothing was compared, else "".
         model: The exported file, or what stands for it.
         checkpoint: The checkpoint file.
@@ -190,6 +199,8 @@ class CheckReport:
         warnings: What looks wrong without deciding the verdict.
         keep_tokens: The budget of each block in the file, or None.
         masked: How far the published masked form is from what is deployed, if that was asked for.
+        precision: Of the file.
+        fidelity: In lower precision how near it is to the float32 model.
     """
 
     verdict: str
@@ -203,10 +214,14 @@ class CheckReport:
     warnings: tuple[str, ...] = ()
     keep_tokens: tuple[int, ...] | None = None
     masked: MaskedDistance | None = None
+    precision: str = FP32
+    fidelity: Fidelity | None = None
 
     def passed(self, strict: bool = False) -> bool:
-        """Whether the verdict is equal, or borderline when not strict."""
-        return self.verdict == "equal" or (self.verdict == "borderline" and not strict)
+        """Whether the verdict is equal or bounded, and when strict nothing in it is borderline."""
+        if strict and any(one.verdict == "borderline" for one in self.judged()):
+            return False
+        return self.verdict in ("equal", "borderline", BOUNDED)
 
     def judged(self) -> tuple[Comparison | Invariance, ...]:
         """Everything that has a verdict."""
@@ -274,6 +289,8 @@ class CheckReport:
             "allowed": {"factor": ROUNDING_FACTOR, "least": LEAST_ALLOWED, "mean": MEAN_FACTOR},
             "borderline": {"factor": BOUND_FACTOR, "least": LEAST_BOUND},
         }
+        if self.fidelity is not None:
+            document["fidelity"]["bounds"] = self.fidelity.bounds._asdict()
         for written, comparison in zip(document["comparisons"], self.comparisons, strict=True):
             written["flips"] = [flip.to_json() for flip in comparison.flips]
         return dict(plain(document))

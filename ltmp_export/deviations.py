@@ -8,6 +8,7 @@ NaN where the file has a NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,11 +95,14 @@ class Deviation:
         embedded: Largest difference of a token vector before the first block.
         blocks: As far as the file's decisions could be read.
         logits: Largest difference of a logit.
+        excess: Of each int8 layer, how far its input is from the integers taken beyond half a
+            step, in steps; of a `rounding`, how much that differs.
     """
 
     embedded: VectorDifference
     blocks: tuple[BlockDeviation, ...]
     logits: float
+    excess: Mapping[str, float]
 
     def flips(self) -> tuple[Disagreement, ...]:
         """All decisions that differ, in order."""
@@ -118,6 +122,7 @@ def deviation(record: Record, trace: Trace, logits: NDArray[np.float32]) -> Devi
         embedded=_vectors(record.embedded, trace.embedded),
         blocks=tuple(_block(number, record.blocks[number], trace) for number in numbers),
         logits=logit_difference(logits, trace.logits.numpy()),
+        excess=trace.excess,
     )
 
 
@@ -137,7 +142,8 @@ def rounding(single: Trace, choices: Choices, double: Trace) -> Deviation:
         blocks.append(BlockRecord(tuple(steps), tokens.numpy(), size.numpy()))
     logits = single.logits.numpy()
     record = Record(logits, single.embedded.numpy(), tuple(blocks), single.counts)
-    return deviation(record, double, logits)
+    apart = {path: abs(excess - double.excess[path]) for path, excess in single.excess.items()}
+    return replace(deviation(record, double, logits), excess=apart)
 
 
 def is_finite(trace: Trace) -> bool:

@@ -139,6 +139,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "vit": exported.vit.to_json(),
         "dense_gmacs": dense_macs(exported.vit) / 1e9,
         "preprocessing": asdict(exported.preprocessing),
+        "precision": exported.precision.to_json(),
         "opset": exported.opset,
         "ir_version": exported.proto.ir_version,
         "inputs": [_describe_value(value) for value in model.input],

@@ -15,6 +15,7 @@ from ltmp_export.check_report import (
     BOUND_FACTOR,
     LEAST_ALLOWED,
     LEAST_BOUND,
+    LEAST_EXCESS,
     MEAN_FACTOR,
     ROUNDING_FACTOR,
     Comparison,
@@ -37,6 +38,7 @@ class Limits:
         tokens: Of a token vector after each block.
         scores: Of a score, by step.
         logits: Of a logit.
+        excess: How far an int8 layer's input may be from its integers beyond half a step, in steps.
         measured: Largest score difference of the file over undisputed tokens, by step.
         ratios: Mean difference of the token vectors after each block, divided by that of float32
             in PyTorch; the median over the images.
@@ -46,6 +48,7 @@ class Limits:
     tokens: Mapping[int, float]
     scores: Mapping[StepKey, float]
     logits: float
+    excess: float
     measured: Mapping[StepKey, float]
     ratios: Mapping[int, float]
 
@@ -67,9 +70,16 @@ def limits(seen: Sequence[Observation]) -> Limits:
         },
         scores=scores,
         logits=_allowed([one.logits for one in rounding]),
+        excess=max(LEAST_EXCESS, ROUNDING_FACTOR * _largest(rounding)),
         measured=_measured(seen, scores),
         ratios=_ratios(seen),
     )
+
+
+def _largest(rounding: Sequence[Deviation]) -> float:
+    """The largest finite excess of float32 in PyTorch."""
+    found = [excess for one in rounding for excess in one.excess.values()]
+    return max((excess for excess in found if math.isfinite(excess)), default=0.0)
 
 
 def _allowed(rounding: Sequence[float]) -> float:
@@ -184,6 +194,12 @@ def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
     if not found.embedded.difference <= allowed.embedded:
         words = _vectors("before the first block", found.embedded, allowed.embedded)
         yield None, "embedding", f"embedding: {words}"
+    for path, excess in found.excess.items():
+        if not excess <= allowed.excess:
+            at = int(path.split(".")[1]) if path.startswith("blocks.") else None
+            where = "head" if at is None else f"block {at}"
+            words = f"what {path} is given is not its input rounded: off by {excess:.2g} steps more"
+            yield at, where, f"{where}: {words} than rounding explains"
     for number, block in enumerate(found.blocks):
         for words in _block_faults(number, block, allowed):
             yield number, f"block {number}", f"block {number}: {words}"

@@ -13,7 +13,16 @@ from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import PatchMerge
-from ltmp_export.precision import FP16, INTEGERS, REST, SCALE, ZERO, Activation, Precision
+from ltmp_export.precision import (
+    FP16,
+    INTEGERS,
+    REST,
+    REST_LEVELS,
+    SCALE,
+    ZERO,
+    Activation,
+    Precision,
+)
 from ltmp_export.quantisation import quantised
 from ltmp_export.vit import Vit
 
@@ -86,7 +95,7 @@ class Layers:
             q, scale, zero = g.ops("DynamicQuantizeLinear", x, names=names)
             return q, scale, zero
         if given.scale is None:
-            scale, zero = g.op("Mul", before, g.number(1 / 256)), g.byte(128)
+            scale, zero = g.op("Mul", before, g.number(1 / REST_LEVELS)), g.byte(128)
         else:
             step, point = given.steps()[term]
             scale, zero = g.number(step), g.byte(point)

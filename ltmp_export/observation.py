@@ -16,12 +16,14 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import runtime, taps
+from ltmp_export import rounded, runtime, taps
 from ltmp_export.check_report import batch_name
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import Deviation, deviation, is_finite, rounding
 from ltmp_export.errors import ExportError, InputError
+from ltmp_export.fidelity import Distance, distance
 from ltmp_export.inputs import Images, batches
+from ltmp_export.precision import FP16, FP32, Precision
 from ltmp_export.reference import Reference, Trace
 from ltmp_export.taps import Choices, Record
 
@@ -80,6 +82,7 @@ class Observation:
         replay_counts: Tokens after each block in that reference.
         expected_counts: The same in the reference that decides by itself.
         expected_logits: [classes] of the reference that decides by itself.
+        distance: From the float32 model, for an image that is run alone in lower precision.
     """
 
     number: int
@@ -97,6 +100,7 @@ class Observation:
     replay_counts: tuple[int, ...]
     expected_counts: tuple[int, ...]
     expected_logits: NDArray[np.float64]
+    distance: Distance | None
 
 
 class Observer:
@@ -107,6 +111,7 @@ class Observer:
         checkpoint: What it should be the model of.
         images: What to run.
         passes: How to run them.
+        precision: Of the file.
 
     Raises:
         InputError: The file lacks a named tensor.
@@ -119,15 +124,25 @@ class Observer:
         checkpoint: Checkpoint,
         images: Images,
         passes: Sequence[Run],
+        precision: Precision,
     ) -> None:
         self.images = images
         self.passes = passes
         self.plan = checkpoint.plan
         self.vit = checkpoint.vit
-        self.reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-        self.single = Reference(checkpoint.model, checkpoint.plan)
+        self.precision = precision
+        stated = single = checkpoint.model
+        if precision.kind != FP32:
+            stated = single = rounded.stored(model, checkpoint.model, precision)
+        if precision.kind == FP16:
+            single = rounded.halved(stated)
+        self.reference = Reference(stated, checkpoint.plan, torch.float64)
+        self.single = Reference(single, checkpoint.plan)
+        self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
         self._untapped = _outputs(model, checkpoint, images, passes)
-        self._session = runtime.TappedSession(model, taps.names(checkpoint.plan), quiet=True)
+        self._session = runtime.TappedSession(
+            model, taps.names(checkpoint.plan, precision), quiet=True
+        )
         self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
 
     def observe(self, number: int) -> Iterator[Observation]:
@@ -138,10 +153,10 @@ class Observer:
         pixels = self.images.pixels[number]
         for run in self.passes:
             record = self.record(run, number)
-            digest = taps.digest(record.choices())
+            digest = taps.digest(record.choices(), record.taken)
             if digest not in replays:
                 replays[digest] = replay = self.replay(number, record)
-                single = self.single.run(torch.from_numpy(pixels), record.choices())
+                single = self.single.run(torch.from_numpy(pixels), record.choices(), record.taken)
                 roundings[digest] = rounding(single, record.choices(), replay)
             replay = replays[digest]
             outputs = self._untapped[run]
@@ -166,11 +181,21 @@ class Observer:
                 replay_counts=replay.counts,
                 expected_counts=expected.counts,
                 expected_logits=expected.logits.numpy(),
+                distance=self.distance(number, record, logits) if run == ALONE else None,
             )
+
+    def distance(self, number: int, record: Record, logits: NDArray[np.float32]) -> Distance | None:
+        """How far an image in lower precision is from the float32 model."""
+        if self.precision.kind == FP32:
+            return None
+        pixels, choices = torch.from_numpy(self.images.pixels[number]), record.choices()
+        replayed, own = self.exact.run(pixels, choices), self.exact.run(pixels)
+        return distance(logits, record.counts, choices, replayed, own)
 
     def replay(self, number: int, record: Record) -> Trace:
         """The reference on an image, made to take the decisions of a record."""
-        return self.reference.run(torch.from_numpy(self.images.pixels[number]), record.choices())
+        pixels = torch.from_numpy(self.images.pixels[number])
+        return self.reference.run(pixels, record.choices(), record.taken)
 
     def record(self, run: Run, number: int) -> Record:
         """What the file computed for an image in a run."""
@@ -178,7 +203,7 @@ class Observer:
         if self._current.get(run, (None,))[0] != which:
             self._current[run] = which, self._session.run(self.images.pixels[index])
         tensors = self._current[run][1]
-        return taps.read(self.plan, tensors, row, self.vit.tokens, self.vit.prefix)
+        return taps.read(self.plan, tensors, row, self.vit.tokens, self.vit.prefix, self.precision)
 
 
 def _outputs(

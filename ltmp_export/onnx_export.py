@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -20,9 +21,11 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import Preprocessing
+from ltmp_export.rounded import Weights, integer_weight
 from ltmp_export.vit import Vit
 
 SCHEMA = "3"
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 # What parsing metadata that anyone may have written raises.
 _DAMAGED = (
@@ -121,7 +124,10 @@ def require_batch_size(batch_size: int | None) -> None:
 
 
 def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
-    """The dense model of the same weights, opset and batch, written by the same code.
+    """The dense float32 model of the same weights, opset and batch, written by the same code.
+
+    The weights are those that the file holds: of one in lower precision they are the rounded ones,
+    float16 as float32, int8 times its scales.
 
     Raises:
         InputError: The file lacks a weight.
@@ -131,7 +137,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
         model = rewrite.lower(
             exported.vit,
             dense_plan(exported.vit.depth),
-            _Stored(exported.proto),
+            _Stored(exported.proto, exported.precision),
             opset=exported.opset,
             batch_size=runtime.fixed_batch(exported.proto),
         )
@@ -145,24 +151,33 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
 
 
 class _Stored(Mapping[str, NDArray[Any]]):
-    """The float32 weights of a model by name, each copied when it is asked for."""
+    """The weights of a model as float32 by checkpoint name, each made when it is asked for.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        floats = (t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
-        self._tensors = {tensor.name: tensor for tensor in floats}
+    Args:
+        model: The model.
+        precision: Which of its layers are int8, and how their weights were scaled.
+    """
+
+    def __init__(self, model: onnx.ModelProto, precision: Precision) -> None:
+        self._stored = Weights(model)
+        self._floats = {t.name: t for t in model.graph.initializer if t.data_type in _FLOATS}
+        self._int8 = {f"{path}.weight": (path, one) for path, one in precision.layers.items()}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        array: NDArray[Any] = numpy_helper.to_array(self._tensors[name])
-        return array
+        if name in self._int8:
+            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
+        array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
+        return array.astype(np.float32, copy=False)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tensors
+        return name in self._floats or name in self._int8
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        yield from self._floats
+        yield from self._int8
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self._floats) + len(self._int8)
 
 
 def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:

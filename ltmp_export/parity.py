@@ -11,6 +11,9 @@ Verdict of one image in one batch:
     fail          a decision that is not, a number that differs, or a NaN in the file
     inconclusive  the reference gives no number to compare with: the image leads to a NaN
 
+In lower precision the reference is the model that the file states, see `rounded`, and takes its
+integers, too; how near that model is to the checkpoint's in float32 is judged by `fidelity`.
+
 What rounding explains is measured, see `judging`. Batch invariance is judged beside that, by the
 file alone: an image in a batch must come out as it does by itself.
 """
@@ -25,7 +28,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ltmp_export import check_report, runtime, taps
+from ltmp_export import check_report, fidelity, runtime, stored_weights, taps
 from ltmp_export.check_report import CheckReport, Comparison, Invariance, StepSummary
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import logit_difference
@@ -34,6 +37,7 @@ from ltmp_export.inputs import Images
 from ltmp_export.judging import Limits, differ, judge_all, limits
 from ltmp_export.observation import ALONE, Observation, Observer, runs
 from ltmp_export.plan import Fit, MergeMost, Plan, PruneLeast, Step
+from ltmp_export.precision import FP32, Precision
 
 BATCH_SIZES = (1, 2, 7)
 
@@ -47,6 +51,7 @@ def compare(
     name: str | Path = "model",
     warnings: Sequence[str] = (),
     stated: Plan | None = None,
+    precision: Precision | None = None,
     progress: Callable[[str], None] = lambda words: None,
 ) -> CheckReport:
     """Run the file in onnxruntime and the reference from the checkpoint, and compare.
@@ -63,6 +68,7 @@ def compare(
         name: The model's file.
         warnings: What looks wrong already.
         stated: The steps that the file's metadata state, if it has any.
+        precision: That they state, float32 by default.
         progress: Called with a few words as each image begins.
 
     Raises:
@@ -70,6 +76,7 @@ def compare(
     """
     if batch_sizes is None:
         batch_sizes = default_batch_sizes(model)
+    precision = precision or Precision()
     runtime.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
     report = CheckReport(
@@ -81,14 +88,15 @@ def compare(
         comparisons=(),
         warnings=tuple(warnings),
         keep_tokens=checkpoint.plan.keep,
+        precision=precision.kind,
     )
-    if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan)):
+    if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan, precision)):
         return _without_taps(report, model, checkpoint.plan, missing)
     if not len(images):
         return report
     seen: list[Observation] = []
     try:
-        observer = Observer(model, checkpoint, images, passes)
+        observer = Observer(model, checkpoint, images, passes, precision)
         for number in range(len(images)):
             progress(f"comparing image {number + 1} of {len(images)}")
             seen += observer.observe(number)
@@ -96,19 +104,28 @@ def compare(
         return replace(report, verdict="fail", reason=str(err))
     allowed = limits(seen)
     comparisons = judge_all(seen, images, allowed)
-    invariance = tuple(_invariance(seen, comparisons, allowed))
+    invariance: tuple[Invariance, ...] = ()
+    if precision.batch_invariant:
+        invariance = tuple(_invariance(seen, comparisons, allowed))
     reason = (
         _other_step(stated, checkpoint.plan)
         or _other_threshold(model, checkpoint.plan)
-        or _other_weight(model, checkpoint)
+        or stored_weights.other(model, checkpoint, precision)
     )
     verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
+    found = None
+    if precision.kind != FP32:
+        found = fidelity.summarise(precision.kind, [o.distance for o in seen if o.distance])
+        if verdict in ("equal", "borderline"):
+            reason = found.fault()
+            verdict = "fail" if reason else check_report.BOUNDED
     return replace(
         report,
         verdict=verdict,
         reason=reason,
         comparisons=tuple(comparisons),
         invariance=invariance,
+        fidelity=found,
         blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
     )
 
@@ -176,23 +193,6 @@ def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
                     f"{threshold:.9g} in the checkpoint"
                 )
     return ""
-
-
-def _other_weight(model: onnx.ModelProto, checkpoint: Checkpoint) -> str:
-    """Which stored weight is not the checkpoint's of that name, or nothing."""
-    wanted = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
-    others = []
-    for tensor in model.graph.initializer:
-        if tensor.name in wanted and tensor.data_type == onnx.TensorProto.FLOAT:
-            stored, own = numpy_helper.to_array(tensor), wanted[tensor.name].numpy()
-            if stored.shape != own.shape:
-                shapes = f"{list(stored.shape)} instead of {list(own.shape)}"
-                others.append(f"{tensor.name} has the shape {shapes}")
-            elif not np.array_equal(stored, own, equal_nan=True):
-                apart = float(np.abs(stored - own).max())
-                others.append(f"{tensor.name} differs from the checkpoint's by up to {apart:.2g}")
-    more = f"; {len(others)} weights in all" if others[1:] else ""
-    return f"the file's {others[0]}{more}" if others else ""
 
 
 def _invariance(

@@ -17,6 +17,7 @@ from ltmp_export.errors import InputError
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 KINDS = (FP32, FP16, INT8)
 STATIC, DYNAMIC = "static", "dynamic"
+REST_LEVELS = 255  # steps of the second term in one of the first
 
 # Suffixes of the names of what int8 layers quantise, see `tensors`.
 INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
@@ -28,7 +29,8 @@ class Activation(NamedTuple):
     Attributes:
         scale: Of the first term; None where it is measured as the file runs.
         zero_point: Of the first term, 0 to 255.
-        terms: 1; or 2 where the rest of x is given, too, at 1/256 of the scale.
+        terms: 1; or 2 where the rest of x is given, too, at 1/255 of the scale, so that
+            8 bits reach over all that the first term leaves.
     """
 
     scale: float | None
@@ -39,7 +41,7 @@ class Activation(NamedTuple):
         """Scale and zero point of each term of a scale that is known."""
         if self.scale is None:
             raise ValueError("this scale is measured as the file runs")
-        return ((self.scale, self.zero_point), (self.scale / 256, 128))[: self.terms]
+        return ((self.scale, self.zero_point), (self.scale / REST_LEVELS, 128))[: self.terms]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,20 @@ class Precision:
         """Whether the metric of similarity has a projection of its own."""
         return self.protected and self.kind != FP32
 
+    def describe(self) -> str:
+        """One clause for a person."""
+        decisions = "protected" if self.protected else "not protected"
+        if self.kind == FP32:
+            return FP32
+        if self.kind == FP16:
+            return f"fp16, images and logits {self.io}, decisions {decisions}"
+        fine = sum(given.terms > 1 for given in self.layers.values())
+        line = (
+            f"int8, {len(self.layers)} linear layers, {fine} of them with 16-bit inputs, "
+            f"{self.scales} scales, decisions {decisions}"
+        )
+        return line if self.batch_invariant else f"{line}, results depend on the batch"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         document: dict[str, Any] = {"kind": self.kind, "io": self.io}
@@ -106,22 +122,35 @@ class Precision:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Precision:
-        """The inverse."""
+        """The inverse.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: It is none.
+        """
         layers = {
             str(path): _activation(given) for path, given in document.get("layers", {}).items()
         }
-        return cls(
-            kind=document["kind"],
-            protected=document.get("protected_decisions", True),
-            io=document["io"],
-            scales=document.get("activation_scales", STATIC),
-            layers=layers,
-            calibration=document.get("calibration", ""),
-        )
+        dynamic = document.get("activation_scales", STATIC) == DYNAMIC
+        if any((given.scale is None) != dynamic for given in layers.values()):
+            raise ValueError("scales that are neither all static nor all dynamic")
+        if layers and document["kind"] != INT8:
+            raise ValueError(f"{len(layers)} int8 layers in {document['kind']}")
+        try:
+            return cls(
+                kind=document["kind"],
+                protected=document.get("protected_decisions", True),
+                io=document["io"],
+                scales=document.get("activation_scales", STATIC),
+                layers=layers,
+                calibration=document.get("calibration", ""),
+            )
+        except InputError as err:
+            raise ValueError(str(err)) from err
 
 
 def _activation(document: Mapping[str, Any]) -> Activation:
     scale, point, terms = document["scale"], document["zero_point"], document["terms"]
-    if terms not in (1, 2) or not 0 <= int(point) <= 255:
-        raise ValueError(f"{terms} terms with zero point {point}")
+    known = scale is None or 0 < float(scale) < float("inf")
+    if terms not in (1, 2) or not 0 <= int(point) <= 255 or not known:
+        raise ValueError(f"{terms} terms with scale {scale} and zero point {point}")
     return Activation(None if scale is None else float(scale), int(point), terms)

@@ -33,7 +33,7 @@ ROWS = 512  # inputs of each layer that are kept, of all images
 STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns of the weights
 HEADROOM = 1.1  # of a range that is not clipped
 _CLIPS = np.linspace(0.4, 1.0, 25)
-_WEIGHT_LEVELS, _ACTIVATION_LEVELS = 127, 255
+WEIGHT_LEVELS, ACTIVATION_LEVELS = 127, 255
 SMALLEST_RANGE = 1e-6  # of an input that is always 0
 
 
@@ -61,7 +61,7 @@ def quantised(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     Returns:
         Integers [in, out] of -127 to 127 and their scale [out].
     """
-    scale = np.abs(weight).max(axis=1) / np.float32(_WEIGHT_LEVELS)
+    scale = np.abs(weight).max(axis=1) / np.float32(WEIGHT_LEVELS)
     scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
     return np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T), scale
 
@@ -167,6 +167,7 @@ def _balance(norm: nn.LayerNorm, linear: nn.Linear, given: Given) -> Given:
     largest = np.maximum(linear.weight.abs().amax(dim=0).numpy(), SMALLEST_RANGE)
     log = STRENGTH * np.log(reach) - (1 - STRENGTH) * np.log(largest)
     stretch = np.exp(log - log.mean()).astype(np.float32)
+    stretch[norm.weight.numpy() == 0] = 1  # where it could not be told from the balanced weight
     moved, scaled = torch.from_numpy(shift), torch.from_numpy(stretch)
     if linear.bias is not None:
         linear.bias.add_(linear.weight @ moved)
@@ -191,12 +192,12 @@ def _activation(path: str, given: Given, asked: Precision) -> Activation:
 
 def covering(low: float, high: float) -> Activation:
     """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0."""
-    scale = float(np.float32(max(high - low, SMALLEST_RANGE) / _ACTIVATION_LEVELS))
+    scale = float(np.float32(max(high - low, SMALLEST_RANGE) / ACTIVATION_LEVELS))
     return Activation(scale, round(-low / scale))
 
 
 def _error(rows: NDArray[np.float32], low: float, high: float) -> float:
     """The mean square error of rounding within a range."""
     scale, point, _ = covering(low, high)
-    integers = np.clip(np.rint(rows / np.float32(scale)), -point, _ACTIVATION_LEVELS - point)
+    integers = np.clip(np.rint(rows / np.float32(scale)), -point, ACTIVATION_LEVELS - point)
     return float(np.square(integers * np.float32(scale) - rows).mean())

@@ -202,9 +202,12 @@ class Layout:
             count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
         selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
         rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
-        total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), rows)  # [B, 1, C]
+        selected = g.op("Unsqueeze", selected, g.ints(1))
+        if self.fixed is None:  # onnxruntime rounds the product of one row by how long it is
+            selected = g.op("Concat", selected, selected, axis=1)
+        total = g.op("MatMul", selected, rows)  # [B, 1 or 2, C]
         divisor = g.op("Cast", count, to=TensorProto.FLOAT)
-        return g.op("Div", g.op("Squeeze", total, g.ints(1)), divisor)
+        return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
 
 
 def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) -> Layout:

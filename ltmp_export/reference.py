@@ -15,7 +15,9 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
+from ltmp_export import rounded
 from ltmp_export.errors import InputError
+from ltmp_export.integers import Taken
 from ltmp_export.plan import PatchMerge, Plan, Step, dense_plan
 from ltmp_export.tokens import Choice, Decision, Tokens, apply
 
@@ -30,6 +32,7 @@ class Trace:
         tokens: [n, C] after each block.
         sizes: [n] patches per token, after each block.
         decisions: For each block, what its steps saw and chose.
+        excess: Of each int8 layer, see `rounded.RoundedLinear`.
     """
 
     logits: Tensor
@@ -37,6 +40,7 @@ class Trace:
     tokens: tuple[Tensor, ...]
     sizes: tuple[Tensor, ...]
     decisions: tuple[tuple[Decision, ...], ...]
+    excess: Mapping[str, float]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -61,14 +65,21 @@ class Reference:
         self.dtype = dtype
 
     @torch.inference_mode()
-    def run(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None = None) -> Trace:
+    def run(
+        self,
+        image: Tensor,
+        forced: Sequence[Sequence[Choice]] | None = None,
+        taken: Mapping[str, Taken] | None = None,
+    ) -> Trace:
         """Classify one normalised image [channels, height, width].
 
         Args:
             image: The image.
             forced: For each block and step, what to take instead of the own decision; the trace
                 holds the own decisions all the same. Blocks beyond its end decide freely.
+            taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
+        rounded.set_taken(self.model, taken or {})
         model = self.model
         embedded = model._pos_embed(model.patch_embed(image.to(self.dtype)[None]))  # [1, N, C]
         x = model.norm_pre(embedded)[0]  # [N, C]
@@ -78,13 +89,14 @@ class Reference:
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             x, size = self._entering(index, x, size)
-            x, size, taken = self._block(model.blocks[index], steps, chosen, x, size)
+            x, size, decided = self._block(model.blocks[index], steps, chosen, x, size)
             tokens.append(x)
             sizes.append(size)
-            decisions.append(taken)
+            decisions.append(decided)
         x, size = self._entering(len(tokens), x, size)
         logits = self._classify(model.norm(x))
-        return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions))
+        excess = rounded.excesses(self.model)
+        return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions), excess)
 
     def _entering(self, block: int, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [N, C] and sizes [N] as they enter a block, or after all blocks the head."""
@@ -137,7 +149,8 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor,
     """Proportional attention (SPEC §1, steps 1-2; arXiv 2210.09461).
 
     Args:
-        attn: timm's attention module.
+        attn: timm's attention module; with a `rounded.MeanKey` if the metric has a projection of
+            its own.
         x: [N, C] normalised tokens.
         size: [N] patches per token.
 
@@ -151,7 +164,7 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor,
     out = attn.proj(attn.norm((weights @ v).transpose(0, 1).reshape(tokens, -1)))
     importance = weights.mean(0).mean(0)
     importance[0] = torch.inf
-    metric = k.mean(0)
+    metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
     return out, importance, metric / metric.norm(dim=-1, keepdim=True)
 
 

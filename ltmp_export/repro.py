@@ -37,6 +37,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.observation import Observer, Run
 from ltmp_export.plan import Plan, Step
+from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import Trace
 from ltmp_export.taps import Record
@@ -91,6 +92,7 @@ def save(
     given: Images,
     report: CheckReport,
     comparison: Comparison,
+    precision: Precision,
 ) -> None:
     """Write the folder, whole or not at all.
 
@@ -101,7 +103,7 @@ def save(
     run = Run(comparison.batch_size, comparison.order)
     number = comparison.number
     _, index, row = run.place(number, len(given))
-    observer = Observer(model, checkpoint, given, ())
+    observer = Observer(model, checkpoint, given, (), precision)
     record = observer.record(run, number)
     trace = observer.replay(number, record)
     document = _document(model_path, checkpoint, report, comparison) | {

@@ -94,6 +94,7 @@ class _Lowering:
         self.precision = precision
         self.layers = Layers(g, vit, precision)
         self.batch = 1 if single else BATCH
+        self.broken: Name | None = None  # see `zeros`
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         g, vit = self.g, self.vit
@@ -114,6 +115,8 @@ class _Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             logits = self.head(self.entering(vit.depth, tokens))
+            if self.broken is not None:
+                logits = g.op("Add", logits, self.broken)
             with g.half(self.precision.io == FP16):
                 logits = g.cast(logits)
         g.output(logits, "logits", number, (self.batch, vit.classes))
@@ -132,6 +135,15 @@ class _Lowering:
         pixel = g.op("Gather", g.reshape(images, -1), g.index(0), axis=0)
         return g.op("Pow", pixel, g.number(0.0))  # also of a NaN
 
+    def zeros(self, patches: Name) -> Name:
+        """[B, 1]: 0, or NaN for an image with a number that is NaN or infinite.
+
+        Such a number would end in a layer that rounds to integers, and a class come out.
+        """
+        g = self.g
+        zero = g.op("Mul", g.reduce("ReduceSum", patches, [1, 2]), g.number(0.0))
+        return g.op("Unsqueeze", zero, g.ints(1))
+
     def per_block(self, name: str, values: Sequence[Name]) -> None:
         """An output int64 [batch, depth] from a [B] of each block."""
         columns = (self.g.op("Unsqueeze", value, self.g.ints(1)) for value in values)
@@ -142,6 +154,8 @@ class _Lowering:
         """[B, channels, height, width] → packed rows [B * N, C], all images of N tokens."""
         g, vit = self.g, self.vit
         x = self.layers.patches(images)  # [B, patches, C]
+        if self.precision.layers:
+            self.broken = self.zeros(x)
         tokens = vit.tokens
         prefix = [g.weight(name) for name in ("cls_token", "dist_token")[: vit.prefix]]
         numbers = None

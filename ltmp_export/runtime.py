@@ -117,21 +117,37 @@ class Session:
                 f"onnxruntime runs on {taken[0]}, though {providers[0]} was asked for"
             )
         self.provider = ", ".join(taken)
-        self.input: str = self._session.get_inputs()[0].name
+        taken_in = self._session.get_inputs()[0]
+        self.input: str = taken_in.name
+        self._half = taken_in.type == "tensor(float16)"
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Run on [B, channels, H, W] and return all outputs.
 
+        The images are handed over in the type the model takes, float32 or float16, and outputs in
+        float16 come back as float32.
+
         Raises:
             ExportError: onnxruntime fails on these images.
         """
+        given = _halved(images) if self._half else images
         try:
-            result: list[NDArray[Any]] = self._session.run(None, {self.input: images})
+            found: list[NDArray[Any]] = self._session.run(None, {self.input: given})
         except _ORT_ERRORS as err:
             raise ExportError(
                 f"onnxruntime fails on images of shape {images.shape}: {err}"
             ) from err
-        return result
+        return [_widened(array) for array in found]
+
+
+def _halved(images: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Images as float16; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        return images.astype(np.float16)
+
+
+def _widened(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def _values(weights: Mapping[str, NDArray[Any]]) -> list[ort.OrtValue]:

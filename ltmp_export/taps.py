@@ -7,16 +7,19 @@ N tokens of an image before a step, C channels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export import decided
+from ltmp_export import decided, integers
+from ltmp_export.integers import Taken
 from ltmp_export.plan import Merge, MergeMost, Plan, Prune, Step, has_merge
+from ltmp_export.precision import Precision
 from ltmp_export.tokens import Choice
 
 EMBEDDED = "embed/tokens"
@@ -65,6 +68,7 @@ class Record:
         blocks: As far as their decisions are decisions.
         counts: Tokens after each of these blocks, as the file counts them.
         broken: Why the block after the last one here holds no decisions, else an empty string.
+        taken: What int8 layers were given, by path.
     """
 
     logits: NDArray[np.float32]
@@ -72,15 +76,16 @@ class Record:
     blocks: tuple[BlockRecord, ...]
     counts: tuple[int, ...]
     broken: str = ""
+    taken: Mapping[str, Taken] = field(default_factory=dict)
 
     def choices(self) -> Choices:
         """The decisions alone, as the reference can be made to take them."""
         return tuple(tuple(step.choice for step in block.steps) for block in self.blocks)
 
 
-def names(plan: Plan) -> dict[str, int]:
+def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors a `Record` is read from."""
-    found = {EMBEDDED: FLOAT}
+    found = {EMBEDDED: FLOAT} | integers.names(precision or Precision())
     for block, steps in enumerate(plan.blocks):
         kinds = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
@@ -101,14 +106,22 @@ def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
                 yield block, step.kind, name, step.threshold
 
 
-def digest(choices: Choices) -> bytes:
-    """Equal for equal decisions of one image; the partner of who does not merge decides nothing."""
+def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
+    """Equal for equal decisions of one image; the partner of who does not merge decides nothing.
+
+    Args:
+        choices: The decisions.
+        taken: What int8 layers were given, where that counts as well.
+    """
     parts = []
     for choice in (choice for steps in choices for choice in steps):
         partner, order = choice.partner, choice.order
         parts += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
         parts += [] if order is None else [order]
-    return b"".join(tensor.numpy().tobytes() for tensor in parts)
+    found = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in parts))
+    for one in (taken or {}).values():
+        found.update(one.values.tobytes())
+    return found.digest()
 
 
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
@@ -123,7 +136,12 @@ def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
 
 
 def read(
-    plan: Plan, tensors: Mapping[str, NDArray[Any]], image: int, tokens: int, prefix: int = 1
+    plan: Plan,
+    tensors: Mapping[str, NDArray[Any]],
+    image: int,
+    tokens: int,
+    prefix: int = 1,
+    precision: Precision | None = None,
 ) -> Record:
     """One image of a batch.
 
@@ -133,25 +151,40 @@ def read(
         image: Row of the batch.
         tokens: Tokens before the first block.
         prefix: How many of them stand before the patches.
+        precision: Of the file.
     """
     blocks, counts, broken = [], [], ""
+    taken: Mapping[str, Taken] = {}
+    entering: list[NDArray[np.int64]] = []
+    leaving: list[NDArray[np.int64]] = []
     embedded = tensors[EMBEDDED]
     packed = embedded.ndim == 2
     rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
     for block, steps in enumerate(plan.blocks):
         scope = f"block_{block:02d}/"
-        own = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
+        within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
+        own = {name: array for name, array in within.items() if "/" not in name}
         if block in plan.patch_merges:
             tokens = prefix + plan.patch_merges[block].tokens
+        mixed = not block or block in plan.patch_merges
+        alike = np.full(len(tensors["logits"]), tokens)
+        entering.append(alike if mixed else leaving[-1])
         try:
             _require_ranks(own, plan.static)
             blocks.append(_read_block(steps, own, image, tokens))
         except (ValueError, IndexError) as err:
             broken = str(err)
             break
+        leaving.append(own["count"])
         tokens = int(own["count"][image])
         counts.append(tokens)
-    return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken)
+    try:
+        taken = integers.read(
+            precision or Precision(), tensors, image, entering, leaving, plan.static
+        )
+    except (ValueError, IndexError) as err:
+        broken = broken or str(err)
+    return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken, taken)
 
 
 def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:

@@ -117,7 +117,8 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     },
     "inspect": {**_CHOICES, **_RATES, "--images": files, "--samples": counts, "--json": None},
     "bench": {
-        **dict.fromkeys(("--images", "--baseline", "--side-by-side", "--compare"), files),
+        **dict.fromkeys(("--images", "--baseline", "--compare"), files),
+        **dict.fromkeys(("--side-by-side", "--precisions"), files),
         **dict.fromkeys(("--samples", "--threads", "--warmup", "--iterations"), counts),
         **dict.fromkeys(("--plot", "--json"), outputs),
         **dict.fromkeys(("--providers", "--scenario"), words),

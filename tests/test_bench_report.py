@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from ltmp_export import reports
 from ltmp_export.errors import UnavailableError
 from ltmp_export.reports import plots
-from ltmp_export.timing.contenders import DENSE, EAGER, GEMMS, LITERAL, REDUCED
+from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import compare
 from ltmp_export.timing.report import Entry
@@ -108,6 +108,27 @@ def test_side_by_side_is_one_table_with_reasons() -> None:
     assert lines[4].split()[:3] == ["–", "literal", "export"]
     assert lines[5] == "literal export: not timed: No module named 'onnxscript'"
     assert max(map(len, lines[:5])) <= 100
+
+
+def test_precisions_are_one_table() -> None:
+    times = {"reduced fp16": 3.0, "reduced int8": 1.0, DENSE_INT8: 4.0}
+    samples = SAMPLES | {(label, 1): [[time] * 3] for label, time in times.items()}
+    report = made_report(samples, accuracy=0.5)
+    entries = [replace(e, bytes=22_300_000, accuracy=2 / 3) for e in report.entries]
+    report = replace(report, entries=(*entries, Entry("reduced fp32", "", "died")))
+    assert printed(reports.bench_summary(report))[:7] == [
+        "batch  model                     best ms  p50  vs dense fp32  vs dense int8    MB  top-1",
+        "1      reduced fp32 (this file)        2  2.1          0.25x          0.50x  22.3  66.7%",
+        "1      reduced fp16                    3    3          0.38x          0.75x  22.3  66.7%",
+        "1      reduced int8                    1    1          0.12x          0.25x  22.3  66.7%",
+        "1      dense fp32                      8  8.4          1.00x          2.00x  22.3  66.7%",
+        "1      dense int8                      4    4          0.50x          1.00x  22.3  66.7%",
+        "–      reduced fp32                    –    –              –              –     –      –",
+    ]
+    told = "int8 beside this file is calibrated on embedded or synthetic images"
+    assert told in "\n".join(printed(reports.bench_summary(report), width=200))
+    unlabelled = replace(report, accuracy=None)
+    assert "agrees" in printed(reports.bench_summary(unlabelled))[0]
 
 
 def test_roofline_and_profile() -> None:

@@ -291,6 +291,21 @@ def test_bench_offline(folder: Path) -> None:
     assert sizes == ["1", "1", "8", "8", "32", "32"]
 
 
+def test_bench_precisions(folder: Path) -> None:
+    ltmp("export", CKPT, "--no-check")
+    result = ltmp("bench", "model.onnx", *FEW, "--precisions", CKPT, "--json", "b.json")
+    assert result.exit_code == 0, result.stderr
+    models = [line[7:31].strip() for line in result.stdout.splitlines()[1:6]]
+    assert models == [
+        "reduced fp32 (this file)", "reduced fp16", "reduced int8", "dense fp32", "dense int8",
+    ]  # fmt: skip
+    refused(
+        ltmp("bench", "model.onnx", "--precisions", CKPT, "--baseline", "none"),
+        2,
+        "with --precisions, the baseline is the dense model; drop the other one",
+    )
+
+
 def test_a_regression_exits_1(folder: Path) -> None:
     """The earlier report is edited: nobody can say here how fast this machine is."""
     ltmp("export", CKPT, "--no-check")
@@ -423,6 +438,11 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "compare with itself": (["bench", "m", "--compare", CKPT, "--json", CKPT], 2, "is the input"),
     "plot onto the report": (["bench", "m", "--plot", "x", "--json", "x"], 2, "also the output"),
     "base of nothing": (["bench", "m", "--base-checkpoint", "b"], 2, "is about --side-by-side"),
+    "report onto the checkpoint": (
+        ["bench", "m", "--precisions", CKPT, "--json", CKPT],
+        2,
+        "is the input fixtures",
+    ),
     "single stream of batches": (
         ["bench", "m", "--scenario", "single-stream", "-b", "1,8"],
         2,

@@ -14,12 +14,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto
+from torch import Tensor
 
-from ltmp_export import families, graph, onnx_export, runtime
+from ltmp_export import families, graph, inputs, onnx_export, quantisation, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import GraphBuilder
+from ltmp_export.precision import Precision
 
 Digits = Callable[[str], Checkpoint]
 ALL_OPSETS = range(graph.OLDEST_OPSET, runtime.newest_opset() + 1)
@@ -96,8 +99,6 @@ def test_no_warning_and_no_other_provider_in_onnxruntime(
 
 
 def test_dense_baseline_is_the_dense_model(digits: Digits, tmp_path: Path) -> None:
-    import torch
-
     checkpoint = digits("ltmp")
     onnx.save(onnx_export.to_onnx(checkpoint, opset=18), tmp_path / "model.onnx")
     dense = onnx_export.dense_baseline(onnx_export.read_exported(tmp_path / "model.onnx"))
@@ -108,6 +109,48 @@ def test_dense_baseline_is_the_dense_model(digits: Digits, tmp_path: Path) -> No
     np.testing.assert_allclose(
         session.run(None, {"images": images.numpy()})[0], expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("precision", "allowed"),
+    [
+        (Precision("fp16"), 3e-3),  # 0.0007 measured
+        (Precision("int8"), 1e-2),  # 0.0036
+        (Precision("int8", scales="dynamic"), 1e-2),
+        (Precision("int8", protected=False), 1e-2),
+    ],
+    ids=["fp16", "int8", "int8 dynamic", "int8 unprotected"],
+)
+def test_dense_baseline_of_lower_precision(
+    digits: Digits, digit_images: Tensor, tmp_path: Path, precision: Precision, allowed: float
+) -> None:
+    """Its weights are the rounded ones: near the checkpoint's, and float32 again."""
+    source = checkpoint = digits("ltmp")
+    if precision.kind == "int8":
+        few = inputs.embedded_digits().select(8)
+        source, precision = quantisation.prepare(checkpoint, few, precision)
+    onnx.save(onnx_export.to_onnx(source, opset=17, precision=precision), tmp_path / "model.onnx")
+    dense = onnx_export.dense_baseline(onnx_export.read_exported(tmp_path / "model.onnx"))
+    stored = {tensor.data_type for tensor in dense.graph.initializer}
+    assert stored == {TensorProto.FLOAT, TensorProto.INT64}
+    session = ort.InferenceSession(dense.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"images": digit_images.numpy()})[0]
+    with torch.inference_mode():
+        expected = checkpoint.model(digit_images).numpy()
+    off = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert 0 < off.max() < allowed
+
+
+def test_scales_that_do_not_fit_make_no_dense_model(digits: Digits, tmp_path: Path) -> None:
+    few = inputs.embedded_digits().select(1)
+    source, precision = quantisation.prepare(digits("ltmp"), few, Precision("int8"))
+    model = onnx_export.to_onnx(source, opset=17, precision=precision)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    scale = stored["blocks.2.mlp.fc1.weight.scale"]
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.ones(3, np.float32), scale.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match=r"no int8 weights of blocks.2.mlp.fc1 with a scale for"):
+        onnx_export.dense_baseline(onnx_export.read_exported(tmp_path / "model.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_other_batches_and_too_few_rounds() -> None:
         ("no JSON", "is not JSON"),
         ("[]", "has kind None, schema_version None"),
         ('{"kind": "check", "schema_version": 2}', "has kind check"),
-        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2"),
+        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2 or 3"),
     ],
 )
 def test_unreadable(tmp_path: Path, content: str, message: str) -> None:
@@ -122,6 +122,18 @@ def test_unreadable(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         regression.read(path, Settings())
+
+
+def test_a_report_of_the_version_before_is_compared(tmp_path: Path) -> None:
+    """It says nothing of sizes and precisions, which are not compared."""
+    document = made_report(OLD).to_json() | {"schema_version": 2}
+    del document["precision"]
+    for entry in document["entries"]:
+        del entry["bytes"], entry["accuracy"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(document))
+    (change,) = regression.compare(regression.read(path, Settings()), made_report(OLD), 0.05)
+    assert change.verdict == "same"
 
 
 def test_what_cannot_be_compared_is_told_before_the_measurement(tmp_path: Path) -> None:

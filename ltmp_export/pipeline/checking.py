@@ -126,11 +126,12 @@ def _check(
         warnings.append("one image only: its batches hold copies, and prove nothing about mixing")
     report = parity.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,
-        warnings=warnings, stated=exported.plan, progress=progress,
+        warnings=warnings, stated=exported.plan, precision=exported.precision, progress=progress,
     )  # fmt: skip
     failing = report.first_failing(strict)
     if save_repro is not None and failing is not None:
         progress("saving the failing image")
         model, path = exported.proto, exported.path
-        repro.save(Path(save_repro), model, path, checkpoint, images, report, failing)
+        folder, precision = Path(save_repro), exported.precision
+        repro.save(folder, model, path, checkpoint, images, report, failing, precision)
     return report

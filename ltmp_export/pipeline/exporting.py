@@ -7,17 +7,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltmp_export import budgets, external, files, inputs, onnx_export, parity, rates, runtime
+from ltmp_export import (
+    budgets,
+    external,
+    files,
+    inputs,
+    onnx_export,
+    parity,
+    quantisation,
+    rates,
+    runtime,
+)
 from ltmp_export.budgets import Budget
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.pipeline.stages import Progress, loaded, silent
+from ltmp_export.precision import INT8, STATIC, Precision
 
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
 QUICK_SAMPLES = 7
+CALIBRATION_SAMPLES = 128
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class ExportReport:
         mode: "static" where every shape but the batch is known before running, else "dynamic".
         tokens: Tokens after each block, where no image has a say in it.
         macs_share: Share of the dense multiply-accumulates, where no image has a say in it.
+        precision: In which numbers it computes.
         budget: What a static file of a family with thresholds may keep.
         architecture: timm name, the name the file gives itself, or "vit".
         seconds: Time taken, check included.
@@ -51,6 +64,7 @@ class ExportReport:
     mode: str
     tokens: tuple[int, ...] | None
     macs_share: float | None
+    precision: Precision
     budget: Budget | None
     architecture: str
     seconds: float
@@ -60,8 +74,11 @@ class ExportReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        document = asdict(replace(self, check=None)) | {"output": str(self.output)}
+        document = asdict(replace(self, check=None, precision=Precision())) | {
+            "output": str(self.output)
+        }
         document["data"] = None if self.data is None else str(self.data)
+        document["precision"] = self.precision.to_json()
         document["budget"] = None if self.budget is None else self.budget._asdict()
         document["check"] = None if self.check is None else self.check.to_json()
         return document | {"schema_version": SCHEMA_VERSION, "kind": "export"}
@@ -78,6 +95,9 @@ def export(
     keep_tokens: str | None = None,
     images: str | Path | None = None,
     samples: int | None = None,
+    precision: Precision | None = None,
+    calibration_images: str | Path | None = None,
+    calibration_samples: int | None = None,
     check: bool = True,
     choices: Choices | None = None,
     progress: Progress = silent,
@@ -102,6 +122,11 @@ def export(
             says how many.
         images: A folder of pictures or an `.npz` to measure these on.
         samples: Measure at most so many of them.
+        precision: In which numbers the file computes, float32 by default; of int8 without layers,
+            which are all.
+        calibration_images: For int8 a folder of pictures or an `.npz` like those the model will
+            see; by default the embedded digits if they fit the model, else synthetic pictures.
+        calibration_samples: Take at most so many of them, 128 by default.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -121,17 +146,34 @@ def export(
     budget = _budget(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
+    precision = precision or Precision()
+    written_from, doubts = source, list(source.warnings)
+    given = calibration_images, calibration_samples
+    if precision.kind == INT8:
+        pictures = _calibration(source, *given)
+        written_from, precision = quantisation.prepare(source, pictures, precision, progress)
+        if calibration_images is None and precision.scales == STATIC:
+            doubts.append(
+                f"int8 scales are measured on {pictures.origin}; give pictures like those the "
+                "model will see with --calibration-images"
+            )
+    elif given != (None, None):
+        raise InputError(
+            "--calibration-images and --calibration-samples are about --precision int8"
+        )
     progress("writing the graph")
     model = onnx_export.to_onnx(
-        source, opset=opset, batch_size=batch_size, token_counts=token_counts
-    )
+        written_from, opset=opset, batch_size=batch_size, token_counts=token_counts,
+        precision=precision,
+    )  # fmt: skip
     report = None
     if check:
         quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = parity.compare(
-            model, source, quick, batch_sizes=sizes, name=output, progress=progress
-        )
+            model, source, quick, batch_sizes=sizes, name=output, precision=precision,
+            progress=progress,
+        )  # fmt: skip
         report.require()
     written = external.write_model(output, model)
     return ExportReport(
@@ -144,13 +186,24 @@ def export(
         mode="static" if source.plan.static else "dynamic",
         tokens=rates.counts(source.plan, source.vit) if source.plan.counted else None,
         macs_share=rates.share(source.plan, source.vit) if source.plan.static else None,
+        precision=precision,
         budget=budget,
         architecture=source.vit.name,
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
-        warnings=source.warnings,
+        warnings=tuple(doubts),
     )
+
+
+def _calibration(
+    source: Checkpoint, images: str | Path | None, samples: int | None
+) -> inputs.Images:
+    """What int8 scales are measured on."""
+    if images is None:
+        return inputs.load_images(None, source.vit, source.preprocessing, samples)
+    count = samples or CALIBRATION_SAMPLES
+    return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
 
 
 def _budget(

@@ -13,6 +13,7 @@ from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.pipeline.stages import DIGITS, Progress, silent
+from ltmp_export.plan import dense_plan
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
 from ltmp_export.timing.report import BenchReport
@@ -26,6 +27,7 @@ def bench(
     samples: int | None = None,
     baseline: str | Path | None = DENSE,
     side_by_side: str | Path | None = None,
+    precisions: str | Path | None = None,
     base_checkpoint: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress = silent,
@@ -39,6 +41,9 @@ def bench(
         baseline: "dense" for the dense model of the same weights, an ONNX file, or None.
         side_by_side: The checkpoint the file was exported from: time what one would pick instead,
             too (eager PyTorch, a literal export, OpenVINO). `baseline` must then be "dense".
+        precisions: The checkpoint the file was exported from: time it in the other precisions, too,
+            and the dense model in int8. int8 is calibrated on embedded or synthetic images, as
+            `export` does by default. `baseline` must then be "dense", and `side_by_side` None.
         base_checkpoint: The dense weights of a thresholds-only checkpoint.
         settings: Batch sizes, threads, rounds and providers.
         progress: Called with a few words as each stage begins.
@@ -51,13 +56,13 @@ def bench(
     settings = settings or Settings()
     exported = onnx_export.read_exported(Path(model))
     runtime.require_batches(exported.proto, str(model), settings.sizes)
+    _require_one_comparison(side_by_side, precisions, baseline)
     checkpoint = None
-    if side_by_side is not None:
-        if baseline != DENSE:
-            raise InputError("side by side, the baseline is the dense model; drop the other one")
+    origin = precisions if side_by_side is None else side_by_side
+    if origin is not None:
         progress("reading the checkpoint")
         base = None if base_checkpoint is None else Path(base_checkpoint)
-        checkpoint = _origin(exported, Path(side_by_side), base)
+        checkpoint = _origin(exported, Path(origin), base)
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(DIGITS)):
@@ -65,7 +70,7 @@ def bench(
     other: onnx.ModelProto | None = None
     if baseline == DENSE:
         progress("writing the dense model of the same weights")
-        other = onnx_export.dense_baseline(exported)
+        other = _dense(exported, checkpoint)
     elif baseline is not None:
         other = onnx_reading.read(Path(baseline))
         runtime.require_images(other, str(baseline), exported.vit.input_size)
@@ -76,8 +81,42 @@ def bench(
         settings,
         baseline=other,
         baseline_name=None if baseline is None else _label(baseline),
-        checkpoint=checkpoint,
+        checkpoint=None if side_by_side is None else checkpoint,
+        lowered=None if precisions is None else checkpoint,
         progress=progress,
+    )
+
+
+def _require_one_comparison(
+    side_by_side: str | Path | None, precisions: str | Path | None, baseline: str | Path | None
+) -> None:
+    """Check what is asked for beside the baseline.
+
+    Raises:
+        InputError: It does not go together.
+    """
+    if side_by_side is not None and precisions is not None:
+        raise InputError("--side-by-side and --precisions are two tables; ask for one at a time")
+    if baseline == DENSE:
+        return
+    if side_by_side is not None:
+        raise InputError("side by side, the baseline is the dense model; drop the other one")
+    if precisions is not None:
+        raise InputError("with --precisions, the baseline is the dense model; drop the other one")
+
+
+def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.ModelProto:
+    """The dense model in float32: of weights that no precision has rounded, where they are known.
+
+    Raises:
+        LtmpError: The weights do not make a model.
+    """
+    if checkpoint is None:
+        return onnx_export.dense_baseline(exported)
+    return onnx_export.to_onnx(
+        replace(checkpoint, plan=dense_plan(checkpoint.vit.depth)),
+        opset=exported.opset,
+        batch_size=runtime.fixed_batch(exported.proto),
     )
 
 
@@ -97,7 +136,7 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
     stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
     if not belonging.is_source(exported, path):
         raise InputError(
-            f"{exported.path} was exported from another file than {path}; side by side needs the "
-            "checkpoint it was exported from"
+            f"{exported.path} was exported from another file than {path}; give the checkpoint it "
+            "was exported from"
         )
     return belonging.under_budget(exported, load_checkpoint(path, stated))

@@ -8,9 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ltmp_export.precision import FP32
 from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
-from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
+from ltmp_export.timing.contenders import DENSE, DENSE_INT8, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import SAME, SLOWER, Change
 from ltmp_export.timing.report import BenchReport, Entry
@@ -29,7 +30,9 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
     """
     lines = [Text(line) for line in _closing_lines(report)]
     parts: list[RenderableType] = []
-    if any(_is_rival(report, entry.label) for entry in report.entries):
+    if _has_precisions(report):
+        parts.append(_precisions(report))
+    elif any(_is_rival(report, entry.label) for entry in report.entries):
         parts.append(_side_by_side(report))
     else:
         parts.append(_throughput(report) if report.scenario == "offline" else _times(report))
@@ -62,6 +65,10 @@ def compare_summary(changes: Sequence[Change]) -> RenderableType:
         hidden = f"; noise would hide one of {allowed}: more --iterations, or a quieter machine"
         line.append(hidden, "yellow")
     return Group(table, line)
+
+
+def _has_precisions(report: BenchReport) -> bool:
+    return any(entry.label == DENSE_INT8 for entry in report.entries)
 
 
 def _is_rival(report: BenchReport, label: str) -> bool:
@@ -126,6 +133,39 @@ def _rival(report: BenchReport, entry: Entry, timing: Timing, this: Timing) -> t
         f"{timing.best / this.best:.2f}x",
         UNKNOWN if entry.agreement is None else f"{entry.agreement:.0%}",
         UNKNOWN if entry.peak_mb is None else f"{entry.peak_mb:.0f}",
+    )
+
+
+def _precisions(report: BenchReport) -> Table:
+    """The model and the dense one in each precision, at each batch size."""
+    right = "agrees" if report.accuracy is None else "top-1"
+    columns = ("best ms", "p50", "vs dense fp32", "vs dense int8", "MB", right)
+    table = new_table("batch", "model", *columns, left=2, folding=("model",))
+    entries = [entry for entry in report.entries if entry.label != GEMMS]
+    entries.sort(key=lambda entry: entry.label in (DENSE, DENSE_INT8))
+    for size in report.batch_sizes:
+        for entry in entries:
+            timing = report.timing(entry.label, size)
+            if timing is not None:
+                add_row(table, str(size), *_in_precision(report, entry, timing))
+    for entry in entries:
+        if entry.reason:
+            add_row(table, UNKNOWN, entry.label, *[UNKNOWN] * len(columns))
+    return table
+
+
+def _in_precision(report: BenchReport, entry: Entry, timing: Timing) -> tuple[str, ...]:
+    """The cells of one precision."""
+    names = {REDUCED: f"{REDUCED} {report.precision} (this file)", DENSE: f"{DENSE} {FP32}"}
+    dense = (report.timing(label, timing.batch_size) for label in (DENSE, DENSE_INT8))
+    share = entry.agreement if report.accuracy is None else entry.accuracy
+    return (
+        names.get(entry.label, entry.label),
+        figure(timing.best),
+        figure(timing.median),
+        *(UNKNOWN if one is None else f"{timing.best / one.best:.2f}x" for one in dense),
+        figure(None if entry.bytes is None else entry.bytes / 1e6),
+        UNKNOWN if share is None else f"{share:.1%}",
     )
 
 
@@ -233,6 +273,11 @@ def _closing_lines(report: BenchReport) -> list[str]:
         if report.baseline_accuracy is not None:
             line += f", {report.baseline} {report.baseline_accuracy:.1%}"
         lines.append(line)
+    if _has_precisions(report):
+        lines.append(
+            "int8 beside this file is calibrated on embedded or synthetic images, as 'ltmp export' "
+            "does without --calibration-images"
+        )
     share = report.gmacs / report.dense_gmacs
     lines.append(f"{share:.1%} of the dense multiply-accumulates: {1 / share:.2f}x would be ideal")
     rounds = len(report.timings[0].samples)

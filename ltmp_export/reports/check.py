@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ltmp_export.check_report import CheckReport, batch_name
+from ltmp_export.fidelity import Fidelity
 from ltmp_export.masked_distance import MaskedDistance
 from ltmp_export.reports.tables import COLOURS, add_row, figure, new_table
 
@@ -27,6 +28,8 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
         parts += [] if report.keep_tokens is None else [budget_line(report)]
     if report.blocks and blocks:
         parts += [_blocks_table(report), Text(LEGEND, "dim")]
+    if report.fidelity is not None:
+        parts.append(_fidelity(report.fidelity, report.precision))
     if report.masked is not None:
         parts.append(_masked(report.masked))
     lines = report.told()
@@ -113,10 +116,30 @@ def _verdict_line(report: CheckReport) -> Text:
         "differ, each within rounding of its threshold; all numbers agree under them",
         "fail": "the file does not compute what the checkpoint computes",
         "inconclusive": "not everything could be compared, which proves nothing",
+        "bounded": f"the file computes what its {report.precision} states, and is within the "
+        "bounds of that precision",
     }[report.verdict]
     line = Text.assemble((report.verdict, f"bold {COLOURS[report.verdict]}"), f": {meaning}")
     line.append(f" ({report.images})")
     return line.append(f"\n{report.reason}") if report.reason else line
+
+
+def _fidelity(found: Fidelity, precision: str) -> RenderableType:
+    """A file of lower precision against the float32 model."""
+    table = new_table(f"{precision} against float32", "found", "bound", left=1)
+    bounds = found.bounds
+    add_row(table, "same top-1", f"{found.top1:.1%}", f"at least {bounds.top1:.0%}")
+    add_row(
+        table, "same decisions on the same tokens", f"{found.decisions:.2%}",
+        f"at least {bounds.decisions:.0%}",
+    )  # fmt: skip
+    add_row(table, "same token count, by image and block", f"{found.counts:.1%}", "")
+    add_row(
+        table, "logits under the same decisions", f"{found.logits:.1e}",
+        f"at most {bounds.logits:g}",
+    )  # fmt: skip
+    add_row(table, "logits, each deciding by itself", f"{found.own_logits:.1e}", "")
+    return table
 
 
 def _masked(found: MaskedDistance) -> RenderableType:

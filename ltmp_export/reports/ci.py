@@ -75,15 +75,14 @@ def github_annotations(report: CheckReport, strict: bool = False) -> list[str]:
 
     See "Workflow commands for GitHub Actions" in GitHub's documentation.
     """
-    if report.verdict == "equal":
+    shown = report.verdict if report.reason else worst(report.judged())
+    if shown == "equal":
         return []
     level = "warning" if report.passed(strict) else "error"
     title = f"ltmp check: {report.verdict}"
     messages = [report.reason] if report.reason else []
     worst_first = [line.partition(" ") for line in report.told()]
-    messages += [
-        f"{report.model}: {text}" for verdict, _, text in worst_first if verdict == report.verdict
-    ]
+    messages += [f"{report.model}: {text}" for verdict, _, text in worst_first if verdict == shown]
     if len(messages) > SHOWN_ANNOTATIONS:
         more = len(messages) - SHOWN_ANNOTATIONS + 1
         messages = [*messages[: SHOWN_ANNOTATIONS - 1], f"{report.model}: {more} more like these"]

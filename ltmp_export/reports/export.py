@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ltmp_export.pipeline import DemoReport, ExportReport
+from ltmp_export.precision import FP32
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import budget_line, check_summary
 from ltmp_export.reports.tables import COLOURS
@@ -21,6 +22,8 @@ def export_summary(report: ExportReport) -> RenderableType:
             f"{size:.1f} MB, {report.seconds:.1f} s"
         )
     ]
+    if report.precision.kind != FP32:
+        lines.append(Text(f"precision: {report.precision.describe()}"))
     if (static := _static_line(report)) is not None:
         lines.append(static)
     if report.data is not None:

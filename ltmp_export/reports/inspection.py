@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ltmp_export.precision import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
 
 
@@ -34,6 +35,8 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
         rows["cost"] = f"{facts['macs_share']:.1%} of that, for every image"
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
     parts: list[RenderableType] = [facts_grid(rows), _steps_table(facts)]
+    if facts["kind"] == "model" and facts["precision"].get("layers"):
+        parts += _quantised(facts["precision"])
     if "margins" in facts:
         parts.append(_margins(facts["margins"]))
     parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
@@ -75,13 +78,50 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         return ", ".join(f"{e['name']} {e['type']}{e['shape']}".replace("'", "") for e in entries)
 
     operators = sorted(facts["operators"].items(), key=lambda pair: -pair[1])
-    return {
+    return _precision_rows(facts["precision"]) | {
         "opset": f"{facts['opset']} (IR version {facts['ir_version']})",
         "inputs": values(facts["inputs"]),
         "outputs": values(facts["outputs"]),
         "operators": f"{facts['nodes']}: " + ", ".join(f"{kind} {n}" for kind, n in operators),
         "checkpoint sha256": facts["metadata"].get("ltmp.checkpoint_sha256", "not stated"),
     }
+
+
+def _precision_rows(precision: Mapping[str, Any]) -> dict[str, str]:
+    rows = {"precision": Precision.from_json(precision).describe()}
+    if precision["kind"] == INT8:
+        depends = "no" if precision["batch_invariant"] else "yes: scales are measured on the batch"
+        rows["depends on the batch"] = depends
+        rows["calibrated on"] = precision["calibration"] or "not stated"
+    return rows
+
+
+def _quantised(precision: Mapping[str, Any]) -> list[RenderableType]:
+    """How the inputs of int8 layers are rounded: a row for each block, then those outside."""
+    blocks: dict[str, dict[str, str]] = {}
+    outside = []
+    for path, given in precision["layers"].items():
+        if path.startswith("blocks."):
+            block, _, leaf = path.removeprefix("blocks.").partition(".")
+            blocks.setdefault(block, {})[leaf] = _rounding(given)
+        else:
+            outside.append(f"{path}: {_rounding(given)}")
+    leaves = list(dict.fromkeys(leaf for cells in blocks.values() for leaf in cells))
+    table = new_table("block", *leaves)
+    for block, cells in blocks.items():
+        add_row(table, block, *(cells.get(leaf, UNKNOWN) for leaf in leaves))
+    title = (
+        "linear layers in int8: scale @zero point of what each is given, 16b where in 16 bits;\n"
+        f"weights {precision['weights']}"
+    )
+    return [Text(f"\n{title}"), table, *map(Text, outside)]
+
+
+def _rounding(given: Mapping[str, Any]) -> str:
+    """The cell of one layer."""
+    known = given["scale"] is not None
+    rounded = f"{given['scale']:.3g} @{given['zero_point']}" if known else "by batch"
+    return f"{rounded} 16b" if given["terms"] > 1 else rounded
 
 
 def _steps_table(facts: Mapping[str, Any]) -> RenderableType:

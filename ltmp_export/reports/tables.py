@@ -9,7 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 UNKNOWN = "–"
-COLOURS = {"equal": "green", "borderline": "yellow", "fail": "red", "inconclusive": "red"}
+COLOURS = {
+    "equal": "green",
+    "borderline": "yellow",
+    "fail": "red",
+    "inconclusive": "red",
+    "bounded": "green",
+}
 
 
 def new_table(*columns: str, left: int = 1, folding: Sequence[str] = ()) -> Table:

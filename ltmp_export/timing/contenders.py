@@ -13,6 +13,7 @@ EAGER = "eager PyTorch"
 LITERAL = "literal export"
 OPENVINO_DENSE = "OpenVINO dense"
 OPENVINO_REDUCED = "OpenVINO reduced"
+DENSE_INT8 = "dense int8"
 
 Kind: TypeAlias = Literal["onnxruntime", "gemms", "eager", "openvino"]
 
@@ -41,6 +42,17 @@ class Contender:
     base_checkpoint: Path | None = None
     single: bool = False
     required: bool = False
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of the model with its weights; None where what is run is no model file.
+
+        Weights beside a model begin with its name, and nothing else does.
+        """
+        if self.kind not in ("onnxruntime", "openvino"):
+            return None
+        own = (p for p in self.file.parent.iterdir() if p.name.startswith(self.file.name))
+        return sum(path.stat().st_size for path in own)
 
     def start(self) -> dict[str, Any]:
         """What its process is told first."""

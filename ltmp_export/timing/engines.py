@@ -57,12 +57,14 @@ class OnnxRuntime:
         providers = list(start["providers"]) or ["CPUExecutionProvider"]
         self.session = ort.InferenceSession(start["file"], options, providers=providers)
         self.engine = f"onnxruntime {ort.__version__}"
-        self._input = self.session.get_inputs()[0].name
+        given = self.session.get_inputs()[0]
+        self._input = given.name
+        self._number = np.float16 if given.type == "tensor(float16)" else np.float32
         self._output = [self.session.get_outputs()[0].name]
 
     def inputs(self, pixels: NDArray[np.float32], rows: Sequence[int]) -> Any:
-        """A feed of the one input."""
-        return {self._input: pixels}
+        """A feed of the one input, in the numbers it takes."""
+        return {self._input: pixels.astype(self._number, copy=False)}
 
     def run(self, inputs: Any) -> NDArray[np.float32]:
         """The first output."""

@@ -20,11 +20,19 @@ from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.macs import dense_macs, executed_macs
 from ltmp_export.onnx_export import ExportedModel
-from ltmp_export.timing import literal, profiling, providers, roofline, rounds, side_by_side
+from ltmp_export.timing import (
+    literal,
+    precisions,
+    profiling,
+    providers,
+    roofline,
+    rounds,
+    side_by_side,
+)
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
-from ltmp_export.timing.processes import workplace
+from ltmp_export.timing.processes import filling, workplace
 from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
@@ -41,6 +49,7 @@ def measure(
     baseline: onnx.ModelProto | None = None,
     baseline_name: str | None = None,
     checkpoint: Checkpoint | None = None,
+    lowered: Checkpoint | None = None,
     progress: Progress,
 ) -> BenchReport:
     """Time a model and its rivals on the same images, in alternating rounds.
@@ -53,6 +62,7 @@ def measure(
         baseline_name: Its name in the report, "dense" for the dense model of the same weights.
         checkpoint: Where the model comes from: time it in other runtimes, too. The baseline must
             then be the dense model.
+        lowered: Where the model comes from: time it in other precisions, too, see `precisions`.
         progress: Called with a few words as each stage begins.
 
     Raises:
@@ -71,13 +81,8 @@ def measure(
     counts = _count_tokens(exported, images, settings)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workplace())
-        try:
+        with filling(folder):
             files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
-        except OSError as err:
-            raise InputError(
-                f"the temporary folder {folder} does not take the models and images ({err}); name "
-                "another with the environment variable TMPDIR"
-            ) from err
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         contenders = files.contenders(baseline_name)
@@ -86,6 +91,8 @@ def measure(
             progress("exporting the literal translation with torch.onnx.export")
             rivals, refused = side_by_side.rivals(checkpoint, folder, files.model, files.baseline)
             contenders += rivals
+        if lowered is not None:
+            contenders += precisions.rivals(exported, lowered, folder, asked, progress)
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
         rows = partial(_rows, exported, counts)
@@ -93,11 +100,12 @@ def measure(
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
         by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
         timings = rounds.run(field, by_tokens, rows, settings, progress)
-        entries = _entries(field, contenders, refused, top1)
+        entries = _entries(field, contenders, refused, top1, images)
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
     other = None if baseline is None else contenders[1].label
     return BenchReport(
         model=str(exported.path),
+        precision=exported.precision.kind,
         baseline=other,
         scenario=settings.scenario,
         provider=asked[0],
@@ -179,20 +187,33 @@ def _entries(
     contenders: Sequence[Contender],
     refused: dict[str, str],
     top1: dict[str, NDArray[np.int64]],
+    images: Images,
 ) -> tuple[Entry, ...]:
     """What was timed, with the memory it took, and what was not, with the reason."""
     reasons = field.reasons | refused
+    sizes = {contender.label: contender.bytes for contender in contenders}
     entries = []
-    for label in dict.fromkeys([*(c.label for c in contenders), *reasons]):
-        agreement = None
+    for label in dict.fromkeys([*sizes, *reasons]):
+        agreement = accuracy = None
         if label in top1 and label not in reasons:
             agreement = float((top1[label] == top1[REDUCED]).mean())
+            accuracy = _accuracy(top1[label], images)
         peak = None
         for contender in field.contenders:
             if contender.label == label:
                 peak = (field.ask(contender, "usage") or {}).get("peak_mb")
         engine = field.engines.get(label, "")
-        entries.append(Entry(label, engine, reasons.get(label, ""), peak, agreement))
+        entries.append(
+            Entry(
+                label,
+                engine,
+                reason=reasons.get(label, ""),
+                peak_mb=peak,
+                agreement=agreement,
+                bytes=sizes.get(label),
+                accuracy=accuracy,
+            )
+        )
     return tuple(entries)
 
 

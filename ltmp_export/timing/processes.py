@@ -64,6 +64,22 @@ def workplace() -> Iterator[Path]:
         yield folder
 
 
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """While something is written to a temporary folder.
+
+    Raises:
+        InputError: The system refuses.
+    """
+    try:
+        yield
+    except OSError as err:
+        raise InputError(
+            f"the temporary folder {folder} does not take the models and images ({err}); name "
+            "another with the environment variable TMPDIR"
+        ) from err
+
+
 class Process:
     """A child that is killed at the latest when the `with` block, or the parent, ends.
 

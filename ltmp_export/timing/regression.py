@@ -25,6 +25,7 @@ from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
 from ltmp_export.timing.settings import Settings
 
 LEAST_ROUNDS = 10  # of fewer, the standard error is too uncertain to tell noise from a change
+READABLE = (2, SCHEMA_VERSION)  # what is compared is the same in both
 SLOWER, FASTER, SAME, NOISY = "slower", "faster", "same", "within noise"
 
 
@@ -79,8 +80,8 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
     """An earlier report, fit for comparing with what these settings will measure.
 
     Raises:
-        InputError: It is not a report of `bench` of this version, or lacks a batch size; or there
-            are too few rounds in it or to come.
+        InputError: It is not a report of `bench` of a version that is known, or lacks a batch size;
+            or there are too few rounds in it or to come.
     """
     files.require_file(path, "a report written by 'ltmp bench --json'")
     try:
@@ -89,9 +90,10 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON ({err}); expected a report of 'ltmp bench'") from err
     found = document.get("kind") if isinstance(document, dict) else None
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if (found, version) != ("bench", SCHEMA_VERSION):
+    if found != "bench" or version not in READABLE:
+        expected = " or ".join(map(str, READABLE))
         raise InputError(
-            f"{path} has kind {found}, schema_version {version}; expected bench, {SCHEMA_VERSION}: "
+            f"{path} has kind {found}, schema_version {version}; expected bench, {expected}: "
             "write it again with 'ltmp bench --json'"
         )
     if settings.iterations < LEAST_ROUNDS:

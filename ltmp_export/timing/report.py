@@ -14,7 +14,7 @@ from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile
 from ltmp_export.timing.statistics import Timing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Entry:
         reason: Why it was not timed, else "".
         peak_mb: Largest memory of its process in MB (10^6 bytes), or None if not known.
         agreement: Share of images with the top-1 of the exported file, or None if not run.
+        bytes: Size of the model with its weights, or None where there is no such file.
+        accuracy: Share of images whose top-1 is the label, or None if not run, or without labels.
     """
 
     label: str
@@ -34,6 +36,8 @@ class Entry:
     reason: str = ""
     peak_mb: float | None = None
     agreement: float | None = None
+    bytes: int | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class BenchReport:
 
     Attributes:
         model: The exported file.
+        precision: In which numbers it computes: "fp32", "fp16" or "int8".
         baseline: "dense" (made from the same weights), a file name, or None.
         scenario: "single-stream", "offline" or None.
         provider: The execution provider asked for first, which is the one that runs.
@@ -101,6 +106,7 @@ class BenchReport:
     """
 
     model: str
+    precision: str
     baseline: str | None
     scenario: str | None
     provider: str

@@ -1,0 +1,195 @@
+"""The model that a file of lower precision states: its weights as stored, its inputs as rounded.
+
+The reference computes with it where such a file is checked. So the check does not pretend that int8
+is float32, and need not allow for what rounding to int8 does: under the same decisions and the same
+integers both sides compute the same, and differ as two float32 files do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export.errors import ExportError
+from ltmp_export.integers import LEVELS, Taken
+from ltmp_export.precision import Activation, Precision
+
+
+class RoundedLinear(nn.Module):
+    """A linear layer of stored integer weights, that rounds what it is given, or is told how.
+
+    Attributes:
+        taken: What the file made of this input, or None to round by oneself.
+        excess: By how many steps the last input was further from what was taken than half a step;
+            negative where it was nearer.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, given: Activation) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.given = given
+        self.taken: Taken | None = None
+        self.excess = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] → [..., out]."""
+        taken, self.excess = self.taken, 0.0
+        if taken is None or taken.values.shape != (x[..., 0].numel(), x.shape[-1]):
+            rounded = self.round(x)
+            self.excess = 0.0 if taken is None else float("inf")
+        else:
+            rounded = torch.from_numpy(taken.values).to(x.dtype).reshape(x.shape)
+            off = (x.clamp(taken.low, taken.high) - rounded).abs().max() if x.numel() else 0.0
+            self.excess = float(off) / taken.step - 0.5
+        y: Tensor = nn.functional.linear(rounded, self.weight, self.bias)
+        return y
+
+    def round(self, x: Tensor) -> Tensor:
+        """What the file would make of an input if it computed as exactly."""
+        given = self.given
+        if given.scale is None:
+            low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+            scale = (high - low) / LEVELS or 1.0
+            given = given._replace(scale=scale, zero_point=round(-low / scale))
+        total = torch.zeros_like(x)
+        for step, point in given.steps():
+            integers = ((x - total) / step).round().clamp(-point, LEVELS - point)
+            total = total + integers * step
+        return total
+
+
+class MeanKey(nn.Module):
+    """The projection of its own from which a file computes the metric of similarity."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, norm: nn.Module, heads: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+        self.linear.weight = nn.Parameter(weight, requires_grad=False)
+        if bias is not None:
+            self.linear.bias = nn.Parameter(bias, requires_grad=False)
+        self.norm = norm
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C] → [N, D]."""
+        keys: Tensor = self.linear(x)
+        if isinstance(self.norm, nn.Identity):
+            return keys
+        mean: Tensor = self.norm(keys.reshape(len(x), self.heads, -1)).mean(1)
+        return mean
+
+
+def stored(
+    model: onnx.ModelProto, plain: VisionTransformer, precision: Precision
+) -> VisionTransformer:
+    """A copy of a checkpoint's model with what a file stores in its place.
+
+    Args:
+        model: The exported model.
+        plain: timm's model of its checkpoint.
+        precision: Of the file.
+
+    Raises:
+        ExportError: A weight is missing or has another shape.
+    """
+    found = copy.deepcopy(plain)
+    arrays = Weights(model)
+    state = found.state_dict()
+    for name in state:
+        array = arrays.get(name)
+        if array is not None and array.dtype in (np.float16, np.float32):
+            if array.shape != tuple(state[name].shape):
+                raise ExportError(
+                    f"the file's {name} has the shape {list(array.shape)} instead of "
+                    f"{list(state[name].shape)}"
+                )
+            state[name] = torch.from_numpy(array.astype(np.float32))
+    found.load_state_dict(state)
+    for path, given in precision.layers.items():
+        found.set_submodule(path, _integer_linear(arrays, path, given))
+    if precision.protects:
+        for index, block in enumerate(found.blocks):
+            weight = arrays.get(f"blocks.{index}.attn.metric.weight")
+            bias = arrays.get(f"blocks.{index}.attn.metric.bias")
+            if weight is not None:
+                norm, heads = block.attn.k_norm, block.attn.num_heads
+                block.attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
+    return found
+
+
+def integer_weight(stored: Weights, path: str, given: Activation) -> NDArray[np.float64]:
+    """What a layer's int8 weights stand for, [out, in].
+
+    Raises:
+        ExportError: They, or a scale for each output, are missing.
+    """
+    integers, scale = stored.get(f"{path}.weight.int8"), stored.get(f"{path}.weight.scale")
+    if integers is None or scale is None or scale.shape != integers.shape[1:]:
+        raise ExportError(f"the file has no int8 weights of {path} with a scale for each output")
+    step = 1.0 if given.scale is None else given.scale
+    weight: NDArray[np.float64] = (integers * (scale.astype(np.float64) / step)).T
+    return weight
+
+
+def _integer_linear(stored: Weights, path: str, given: Activation) -> RoundedLinear:
+    weight = integer_weight(stored, path, given).astype(np.float32)
+    return RoundedLinear(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.copy())
+
+
+def _optional(array: NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else _tensor(array)
+
+
+class Weights:
+    """The initializers of a model by name, each read when it is asked for."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        """An array, or None if there is none of that name."""
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.data_type == TensorProto.STRING:
+            return None
+        array: NDArray[Any] = numpy_helper.to_array(tensor)
+        return array
+
+
+def halved(model: VisionTransformer) -> VisionTransformer:
+    """Make a model round to float16 where a float16 file does: around its linear layers."""
+    found = copy.deepcopy(model)
+    for path, module in found.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and "mean_key" not in path:
+            module.register_forward_pre_hook(lambda _, inputs: tuple(map(_half, inputs)))
+            module.register_forward_hook(lambda _, inputs, output: _half(output))
+    return found
+
+
+def _half(x: Tensor) -> Tensor:
+    return x.half().to(x.dtype)
+
+
+def set_taken(model: nn.Module, taken: Mapping[str, Taken]) -> None:
+    """Tell the int8 layers of a model what to make of their next inputs."""
+    for path, module in model.named_modules():
+        if isinstance(module, RoundedLinear):
+            module.taken = taken.get(path)
+
+
+def excesses(model: nn.Module) -> dict[str, float]:
+    """`RoundedLinear.excess` of every int8 layer, by path."""
+    return {p: m.excess for p, m in model.named_modules() if isinstance(m, RoundedLinear)}
