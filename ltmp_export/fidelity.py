@@ -37,8 +37,8 @@ class Bounds(NamedTuple):
 
 
 # Measured, nine families on digits and DeiT-S: decisions 99.88 % and more in float16, 98.4 % in
-# int8 (97.5 % with decisions unprotected); logits 6e-4 and 0.025.
-BOUNDS = {FP16: Bounds(0.98, 0.99, 0.005), INT8: Bounds(0.9, 0.96, 0.1)}
+# int8 (97.5 % with decisions unprotected); logits 6e-4 and 0.047.
+BOUNDS = {FP16: Bounds(0.98, 0.99, 0.005), INT8: Bounds(0.9, 0.96, 0.15)}
 
 
 @dataclass(frozen=True)

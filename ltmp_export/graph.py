@@ -133,6 +133,11 @@ class GraphBuilder:
         self._initializers[name] = np.arange(length)
         return name
 
+    def logarithms(self, most: int) -> Name:
+        """A constant float32 vector log 0, log 1, log 2, … log `most`."""
+        with np.errstate(divide="ignore"):
+            return self.stored(f"const/log[{most}]", np.log(np.arange(most + 1)).astype(np.float32))
+
     def arange(self, most: int, stop: Name) -> Name:
         """int64 [N] 0, 1, 2, … below `stop` [1], which is at most `most`."""
         return self.op("Slice", self.counting(most), self.ints(0), stop)

@@ -30,6 +30,10 @@ from ltmp_export.graph import GraphBuilder, Name
 NEGATIVE_INFINITY = float("-inf")
 LEAST_SLOTS = 3  # the class token, a destination, a source: matching is never about nothing
 
+# In a batch slots are a multiple of this. onnxruntime adds up the product of one row (importance)
+# in such pieces, and what is left over in another order, which depends on the rest of the batch.
+SLOTS_STEP = 4
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,7 +48,7 @@ class Layout:
         full: Whether no slot is known to be empty.
         per_image: [B, 1] tokens.
         offset: [B, 1] row of each image's class token; None in a graph for single images.
-        slots: [1] N; at least 3 where rows are packed.
+        slots: [1] N; where rows are packed at least 3, and in a batch a multiple of 4.
         position: [N] 0, 1, 2, …
         rows: [B, N] row behind each slot.
     """
@@ -114,11 +118,15 @@ class Layout:
         gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
         return g.reshape(gathered, -1, heads * width)
 
-    def score_bias(self, size: Name | None) -> Name | None:
+    def score_bias(self, size: Name | None, largest: int) -> Name | None:
         """What to add to attention scores [B, H, N, N]: log of the key's size, -inf if empty.
+
+        The logarithms are a table: onnxruntime's differ in the last bit by where a number stands in
+        its tensor, and with them an image's result by its batch.
 
         Args:
             size: [T]; [B, N] where N is fixed; None while every token stands for one patch.
+            largest: The most patches that a token can stand for.
 
         Returns:
             [B, 1, 1, N], or None where there is nothing to add.
@@ -128,7 +136,7 @@ class Layout:
             return None
         bias = g.number(0.0)
         if size is not None:
-            bias = g.op("Log", size)
+            bias = g.op("Gather", g.logarithms(largest), g.op("Cast", size, to=TensorProto.INT64))
             if self.fixed is None:
                 bias = g.op("Gather", bias, self.rows, axis=0)
         if not self.full:
@@ -215,7 +223,10 @@ def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) ->
     per_image = g.op("Unsqueeze", count, g.ints(1))
     largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
     slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
-    position = g.arange(most, slots)
+    if images is not None:
+        fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
+        slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
+    position = g.arange(most + SLOTS_STEP, slots)
     rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
     offset = None
     if images is not None:

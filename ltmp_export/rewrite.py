@@ -262,7 +262,7 @@ class _Lowering:
             q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
             scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
         scores = self.layers.exact(scores)
-        bias = layout.score_bias(tokens.size)
+        bias = layout.score_bias(tokens.size, vit.tokens)
         if bias is not None:
             scores = g.op("Add", scores, bias)
         return g.op("Softmax", scores, axis=-1), k, v

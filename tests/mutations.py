@@ -46,7 +46,7 @@ def rewritten(owner: Any, name: str, wrong: Callable[[Wrong], Wrong]) -> Mutate:
 
 
 def _without_size(right: Wrong) -> Wrong:
-    return lambda layout, size: right(layout, None)
+    return lambda layout, size, largest: right(layout, None, largest)
 
 
 def _one_head(right: Wrong) -> Wrong:

@@ -148,7 +148,7 @@ def test_a_failing_check_leaves_what_was_there(
 ) -> None:
     from ltmp_export.ragged import Layout
 
-    monkeypatch.setattr(Layout, "score_bias", lambda layout, size: layout.g.number(0.0))
+    monkeypatch.setattr(Layout, "score_bias", lambda layout, size, largest: layout.g.number(0.0))
     refused(ltmp("export", CKPT), 1, "comparisons do not pass; the first is digit 0 .*: block 1: ")
     assert left(folder) == [CKPT]
     Path("model.onnx").write_bytes(b"old")

@@ -24,6 +24,8 @@ from ltmp_export import (
     pipeline,
     quantisation,
     rounded,
+    runtime,
+    taps,
 )
 from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
@@ -83,6 +85,24 @@ def test_right_files_are_bounded(digits: Load, family: str, name: str) -> None:
     assert bool(report.invariance) == precision.batch_invariant
     if name == "int8":
         assert all(one.logit_error == 0 for one in report.invariance)
+
+
+@pytest.mark.parametrize("family", ["ltmp", "ltpm", "ltp"])
+def test_importance_is_that_of_the_image_alone_bit_for_bit(digits: Load, family: str) -> None:
+    checkpoint = digits(family)
+    model, _ = written(checkpoint, ASKED["int8"])
+    known = taps.names(checkpoint.plan)
+    names = {name: kind for name, kind in known.items() if name.endswith("/importance")}
+    session = runtime.TappedSession(model, names)
+    pixels = digits_images(checkpoint, 9).pixels
+    together = session.run(pixels)
+    for row, image in enumerate(pixels):
+        alone = session.run(image[None])
+        for name in names:
+            ours, theirs = together[name][row], alone[name][0]
+            living = theirs != 0  # that of an empty slot is 0
+            assert np.count_nonzero(ours) == np.count_nonzero(theirs)
+            assert np.array_equal(ours[: len(theirs)][living], theirs[living])
 
 
 def test_int8_under_a_budget(digits: Load) -> None:
