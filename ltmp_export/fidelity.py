@@ -87,8 +87,14 @@ class Fidelity:
     own_logits: float
     bounds: Bounds
 
-    def fault(self) -> str:
-        """Which bound is not kept, in a few words, or nothing."""
+    def fault(self, kind: str) -> str:
+        """Which bound of a precision is not kept, and what to do, or nothing."""
+        reason = self._fault()
+        if not reason or kind != INT8:
+            return reason
+        return f"{reason}; calibrate on images like those the model will see, or export fp16"
+
+    def _fault(self) -> str:
         differing = round(self.images * (1 - self.top1))
         allowed = max(1, int(self.images * (1 - self.bounds.top1)))
         if differing > allowed:

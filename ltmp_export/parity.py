@@ -117,7 +117,7 @@ def compare(
     if precision.kind != FP32:
         found = fidelity.summarise(precision.kind, [o.distance for o in seen if o.distance])
         if verdict in ("equal", "borderline"):
-            reason = found.fault()
+            reason = found.fault(precision.kind)
             verdict = "fail" if reason else check_report.BOUNDED
     return replace(
         report,
