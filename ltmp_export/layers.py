@@ -63,7 +63,7 @@ class Layers:
     def _linear_int8(self, path: str, x: Name, given: Activation) -> Name:
         """The same with int8 products: rows quantised to uint8, weights to int8 by column.
 
-        The names of what it quantises are stable, see `precision.tensors`.
+        The names of what it quantises are stable, see `integers.names`.
         """
         g = self.g
         weight, columns = quantised(np.asarray(g.weights[f"{path}.weight"]))

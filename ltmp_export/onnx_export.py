@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -237,6 +238,14 @@ def read_exported(path: Path) -> ExportedModel:
         ) from err
 
 
+def _names_a_layer(path: str, vit: Vit) -> bool:
+    """Whether a model of this geometry has such a linear layer."""
+    if path in ("head", "head_dist"):
+        return path == "head" or vit.distilled
+    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))", path)
+    return found is not None and int(found[1]) < vit.depth
+
+
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
     vit = Vit.from_json(json.loads(words["ltmp.vit"]))
@@ -244,6 +253,10 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     plan.require_possible(vit.patches, vit.prefix)
+    precision = Precision.from_json(json.loads(words["ltmp.precision"]))
+    unknown = [path for path in precision.layers if not _names_a_layer(path, vit)]
+    if unknown:
+        raise ValueError(f"an int8 layer {unknown[0]!r}")
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),
         std=tuple(map(float, json.loads(words["std"]))),
@@ -265,6 +278,6 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         label_names=None if names is None else tuple(map(str, names)),
         choices=Choices.from_json(json.loads(words["ltmp.choices"])),
         opset=int(words["ltmp.opset"]),
-        precision=Precision.from_json(json.loads(words["ltmp.precision"])),
+        precision=precision,
         metadata=words,
     )

@@ -19,7 +19,7 @@ KINDS = (FP32, FP16, INT8)
 STATIC, DYNAMIC = "static", "dynamic"
 REST_LEVELS = 255  # steps of the second term in one of the first
 
-# Suffixes of the names of what int8 layers quantise, see `tensors`.
+# Suffixes of the names of what int8 layers quantise, see `integers.names`.
 INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
 
 

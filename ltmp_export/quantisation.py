@@ -9,6 +9,10 @@ what LayerNorm gives is balanced first, which changes nothing of what the model 
 
 (SmoothQuant, arXiv 2211.10438, and its shifted form, arXiv 2304.09145). Of each balanced x' the
 range is measured on images, and clipped to where the mean square error is least.
+
+onnxruntime's own quantiser writes static scales as pairs of QuantizeLinear and DequantizeLinear.
+With a scale per output it does not join these to integer products, and they are slower than float32
+(384 → 1536 on 100 tokens: 1.6 ms, float32 0.54, what `layers` writes 0.2); so the form is our own.
 """
 
 from __future__ import annotations
