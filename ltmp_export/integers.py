@@ -110,6 +110,8 @@ def _taken(
         if scale.size != 1 or zero.size != 1:
             raise ValueError(f"{name}: a scale of shape {scale.shape}; expected one number")
         given = given._replace(scale=float(scale.item()), zero_point=int(zero.item()))
+        if not 0 < scale.item() < np.inf:
+            raise ValueError(f"{name}{SCALE} is {scale.item():.3g}; expected a number above 0")
     (step, point), *more = given.steps()
     values = (rows[place].astype(np.float64) - point) * step
     low, high = -point * step, (LEVELS - point) * step

@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 from ltmp_export import graph, onnx_reading, rewrite, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.errors import InputError
+from ltmp_export.errors import ExportError, InputError
 from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import Preprocessing
@@ -166,7 +166,10 @@ class _Stored(Mapping[str, NDArray[Any]]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self._int8:
-            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
+            try:
+                return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
+            except ExportError as err:
+                raise KeyError(name) from err
         array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
         return array.astype(np.float32, copy=False)
 

@@ -3,7 +3,8 @@
 Whatever the precision, tokens between blocks, softmax, sizes, scores and thresholds are float32.
 With protected decisions, what the scores are made of is more exact than the rest, too: the
 similarity metric is a float32 projection of its own, and in int8 what is given to the first block's
-linear layers has 16 bits, because every later decision rests on it.
+linear layers has 16 bits, because every later decision rests on it; so has what is given to the
+head, which costs nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ltmp_export.errors import InputError
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 KINDS = (FP32, FP16, INT8)
 STATIC, DYNAMIC = "static", "dynamic"
+SMALLEST, LARGEST = 1e-30, 1e30  # of scales: their steps and products are float32 numbers
 REST_LEVELS = 255  # steps of the second term in one of the first
 
 # Suffixes of the names of what int8 layers quantise, see `integers.names`.
@@ -130,6 +132,10 @@ class Precision:
         layers = {
             str(path): _activation(given) for path, given in document.get("layers", {}).items()
         }
+        calibration = document.get("calibration", "")
+        protected = document.get("protected_decisions", True)
+        if not isinstance(calibration, str) or not isinstance(protected, bool):
+            raise ValueError(f"calibration {calibration!r}, protected_decisions {protected!r}")
         dynamic = document.get("activation_scales", STATIC) == DYNAMIC
         if any((given.scale is None) != dynamic for given in layers.values()):
             raise ValueError("scales that are neither all static nor all dynamic")
@@ -138,11 +144,11 @@ class Precision:
         try:
             return cls(
                 kind=document["kind"],
-                protected=document.get("protected_decisions", True),
+                protected=protected,
                 io=document["io"],
                 scales=document.get("activation_scales", STATIC),
                 layers=layers,
-                calibration=document.get("calibration", ""),
+                calibration=calibration,
             )
         except InputError as err:
             raise ValueError(str(err)) from err
@@ -150,7 +156,8 @@ class Precision:
 
 def _activation(document: Mapping[str, Any]) -> Activation:
     scale, point, terms = document["scale"], document["zero_point"], document["terms"]
-    known = scale is None or 0 < float(scale) < float("inf")
-    if terms not in (1, 2) or not 0 <= int(point) <= 255 or not known:
+    known = scale is None or (type(scale) in (int, float) and SMALLEST <= scale <= LARGEST)
+    whole = type(terms) is type(point) is int
+    if not whole or terms not in (1, 2) or not 0 <= point <= 255 or not known:
         raise ValueError(f"{terms} terms with scale {scale} and zero point {point}")
-    return Activation(None if scale is None else float(scale), int(point), terms)
+    return Activation(None if scale is None else float(scale), point, terms)

@@ -61,9 +61,11 @@ def _balanced(stored: Weights, wanted: Arrays, depth: int) -> dict[str, NDArray[
             with np.errstate(divide="ignore", invalid="ignore"):
                 stretch = wanted[scaled] / weight.astype(np.float64)
             stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
-            shift = wanted[moved] - bias * stretch
-            found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
             path = f"blocks.{block}.{linear}"
+            shift = np.zeros_like(stretch)
+            if f"{path}.bias" in wanted:  # without one nothing can take a shift up
+                shift = wanted[moved] - bias * stretch
+            found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
             found[f"{path}.weight"] = wanted[f"{path}.weight"] * stretch
             if f"{path}.bias" in wanted:
                 found[f"{path}.bias"] = wanted[f"{path}.bias"] + wanted[f"{path}.weight"] @ shift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -152,6 +153,31 @@ def test_wrong_weights_fail(digits: Load, name: str, stored: str, how: Change, t
     report = checked(checkpoint, model, precision, samples=2)
     assert report.verdict == "fail"
     assert told in report.headline()
+
+
+def test_a_shift_that_no_bias_takes_up_fails(digits: Load) -> None:
+    checkpoint = digits("ltmp")
+    model = copy.deepcopy(checkpoint.model)
+    for block in model.blocks:
+        block.attn.qkv.bias = None
+    checkpoint = replace(checkpoint, model=model)
+    exported, precision = written(checkpoint, ASKED["int8"])
+    assert checked(checkpoint, exported, precision, samples=2).verdict == "bounded"
+    change(exported, "blocks.5.norm1.bias", lambda a: a + 0.05)
+    report = checked(checkpoint, exported, precision, samples=2)
+    assert report.verdict == "fail"
+    assert "blocks.5.norm1.bias differs from the checkpoint's" in report.headline()
+
+
+def test_the_dense_model_of_a_file_without_its_int8_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    pipeline.export(DIGITS_LTMP, path, precision=ASKED["int8"], check=False)
+    model = onnx.load(path)
+    (scale,) = (t for t in model.graph.initializer if t.name == "blocks.2.mlp.fc1.weight.scale")
+    scale.name = "another"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"it lacks 'blocks.2.mlp.fc1.weight'; give another"):
+        onnx_export.dense_baseline(onnx_export.read_exported(path))
 
 
 def quantisers(model: onnx.ModelProto, block: str, kind: str) -> list[onnx.NodeProto]:
