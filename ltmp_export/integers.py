@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.precision import INTEGERS, REST, SCALE, ZERO, Activation, Precision
+from ltmp_export.precision import INTEGERS, LEVELS, REST, SCALE, ZERO, Activation, Precision
 
-LEVELS = 255
 FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
 
 

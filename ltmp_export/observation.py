@@ -138,7 +138,9 @@ class Observer:
             single = rounded.halved(stated)
         self.reference = Reference(stated, checkpoint.plan, torch.float64)
         self.single = Reference(single, checkpoint.plan)
-        self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+        self.exact = self.reference
+        if precision.kind != FP32:
+            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
         self._untapped = _outputs(model, checkpoint, images, passes)
         self._session = runtime.TappedSession(
             model, taps.names(checkpoint.plan, precision), quiet=True

@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ltmp_export.errors import InputError
 
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 KINDS = (FP32, FP16, INT8)
 STATIC, DYNAMIC = "static", "dynamic"
+SMALLEST_RANGE = 1e-6  # of an input that is always 0
 SMALLEST, LARGEST = 1e-30, 1e30  # of scales: their steps and products are float32 numbers
+LEVELS = 255  # the largest integer of an activation
 REST_LEVELS = 255  # steps of the second term in one of the first
 
 # Suffixes of the names of what int8 layers quantise, see `integers.names`.
@@ -44,6 +48,12 @@ class Activation(NamedTuple):
         if self.scale is None:
             raise ValueError("this scale is measured as the file runs")
         return ((self.scale, self.zero_point), (self.scale / REST_LEVELS, 128))[: self.terms]
+
+
+def covering(low: float, high: float) -> Activation:
+    """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0."""
+    scale = float(np.float32(max(high - low, SMALLEST_RANGE) / LEVELS))
+    return Activation(scale, round(-low / scale))
 
 
 @dataclass(frozen=True)

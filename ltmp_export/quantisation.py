@@ -30,15 +30,22 @@ from torch import Tensor, nn
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
-from ltmp_export.precision import DYNAMIC, Activation, Precision
+from ltmp_export.precision import (
+    DYNAMIC,
+    LEVELS,
+    SMALLEST_RANGE,
+    Activation,
+    Precision,
+    covering,
+)
 from ltmp_export.reference import Reference
 
 ROWS = 512  # inputs of each layer that are kept, of all images
 STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns of the weights
 HEADROOM = 1.1  # of a range that is not clipped
 _CLIPS = np.linspace(0.4, 1.0, 25)
-WEIGHT_LEVELS, ACTIVATION_LEVELS = 127, 255
-SMALLEST_RANGE = 1e-6  # of an input that is always 0
+WEIGHT_LEVELS = 127
+BALANCED = (("norm1", "attn.qkv"), ("norm2", "mlp.fc1"))  # of a block, with the layer behind
 
 
 @dataclass(frozen=True)
@@ -150,14 +157,10 @@ def balanced(
     model = copy.deepcopy(model)
     changed = {}
     for index, block in enumerate(model.blocks):
-        layers = {
-            "attn.qkv": (block.norm1, block.attn.qkv),
-            "mlp.fc1": (block.norm2, block.mlp.fc1),
-        }
-        for leaf, (norm, linear) in layers.items():
-            path = f"blocks.{index}.{leaf}"
+        for before, leaf in BALANCED:
+            norm, path = block.get_submodule(before), f"blocks.{index}.{leaf}"
             if path in given and isinstance(norm, nn.LayerNorm) and norm.bias is not None:
-                changed[path] = _balance(norm, linear, given[path])
+                changed[path] = _balance(norm, block.get_submodule(leaf), given[path])
     return model, changed
 
 
@@ -194,14 +197,8 @@ def _activation(path: str, given: Given, asked: Precision) -> Activation:
     return covering(low, high)
 
 
-def covering(low: float, high: float) -> Activation:
-    """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0."""
-    scale = float(np.float32(max(high - low, SMALLEST_RANGE) / ACTIVATION_LEVELS))
-    return Activation(scale, round(-low / scale))
-
-
 def _error(rows: NDArray[np.float32], low: float, high: float) -> float:
     """The mean square error of rounding within a range."""
     scale, point, _ = covering(low, high)
-    integers = np.clip(np.rint(rows / np.float32(scale)), -point, ACTIVATION_LEVELS - point)
+    integers = np.clip(np.rint(rows / np.float32(scale)), -point, LEVELS - point)
     return float(np.square(integers * np.float32(scale) - rows).mean())

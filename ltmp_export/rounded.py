@@ -20,8 +20,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.errors import ExportError
-from ltmp_export.integers import LEVELS, Taken
-from ltmp_export.precision import Activation, Precision
+from ltmp_export.integers import Taken
+from ltmp_export.precision import LEVELS, Activation, Precision, covering
 
 
 class RoundedLinear(nn.Module):
@@ -59,8 +59,7 @@ class RoundedLinear(nn.Module):
         given = self.given
         if given.scale is None:
             low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
-            scale = (high - low) / LEVELS or 1.0
-            given = given._replace(scale=scale, zero_point=round(-low / scale))
+            given = covering(low, high)._replace(terms=given.terms)
         total = torch.zeros_like(x)
         for step, point in given.steps():
             integers = ((x - total) / step).round().clamp(-point, LEVELS - point)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.precision import INT8, Activation, Precision
-from ltmp_export.quantisation import WEIGHT_LEVELS
+from ltmp_export.quantisation import BALANCED, WEIGHT_LEVELS
 from ltmp_export.rounded import Weights, integer_weight
 from ltmp_export.vit import Vit
 
@@ -30,19 +30,17 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
     wanted = {name: tensor.numpy() for name, tensor in tensors.items()}
     stored = Weights(model)
-    balanced: dict[str, NDArray[Any]] = {}
+    derived: dict[str, NDArray[Any]] = {}
     if precision.kind == INT8:
-        balanced = _balanced(stored, wanted, checkpoint.vit.depth)
-    wanted |= balanced
-    others = [
-        difference
-        for name, own in (wanted | _metrics(wanted, checkpoint.vit)).items()
-        if (
-            difference := _difference(
-                stored, name, own, CLOSE if name not in tensors or name in balanced else 0.0
-            )
-        )
-    ]
+        derived = _balanced(stored, wanted, checkpoint.vit.depth)
+    if precision.protects:
+        derived |= _metrics(wanted | derived, checkpoint.vit)
+    wanted |= derived
+    differences = (
+        _difference(stored, name, own, CLOSE if name in derived else 0.0)
+        for name, own in wanted.items()
+    )
+    others = list(filter(None, differences))
     for path, given in precision.layers.items():
         others += _integers(stored, path, wanted[f"{path}.weight"], given)
     more = f"; {len(others)} weights in all" if others[1:] else ""
@@ -53,7 +51,7 @@ def _balanced(stored: Weights, wanted: Arrays, depth: int) -> dict[str, NDArray[
     """What of the checkpoint's weights is balanced, as the file's LayerNorms are."""
     found: dict[str, NDArray[Any]] = {}
     for block in range(depth):
-        for norm, linear in (("norm1", "attn.qkv"), ("norm2", "mlp.fc1")):
+        for norm, linear in BALANCED:
             scaled, moved = f"blocks.{block}.{norm}.weight", f"blocks.{block}.{norm}.bias"
             weight, bias = stored.get(scaled), stored.get(moved)
             if weight is None or bias is None or weight.shape != wanted[scaled].shape:
