@@ -131,7 +131,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
     float16 as float32, int8 times its scales.
 
     Raises:
-        InputError: The file lacks a weight.
+        InputError: The file lacks a weight, or an int8 weight the scales of its outputs.
         ExportError: Its weights do not make a model.
     """
     try:
@@ -142,9 +142,10 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
             opset=exported.opset,
             batch_size=runtime.fixed_batch(exported.proto),
         )
-    except (KeyError, IndexError) as err:
+    except (KeyError, IndexError, ExportError) as err:
+        reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"
         raise InputError(
-            f"the dense model cannot be written from {exported.path}: it lacks {err}; give another "
+            f"the dense model cannot be written from {exported.path}: {reason}; give another "
             "baseline, or export it again"
         ) from err
     graph.validate(model, exported.opset)
@@ -166,10 +167,7 @@ class _Stored(Mapping[str, NDArray[Any]]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self._int8:
-            try:
-                return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
-            except ExportError as err:
-                raise KeyError(name) from err
+            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
         array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
         return array.astype(np.float32, copy=False)
 

@@ -141,15 +141,26 @@ def test_dense_baseline_of_lower_precision(
     assert 0 < off.max() < allowed
 
 
-def test_scales_that_do_not_fit_make_no_dense_model(digits: Digits, tmp_path: Path) -> None:
+def misnamed(scale: TensorProto) -> None:
+    scale.name = "another"
+
+
+def cut(scale: TensorProto) -> None:
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.ones(3, np.float32), scale.name))
+
+
+@pytest.mark.parametrize("damage", [misnamed, cut])
+def test_scales_that_are_missing_or_do_not_fit_make_no_dense_model(
+    damage: Callable[[TensorProto], None], digits: Digits, tmp_path: Path
+) -> None:
     few = inputs.embedded_digits().select(1)
     source, precision = quantisation.prepare(digits("ltmp"), few, Precision("int8"))
     model = onnx_export.to_onnx(source, opset=17, precision=precision)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    scale = stored["blocks.2.mlp.fc1.weight.scale"]
-    scale.CopyFrom(onnx.numpy_helper.from_array(np.ones(3, np.float32), scale.name))
+    damage(stored["blocks.2.mlp.fc1.weight.scale"])
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(ExportError, match=r"no int8 weights of blocks.2.mlp.fc1 with a scale for"):
+    expected = r"no int8 weights of blocks.2.mlp.fc1 with a scale for each output; give another"
+    with pytest.raises(InputError, match=expected):
         onnx_export.dense_baseline(onnx_export.read_exported(tmp_path / "model.onnx"))
 
 

@@ -169,17 +169,6 @@ def test_a_shift_that_no_bias_takes_up_fails(digits: Load) -> None:
     assert "blocks.5.norm1.bias differs from the checkpoint's" in report.headline()
 
 
-def test_the_dense_model_of_a_file_without_its_int8_weights(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    pipeline.export(DIGITS_LTMP, path, precision=ASKED["int8"], check=False)
-    model = onnx.load(path)
-    (scale,) = (t for t in model.graph.initializer if t.name == "blocks.2.mlp.fc1.weight.scale")
-    scale.name = "another"
-    onnx.save(model, path)
-    with pytest.raises(InputError, match=r"it lacks 'blocks.2.mlp.fc1.weight'; give another"):
-        onnx_export.dense_baseline(onnx_export.read_exported(path))
-
-
 def quantisers(model: onnx.ModelProto, block: str, kind: str) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.op_type == kind and n.output[0].startswith(block)]
 
