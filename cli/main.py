@@ -242,6 +242,7 @@ def bench(
     side_by_side: options.SideBySide = None,
     precisions: options.OtherPrecisions = None,
     base_checkpoint: options.BaseCheckpoint = None,
+    calibration_images: options.OtherCalibration = None,
     roofline: options.Roofline = False,
     profile: options.Profile = False,
     plot: options.Plot = None,
@@ -255,7 +256,10 @@ def bench(
     """
     sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     other = None if baseline in ("dense", "none") else Path(baseline)
-    read = [model, images, compare, side_by_side, precisions, base_checkpoint, other]
+    read = [
+        *(model, images, compare, side_by_side, precisions, base_checkpoint),
+        *(calibration_images, other),
+    ]
     parsing.require_outputs([json, plot], read)
     parsing.require_beside(
         "--base-checkpoint",
@@ -263,6 +267,7 @@ def bench(
         "--side-by-side or --precisions",
         side_by_side or precisions,
     )
+    parsing.require_beside("--calibration-images", calibration_images, "--precisions", precisions)
     parsing.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
         from ltmp_export import files, pipeline, reports
@@ -291,6 +296,7 @@ def bench(
             side_by_side=side_by_side,
             precisions=precisions,
             base_checkpoint=base_checkpoint,
+            calibration_images=calibration_images,
             settings=asked,
             progress=progress,
         )

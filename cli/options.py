@@ -156,6 +156,14 @@ OtherPrecisions = Annotated[
         "model in int8.",
     ),
 ]
+OtherCalibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="IMAGES",
+        help="For the int8 of --precisions: folder of pictures or .npz like those the model will "
+        "see.",
+    ),
+]
 Roofline = Annotated[
     bool, typer.Option("--roofline", help="Also time the linear layers alone (costs a third).")
 ]

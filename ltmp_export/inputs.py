@@ -45,6 +45,11 @@ class Images:
         folders = (name.rpartition("/")[0] for name in self.names)
         return tuple(folder or self.origin for folder in folders)
 
+    @property
+    def described(self) -> str:
+        """Where they come from, and how many."""
+        return f"{self.origin}, {len(self)} images"
+
     def __len__(self) -> int:
         return len(self.pixels)
 

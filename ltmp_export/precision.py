@@ -2,9 +2,9 @@
 
 Whatever the precision, tokens between blocks, softmax, sizes, scores and thresholds are float32.
 With protected decisions, what the scores are made of is more exact than the rest, too: the
-similarity metric is a float32 projection of its own, and in int8 what is given to the first block's
-linear layers has 16 bits, because every later decision rests on it; so has what is given to the
-head, which costs nothing.
+similarity metric is a float32 projection of its own, and in int8 what is given to the linear layers
+by which the first block changes the tokens has 16 bits, because every later decision rests on them;
+so has what is given to the head, which costs nothing.
 """
 
 from __future__ import annotations

@@ -45,6 +45,13 @@ STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns o
 HEADROOM = 1.1  # of a range that is not clipped
 _CLIPS = np.linspace(0.4, 1.0, 25)
 WEIGHT_LEVELS = 127
+
+# Which layers are given 16 bits where decisions are protected: those by which the first block
+# changes the tokens, since every later decision rests on these, and the head. On the digits, mean
+# of three sets to calibrate on, 92.6 % of the token counts are float32's then; without fc1 87 %,
+# without fc2 88 %, without proj 91 %, with none of them 86 %, with qkv, too, 92 %.
+FINE = ("blocks.0.attn.proj", "blocks.0.mlp.", "head")
+
 BALANCED = (("norm1", "attn.qkv"), ("norm2", "mlp.fc1"))  # of a block, with the layer behind
 
 
@@ -102,7 +109,7 @@ def prepare(
     layers = {
         path: _activation(path, seen, asked) for path, seen in (given | changed).items()
     }  # in the order of the computation
-    precision = replace(asked, layers=layers, calibration=f"{images.origin}, {len(images)} images")
+    precision = replace(asked, layers=layers, calibration=images.described)
     return replace(checkpoint, model=model), precision
 
 
@@ -186,7 +193,7 @@ def _balance(norm: nn.LayerNorm, linear: nn.Linear, given: Given) -> Given:
 
 def _activation(path: str, given: Given, asked: Precision) -> Activation:
     """How a layer's input is rounded; of a range that need not be clipped all of it counts."""
-    terms = 2 if asked.protected and path.startswith(("blocks.0.", "head")) else 1
+    terms = 2 if asked.protected and path.startswith(FINE) else 1
     if asked.scales == DYNAMIC:
         return Activation(None, terms=terms)
     low, high = min(0.0, float(given.low.min())), max(0.0, float(given.high.max()))

@@ -42,6 +42,7 @@ def made_report(samples: dict[tuple[str, int], Any], **changes: Any) -> BenchRep
         "image_gemm_gmacs": (0.5, 1.5, 2.5),
         "accuracy": None,
         "baseline_accuracy": None,
+        "calibration": None,
         "entries": tuple(Entry(label, "onnxruntime 1.31.1") for label in labels),
         "timings": tuple(timings),
         "profile": None,

@@ -83,14 +83,21 @@ def test_a_file_of_lower_precision(
     found = bench(model, images=tmp_path / "images.npz", precisions=DIGITS_LTMP, settings=ONCE)
     assert found.precision == precision.kind
     assert [t.model for t in found.timings] == ["reduced", "dense", *others, "dense int8"]
+    assert found.calibration == "embedded digits, 48 images"
     assert {(entry.accuracy, entry.agreement is None) for entry in found.entries} == {(None, False)}
 
 
-def contenders(source: Checkpoint, folder: Path, batch_size: int | None = None) -> list[Path]:
+def contenders(
+    source: Checkpoint,
+    folder: Path,
+    batch_size: int | None = None,
+    precision: Precision | None = None,
+) -> list[Path]:
     exported = onnx_export.read_exported(
-        written(source, folder / "model.onnx", batch_size=batch_size)
+        written(source, folder / "model.onnx", precision, batch_size)
     )
-    found = precisions.rivals(exported, source, folder, ("CPUExecutionProvider",), print)
+    origin = precisions.Origin(source, inputs.embedded_digits().select(2))
+    found = precisions.rivals(exported, origin, folder, ("CPUExecutionProvider",), print)
     assert not any(contender.required for contender in found)
     return [contender.file for contender in found]
 
@@ -112,6 +119,28 @@ def test_every_form_is_that_of_the_file(
     assert all(
         one.proto.graph.input[0].type.tensor_type.shape.dim[0] == batch for one in (*reduced, dense)
     )
+
+
+@pytest.mark.parametrize("scales", ["static", "dynamic"])
+def test_the_dense_int8_model_has_the_scales_of_the_file(
+    digits: Callable[[str], Checkpoint], tmp_path: Path, scales: str
+) -> None:
+    *_, dense = contenders(digits("ltmp"), tmp_path, precision=Precision("int8", scales=scales))
+    found = onnx_export.read_exported(dense).precision
+    assert (found.scales, found.protected) == (scales, False)
+    assert found.calibration == "embedded digits, 2 images"
+
+
+def test_int8_is_calibrated_on_given_images(tmp_path: Path, digit_images: Tensor) -> None:
+    model = written(load_checkpoint(DIGITS_LTMP), tmp_path / "model.onnx")
+    images = tmp_path / "few.npz"
+    np.savez(images, images=digit_images[:3].numpy())
+    found = bench(
+        model, samples=1, precisions=DIGITS_LTMP, calibration_images=images, settings=ONCE
+    )
+    assert found.calibration == f"{images}, 3 images"
+    with pytest.raises(InputError, match="--calibration-images is about --precisions"):
+        bench(model, calibration_images=images)
 
 
 def test_a_thresholds_only_checkpoint(tmp_path: Path, digits_base: Path) -> None:

@@ -113,7 +113,7 @@ def test_side_by_side_is_one_table_with_reasons() -> None:
 def test_precisions_are_one_table() -> None:
     times = {"reduced fp16": 3.0, "reduced int8": 1.0, DENSE_INT8: 4.0}
     samples = SAMPLES | {(label, 1): [[time] * 3] for label, time in times.items()}
-    report = made_report(samples, accuracy=0.5)
+    report = made_report(samples, accuracy=0.5, calibration="photos/, 9 images")
     entries = [replace(e, bytes=22_300_000, accuracy=2 / 3) for e in report.entries]
     report = replace(report, entries=(*entries, Entry("reduced fp32", "", "died")))
     assert printed(reports.bench_summary(report))[:7] == [
@@ -125,8 +125,8 @@ def test_precisions_are_one_table() -> None:
         "1      dense int8                      4    4          0.50x          1.00x  22.3  66.7%",
         "–      reduced fp32                    –    –              –              –     –      –",
     ]
-    told = "int8 beside this file is calibrated on embedded or synthetic images"
-    assert told in "\n".join(printed(reports.bench_summary(report), width=200))
+    told = "int8 beside this file is calibrated on photos/, 9 images"
+    assert told in printed(reports.bench_summary(report))
     unlabelled = replace(report, accuracy=None)
     assert "agrees" in printed(reports.bench_summary(unlabelled))[0]
 

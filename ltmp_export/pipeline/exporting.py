@@ -23,13 +23,12 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.pipeline.stages import Progress, loaded, silent
+from ltmp_export.pipeline.stages import Progress, calibration, loaded, silent
 from ltmp_export.precision import INT8, STATIC, Precision
 
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
 QUICK_SAMPLES = 7
-CALIBRATION_SAMPLES = 128
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def export(
     written_from, doubts = source, list(source.warnings)
     given = calibration_images, calibration_samples
     if precision.kind == INT8:
-        pictures = _calibration(source, *given)
+        pictures = calibration(source, *given)
         written_from, precision = quantisation.prepare(source, pictures, precision, progress)
         if calibration_images is None and precision.scales == STATIC:
             doubts.append(
@@ -194,16 +193,6 @@ def export(
         notes=source.notes,
         warnings=tuple(doubts),
     )
-
-
-def _calibration(
-    source: Checkpoint, images: str | Path | None, samples: int | None
-) -> inputs.Images:
-    """What int8 scales are measured on."""
-    if images is None:
-        return inputs.load_images(None, source.vit, source.preprocessing, samples)
-    count = samples or CALIBRATION_SAMPLES
-    return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
 
 
 def _budget(

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ltmp_export import families
+from ltmp_export import families, inputs
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.freezing import require_tokens
+from ltmp_export.inputs import Images
 from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean
 
 Progress = Callable[[str], None]
 DEFAULT_FAMILY = "ltmp"
+CALIBRATION_SAMPLES = 128
 DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
 
 
@@ -38,6 +40,18 @@ def loaded(
     if choices is not None:
         raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
     return checkpoint
+
+
+def calibration(source: Checkpoint, images: str | Path | None, samples: int | None) -> Images:
+    """What int8 scales are measured on, see `inputs.load_images`; 128 given ones by default.
+
+    Raises:
+        InputError: There is nothing to read, or it is of another geometry.
+    """
+    if images is None:
+        return inputs.load_images(None, source.vit, source.preprocessing, samples)
+    count = CALIBRATION_SAMPLES if samples is None else samples
+    return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
 
 
 def family_of(source: Checkpoint) -> Family:

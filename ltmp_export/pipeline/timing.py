@@ -12,10 +12,11 @@ from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
-from ltmp_export.pipeline.stages import DIGITS, Progress, silent
+from ltmp_export.pipeline.stages import DIGITS, Progress, calibration, silent
 from ltmp_export.plan import dense_plan
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
+from ltmp_export.timing.precisions import Origin
 from ltmp_export.timing.report import BenchReport
 from ltmp_export.timing.settings import Settings
 
@@ -29,6 +30,7 @@ def bench(
     side_by_side: str | Path | None = None,
     precisions: str | Path | None = None,
     base_checkpoint: str | Path | None = None,
+    calibration_images: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
@@ -42,9 +44,9 @@ def bench(
         side_by_side: The checkpoint the file was exported from: time what one would pick instead,
             too (eager PyTorch, a literal export, OpenVINO). `baseline` must then be "dense".
         precisions: The checkpoint the file was exported from: time it in the other precisions, too,
-            and the dense model in int8. int8 is calibrated on embedded or synthetic images, as
-            `export` does by default. `baseline` must then be "dense", and `side_by_side` None.
+            and the dense model in int8. `baseline` must then be "dense", and `side_by_side` None.
         base_checkpoint: The dense weights of a thresholds-only checkpoint.
+        calibration_images: For the int8 of `precisions`, as for `export`.
         settings: Batch sizes, threads, rounds and providers.
         progress: Called with a few words as each stage begins.
 
@@ -57,12 +59,17 @@ def bench(
     exported = onnx_export.read_exported(Path(model))
     runtime.require_batches(exported.proto, str(model), settings.sizes)
     _require_one_comparison(side_by_side, precisions, baseline)
+    if calibration_images is not None and precisions is None:
+        raise InputError("--calibration-images is about --precisions; give that, too")
     checkpoint = None
     origin = precisions if side_by_side is None else side_by_side
     if origin is not None:
         progress("reading the checkpoint")
         base = None if base_checkpoint is None else Path(base_checkpoint)
         checkpoint = _origin(exported, Path(origin), base)
+    lowered = None
+    if precisions is not None and checkpoint is not None:
+        lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(DIGITS)):
@@ -82,7 +89,7 @@ def bench(
         baseline=other,
         baseline_name=None if baseline is None else _label(baseline),
         checkpoint=None if side_by_side is None else checkpoint,
-        lowered=None if precisions is None else checkpoint,
+        lowered=lowered,
         progress=progress,
     )
 

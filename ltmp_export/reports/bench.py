@@ -273,11 +273,8 @@ def _closing_lines(report: BenchReport) -> list[str]:
         if report.baseline_accuracy is not None:
             line += f", {report.baseline} {report.baseline_accuracy:.1%}"
         lines.append(line)
-    if _has_precisions(report):
-        lines.append(
-            "int8 beside this file is calibrated on embedded or synthetic images, as 'ltmp export' "
-            "does without --calibration-images"
-        )
+    if report.calibration is not None:
+        lines.append(f"int8 beside this file is calibrated on {report.calibration}")
     share = report.gmacs / report.dense_gmacs
     lines.append(f"{share:.1%} of the dense multiply-accumulates: {1 / share:.2f}x would be ideal")
     rounds = len(report.timings[0].samples)

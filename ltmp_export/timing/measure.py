@@ -49,7 +49,7 @@ def measure(
     baseline: onnx.ModelProto | None = None,
     baseline_name: str | None = None,
     checkpoint: Checkpoint | None = None,
-    lowered: Checkpoint | None = None,
+    lowered: precisions.Origin | None = None,
     progress: Progress,
 ) -> BenchReport:
     """Time a model and its rivals on the same images, in alternating rounds.
@@ -114,6 +114,7 @@ def measure(
         threads=files.shared["threads"],
         **_subject(exported, images, counts),
         accuracy=_accuracy(top1[REDUCED], images),
+        calibration=None if lowered is None else lowered.calibration.described,
         baseline_accuracy=None if other is None else _accuracy(top1[other], images),
         entries=entries,
         timings=tuple(timings),

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltmp_export import external, inputs, onnx_export, quantisation, runtime
+from ltmp_export import external, onnx_export, quantisation, runtime
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.inputs import Images
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.plan import dense_plan
-from ltmp_export.precision import INT8, KINDS, Precision
+from ltmp_export.precision import INT8, KINDS, STATIC, Precision
 from ltmp_export.timing.contenders import DENSE_INT8, REDUCED, Contender
 from ltmp_export.timing.processes import filling
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What the models in other precisions are made from.
+
+    Attributes:
+        checkpoint: The checkpoint a file was exported from, under the file's budget.
+        calibration: What int8 is calibrated on.
+    """
+
+    checkpoint: Checkpoint
+    calibration: Images
+
+
 def rivals(
     exported: ExportedModel,
-    checkpoint: Checkpoint,
+    origin: Origin,
     folder: Path,
     providers: tuple[str, ...],
     progress: Callable[[str], None],
 ) -> list[Contender]:
     """Contenders beside an exported file, of the same opset and batch.
 
-    int8 is calibrated on embedded or synthetic images, as `export` does where none are given.
+    The dense int8 model has scales of the kind that an int8 file has, static ones beside any other.
 
     Args:
         exported: The exported model.
-        checkpoint: The checkpoint it was exported from, under the file's budget.
+        origin: Where it comes from.
         folder: For the models.
         providers: onnxruntime's execution providers.
         progress: Called with a few words as each model is begun.
@@ -43,15 +57,18 @@ def rivals(
         ExportError: A graph is not what it must be.
     """
     others = [kind for kind in KINDS if kind != exported.precision.kind]
-    wanted = {f"{REDUCED} {kind}": (checkpoint, Precision(kind)) for kind in others}
-    dense = replace(checkpoint, plan=dense_plan(checkpoint.vit.depth))
-    wanted[DENSE_INT8] = (dense, Precision(INT8, protected=False))  # nothing decides there
+    wanted = {f"{REDUCED} {kind}": (origin.checkpoint, Precision(kind)) for kind in others}
+    dense = replace(origin.checkpoint, plan=dense_plan(exported.vit.depth))
+    scales = exported.precision.scales if exported.precision.kind == INT8 else STATIC
+    # Nothing is decided there.
+    wanted[DENSE_INT8] = (dense, Precision(INT8, scales=scales, protected=False))
     found = []
     for label, (source, precision) in wanted.items():
         progress(f"writing {label}")
         if precision.kind == INT8:
-            images = inputs.load_images(None, source.vit, source.preprocessing)
-            source, precision = quantisation.prepare(source, images, precision, progress)
+            source, precision = quantisation.prepare(
+                source, origin.calibration, precision, progress
+            )
         model = onnx_export.to_onnx(
             source,
             opset=exported.opset,

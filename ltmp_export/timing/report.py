@@ -99,6 +99,7 @@ class BenchReport:
         image_gemm_gmacs: [images] those of the linear layers alone.
         accuracy: Share of images whose top-1 is the label, or None without labels.
         baseline_accuracy: The same for the baseline.
+        calibration: What int8 models beside the file are calibrated on, or None without any.
         entries: What was to be timed.
         timings: For each batch size, one for each contender.
         profile: Where the time goes, if asked for.
@@ -123,6 +124,7 @@ class BenchReport:
     image_gemm_gmacs: tuple[float, ...]
     accuracy: float | None
     baseline_accuracy: float | None
+    calibration: str | None
     entries: tuple[Entry, ...]
     timings: tuple[Timing, ...]
     profile: Profile | None
