@@ -143,11 +143,12 @@ def finetune(
     )
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that reports
     with training_progress(reduction_target, shown=first) as (progress, watch):
-        from ltmp_export import pipeline, reports
+        from ltmp_export import reports
+        from ltmp_export.pipeline import finetuning
         from ltmp_export.training.settings import Settings
 
         starts = {"merge": start_merge, "prune": start_prune}
-        done = pipeline.finetune(
+        done = finetuning.finetune(
             checkpoint,
             data,
             output,
@@ -251,16 +252,18 @@ def calibrate(
         output = Path("calibrated.pth.tar")
     parsing.require_outputs([output, plot, json], [checkpoint, images, base_checkpoint, class_map])
     with spinner() as progress:
-        from ltmp_export import files, pipeline, reports
+        from ltmp_export import files, reports
+        from ltmp_export.calibration.targets import Spread
+        from ltmp_export.pipeline import calibrating
 
         if plot is not None:
             reports.require_matplotlib()
-        done = pipeline.calibrate(
+        done = calibrating.calibrate(
             checkpoint,
             images,
             targets,
             output,
-            spread=pipeline.Spread(
+            spread=Spread(
                 merge=None if split is None else parsing.merge_share(split),
                 schedule=schedule,
                 method=method,
@@ -327,9 +330,10 @@ def evaluate(
     )  # fmt: skip
     parsing.require_outputs([json], [model, data, base_checkpoint, class_map])
     with spinner() as progress:
-        from ltmp_export import pipeline, reports
+        from ltmp_export import reports
+        from ltmp_export.pipeline import evaluating
 
-        done = pipeline.evaluate(
+        done = evaluating.evaluate(
             model,
             data,
             samples=samples,

@@ -113,10 +113,11 @@ def export(
         [output, json], [checkpoint, base_checkpoint, images, calibration_images]
     )
     with spinner() as progress:
-        from ltmp_export import pipeline, reports
+        from ltmp_export import reports
+        from ltmp_export.pipeline import exporting
         from ltmp_export.precision import Precision
 
-        done = pipeline.export(
+        done = exporting.export(
             checkpoint,
             output,
             opset=opset,
@@ -195,12 +196,13 @@ def check(
     parsing.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
     parsing.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
-        from ltmp_export import files, pipeline, reports
+        from ltmp_export import files, reports
+        from ltmp_export.pipeline import checking
 
         if repro is not None:
-            found = pipeline.replay(repro, model, checkpoint, choices=choices, progress=progress)
+            found = checking.replay(repro, model, checkpoint, choices=choices, progress=progress)
         else:
-            found = pipeline.check(
+            found = checking.check(
                 *parsing.model_and_checkpoint(model, checkpoint),
                 images=images,
                 samples=samples,
@@ -270,7 +272,8 @@ def bench(
     parsing.require_beside("--calibration-images", calibration_images, "--precisions", precisions)
     parsing.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
-        from ltmp_export import files, pipeline, reports
+        from ltmp_export import files, reports
+        from ltmp_export.pipeline import timing
         from ltmp_export.timing import regression, settings
 
         asked = settings.Settings(
@@ -288,7 +291,7 @@ def bench(
         earlier = None if compare is None else regression.read(compare, asked)
         if plot is not None:
             reports.require_matplotlib()
-        measured = pipeline.bench(
+        measured = timing.bench(
             model,
             images=images,
             samples=samples,
@@ -371,8 +374,9 @@ def demo(
 ) -> None:
     """Export, check and time the embedded digits checkpoint, and say what happened."""
     with spinner() as progress:
-        from ltmp_export import pipeline, reports
+        from ltmp_export import reports
+        from ltmp_export.pipeline import showing
 
-        done = pipeline.demo(folder, progress)
+        done = showing.demo(folder, progress)
     show(reports.demo_summary(done))
     raise typer.Exit(0 if done.check.passed() else 1)

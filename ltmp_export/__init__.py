@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ltmp_export.calibration.targets import Spread
     from ltmp_export.check_report import CheckReport
     from ltmp_export.checkpoint import Checkpoint, load_checkpoint
     from ltmp_export.choices import Choices
@@ -28,19 +29,12 @@ if TYPE_CHECKING:
     )
     from ltmp_export.inspection import inspect
     from ltmp_export.limits import memory_limit
-    from ltmp_export.pipeline import (
-        CalibrateReport,
-        EvalReport,
-        ExportReport,
-        Spread,
-        bench,
-        calibrate,
-        check,
-        demo,
-        evaluate,
-        export,
-        replay,
-    )
+    from ltmp_export.pipeline.calibrating import CalibrateReport, calibrate
+    from ltmp_export.pipeline.checking import check, replay
+    from ltmp_export.pipeline.evaluating import EvalReport, evaluate
+    from ltmp_export.pipeline.exporting import ExportReport, export
+    from ltmp_export.pipeline.showing import demo
+    from ltmp_export.pipeline.timing import bench
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
 
@@ -51,10 +45,13 @@ _HOME = {
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "inspection": ("inspect",),
     "check_report": ("CheckReport",),
-    "pipeline": (
-        *("CalibrateReport", "EvalReport", "ExportReport", "Spread"),
-        *("bench", "calibrate", "check", "demo", "evaluate", "export", "replay"),
-    ),
+    "calibration.targets": ("Spread",),
+    "pipeline.calibrating": ("CalibrateReport", "calibrate"),
+    "pipeline.checking": ("check", "replay"),
+    "pipeline.evaluating": ("EvalReport", "evaluate"),
+    "pipeline.exporting": ("ExportReport", "export"),
+    "pipeline.showing": ("demo",),
+    "pipeline.timing": ("bench",),
     "timing.report": ("BenchReport",),
     "timing.settings": ("Settings",),
 }

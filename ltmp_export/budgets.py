@@ -6,7 +6,6 @@ image that needs fewer tokens leaves rows empty; one that needs more loses its l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.plan import Plan
+from ltmp_export.progress import Progress, silent
 from ltmp_export.ragged import LEAST_SLOTS
 from ltmp_export.vit import Vit
 
@@ -105,7 +105,7 @@ def measured(
     images: Images,
     share: float,
     opset: int,
-    progress: Callable[[str], None] = lambda words: None,
+    progress: Progress = silent,
 ) -> Budget:
     """The smallest budget that holds a share of the images' tokens, block by block.
 

@@ -18,7 +18,8 @@ from ltmp_export import positions, vit_pytorch
 from ltmp_export.errors import InputError
 from ltmp_export.positions import Grid
 from ltmp_export.suggestions import did_you_mean, looks_like
-from ltmp_export.vit import Vit, describe
+from ltmp_export.timm_vit import describe
+from ltmp_export.vit import Vit
 
 Weights = Mapping[str, torch.Tensor]
 

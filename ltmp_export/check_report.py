@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ltmp_export.decisions import Disagreement
 from ltmp_export.errors import CheckFailedError
-from ltmp_export.fidelity import Fidelity
-from ltmp_export.masked_distance import MaskedDistance
 from ltmp_export.plain import plain
 from ltmp_export.precision import FP32
+
+if TYPE_CHECKING:
+    from ltmp_export.decisions import Disagreement
+    from ltmp_export.fidelity import Fidelity
+    from ltmp_export.masked_distance import MaskedDistance
 
 SCHEMA_VERSION = 4
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides

@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import timm
-
-from ltmp_export import build
 from ltmp_export.errors import InputError
 
 PREFIX = "timm:"
@@ -38,6 +35,10 @@ def fetch(source: str | Path) -> tuple[str, Path]:
     Raises:
         InputError: There is no such model, it has no such weights, or they cannot be fetched.
     """
+    import timm
+
+    from ltmp_export import build
+
     name = str(source).removeprefix(PREFIX)
     if not timm.is_model(name.split(".")[0]):
         raise InputError(f"timm has no model {name!r}{build.did_you_mean_model(name)}")

@@ -21,6 +21,7 @@ from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
 
 SYNTHETIC_SAMPLES = 16
+DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from ltmp_export import files, hub, inputs, margins, onnx_export, onnx_reading, rates
-from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export import files, hub, inputs, onnx_export, onnx_reading, rates
 from ltmp_export.choices import Choices
-from ltmp_export.contents import Contents, locate, take_apart
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
 from ltmp_export.plan import Plan
+from ltmp_export.progress import Progress, silent
 from ltmp_export.vit import Vit
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint
+    from ltmp_export.contents import Contents
+
+# What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
 
 SCHEMA_VERSION = 1
 MARGIN_SAMPLES = 100
@@ -30,7 +34,7 @@ def inspect(
     *,
     images: str | Path | None = None,
     samples: int | None = None,
-    progress: Callable[[str], None] = lambda words: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What a checkpoint or an exported model is, as plain values.
 
@@ -53,12 +57,17 @@ def inspect(
         name, path = hub.fetch(path)
         choices = replace(choices or Choices(), model=name)
     elif os.path.isdir(path):
+        from ltmp_export.contents import locate
+
         path = locate(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:
         return _with_margins(path, choices, Path(images), samples, progress)
     if files.looks_like_onnx(path):
         return _describe_model(path)
+    from ltmp_export.checkpoint import load_checkpoint
+    from ltmp_export.contents import take_apart
+
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
@@ -75,12 +84,15 @@ def _with_margins(
     choices: Choices | None,
     images: Path,
     samples: int | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     if files.looks_like_onnx(path):
         raise InputError(
             f"{path} is an exported model; margins (--images) are measured on its checkpoint"
         )
+    from ltmp_export import margins
+    from ltmp_export.checkpoint import load_checkpoint
+
     checkpoint = load_checkpoint(path, choices)
     count = MARGIN_SAMPLES if samples is None else samples
     chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, count)

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
+from ltmp_export.initializers import quantised
 from ltmp_export.plan import PatchMerge
 from ltmp_export.precision import (
     FP16,
@@ -23,7 +24,6 @@ from ltmp_export.precision import (
     Activation,
     Precision,
 )
-from ltmp_export.quantisation import quantised
 from ltmp_export.vit import Vit
 
 

@@ -9,7 +9,6 @@ decides which of these decisions it can flip: float32 in onnxruntime is off by s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.decisions import leads, margin, steps_down
 from ltmp_export.inputs import Images
 from ltmp_export.plain import plain
+from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
 from ltmp_export.tokens import Decision, MergeDecision
 
@@ -77,9 +77,7 @@ class Margins:
         return dict(plain(asdict(self) | levels))
 
 
-def margins(
-    checkpoint: Checkpoint, images: Images, progress: Callable[[str], None] = lambda words: None
-) -> Margins:
+def margins(checkpoint: Checkpoint, images: Images, progress: Progress = silent) -> Margins:
     """Measure the distances of all decisions on these images, at least one."""
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
     pooled: dict[tuple[int, Kind], list[Tensor]] = defaultdict(list)

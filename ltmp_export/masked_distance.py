@@ -7,7 +7,6 @@ training with it is not that of the deployed model; this says by how much they d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from ltmp_export import families
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.inputs import Images
+from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
 from ltmp_export.training.forms import PUBLISHED
 from ltmp_export.training.model import MaskedVit
@@ -45,7 +45,7 @@ class MaskedDistance:
 
 
 def masked_distance(
-    checkpoint: Checkpoint, images: Images, progress: Callable[[str], None] = lambda words: None
+    checkpoint: Checkpoint, images: Images, progress: Progress = silent
 ) -> MaskedDistance:
     """Compare the two on these images, at least one.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from ltmp_export import graph, onnx_reading, rewrite, runtime
-from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import ExportError, InputError
+from ltmp_export.initializers import Weights, integer_weight
 from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import Preprocessing
-from ltmp_export.rounded import Weights, integer_weight
 from ltmp_export.vit import Vit
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint
 
 SCHEMA = "3"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)

@@ -20,7 +20,7 @@ file alone: an image in a batch must come out as it does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from ltmp_export.judging import Limits, differ, judge_all, limits
 from ltmp_export.observation import ALONE, Observation, Observer, runs
 from ltmp_export.plan import Fit, MergeMost, Plan, PruneLeast, Step
 from ltmp_export.precision import FP32, Precision
+from ltmp_export.progress import Progress, silent
 
 BATCH_SIZES = (1, 2, 7)
 
@@ -52,7 +53,7 @@ def compare(
     warnings: Sequence[str] = (),
     stated: Plan | None = None,
     precision: Precision | None = None,
-    progress: Callable[[str], None] = lambda words: None,
+    progress: Progress = silent,
 ) -> CheckReport:
     """Run the file in onnxruntime and the reference from the checkpoint, and compare.
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm
-
 from ltmp_export.errors import InputError
 from ltmp_export.vit import Vit
 
@@ -50,6 +48,8 @@ def resolve(
     Raises:
         InputError: Values that are no normalisation.
     """
+    import timm
+
     config = (
         timm.get_pretrained_cfg(model.name) if timm.is_model(model.name.split(".")[0]) else None
     )

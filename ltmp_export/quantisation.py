@@ -38,13 +38,13 @@ from ltmp_export.precision import (
     Precision,
     covering,
 )
+from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
 
 ROWS = 512  # inputs of each layer that are kept, of all images
 STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns of the weights
 HEADROOM = 1.1  # of a range that is not clipped
 _CLIPS = np.linspace(0.4, 1.0, 25)
-WEIGHT_LEVELS = 127
 
 # Which layers are given 16 bits where decisions are protected: those by which the first block
 # changes the tokens, since every later decision rests on these, and the head. On the digits, mean
@@ -70,25 +70,11 @@ class Given:
     high: NDArray[np.float32]
 
 
-def quantised(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a weight to int8.
-
-    Args:
-        weight: [out, in].
-
-    Returns:
-        Integers [in, out] of -127 to 127 and their scale [out].
-    """
-    scale = np.abs(weight).max(axis=1) / np.float32(WEIGHT_LEVELS)
-    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
-    return np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T), scale
-
-
 def prepare(
     checkpoint: Checkpoint,
     images: Images,
     asked: Precision,
-    progress: Callable[[str], None] = lambda words: None,
+    progress: Progress = silent,
 ) -> tuple[Checkpoint, Precision]:
     """Balance a checkpoint and measure the scales of its linear layers.
 
@@ -113,9 +99,7 @@ def prepare(
     return replace(checkpoint, model=model), precision
 
 
-def observe(
-    checkpoint: Checkpoint, images: Images, progress: Callable[[str], None]
-) -> dict[str, Given]:
+def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[str, Given]:
     """What each linear layer is given, by the path of its weights.
 
     Raises:

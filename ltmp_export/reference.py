@@ -52,7 +52,7 @@ class Reference:
     """Runs a plan on a timm model, unrewritten, one image at a time.
 
     Args:
-        model: A plain timm ViT holding the weights, in eval mode; `vit.describe` has accepted it.
+        model: A plain timm ViT with the weights, in eval mode, that `timm_vit.describe` accepts.
         plan: The steps of each block.
         dtype: Precision of everything; float64 copies the model.
     """

@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.errors import ExportError
+from ltmp_export.initializers import Weights, integer_weight
 from ltmp_export.integers import Taken
 from ltmp_export.precision import LEVELS, Activation, Precision, covering
 
@@ -126,20 +126,6 @@ def stored(
     return found
 
 
-def integer_weight(stored: Weights, path: str, given: Activation) -> NDArray[np.float64]:
-    """What a layer's int8 weights stand for, [out, in].
-
-    Raises:
-        ExportError: They, or a scale for each output, are missing.
-    """
-    integers, scale = stored.get(f"{path}.weight.int8"), stored.get(f"{path}.weight.scale")
-    if integers is None or scale is None or scale.shape != integers.shape[1:]:
-        raise ExportError(f"the file has no int8 weights of {path} with a scale for each output")
-    step = 1.0 if given.scale is None else given.scale
-    weight: NDArray[np.float64] = (integers * (scale.astype(np.float64) / step)).T
-    return weight
-
-
 def _integer_linear(stored: Weights, path: str, given: Activation) -> RoundedLinear:
     weight = integer_weight(stored, path, given).astype(np.float32)
     return RoundedLinear(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
@@ -151,21 +137,6 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _optional(array: NDArray[Any] | None) -> Tensor | None:
     return None if array is None else _tensor(array)
-
-
-class Weights:
-    """The initializers of a model by name, each read when it is asked for."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-
-    def get(self, name: str) -> NDArray[Any] | None:
-        """An array, or None if there is none of that name."""
-        tensor = self._tensors.get(name)
-        if tensor is None or tensor.data_type == TensorProto.STRING:
-            return None
-        array: NDArray[Any] = numpy_helper.to_array(tensor)
-        return array
 
 
 def halved(model: VisionTransformer) -> VisionTransformer:

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.initializers import WEIGHT_LEVELS, Weights, integer_weight
 from ltmp_export.precision import INT8, Activation, Precision
-from ltmp_export.quantisation import BALANCED, WEIGHT_LEVELS
-from ltmp_export.rounded import Weights, integer_weight
+from ltmp_export.quantisation import BALANCED
 from ltmp_export.vit import Vit
 
 CLOSE = 1e-4  # relative: what was computed in float32 for the file is computed again here

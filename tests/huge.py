@@ -20,7 +20,7 @@ import onnx
 import onnxruntime as ort
 
 import ltmp_export
-from ltmp_export import families, files, vit
+from ltmp_export import families, files, timm_vit
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.pipeline import exporting
@@ -36,7 +36,7 @@ def checkpoint(path: Path) -> Checkpoint:
     """ViT-huge as if it had been read from `path`, where next to nothing is."""
     path.write_bytes(b"stands for 2.5 GB")
     model = random_vit(NAME, 0, num_classes=1000)
-    shape = vit.describe(model, NAME)
+    shape = timm_vit.describe(model, NAME)
     plan = families.load("ltmp").freeze({k: [v] * shape.depth for k, v in THRESHOLDS.items()})
     return Checkpoint(
         path=path,

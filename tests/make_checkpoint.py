@@ -22,12 +22,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ltmp_export import families, vit
+from ltmp_export import families, timm_vit
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs, macs
 from ltmp_export.plan import Merge, Prune, Step
 from ltmp_export.reference import attention
 from ltmp_export.tokens import Tokens, apply, match
+from ltmp_export.vit import Vit
 
 TOLERANCE = 0.01  # how far the share of multiply-accumulates may end from what was asked
 _CLOSE_ENOUGH, _TRIALS = 0.003, 16  # the search stops at either
@@ -69,21 +70,21 @@ def make_checkpoint(
     kwargs = dict(model_kwargs or {})
     model = random_vit(name, seed, **kwargs)
     if images is None:
-        images = pictures(8, vit.describe(model, name).input_size, seed)
+        images = pictures(8, timm_vit.describe(model, name).input_size, seed)
     thresholds, share = quantile_thresholds(model, family, images, mac_share, split)
     state = dict(model.state_dict())
     for kind, values in thresholds.items():
         keys = (f"blocks.{i}.{kind}_masker.threshold" for i in range(len(values)))
         state |= {key: torch.tensor([value]) for key, value in zip(keys, values, strict=True)}
     arch = f"{family}_{name}"
-    arguments = _arguments(vit.describe(model, arch), kwargs, mac_share, seed)
+    arguments = _arguments(timm_vit.describe(model, arch), kwargs, mac_share, seed)
     content = {"epoch": 0, "arch": arch, "state_dict": state, "version": 2, "args": arguments}
     torch.save(content | {"metric": 0.1}, path)
     return share
 
 
 def _arguments(
-    shape: vit.Vit, kwargs: Mapping[str, Any], mac_share: float, seed: int
+    shape: Vit, kwargs: Mapping[str, Any], mac_share: float, seed: int
 ) -> argparse.Namespace:
     """What the authors' script was called with: most of it left to the model's defaults."""
     height, width = shape.image_size
@@ -240,7 +241,7 @@ def _remove(
         xs = [state.x + block.ls2(block.mlp(block.norm2(state.x))) for state in states]
         sizes = [state.size for state in states]
         counts.append([len(x) for x in xs])
-    geometry = vit.describe(model, "vit")
+    geometry = timm_vit.describe(model, "vit")
     left = [macs(geometry, image) for image in zip(*counts, strict=True)]
     return thresholds, sum(left) / len(left) / dense_macs(geometry)
 

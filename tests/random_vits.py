@@ -18,7 +18,7 @@ from timm.layers import GELUTanh, QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ltmp_export import families, vit
+from ltmp_export import families, timm_vit
 from ltmp_export.plan import Plan
 from ltmp_export.reference import Reference
 from ltmp_export.vit import Vit
@@ -109,7 +109,7 @@ def build(case: Case) -> tuple[VisionTransformer, Vit]:
         if case is TIED:
             model.pos_embed.zero_()
     model.eval().requires_grad_(False)
-    return model, vit.describe(model, case.name)
+    return model, timm_vit.describe(model, case.name)
 
 
 def _drawn(name: str, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,14 +20,14 @@ from ltmp_export.calibration.measure import dense_classes, measure
 from ltmp_export.calibration.quantiles import SCHEDULES, Shares
 from ltmp_export.calibration.search import TRIALS, Trial, search
 from ltmp_export.calibration.shift import shifted
-from ltmp_export.calibration.targets import Bench, Maker
+from ltmp_export.calibration.targets import Bench, Maker, Spread
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.datasets import Kind
 from ltmp_export.errors import InputError
 from ltmp_export.labelled import Labelled
 from ltmp_export.macs import dense_macs, executed_share, macs
-from ltmp_export.pipeline import CalibrateReport, Spread, calibrate
+from ltmp_export.pipeline.calibrating import CalibrateReport, calibrate
 from ltmp_export.reference import Reference
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit

@@ -530,6 +530,28 @@ def test_help_is_instant_and_loads_nothing_heavy(folder: Path) -> None:
         assert command in ran.stdout
 
 
+def test_exported_models_need_no_pytorch(folder: Path) -> None:
+    """What is done with a model file alone does not wait for PyTorch and timm to be imported."""
+    assert ltmp("export", CKPT, "--no-check").exit_code == 0
+    commands = [
+        ["inspect", "model.onnx"],
+        ["bench", "model.onnx", "--samples", "1", "--iterations", "1", "--warmup", "0"],
+    ]
+    script = (
+        "import sys\n"
+        "from ltmp_cli.main import app\n"
+        f"for command in {commands}:\n"
+        "    try:\n        app(command)\n"
+        "    except SystemExit as done:\n        assert not done.code, done.code\n"
+        "heavy = {'torch', 'timm'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.parametrize("command", ["export", "check", "bench", "inspect", "demo"])
 def test_every_command_has_help(command: str) -> None:
     result = ltmp(command, "--help")

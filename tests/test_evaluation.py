@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from ltmp_export import export, inputs
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.pipeline import EvalReport, evaluate
+from ltmp_export.pipeline.evaluating import EvalReport, evaluate
 from tests import random_vits
 from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from ltmp_export import export, inspect, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.pipeline import FinetuneReport, finetune
+from ltmp_export.pipeline.finetuning import FinetuneReport, finetune
 from ltmp_export.training import state
 from ltmp_export.training.loop import Record
 from ltmp_export.training.settings import Settings

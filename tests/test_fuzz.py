@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
-from ltmp_export import inputs, load_checkpoint, pipeline
+from ltmp_export import inputs, load_checkpoint
 from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.pipeline import exporting
 from tests import command_lines, nonsense, odd_models, strategies
 from tests.fuzzing import GROWTH, Workplace, codes, largest, part, ran
 from tests.strategies import Blob
@@ -87,7 +88,7 @@ def loaded() -> Checkpoint:
 def model() -> Blob:
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder, "c.pt")).write_bytes(ZIP)
-        pipeline.export(path, Path(folder, "m.onnx"), check=False)
+        exporting.export(path, Path(folder, "m.onnx"), check=False)
         return Blob(Path(folder, "m.onnx").read_bytes())
 
 
@@ -207,7 +208,7 @@ def test_thresholds(place: Workplace, chosen: list[float], wrong: tuple[int, flo
         exported = io.BytesIO()
         checkpoint = load_checkpoint(place.here / "t.pt")
         with tempfile.TemporaryDirectory() as folder:
-            pipeline.export(checkpoint, Path(folder, "m.onnx"), check=False)
+            exporting.export(checkpoint, Path(folder, "m.onnx"), check=False)
             exported.write(Path(folder, "m.onnx").read_bytes())
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1

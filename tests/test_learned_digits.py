@@ -10,7 +10,7 @@ from ltmp_cli.main import app
 from typer.testing import CliRunner
 
 from ltmp_export import export, load_checkpoint
-from ltmp_export.pipeline import evaluate
+from ltmp_export.pipeline.evaluating import evaluate
 from tests import digits
 from tests.conftest import DIGITS_LTMP
 from tests.test_readme import commands

@@ -22,7 +22,6 @@ from ltmp_export import (
     inputs,
     onnx_export,
     parity,
-    pipeline,
     quantisation,
     rounded,
     runtime,
@@ -32,6 +31,7 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.inputs import Images
+from ltmp_export.pipeline import checking, exporting
 from ltmp_export.precision import Precision
 from ltmp_export.reports import github_annotations, to_junit
 from tests.conftest import DIGITS_LTMP
@@ -289,48 +289,48 @@ def test_protection_keeps_token_counts(digits: Load) -> None:
 
 def test_export_and_check_of_files(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    done = pipeline.export(DIGITS_LTMP, path, precision=ASKED["int8"])
+    done = exporting.export(DIGITS_LTMP, path, precision=ASKED["int8"])
     assert done.check is not None
     assert done.check.verdict == "bounded"
     assert [w for w in done.warnings if "int8 scales are measured on embedded digits" in w]
     exported = onnx_export.read_exported(path)
     assert exported.precision == done.precision
     assert done.to_json()["precision"]["layers"]["head"]["terms"] == 2
-    report = pipeline.check(path, DIGITS_LTMP, samples=2)
+    report = checking.check(path, DIGITS_LTMP, samples=2)
     assert report.verdict == "bounded"
 
 
 def test_dynamic_scales_are_told(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    pipeline.export(DIGITS_LTMP, path, precision=ASKED["int8 dynamic"])
+    exporting.export(DIGITS_LTMP, path, precision=ASKED["int8 dynamic"])
     words = onnx_export.read_exported(path).metadata["ltmp.precision"]
     assert json.loads(words)["batch_invariant"] is False
-    report = pipeline.check(path, DIGITS_LTMP, samples=2)
+    report = checking.check(path, DIGITS_LTMP, samples=2)
     assert report.verdict == "bounded"
     assert any("depends on the others in it" in warning for warning in report.warnings)
 
 
 def test_a_failing_int8_batch_is_saved_and_replayed(tmp_path: Path) -> None:
     path, folder = tmp_path / "model.onnx", tmp_path / "repro"
-    pipeline.export(DIGITS_LTMP, path, precision=ASKED["int8"], check=False)
+    exporting.export(DIGITS_LTMP, path, precision=ASKED["int8"], check=False)
     model = onnx.load(path)
     node = quantisers(model, "block_02/attn", "MatMulInteger")[0]
     model.graph.initializer.append(numpy_helper.from_array(np.array(3, np.uint8), "wrong"))
     node.input[2] = "wrong"
     onnx.save(model, path)
-    assert pipeline.check(path, DIGITS_LTMP, samples=2, save_repro=folder).verdict == "fail"
-    assert pipeline.replay(folder).verdict == "fail"
+    assert checking.check(path, DIGITS_LTMP, samples=2, save_repro=folder).verdict == "fail"
+    assert checking.replay(folder).verdict == "fail"
 
 
 def test_calibration_is_about_int8(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="^--calibration-images and .* are about --precision int8"):
-        pipeline.export(DIGITS_LTMP, tmp_path / "m.onnx", calibration_samples=3)
+        exporting.export(DIGITS_LTMP, tmp_path / "m.onnx", calibration_samples=3)
 
 
 def test_images_that_lead_to_nan_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "large.npz", images=np.full((2, 3, 32, 32), 3e38, np.float32))
     with pytest.raises(InputError, match=r"large.npz.* lead to NaN or infinite numbers before b"):
-        pipeline.export(
+        exporting.export(
             DIGITS_LTMP,
             tmp_path / "m.onnx",
             precision=ASKED["int8"],

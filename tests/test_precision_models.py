@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import onnx_export, vit
+from ltmp_export import onnx_export, timm_vit
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.graph import GraphBuilder, validate
@@ -115,7 +115,7 @@ class TestOddModels:
     def test_distilled(self, form: str) -> None:
         """Two heads, both rounded, in a plan that merges."""
         model = distilled()
-        geometry = vit.describe(model, "distilled")
+        geometry = timm_vit.describe(model, "distilled")
         checkpoint = bare(model, geometry, Plan("m", ((MergeMost(3),), (MergeMost(2),))))
         noise = np.random.default_rng(0).standard_normal((16, *geometry.input_size))
         pixels = noise.astype(np.float32)

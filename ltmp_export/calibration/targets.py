@@ -22,6 +22,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.labelled import Labelled
 from ltmp_export.plan import DENSE
+from ltmp_export.progress import Progress
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit
 
@@ -152,7 +153,7 @@ class Bench:
         family: Family,
         held_out: Labelled,
         workers: int,
-        progress: Callable[[str], None],
+        progress: Progress,
     ) -> None:
         self.source, self.family = source, family
         self.held_out, self.workers, self.progress = held_out, workers, progress

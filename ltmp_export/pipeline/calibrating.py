@@ -21,7 +21,8 @@ from ltmp_export.calibration.targets import (
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.pipeline.stages import Progress, family_of, silent
+from ltmp_export.pipeline.stages import family_of
+from ltmp_export.progress import Progress, silent
 from ltmp_export.training import saving
 from ltmp_export.training.processes import device_of
 

@@ -13,7 +13,8 @@ from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images
 from ltmp_export.masked_distance import masked_distance
-from ltmp_export.pipeline.stages import Progress, loaded, silent
+from ltmp_export.pipeline.stages import loaded
+from ltmp_export.progress import Progress, silent
 
 CHECK_SAMPLES = 16
 

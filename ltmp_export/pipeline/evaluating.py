@@ -23,8 +23,8 @@ from ltmp_export.hub import names_a_model
 from ltmp_export.labelled import Labelled
 from ltmp_export.macs import dense_macs, executed_share
 from ltmp_export.onnx_export import ExportedModel
-from ltmp_export.pipeline.stages import Progress, silent
 from ltmp_export.plan import DENSE, Plan
+from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
 from ltmp_export.timing.providers import resolve
 from ltmp_export.vit import Vit

@@ -23,8 +23,9 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.pipeline.stages import Progress, calibration, loaded, silent
+from ltmp_export.pipeline.stages import calibration, loaded
 from ltmp_export.precision import INT8, STATIC, Precision
+from ltmp_export.progress import Progress, silent
 
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17

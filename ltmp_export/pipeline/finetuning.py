@@ -20,8 +20,9 @@ from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.labelled import Labelled
-from ltmp_export.pipeline.stages import Progress, family_of, silent
+from ltmp_export.pipeline.stages import family_of
 from ltmp_export.plain import plain
+from ltmp_export.progress import Progress, silent
 from ltmp_export.training import history, saving, state
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import ALIGNED, FORMS

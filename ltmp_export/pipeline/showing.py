@@ -11,8 +11,8 @@ from ltmp_export.checkpoint import load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.pipeline.checking import check
 from ltmp_export.pipeline.exporting import ExportReport, export
-from ltmp_export.pipeline.stages import DIGITS, Progress, silent
 from ltmp_export.pipeline.timing import bench
+from ltmp_export.progress import Progress, silent
 from ltmp_export.timing.report import BenchReport
 
 
@@ -41,8 +41,8 @@ def demo(folder: str | Path, progress: Progress = silent) -> DemoReport:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
-    files.write_bytes(folder / DIGITS, inputs.fixture(DIGITS).read_bytes())
-    checkpoint = load_checkpoint(folder / DIGITS)
+    files.write_bytes(folder / inputs.DIGITS, inputs.fixture(inputs.DIGITS).read_bytes())
+    checkpoint = load_checkpoint(folder / inputs.DIGITS)
     exported = export(checkpoint, folder / "model.onnx", progress=progress)
     checked = check(exported.output, checkpoint, samples=48, progress=progress)
     return DemoReport(exported, checked, bench(exported.output, progress=progress))

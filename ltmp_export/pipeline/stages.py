@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ltmp_export import families, inputs
@@ -13,16 +12,11 @@ from ltmp_export.families import Family
 from ltmp_export.freezing import require_tokens
 from ltmp_export.inputs import Images
 from ltmp_export.plan import DENSE
+from ltmp_export.progress import Progress
 from ltmp_export.suggestions import did_you_mean
 
-Progress = Callable[[str], None]
 DEFAULT_FAMILY = "ltmp"
 CALIBRATION_SAMPLES = 128
-DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
-
-
-def silent(message: str) -> None:
-    """Progress for nobody."""
 
 
 def loaded(

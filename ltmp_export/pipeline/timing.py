@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
-from ltmp_export import belonging, files, inputs, onnx_export, onnx_reading, runtime
-from ltmp_export.checkpoint import Checkpoint, load_checkpoint
+from ltmp_export import files, inputs, onnx_export, onnx_reading, runtime
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
-from ltmp_export.pipeline.stages import DIGITS, Progress, calibration, silent
 from ltmp_export.plan import dense_plan
+from ltmp_export.progress import Progress, silent
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
-from ltmp_export.timing.precisions import Origin
 from ltmp_export.timing.report import BenchReport
 from ltmp_export.timing.settings import Settings
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint
+
+# What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
 
 
 def bench(
@@ -69,10 +73,13 @@ def bench(
         checkpoint = _origin(exported, Path(origin), base)
     lowered = None
     if precisions is not None and checkpoint is not None:
+        from ltmp_export.pipeline.stages import calibration
+        from ltmp_export.timing.precisions import Origin
+
         lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
-    if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(DIGITS)):
+    if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(inputs.DIGITS)):
         chosen = replace(chosen, labels=None)  # another model's classes need not be digits
     other: onnx.ModelProto | None = None
     if baseline == DENSE:
@@ -140,6 +147,9 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
     Raises:
         InputError: It comes from another one.
     """
+    from ltmp_export import belonging
+    from ltmp_export.checkpoint import load_checkpoint
+
     stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
     if not belonging.is_source(exported, path):
         raise InputError(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ltmp_export.pipeline import DemoReport, ExportReport
 from ltmp_export.precision import FP32
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import budget_line, check_summary
 from ltmp_export.reports.tables import COLOURS
+
+if TYPE_CHECKING:
+    from ltmp_export.pipeline.exporting import ExportReport
+    from ltmp_export.pipeline.showing import DemoReport
 
 
 def export_summary(report: ExportReport) -> RenderableType:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ltmp_export.pipeline import CalibrateReport, EvalReport, FinetuneReport
 from ltmp_export.reports.tables import add_row, figure, new_table
+
+if TYPE_CHECKING:
+    from ltmp_export.pipeline.calibrating import CalibrateReport
+    from ltmp_export.pipeline.evaluating import EvalReport
+    from ltmp_export.pipeline.finetuning import FinetuneReport
 
 
 def finetune_summary(report: FinetuneReport) -> RenderableType:

@@ -10,10 +10,12 @@ import numpy as np
 from rich.table import Table
 
 from ltmp_export.errors import UnavailableError
-from ltmp_export.pipeline import CalibrateReport
 from ltmp_export.reports.tables import add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import BenchReport
+
+if TYPE_CHECKING:
+    from ltmp_export.pipeline.calibrating import CalibrateReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,19 +15,16 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ltmp_export import runtime
-from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.macs import dense_macs, executed_macs
 from ltmp_export.onnx_export import ExportedModel
+from ltmp_export.progress import Progress
 from ltmp_export.timing import (
-    literal,
-    precisions,
     profiling,
     providers,
     roofline,
     rounds,
-    side_by_side,
 )
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
@@ -37,8 +34,13 @@ from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint import Checkpoint
+    from ltmp_export.timing.precisions import Origin
+
+# What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
+
 COMPARED = 3  # images whose logits are compared with the reference's, side by side
-Progress = Callable[[str], None]
 
 
 def measure(
@@ -49,7 +51,7 @@ def measure(
     baseline: onnx.ModelProto | None = None,
     baseline_name: str | None = None,
     checkpoint: Checkpoint | None = None,
-    lowered: precisions.Origin | None = None,
+    lowered: Origin | None = None,
     progress: Progress,
 ) -> BenchReport:
     """Time a model and its rivals on the same images, in alternating rounds.
@@ -88,10 +90,14 @@ def measure(
         contenders = files.contenders(baseline_name)
         refused: dict[str, str] = {}
         if checkpoint is not None:
+            from ltmp_export.timing import side_by_side
+
             progress("exporting the literal translation with torch.onnx.export")
             rivals, refused = side_by_side.rivals(checkpoint, folder, files.model, files.baseline)
             contenders += rivals
         if lowered is not None:
+            from ltmp_export.timing import precisions
+
             contenders += precisions.rivals(exported, lowered, folder, asked, progress)
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
@@ -176,6 +182,8 @@ def _classify(
             continue
         found[contender.label] = np.concatenate(reply["top1"])[: len(images)]
         if checkpoint is not None and contender.single:
+            from ltmp_export.timing import literal
+
             pixels = images.pixels[: len(compared)]
             logits = [batch[0] for batch in reply["logits"]]
             if reason := literal.disagreement(checkpoint, pixels, logits):

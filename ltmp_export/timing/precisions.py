@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ltmp_export.inputs import Images
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.plan import dense_plan
 from ltmp_export.precision import INT8, KINDS, STATIC, Precision
+from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import DENSE_INT8, REDUCED, Contender
 from ltmp_export.timing.processes import filling
 
@@ -34,7 +34,7 @@ def rivals(
     origin: Origin,
     folder: Path,
     providers: tuple[str, ...],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> list[Contender]:
     """Contenders beside an exported file, of the same opset and batch.
 

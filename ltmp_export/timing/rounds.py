@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.errors import LtmpError
 from ltmp_export.inputs import batches
+from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.processes import Process
 from ltmp_export.timing.settings import Settings
@@ -107,7 +108,7 @@ def run(
     by_tokens: NDArray[np.int64],
     rows: Rows,
     settings: Settings,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> list[Timing]:
     """Time all contenders in alternating rounds.
 
