@@ -26,7 +26,7 @@ def alarms(checkpoint: Checkpoint, samples: int) -> int:
 
 @pytest.mark.parametrize("family", families.names())
 def test_digits(digits: Callable[[str], Checkpoint], family: str) -> None:
-    alarms(digits(family), 200)
+    alarms(digits(family), 120)
 
 
 @pytest.mark.slow

@@ -63,8 +63,6 @@ SMALLER = {
     "timm:deit_small_patch16_224": "base.pth",
     "--reduction-target 0.45 --epochs 3": "--reduction-target 0.45 --epochs 1",
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
-    "--side-by-side ckpt.pth.tar": "--side-by-side ckpt.pth.tar --samples 6 --iterations 2",
-    "--precisions ckpt.pth.tar ": "--precisions ckpt.pth.tar --samples 6 --iterations 2 ",
     "5%": "100000%",  # how fast this machine is today is nobody's guess
     "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
         "deit_tiny_patch16_224 --mac-share 0.52 -o made.pth"
