@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import timm
 import torch
+from ltmp_cli.main import app
 from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
 
 from ltmp_export import hub, load_checkpoint
 from ltmp_export.errors import InputError
@@ -50,6 +53,19 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with a cache for this process; nothing is fetched."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ltmp(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
 def test_base_by_name_from_the_cache(tmp_path: Path) -> None:
     cached_model(tmp_path)
     thresholds(tmp_path / "t.pth")
@@ -60,44 +76,44 @@ def test_base_by_name_from_the_cache(tmp_path: Path) -> None:
     assert "base: bare state_dict" in found
 
 
-def test_thresholds_for_a_model_by_name(tmp_path: Path) -> None:
+def test_thresholds_for_a_model_by_name(home: Path) -> None:
     """The tag of the pretrained weights stays in the name, and tells the normalisation."""
-    cached_model(tmp_path)
+    cached_model(home)
     model = random_vit(NAME, 0)
-    snapshot = tmp_path / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k" / "snapshots"
+    snapshot = home / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k" / "snapshots"
     save_file(model.state_dict(), snapshot / ("0" * 40) / "model.safetensors")
     images = pictures(8, (3, 224, 224), 0).numpy()
-    np.savez(tmp_path / "i.npz", images=images, labels=np.arange(8))
+    np.savez(home / "i.npz", images=images, labels=np.arange(8))
     source = f"timm:{NAME}.fb_in1k"
-    made = run(tmp_path, "calibrate", source, "--images", "i.npz", "--reduction-target", "0.7")
-    assert made.returncode == 0, made.stderr
-    checkpoint = load_checkpoint(tmp_path / "calibrated.pth.tar")
+    made = ltmp("calibrate", source, "--images", "i.npz", "--reduction-target", "0.7")
+    assert made.exit_code == 0, made.stderr
+    checkpoint = load_checkpoint(home / "calibrated.pth.tar")
     assert checkpoint.arch == f"ltmp_{NAME}.fb_in1k"
     assert (checkpoint.vit.heads, checkpoint.notes) == (3, ())
     assert checkpoint.preprocessing.mean == (0.485, 0.456, 0.406)
     rates = ("--lr-merge", "0", "--epochs", "1", "-b", "2", "--held-out", "0.5")
     target = ("--reduction-target", "0.7", "-o", "f.pth.tar")
-    made = run(tmp_path, "finetune", source, "--data", "i.npz", *target, *rates)
-    assert made.returncode == 0, made.stderr
-    assert load_checkpoint(tmp_path / "f.pth.tar").arch == checkpoint.arch
-    made = run(tmp_path, "eval", source, "--data", "i.npz", "--samples", "2")
+    made = ltmp("finetune", source, "--data", "i.npz", *target, *rates)
+    assert made.exit_code == 0, made.stderr
+    assert load_checkpoint(home / "f.pth.tar").arch == checkpoint.arch
+    made = ltmp("eval", source, "--data", "i.npz", "--samples", "2")
     assert f"{source}: dense, top-1" in made.stdout
 
 
-def test_tome_on_a_model_by_name(tmp_path: Path) -> None:
+def test_tome_on_a_model_by_name(home: Path) -> None:
     """No checkpoint at all; check and inspect take the name, too."""
-    cached_model(tmp_path)
+    cached_model(home)
     source = f"timm:{NAME}"
-    made = run(tmp_path, "export", source, "--family", "m", "--r", "8", "--no-check")
-    assert made.returncode == 0, made.stderr
+    made = ltmp("export", source, "--family", "m", "--r", "8", "--no-check")
+    assert made.exit_code == 0, made.stderr
     assert "model.onnx: m deit_tiny_patch16_224" in made.stdout
-    found = run(tmp_path, "check", "model.onnx", source, "--samples", "1", "-b", "1")
-    assert found.returncode == 0, found.stderr
+    found = ltmp("check", "model.onnx", source, "--samples", "1", "-b", "1")
+    assert found.exit_code == 0, found.stderr
     assert "equal: every decision" in found.stdout
-    told = run(tmp_path, "inspect", source, "--family", "p", "--r", "8").stdout
+    told = ltmp("inspect", source, "--family", "p", "--r", "8").stdout
     assert "family p: as --family says" in told
-    refused = run(tmp_path, "export", source)
-    assert refused.returncode == 2
+    refused = ltmp("export", source)
+    assert refused.exit_code == 2
     assert "--family m --r 8 needs none" in refused.stderr
 
 

@@ -33,4 +33,4 @@ def test_digits(digits: Callable[[str], Checkpoint], family: str) -> None:
 def test_deit_small(tmp_path: Path) -> None:
     path = tmp_path / "deit_small.pth.tar"
     make_checkpoint(path, "deit_small_patch16_224", mac_share=0.52)
-    alarms(load_checkpoint(path), 32)
+    alarms(load_checkpoint(path), 20)
