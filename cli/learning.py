@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import options, parsing
-from .terminal import show, spinner, training_progress, warn, write_json
+from .terminal import show, spinner, training_progress, warn_of, write_json
 
 _STEPS, _DATA, _RUN = "How to train", "Images", options.RUNNING  # panels of --help
 
@@ -128,6 +128,10 @@ def finetune(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     json: options.Json = None,
 ) -> None:
     """Learn the thresholds of a ViT on labelled images, for a share of its multiply-accumulates.
@@ -136,8 +140,9 @@ def finetune(
     deployed model. Afterwards: ltmp export OUTPUT.
     """
     choices = parsing.choices(
-        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        pool, act, norm_eps, assume_defaults,
+    )  # fmt: skip
     parsing.require_outputs(
         [output, json], [checkpoint, data, validation, base_checkpoint, class_map]
     )
@@ -181,7 +186,7 @@ def finetune(
             watch=watch,
         )
     if done is not None:
-        warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
+        warn_of(done)
         write_json(json, done.to_json())
         show(reports.finetune_summary(done))
 
@@ -234,6 +239,10 @@ def calibrate(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the targets to this PNG (needs matplotlib).")
     ] = None,
@@ -245,8 +254,9 @@ def calibrate(
     A fine-tuned checkpoint gets another target: its own thresholds move together.
     """
     choices = parsing.choices(
-        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std
-    )
+        family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
+        pool, act, norm_eps, assume_defaults,
+    )  # fmt: skip
     targets = parsing.targets(reduction_target, sweep)
     if sweep is None and output is None:
         output = Path("calibrated.pth.tar")
@@ -277,7 +287,7 @@ def calibrate(
             workers=workers,
             progress=progress,
         )
-    warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
+    warn_of(done)
     write_json(json, done.to_json())
     if plot is not None:
         files.write_bytes(plot, reports.sweep_png(done))
@@ -314,6 +324,10 @@ def evaluate(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     rate: options.Rate = None,
     reduction_target: options.RateTarget = None,
     merge_at: options.MergeAt = None,
@@ -326,7 +340,7 @@ def evaluate(
     """
     choices = parsing.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
-        rate, reduction_target, merge_at, merge_scale,
+        pool, act, norm_eps, assume_defaults, rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
     parsing.require_outputs([json], [model, data, base_checkpoint, class_map])
     with spinner() as progress:
@@ -345,6 +359,6 @@ def evaluate(
             workers=workers,
             progress=progress,
         )
-    warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
+    warn_of(done)
     write_json(json, done.to_json())
     show(reports.eval_summary(done))

@@ -20,6 +20,7 @@ from .terminal import (
     show,
     spinner,
     warn,
+    warn_of,
     write_json,
 )
 
@@ -88,6 +89,10 @@ def export(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     rate: options.Rate = None,
     reduction_target: options.RateTarget = None,
     merge_at: options.MergeAt = None,
@@ -107,7 +112,7 @@ def export(
     """
     choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
-        rate, reduction_target, merge_at, merge_scale,
+        pool, act, norm_eps, assume_defaults, rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
     parsing.require_outputs(
         [output, json], [checkpoint, base_checkpoint, images, calibration_images]
@@ -134,7 +139,7 @@ def export(
             choices=choices,
             progress=progress,
         )
-    warn(*(f"assumed: {note}" for note in done.notes), *done.warnings)
+    warn_of(done)
     write_json(json, done.to_json())
     show(reports.export_summary(done))
 
@@ -152,6 +157,10 @@ def check(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     rate: options.Rate = None,
     reduction_target: options.RateTarget = None,
     merge_at: options.MergeAt = None,
@@ -187,7 +196,7 @@ def check(
     """
     choices = parsing.choices(
         family, timm_name, base_checkpoint, use_ema, num_heads, image_size, mean, std,
-        rate, reduction_target, merge_at, merge_scale,
+        pool, act, norm_eps, assume_defaults, rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
     sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     parsing.require_outputs([json, junit], [model, checkpoint, base_checkpoint, images])
@@ -326,6 +335,10 @@ def inspect(
     image_size: options.ImageSize = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    pool: options.Pool = None,
+    act: options.Act = None,
+    norm_eps: options.NormEps = None,
+    assume_defaults: options.AssumeDefaults = None,
     rate: options.Rate = None,
     reduction_target: options.RateTarget = None,
     merge_at: options.MergeAt = None,
@@ -346,7 +359,7 @@ def inspect(
     """
     choices = parsing.choices(
         family, model, base_checkpoint, use_ema, num_heads, image_size, mean, std,
-        rate, reduction_target, merge_at, merge_scale,
+        pool, act, norm_eps, assume_defaults, rate, reduction_target, merge_at, merge_scale,
     )  # fmt: skip
     parsing.require_beside("--samples", samples, "--images", images)
     with spinner() as progress:

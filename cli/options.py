@@ -97,7 +97,10 @@ UseEma = Annotated[
 ]
 NumHeads = Annotated[
     int | None,
-    typer.Option(help="Attention heads (default: width / 64).", rich_help_panel=UNSTATED),
+    typer.Option(
+        help="Attention heads (default: as the name says, or width / 64 where that is usual).",
+        rich_help_panel=UNSTATED,
+    ),
 ]
 ImageSize = Annotated[
     str | None,
@@ -113,6 +116,29 @@ Mean = Annotated[
 ]
 Std = Annotated[
     str | None, typer.Option(help="Normalisation deviation, likewise.", rich_help_panel=UNSTATED)
+]
+Pool = Annotated[
+    Literal["token", "avg"] | None,
+    typer.Option(
+        help="What the classifier sees: the class token, or the average of the patches.",
+        rich_help_panel=UNSTATED,
+    ),
+]
+Act = Annotated[
+    Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"] | None,
+    typer.Option(help="Activation of the MLPs.", rich_help_panel=UNSTATED),
+]
+NormEps = Annotated[
+    float | None,
+    typer.Option(help="Epsilon of every LayerNorm, like 1e-6.", rich_help_panel=UNSTATED),
+]
+AssumeDefaults = Annotated[
+    bool | None,
+    typer.Option(
+        "--assume-defaults",
+        help="Take what is usual where these would be asked for (for scripts; may be wrong).",
+        rich_help_panel=UNSTATED,
+    ),
 ]
 Images = Annotated[
     Path | None,

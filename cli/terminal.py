@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import typer
 
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from ltmp_export.training.loop import Record
 
     Watch = Callable[[Record, int], None]
+
+
+class Report(Protocol):
+    """What a command found, with what was assumed and what looks wrong."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +76,11 @@ def warn(*messages: str) -> None:
     """Print warnings on stderr."""
     for message in messages:
         _say(f"warning: {message}", "yellow")
+
+
+def warn_of(report: Report) -> None:
+    """Print on stderr what a command assumed, in one line, and its warnings."""
+    warn(*([f"assumed: {'; '.join(report.notes)}"] if report.notes else []), *report.warnings)
 
 
 def note(message: str) -> None:

@@ -1,4 +1,4 @@
-"""From weights to their timm model: geometry from shapes, the rest from the name."""
+"""From weights to their timm model: geometry from shapes, the rest from a name or `facts`."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ltmp_export import positions, vit_pytorch
+from ltmp_export import facts, positions, timm_names, vit_pytorch
+from ltmp_export.departures import departures
 from ltmp_export.errors import InputError
+from ltmp_export.facts import Facts, Named, attention_width
 from ltmp_export.positions import Grid
-from ltmp_export.suggestions import did_you_mean, looks_like
+from ltmp_export.statements import Answer, Statements
+from ltmp_export.suggestions import looks_like
+from ltmp_export.timm_names import TimmName
 from ltmp_export.timm_vit import describe
 from ltmp_export.vit import Vit
 
 Weights = Mapping[str, torch.Tensor]
 
-_BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError)
+# What `facts` settles, as arguments of `VisionTransformer`.
+_ARGUMENTS = {
+    "num_heads": "num_heads",
+    "act": "act_layer",
+    "norm_eps": "norm_layer",
+    "pool": "global_pool",
+}
 
 
 @dataclass(frozen=True)
@@ -33,79 +42,86 @@ class BuiltVit:
     Attributes:
         model: In eval mode.
         vit: Its geometry.
-        notes: What was assumed to build it.
-        warnings: What was changed to build it.
+        answers: What the weights do not tell, by timm's word, and where it is from.
+        warnings: What was changed to build it, and how it is not what its name says.
     """
 
     model: VisionTransformer
     vit: Vit
-    notes: tuple[str, ...]
+    answers: Mapping[str, Answer]
     warnings: tuple[str, ...]
 
 
 def build(
     weights: Weights,
     name: str | None,
+    says: Statements | None = None,
     *,
     source: str = "the checkpoint",
-    heads: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    stored_size: tuple[int, int] | None = None,
-    pool: str | None = None,
+    timm_name: TimmName | None = None,
+    where: str = "its name",
 ) -> BuiltVit:
     """Build the timm model these weights belong to and load them, every key matched.
 
     Args:
         weights: timm names, no prefix, no thresholds, no weights of a token-reduction method.
-        name: timm name from the checkpoint or the user; unknown names leave only the shapes.
+        name: What to call the model.
+        says: What the file and the user say of it.
         source: Where the weights come from, for messages.
-        heads: Number of heads as stated by the user.
-        image_size: (height, width) as stated by the user; the position embedding is resized to it.
-        stored_size: (height, width) as stated by the checkpoint.
-        pool: timm's `global_pool` as stated by the checkpoint.
+        timm_name: The model of timm's that it is, where a name tells; else only shapes do.
+        where: Who calls it so.
 
     Raises:
         InputError: Not a plain ViT, shapes contradict the name, something must be stated, or the
             model has a feature that is not supported (the message names it).
     """
     _require_plain_vit(weights, source)
-    known = name is not None and timm.is_model(name.split(".")[0])
-    grid = positions.grid(weights, (stored_size, _named_size(name) if known else None), image_size)
-    other = None if image_size == stored_size else image_size
-    weights, warnings = positions.resized(weights, grid, other)
-    shape = _kwargs_from_shapes(weights, grid, image_size or stored_size)
-    notes = []
-    if heads is not None:
-        _require_heads(weights, heads)
-    if known and name is not None:
-        notes += _departures(name, shape)
-        model = _create(name, _overrides(shape, weights, pool, heads))
+    says = says or Statements()
+    named = None if timm_name is None else _named(timm_name, where)
+    grid = _grid(weights, named, says, source)
+    same = says.image_size == says.stored_size
+    weights, warnings = positions.resized(weights, grid, None if same else says.image_size)
+    shape = _kwargs_from_shapes(weights, grid, says.image_size or says.stored_size)
+    settled = facts.settle(weights, named, says, source)
+    if named is not None:
+        warnings += departures(weights, named, shape, settled, source)
+        model = timm_names.create(named.timm.name, **_overrides(named, shape, weights, settled))
     else:
-        if (image_size or stored_size) is None and grid.prefix < positions.prefix_tokens(weights):
-            height, width = shape["img_size"]
-            notes.append(f"images {height}x{width} without position embedding of the class token")
-        model, assumed = _unnamed(weights, shape, pool, heads)
-        notes += assumed
+        model = _unnamed(weights, shape, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
         model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
     _load(model, weights, name, source)
     model.eval().requires_grad_(False)
-    vit = describe(model, name or "vit")
-    return BuiltVit(model, vit, tuple(notes), warnings)
+    return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
 
-def _named_size(name: str | None) -> tuple[int, int] | None:
-    """(height, width) of the images that timm knows for this name."""
-    try:
-        config = timm.get_pretrained_cfg(name or "")
-    except RuntimeError:  # no such pretrained tag
-        return None
-    return None if config is None else (config.input_size[1], config.input_size[2])
+def _named(name: TimmName, where: str) -> Named:
+    """A model by name.
+
+    Raises:
+        InputError: It is not that of a plain ViT.
+    """
+    model = timm_names.create(name.name)
+    if not isinstance(model, VisionTransformer):
+        raise InputError(
+            f"{name.name} is a {type(model).__name__}; expected a plain VisionTransformer"
+        )
+    return Named(name, where, model)
 
 
-def did_you_mean_model(name: str) -> str:
-    """'; did you mean …?' for the timm name of a ViT, or nothing."""
-    return did_you_mean(name, timm.list_models(["vit*", "deit*"]), cutoff=0.4)
+def _grid(weights: Weights, named: Named | None, says: Statements, source: str) -> Grid:
+    """The grid of patches, see `positions.grid`."""
+    unplaced = says.unplaced
+    if unplaced is None and named is not None:
+        unplaced = bool(named.model.no_embed_class)
+    by_name = None if named is None else named.timm.image_size
+    return positions.grid(
+        weights,
+        (says.stored_size, by_name),
+        says.image_size,
+        unplaced=True if says.assume_defaults and unplaced is None else unplaced,
+        source=source,
+    )
 
 
 def _require_plain_vit(weights: Weights, source: str) -> None:
@@ -187,96 +203,35 @@ def _require_ranks(weights: Weights) -> None:
         raise InputError(f"blocks.0.attn.qkv.weight has {rows} rows; expected a multiple of 3")
 
 
-def _attention_width(weights: Weights) -> int:
-    """Channels of all heads together."""
-    return int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3
-
-
-def _require_heads(weights: Weights, heads: int) -> None:
-    width = _attention_width(weights)
-    if heads < 1 or width % heads:
-        raise InputError(f"--num-heads {heads} does not divide the attention width {width}")
-
-
-def _heads_from_weights(weights: Weights) -> int:
-    """From the norm of q if there is one, else 64 channels per head (SPEC §2)."""
-    width = _attention_width(weights)
-    per_head = 64
-    if "blocks.0.attn.q_norm.weight" in weights:
-        per_head = int(weights["blocks.0.attn.q_norm.weight"].shape[0])
-    if width % per_head:
-        raise InputError(
-            f"the number of heads is not in the file, and width {width} is no multiple of "
-            f"{per_head}; state it (--num-heads)"
-        )
-    return width // per_head
-
-
 def _overrides(
-    shape: dict[str, Any], weights: Weights, pool: str | None, heads: int | None
+    named: Named, shape: dict[str, Any], weights: Weights, settled: Facts
 ) -> dict[str, Any]:
     """The arguments a fine-tuned model may rightly have other than its timm name says."""
-    free = ("img_size", "in_chans", "num_classes", "qk_norm", "init_values", "no_embed_class")
-    chosen = {key: shape[key] for key in (*free, "depth", "patch_size", "mlp_ratio")}
-    if pool is None and "fc_norm.weight" in weights:
-        pool = "avg"
-    if pool is not None:
-        chosen |= {"global_pool": pool, "fc_norm": "fc_norm.weight" in weights}
-    if heads is not None:
-        chosen["num_heads"] = heads
-    return chosen
+    free = ("img_size", "in_chans", "num_classes", "init_values", "no_embed_class", "depth")
+    chosen = {key: shape[key] for key in (*free, "patch_size", "mlp_ratio")}
+    chosen |= {"global_pool": settled.pool, "fc_norm": "fc_norm.weight" in weights}
+    own = {_ARGUMENTS[key] for key, one in settled.answers.items() if one.where == named.told}
+    return chosen | {key: v for key, v in _stated(settled).items() if key not in own}
 
 
-def _unnamed(
-    weights: Weights, shape: dict[str, Any], pool: str | None, heads: int | None
-) -> tuple[nn.Module, list[str]]:
-    """The model of these shapes, and what had to be assumed to build it."""
-    notes = []
-    width = _attention_width(weights)
-    if heads is None:
-        heads = _heads_from_weights(weights)
-        notes.append(f"{heads} heads of {width // heads} channels")
-    shape["num_heads"] = heads
-    shape["fc_norm"] = "fc_norm.weight" in weights
-    factory: Any = partial(vit_pytorch.model, attention_width=width)
+def _stated(settled: Facts) -> dict[str, Any]:
+    """What is settled, as `VisionTransformer` takes it."""
+    norm = partial(nn.LayerNorm, eps=settled.norm_eps)
+    return {"num_heads": settled.heads, "act_layer": settled.act, "norm_layer": norm}
+
+
+def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Module:
+    """The model of these shapes."""
+    shape |= {"num_heads": settled.heads, "fc_norm": "fc_norm.weight" in weights}
+    factory: Any = partial(vit_pytorch.model, attention_width=attention_width(weights))
     if vit_pytorch.NORM not in weights:
         factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
-        if pool is None:
-            pool = "avg" if shape["fc_norm"] else "token"
-            notes.append(f"exact GELU, LayerNorm epsilon 1e-6, {pool} pooling")
-        shape["global_pool"] = pool
-    with torch.device("meta"):
-        return _construct(factory, **shape), notes
-
-
-def _departures(name: str, shape: dict[str, Any]) -> list[str]:
-    """Where the weights are of another depth or patch size than the name says: they decide.
-
-    Raises:
-        InputError: The name is not that of a plain ViT.
-    """
-    named: Any = _create(name, {})
-    if not isinstance(named, VisionTransformer):
-        raise InputError(f"{name} is a {type(named).__name__}; expected a plain VisionTransformer")
-    says = {"depth": len(named.blocks), "patch_size": tuple(named.patch_embed.patch_size)}
-    return [
-        f"{key} {shape[key]} as the weights have it, though {name} has {value}"
-        for key, value in says.items()
-        if shape[key] != value
-    ]
-
-
-def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
-    with torch.device("meta"):
-        return _construct(timm.create_model, name, pretrained=False, **kwargs)
-
-
-def _construct(factory: Any, *args: Any, **kwargs: Any) -> nn.Module:
+        shape |= _stated(settled) | {"global_pool": settled.pool}
     try:
-        model: nn.Module = factory(*args, **kwargs)
-    except _BUILD_ERRORS as err:
-        what = args[0] if args else "a ViT of these shapes"
-        raise InputError(f"timm cannot build {what}: {err}") from err
+        with torch.device("meta"):
+            model: nn.Module = factory(**shape)
+    except timm_names.BUILD_ERRORS as err:
+        raise InputError(f"timm cannot build a ViT of these shapes: {err}") from err
     return model
 
 

@@ -11,10 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, files, freezing, hub, limits, positions, preprocessing
+from ltmp_export import (
+    build,
+    dialects,
+    files,
+    freezing,
+    hub,
+    limits,
+    preprocessing,
+    statements,
+    timm_names,
+)
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, take_apart
 from ltmp_export.errors import InputError
@@ -22,9 +31,8 @@ from ltmp_export.identity import identify, split_arch
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
+from ltmp_export.statements import Answer
 from ltmp_export.vit import Vit
-
-_POOLS = ("token", "avg", "avgmax", "max", "map")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,9 @@ class Checkpoint:
         label_names: Class names where the file knows them.
         choices: What the user stated.
         found: What the file is, what was taken of it, and why it is that family.
-        notes: What was assumed.
+        answers: What the weights do not tell, by timm's word for it, and where it is from.
+        assumed: What nothing tells and was taken as it usually is, by timm's word for it.
+        notes: The same for a person.
         warnings: What looks wrong.
     """
 
@@ -58,6 +68,8 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     choices: Choices
     found: tuple[str, ...]
+    answers: Mapping[str, Answer]
+    assumed: Mapping[str, Any]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -77,28 +89,35 @@ def load_checkpoint(
         InputError: The file cannot be read or used, or something must be stated.
     """
     path, choices = Path(path), choices or Choices()
-    base = choices.base_checkpoint
-    if hub.names_a_model(path):
+    base, pretrained = choices.base_checkpoint, hub.names_a_model(path)
+    if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
     own = take_apart(path, choices.use_ema if base is None else None)
     contents, base_file, doubts = _with_base(own, choices)
     identity = identify(own.path, contents, choices, dense=dense)
+    named = identity.model
+    if named.timm is not None and named.timm.hub:
+        args = {**dialects.from_config(named.timm.hub), **contents.args}
+        contents = replace(contents, args=args)
+    says = statements.gather(contents.args, choices, authors=named.authors)
     warnings = [*doubts, *identity.warnings]
     built = build.build(
         freezing.without_own(contents.weights, identity.family),
-        identity.name,
+        named.name,
+        replace(says, trained=says.trained or pretrained),
         source=str(base_file or own.path),
-        heads=choices.num_heads or _stated_heads(contents),
-        image_size=choices.image_size,
-        stored_size=_stated_image_size(contents.args),
-        pool=_stated_pool(contents.args),
+        timm_name=named.timm,
+        where=named.where,
     )
     frozen = freezing.freeze(own.path, contents, identity.family, choices, built.vit)
     warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    applied, assumed = preprocessing.resolve(vars(choices), contents.args, built.vit)
+    applied, prepared = preprocessing.resolve(choices, contents.args, built.vit, named.timm)
+    answers = {**built.answers, **prepared}
+    assumed = {key: one.value for key, one in answers.items() if one.assumed} | frozen.assumed
+    called = [named.timm.note] if named.timm is not None and named.timm.note else []
     return Checkpoint(
         path=own.path,
         sha256=files.sha256(own.path),
@@ -110,8 +129,10 @@ def load_checkpoint(
         preprocessing=applied,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
-        found=(*contents.found, identity.reason, *frozen.found),
-        notes=built.notes + frozen.notes + assumed,
+        found=(*contents.found, *called, identity.reason, *frozen.found),
+        answers=answers,
+        assumed=assumed,
+        notes=statements.spoken(assumed),
         warnings=tuple(warnings),
     )
 
@@ -160,6 +181,7 @@ def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None, 
     joined = replace(
         dense,
         arch=own.arch or base_name,  # whose thresholds these are, a base's family does not tell
+        arch_in=own.arch_in if own.arch else f"{dense.arch_in or 'the name'} of the base",
         others=own.others,
         args={**dense.args, **own.args},
         thresholds=own.thresholds,
@@ -180,10 +202,14 @@ def _doubts(
     if any(dense.thresholds.values()):
         doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
     names = [split_arch(own.arch)[1], base_name]
-    mine, other = (None if name is None else name.split(".")[0] for name in names)
+    known = [None if name is None else timm_names.resolve(name) for name in names]
+    mine, other = (
+        name if of_timm is None else of_timm.name.split(".")[0]
+        for name, of_timm in zip(names, known, strict=True)
+    )
     if mine and other and mine != other:
         told = f"{own.path} is of {mine}, the base {dense.path} is {other}"
-        if choices.model is None and timm.is_model(mine) and timm.is_model(other):
+        if choices.model is None and all(known):
             raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
         doubts.append(told)
     return tuple(doubts)
@@ -203,35 +229,6 @@ def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
         if type(stated) is int and stated != real:
             told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
     return told
-
-
-def _stated_heads(contents: Contents) -> int | None:
-    """The heads that `ltmp finetune` and `ltmp calibrate` write beside what timm's script does."""
-    heads, qkv = contents.args.get("num_heads"), contents.weights.get("blocks.0.attn.qkv.weight")
-    if type(heads) is not int or heads < 1 or qkv is None or len(qkv) % (3 * heads):
-        return None
-    return heads
-
-
-def _stated_pool(args: Mapping[str, Any]) -> str | None:
-    """Timm's `global_pool`; what is no kind of pooling is not a statement."""
-    pool = args.get("gp")
-    return pool if isinstance(pool, str) and pool in _POOLS else None
-
-
-def _stated_image_size(args: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) from timm's `input_size` or `img_size`; anything else is not a statement."""
-    size, listed = args.get("img_size"), args.get("input_size")
-    if isinstance(listed, (list, tuple)) and len(listed) == 3:
-        size = tuple(listed[1:])
-    if type(size) is int:
-        size = (size, size)
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        height, width = size
-        whole = type(height) is int and type(width) is int
-        if whole and min(height, width) > 0 and max(height, width) <= positions.MOST_PIXELS:
-            return (height, width)
-    return None
 
 
 def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:

@@ -20,6 +20,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "reduction_target": (int, float),
     "merge_at": (int,),
     "merge_scale": (str,),
+    "pool": (str,),
+    "act": (str,),
+    "norm_eps": (int, float),
+    "assume_defaults": (bool,),
 }
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
@@ -42,6 +46,10 @@ class Choices:
         reduction_target: Share of the multiply-accumulates to be left instead, which picks r.
         merge_at: Blocks before which PatchMerger's layers stand.
         merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
+        pool: "token" (class token) or "avg" (over patches).
+        act: Activation of the MLPs, one of `vit.ACTIVATIONS`.
+        norm_eps: Epsilon of every LayerNorm.
+        assume_defaults: Take what is usual where it would be asked for otherwise.
     """
 
     family: str | None = None
@@ -56,6 +64,10 @@ class Choices:
     reduction_target: float | None = None
     merge_at: tuple[int, ...] | None = None
     merge_scale: str | None = None
+    pool: str | None = None
+    act: str | None = None
+    norm_eps: float | None = None
+    assume_defaults: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What was stated, as plain values; the base checkpoint's path is left out."""

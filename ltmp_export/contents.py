@@ -30,6 +30,7 @@ class Contents:
     Attributes:
         path: The file.
         arch: The name it gives the model.
+        arch_in: Where that name stands in the file.
         others: Other names that it gives in other places.
         args: The training script's arguments, or what stands for them.
         weights: float32, by timm's names.
@@ -40,6 +41,7 @@ class Contents:
 
     path: Path
     arch: str | None
+    arch_in: str
     others: tuple[str, ...]
     args: Mapping[str, Any]
     weights: dict[str, torch.Tensor]
@@ -104,6 +106,7 @@ def take_apart(path: Path, use_ema: bool | None = False) -> Contents:
     return Contents(
         path=path,
         arch=dialect.arch,
+        arch_in=dialect.arch_in,
         others=dialect.others,
         args=args,
         weights=weights,

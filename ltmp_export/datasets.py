@@ -69,7 +69,7 @@ def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
     Raises:
         InputError: There are none, or they are not of this kind.
     """
-    _require_source(source)
+    _require_source(source, kind)
     if not os.path.isdir(source):
         return _from_npz(source, kind)
     folder = _validation(source)
@@ -116,7 +116,7 @@ def split(
     """
     if not 0.0 < share < 1.0:
         raise InputError(f"a share of {share:g} to hold out; expected one between 0 and 1")
-    _require_source(source)
+    _require_source(source, kind)
     numbers = None
     if os.path.isdir(source):
         folder = source / "train" if (source / "train").is_dir() else source
@@ -149,12 +149,13 @@ def _parted(train: Labelled, plain: Labelled, share: float, seed: int) -> tuple[
     return train.take(np.sort(order[held:])), plain.take(np.sort(order[:held]))
 
 
-def _require_source(source: Path) -> None:
+def _require_source(source: Path, kind: Kind) -> None:
     if not source.exists():
         raise InputError(
             f"{source} does not exist; expected a folder of class folders, or an .npz with "
             f"'images' and 'labels'{nearby_file(source)}"
         )
+    inputs.require_normalisation(source, kind.preprocessing)
 
 
 def _validation(folder: Path) -> Path | None:

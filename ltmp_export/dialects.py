@@ -46,6 +46,7 @@ class Dialect:
     Attributes:
         state: Stored values under timm's names.
         arch: The name the file gives the model.
+        arch_in: Where that name stands in the file.
         others: Other names that it gives in other places.
         args: What else it says, in the words of timm's training script.
         trained: Parameters that its optimizer trained; None where it has no optimizer.
@@ -54,6 +55,7 @@ class Dialect:
 
     state: Mapping[str, Any]
     arch: str | None
+    arch_in: str
     others: tuple[str, ...]
     args: Mapping[str, Any]
     trained: int | None
@@ -76,15 +78,19 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     config = _config(path)
     args = _arguments(top)
     if config:
-        args = {**_from_config(config), **args}
+        args = {**from_config(config), **args}
         finder.found.append(f"{CONFIG} beside it")
-    names = list(dict.fromkeys(filter(_is_name, _names(top, args, config))))
+    names: dict[str, str] = {}
+    for where, name in _names(top, args, config).items():
+        if _is_name(name):
+            names.setdefault(name, where)
     trained = _trained(top)
     if trained is not None:
         finder.found.append(f"optimizer of {trained} parameters, not read")
-    arch, others = (names[0], tuple(names[1:])) if names else (None, ())
+    arch, *others = names or (None,)
     found = (_writer(path, top, config), *_origin(top), *finder.found)
-    return Dialect(state, arch, others, args, trained, found)
+    where = "" if arch is None else names[arch]
+    return Dialect(state, arch, where, tuple(map(str, others)), args, trained, found)
 
 
 def _is_name(value: Any) -> bool:
@@ -250,9 +256,12 @@ def _arguments(top: Mapping[Any, Any]) -> dict[str, Any]:
     return found
 
 
-def _names(top: Mapping[Any, Any], args: Mapping[str, Any], config: Mapping[str, Any]) -> list[Any]:
-    """Where a file may say which model it is, the surest place first."""
-    return [top.get("arch"), *(args.get(key) for key in _NAMES), config.get("architecture")]
+def _names(
+    top: Mapping[Any, Any], args: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a file calls its model, by the place where it does, the surest first."""
+    told = {"arch": top.get("arch")} | {f"args.{key}": args.get(key) for key in _NAMES}
+    return told | {CONFIG: config.get("architecture")}
 
 
 def _trained(top: Mapping[Any, Any]) -> int | None:
@@ -295,8 +304,8 @@ def _config(path: Path) -> Mapping[str, Any]:
     return config if "architecture" in config or "pretrained_cfg" in config else {}
 
 
-def _from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Timm's configuration on the hub, in the words of its training script."""
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Timm's configuration on the Hub, in the words of its training script."""
     found: dict[str, Any] = {}
     for part in ("model_args", "pretrained_cfg"):
         if isinstance(config.get(part), dict):

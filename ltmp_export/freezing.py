@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class Frozen(NamedTuple):
 
     plan: Plan
     found: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    assumed: Mapping[str, Any] = MappingProxyType({})
     warnings: tuple[str, ...] = ()
 
 
@@ -112,9 +113,13 @@ def _patch_merges(
     layers = sorted({int(key.split(".")[1]) for key in own})
     if layers != list(range(len(layers))):
         raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
-    before, notes = _positions(path, len(layers), choices, vit)
-    scale, assumed = _scale(choices, vit)
-    notes += [f"scores of {family.name} {assumed}"] if assumed else []
+    before = _positions(path, len(layers), choices, vit)
+    scale = _scale(choices, vit)
+    assumed: dict[str, Any] = {}
+    if choices.merge_at is None:
+        assumed["merge_at"] = before
+    if choices.merge_scale is None:
+        assumed["merge_scale"] = "one" if scale == 1.0 else "1/√C"
     merges: dict[int, PatchMerge] = {}
     for index, block in zip(layers, before, strict=True):
         queries = own.get(f"cluster_layers.{index}.queries")
@@ -124,7 +129,7 @@ def _patch_merges(
     plan = Plan(family.name, ((),) * vit.depth, merges, own)
     last = vit.depth in merges and vit.pool == "token"
     doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
-    return Frozen(plan, notes=tuple(notes), warnings=(doubt,) if last else ())
+    return Frozen(plan, assumed=assumed, warnings=(doubt,) if last else ())
 
 
 def _require_parts(path: Path, own: Mapping[str, Tensor], name: str, width: int) -> None:
@@ -143,24 +148,22 @@ def _require_parts(path: Path, own: Mapping[str, Tensor], name: str, width: int)
             raise InputError(f"{path}: {name}.{part} is {list(shape)}; expected {expected}")
 
 
-def _scale(choices: Choices, vit: Vit) -> tuple[float, str]:
-    """Of PatchMerger's scores, and what was assumed for it.
+def _scale(choices: Choices, vit: Vit) -> float:
+    """Of PatchMerger's scores; by default what its dialect has.
 
     Raises:
         InputError: The scale is stated in other words than there are.
     """
     sqrt, one = vit.width**-0.5, 1.0
     if choices.merge_scale is None:
-        return (one, "not scaled") if vit.prefix else (sqrt, "divided by √C")
+        return one if vit.prefix else sqrt
     if choices.merge_scale not in ("one", "sqrt"):
         raise InputError(f"--merge-scale {choices.merge_scale}: expected one or sqrt")
-    return (sqrt if choices.merge_scale == "sqrt" else one), ""
+    return sqrt if choices.merge_scale == "sqrt" else one
 
 
-def _positions(
-    path: Path, layers: int, choices: Choices, vit: Vit
-) -> tuple[tuple[int, ...], list[str]]:
-    """Before which blocks PatchMerger's layers stand, and what was assumed.
+def _positions(path: Path, layers: int, choices: Choices, vit: Vit) -> tuple[int, ...]:
+    """Before which blocks PatchMerger's layers stand; of vit-pytorch's one, in the middle.
 
     Raises:
         InputError: They have to be stated, or do not fit.
@@ -172,14 +175,13 @@ def _positions(
                 f"{path} does not say where its {layers} layers of PatchMerger stand; state the "
                 "blocks before which they do, like --merge-at 3,6,9"
             )
-        middle = vit.depth // 2
-        return (middle,), [f"PatchMerger after layer {middle}, the default of vit-pytorch"]
+        return (vit.depth // 2,)
     if len(at) != layers or list(at) != sorted(set(at)) or not 0 <= at[0] <= at[-1] <= vit.depth:
         raise InputError(
             f"--merge-at {','.join(map(str, at))}: expected {layers} rising numbers from 0 to "
             f"{vit.depth}, one for each layer of PatchMerger in {path}"
         )
-    return at, []
+    return at
 
 
 def _complete(

@@ -35,17 +35,10 @@ def fetch(source: str | Path) -> tuple[str, Path]:
     Raises:
         InputError: There is no such model, it has no such weights, or they cannot be fetched.
     """
-    import timm
+    from ltmp_export import timm_names
 
-    from ltmp_export import build
-
-    name = str(source).removeprefix(PREFIX)
-    if not timm.is_model(name.split(".")[0]):
-        raise InputError(f"timm has no model {name!r}{build.did_you_mean_model(name)}")
-    try:
-        config = timm.get_pretrained_cfg(name)
-    except RuntimeError as err:
-        raise InputError(f"{source}: {err}; drop what stands after the dot, or mend it") from err
+    named = timm_names.require(str(source).removeprefix(PREFIX))
+    name, config = named.name, named.config
     if config is None or not config.hf_hub_id:
         raise InputError(f"timm has no pretrained weights of {name!r} on the Hugging Face Hub")
     import huggingface_hub

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import timm
-
-from ltmp_export import build, families
+from ltmp_export import families, timm_names
 from ltmp_export.choices import Choices
 from ltmp_export.contents import KINDS, Contents
 from ltmp_export.errors import InputError
 from ltmp_export.plan import DENSE
 from ltmp_export.suggestions import did_you_mean, looks_like
+from ltmp_export.timm_names import TimmName
 
 MAKE_THEM = (
     "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
@@ -25,15 +25,37 @@ class Identity:
 
     Attributes:
         family: One of `families.names()`, or "dense".
-        name: timm name of the dense model, or what the file calls it; None if it does not say.
+        model: What the dense model is called.
         reason: Why it is that family, for a person.
         warnings: Where the user and the file disagree.
     """
 
     family: str
-    name: str | None
+    model: ModelName
     reason: str
     warnings: tuple[str, ...]
+
+
+class ModelName(NamedTuple):
+    """What the dense model is called.
+
+    Attributes:
+        written: As the file or the user has it, without the family; None if nobody says.
+        where: Who says so: a flag, or a place in the file.
+        timm: timm's model of that name, if there is one.
+        authors: Whether the file's own name has a family before it, as in files of the LTMP
+            authors' training script.
+    """
+
+    written: str | None
+    where: str = ""
+    timm: TimmName | None = None
+    authors: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """Timm's name, else as it is written."""
+        return self.written if self.timm is None else self.timm.name
 
 
 def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = False) -> Identity:
@@ -50,18 +72,20 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
             contradicts the thresholds.
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
-    written, name, reason, warnings = _told(path, contents, choices)
+    written, model, reason, warnings = _told(path, contents, choices)
     other = _without_thresholds(path, contents, choices, written, dense)
     if other is not None:
         warnings += _overruled(other[0], written, choices, present)
-        return Identity(other[0], name, f"family {other[0]}: {other[1] or reason}", tuple(warnings))
+        return Identity(
+            other[0], model, f"family {other[0]}: {other[1] or reason}", tuple(warnings)
+        )
     if not present and dense:
         if written and choices.model is None:
             raise InputError(
                 f"{path} calls itself {contents.arch}, but holds no thresholds; if these are the "
-                f"weights of a dense model, say so: --model {name}{_or_rate(written)}"
+                f"weights of a dense model, say so: --model {model.written}{_or_rate(written)}"
             )
-        return Identity(DENSE, name, "a dense model: no thresholds", tuple(warnings))
+        return Identity(DENSE, model, "a dense model: no thresholds", tuple(warnings))
     if not present:
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "
@@ -86,7 +110,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
             f"{'; to make others, give the dense weights' if dense else ''}"
         )
     warnings += _overruled(family, written, choices, ())
-    return Identity(family, name, f"family {family}: {reason}", tuple(warnings))
+    return Identity(family, model, f"family {family}: {reason}", tuple(warnings))
 
 
 def _or_rate(family: str) -> str:
@@ -162,10 +186,11 @@ def _overruled(
 
 def _told(
     path: Path, contents: Contents, choices: Choices
-) -> tuple[str | None, str | None, str, list[str]]:
+) -> tuple[str | None, ModelName, str, list[str]]:
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
     written, name = split_arch(contents.arch)
+    model = _model_name(name, contents.arch_in, authors=written is not None)
     reason = f"as the name {contents.arch} says"
     prefixes = {prefix for other in contents.others if (prefix := split_arch(other)[0])}
     if written and prefixes - {written} and choices.family is None:
@@ -173,22 +198,21 @@ def _told(
         raise InputError(f"{path} calls itself {names}; state the family with --family")
     warnings += [f"the file calls itself {contents.arch}, but also {o}" for o in contents.others]
     if choices.model is not None:
-        mine, (stated, name) = name, _stated_model(choices.model)
-        if mine and name and mine.split(".")[0] != name.split(".")[0]:
-            warnings.append(f"the model is {name} as asked, though the file says {mine}")
+        stated, name = split_arch(choices.model)
+        mine, asked = model.name, timm_names.require(name or "")
+        if mine and mine.split(".")[0] != asked.name.split(".")[0]:
+            warnings.append(f"the model is {asked.name} as asked, though the file says {mine}")
+        model = ModelName(name, "--model", asked, model.authors)
         if stated and written and stated != written:
             warnings.append(f"--model says {stated}, the file {written}; --family decides")
         if stated and not written:
             written, reason = stated, f"as --model {choices.model} says"
-    return written, name, reason, warnings
+    return written, model, reason, warnings
 
 
-def _stated_model(model: str) -> tuple[str | None, str | None]:
-    stated, name = split_arch(model)
-    if not timm.is_model((name or "").split(".")[0]):
-        near = build.did_you_mean_model(name or "")
-        raise InputError(f"timm has no model {model!r}{near}")
-    return stated, name
+def _model_name(written: str | None, where: str, *, authors: bool) -> ModelName:
+    known = None if written is None else timm_names.resolve(written)
+    return ModelName(written, where, known, authors)
 
 
 def split_arch(arch: str | None) -> tuple[str | None, str | None]:

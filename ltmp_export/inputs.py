@@ -92,6 +92,34 @@ def load_images(
     return from_npz(source, vit, preprocessing).select(samples)
 
 
+def require_normalisation(source: Path, preprocessing: Preprocessing) -> None:
+    """Check that pictures are prepared as the model was trained, where its answers are measured.
+
+    Model inputs (floats of an `.npz`) need no preparation.
+
+    Raises:
+        InputError: There are pictures, and nothing tells their mean and deviation.
+    """
+    if preprocessing.normalises_by_guess and _holds_pictures(source):
+        raise InputError(
+            f"{source} holds pictures, and nothing tells the mean and deviation that the model was "
+            "trained with; state --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 (ImageNet's), "
+            "--mean 0.5 --std 0.5, or what it was (of an exported model: at its export)"
+        )
+
+
+def _holds_pictures(source: Path) -> bool:
+    """Whether there are pixels to be normalised: a folder, or an `.npz` of integers."""
+    if os.path.isdir(source):
+        return True
+    try:
+        with zipfile.ZipFile(source) as archive, archive.open("images.npy") as file:
+            np.lib.format.read_magic(file)
+            return bool(np.lib.format.read_array_header_1_0(file)[2].kind != "f")
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error, EOFError):
+        return False  # told when it is read
+
+
 def batches(count: int, size: int) -> list[NDArray[np.int64]]:
     """Indices of consecutive batches of exactly `size`; the last wraps around to the start."""
     return [np.arange(start, start + size) % count for start in range(0, count, size)]

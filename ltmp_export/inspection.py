@@ -133,6 +133,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "preprocessing": asdict(checkpoint.preprocessing),
         "choices": checkpoint.choices.to_json(),
         "found": list(checkpoint.found),
+        "told_by": {key: answer._asdict() for key, answer in checkpoint.answers.items()},
         "notes": list(checkpoint.notes),
         "warnings": list(checkpoint.warnings),
     }

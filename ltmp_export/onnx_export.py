@@ -195,6 +195,7 @@ def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[
         "ltmp.checkpoint_sha256": checkpoint.sha256,
         "ltmp.base_sha256": checkpoint.base_sha256,
         "ltmp.choices": checkpoint.choices.to_json(),
+        "ltmp.assumed": checkpoint.assumed,
         "ltmp.opset": opset,
         "ltmp.precision": precision.to_json(),
         "ltmp.versions": {package: version(package) for package in packages},
@@ -260,11 +261,15 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     unknown = [path for path in precision.layers if not _names_a_layer(path, vit)]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
+    choices = Choices.from_json(json.loads(words["ltmp.choices"]))
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),
         std=tuple(map(float, json.loads(words["std"]))),
         crop_pct=float(words["crop_pct"]),
         interpolation=words["interpolation"],
+        assumed=()
+        if choices.assume_defaults
+        else tuple(json.loads(words.get("ltmp.assumed", "{}"))),
     )
     if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
         raise ValueError(f"a normalisation of other than {vit.in_chans} channels")
@@ -279,7 +284,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         preprocessing=preprocessing,
         checkpoint_sha256=words["ltmp.checkpoint_sha256"],
         label_names=None if names is None else tuple(map(str, names)),
-        choices=Choices.from_json(json.loads(words["ltmp.choices"])),
+        choices=choices,
         opset=int(words["ltmp.opset"]),
         precision=precision,
         metadata=words,

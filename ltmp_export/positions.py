@@ -39,8 +39,18 @@ class Grid:
         return (self.rows * self.patch[0], self.columns * self.patch[1])
 
 
-def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) -> Grid:
-    """The grid of a checkpoint's position embedding: as stated, else square, else as asked for.
+def grid(
+    weights: Weights,
+    stated: Sequence[Size | None],
+    asked: Size | None,
+    *,
+    unplaced: bool | None = None,
+    source: str = "the checkpoint",
+) -> Grid:
+    """The grid of a checkpoint's position embedding, or a question.
+
+    Of images as stated; else a square, with a row for each token before the patches, or with none
+    where that is said; else of images as asked for.
 
     Args:
         weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`; its tokens before
@@ -48,50 +58,94 @@ def grid(weights: Weights, stated: Sequence[Size | None], asked: Size | None) ->
         stated: (height, width) of the images, as the checkpoint and then as its name states it.
         asked: (height, width) that the user states; a square goes before it, since the user may
             well ask for another size than the checkpoint's.
+        unplaced: Whether the tokens before the patches have no rows, where something says so.
+        source: Where the weights come from, for messages.
 
     Raises:
-        InputError: The checkpoint contradicts itself, or the rows are of no known grid.
+        InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
     rows = weights["pos_embed"].shape[1]
     height, width = weights["patch_embed.proj.weight"].shape[2:]
     patch, prefix = (height, width), prefix_tokens(weights)
+    befores = list(dict.fromkeys((0, prefix) if unplaced else (prefix, 0)))
     for size in stated:
-        if size is not None and (found := _fitting(rows, size, patch, prefix)):
+        if size is not None and (found := _fitting(rows, size, patch, befores)):
             return found
     if stated and stated[0] is not None and asked is None:
-        first = stated[0]
-        patches = (first[0] // height) * (first[1] // width)
-        wanted = " or ".join(str(patches + before) for before in dict.fromkeys((prefix, 0)))
-        raise InputError(
-            f"the checkpoint states images of {first[0]}x{first[1]}, {patches} "
-            f"patches, but its position embedding has {rows} rows; expected {wanted}; "
-            "state the right size with --img-size"
-        )
-    fits = None if asked is None else _fitting(rows, asked, patch, prefix)
-    for before in (prefix, 0):
+        raise InputError(_contradiction(rows, stated[0], patch, befores))
+    taken = befores if unplaced else befores[:1]
+    for before in taken:
         side = math.isqrt(max(rows - before, 0))
         if side and side * side == rows - before:
             return Grid(side, side, patch, before)
-        if fits is not None and fits.prefix == before:
-            return fits
-    tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
-    raise InputError(
-        f"the position embedding has {rows} rows, which is no square of patches{tried}; "
-        "state the image size it was trained at (--img-size HEIGHT,WIDTH)"
-    )
+    if asked is not None and (found := _fitting(rows, asked, patch, befores)):
+        return found
+    # A name that gives these tokens positions leaves no reading without.
+    left = befores[:1] if unplaced is False else befores
+    raise InputError(_question(rows, patch, prefix, left, asked, source))
 
 
 def prefix_tokens(weights: Weights) -> int:
-    """Tokens before the patches."""
-    return ("cls_token" in weights) + ("dist_token" in weights)
+    """Tokens before the patches: class, distillation and register tokens."""
+    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
+    return ("cls_token" in weights) + ("dist_token" in weights) + registers
 
 
-def _fitting(rows: int, size: Size, patch: Size, prefix: int) -> Grid | None:
+def _fitting(rows: int, size: Size, patch: Size, befores: Sequence[int]) -> Grid | None:
     """The grid of images of this size, if the embedding has its rows."""
     down, across = size[0] // patch[0], size[1] // patch[1]
-    if down * across and rows - down * across in (prefix, 0):
+    if down * across and rows - down * across in befores:
         return Grid(down, across, patch, rows - down * across)
     return None
+
+
+def _contradiction(rows: int, size: Size, patch: Size, befores: Sequence[int]) -> str:
+    patches = (size[0] // patch[0]) * (size[1] // patch[1])
+    wanted = " or ".join(str(patches + before) for before in befores)
+    return (
+        f"the checkpoint states images of {size[0]}x{size[1]}, {patches} patches, but its "
+        f"position embedding has {rows} rows; expected {wanted}; state the right size with "
+        "--img-size"
+    )
+
+
+def _question(
+    rows: int,
+    patch: Size,
+    prefix: int,
+    befores: Sequence[int],
+    asked: Size | None,
+    source: str,
+) -> str:
+    """What the rows can be for."""
+    readings = []
+    for before in befores:
+        sizes = " or ".join(f"{h * patch[0]}x{w * patch[1]}" for h, w in _shapes(rows - before))
+        if sizes and prefix:
+            sizes += (
+                f" where the tokens before the patches have {before} of these rows"
+                if before
+                else " where they have none"
+            )
+        readings += [sizes] if sizes else []
+    known = f"; it fits images of {', '.join(readings)}" if readings else ""
+    tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
+    return (
+        f"{source}: the position embedding has {rows} rows, which is no square of patches behind "
+        f"{prefix} other tokens{tried}{known}; state the image size it was trained at (--img-size "
+        "HEIGHT,WIDTH)"
+    )
+
+
+def _shapes(patches: int) -> list[Size]:
+    """The grid nearest to a square of so many patches, lying and standing; none if all are slim."""
+    for down in range(math.isqrt(max(patches, 0)), 0, -1):
+        if patches % down == 0:
+            across = patches // down
+            if across > 4 * down:
+                return []
+            return [(down, across)] if down == across else [(across, down), (down, across)]
+    return []
 
 
 def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, tuple[str, ...]]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
+from ltmp_export.statements import Answer
 from ltmp_export.vit import Vit
+
+if TYPE_CHECKING:
+    from ltmp_export.timm_names import TimmName
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,55 +29,70 @@ class Preprocessing:
         std: Divided by per channel.
         crop_pct: Share of the resized image's side that the centre crop keeps.
         interpolation: Resampling filter of the resize.
+        assumed: Which of these nothing tells; not part of what is compared.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_pct: float
     interpolation: str
+    assumed: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def normalises_by_guess(self) -> bool:
+        """Whether mean or deviation are ImageNet's for want of a better one."""
+        return not {"mean", "std"}.isdisjoint(self.assumed)
 
 
 def resolve(
-    stated: Mapping[str, Any], args: Mapping[str, Any], model: Vit
-) -> tuple[Preprocessing, tuple[str, ...]]:
-    """User, else file, else timm's configuration of the name, else ImageNet's with a note.
+    choices: Choices, args: Mapping[str, Any], model: Vit, name: TimmName | None
+) -> tuple[Preprocessing, dict[str, Answer]]:
+    """User, else file, else timm's configuration of the name, else ImageNet's, assumed.
 
     Args:
-        stated: `mean` and `std` where the user gave them.
+        choices: `mean` and `std` where the user gave them.
         args: The training script's arguments in the checkpoint.
-        model: Whose name timm may know.
+        model: Geometry.
+        name: timm's model of that name, if there is one.
 
     Returns:
-        The preprocessing, and what was assumed.
+        The preprocessing, and where each part of it is from, by timm's word for it.
 
     Raises:
         InputError: Values that are no normalisation.
     """
-    import timm
+    config = None if name is None else name.config
+    own_crop = None if name is None else name.crop_pct(max(model.image_size))
+    told = "" if name is None else name.name
 
-    config = (
-        timm.get_pretrained_cfg(model.name) if timm.is_model(model.name.split(".")[0]) else None
+    def find(key: str, default: Any, usable: Callable[[Any], bool], *more: Answer) -> Answer:
+        known = Answer(getattr(config, key, None), told)
+        for answer in (Answer(args.get(key), f"args.{key}"), *more, known):
+            if answer.value is not None and usable(answer.value):
+                return answer
+        return Answer(default, "usual", True)
+
+    def vector(key: str, default: tuple[float, ...]) -> Answer:
+        stated = getattr(choices, key)
+        answer = Answer(stated, f"--{key}")
+        if stated is None:
+            answer = find(key, default, lambda values: isinstance(values, (list, tuple)))
+        return answer._replace(value=_per_channel(key, answer.value, model.in_chans))
+
+    found = {"mean": vector("mean", IMAGENET_MEAN), "std": vector("std", IMAGENET_STD)}
+    if min(found["std"].value) <= 0.0:
+        raise InputError(f"std is {found['std'].value}; every value must be above 0")
+    found["crop_pct"] = find(
+        "crop_pct",
+        0.875,
+        lambda v: isinstance(v, (int, float)) and 0 < v <= 1,
+        Answer(args.get("eval_crop_ratio"), "args.eval_crop_ratio"),  # DeiT's word
+        Answer(own_crop, f"the script of {name.said}" if name is not None else ""),
     )
-    notes: list[str] = []
-
-    def find(key: str, default: Any, usable: Callable[[Any], bool]) -> Any:
-        for value in (args.get(key), getattr(config, key, None)):
-            if value is not None and usable(value):
-                return value
-        notes.append(f"{key} {default}")
-        return default
-
-    def vector(key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        if (value := stated.get(key)) is None:
-            value = find(key, default, lambda values: isinstance(values, (list, tuple)))
-        return _per_channel(key, value, model.in_chans)
-
-    mean, std = vector("mean", IMAGENET_MEAN), vector("std", IMAGENET_STD)
-    if min(std) <= 0.0:
-        raise InputError(f"std is {std}; every value must be above 0")
-    crop = find("crop_pct", 0.875, lambda v: isinstance(v, (int, float)) and 0 < v <= 1)
-    filters = find("interpolation", "bicubic", lambda v: v in INTERPOLATIONS)
-    return Preprocessing(mean, std, float(crop), filters), tuple(notes)
+    found["interpolation"] = find("interpolation", "bicubic", lambda v: v in INTERPOLATIONS)
+    assumed = () if choices.assume_defaults else tuple(k for k, v in found.items() if v.assumed)
+    values = {key: answer.value for key, answer in found.items()}
+    return Preprocessing(**values, assumed=assumed), found
 
 
 def _per_channel(key: str, values: Any, channels: int) -> tuple[float, ...]:

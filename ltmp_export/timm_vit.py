@@ -37,8 +37,8 @@ def describe(model: nn.Module, name: str) -> Vit:
         mlp_width=first.mlp.fc1.out_features,
         heads=first.attn.num_heads,
         head_width=first.attn.head_dim,
-        norm_eps=_norm_eps(model),
-        activation=_activation(first.mlp.act),
+        norm_eps=norm_eps(model),
+        activation=activation(first.mlp.act),
         pool=timm_model.global_pool,
         prefix=timm_model.num_prefix_tokens,
     )
@@ -77,7 +77,7 @@ def _refuse_features(model: VisionTransformer) -> None:
         raise InputError(f"not supported in the exported form: {', '.join(named)}")
 
 
-def _norm_eps(model: VisionTransformer) -> float:
+def norm_eps(model: VisionTransformer) -> float:
     """The one epsilon of all LayerNorms; other kinds of norm are refused."""
     found: dict[float, str] = {}
     for path, module in model.named_modules():
@@ -92,7 +92,12 @@ def _norm_eps(model: VisionTransformer) -> float:
     return next(iter(found))
 
 
-def _activation(module: nn.Module) -> str:
+def activation(module: nn.Module) -> str:
+    """An activation as one of `vit.ACTIVATIONS`.
+
+    Raises:
+        InputError: It is none of them.
+    """
     kind = type(module).__name__
     if kind == "GELU":
         tanh = getattr(module, "approximate", "none") == "tanh"

@@ -27,6 +27,8 @@ from ltmp_export.errors import InputError
 Weights = Mapping[str, torch.Tensor]
 
 NORM = "patch_embed.norm_pre.weight"  # what tells such a model once it has timm's names
+NORM_EPS = 1e-5
+SAYS = "the code of vit-pytorch"  # where such a model's facts come from
 
 _EMBEDDING = "to_patch_embedding.1.weight"
 _INDEX = re.compile(r"transformer\.layers\.(0|[1-9][0-9]{0,5})\.")

@@ -237,5 +237,6 @@ def _budget(
     share = budgets.quantile(keep_tokens)
     if images is None:
         raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
+    inputs.require_normalisation(Path(images), source.preprocessing)
     found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
     return budgets.measured(source, found, share, opset, progress)

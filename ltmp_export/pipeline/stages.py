@@ -44,6 +44,7 @@ def calibration(source: Checkpoint, images: str | Path | None, samples: int | No
     """
     if images is None:
         return inputs.load_images(None, source.vit, source.preprocessing, samples)
+    inputs.require_normalisation(Path(images), source.preprocessing)
     count = CALIBRATION_SAMPLES if samples is None else samples
     return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
 

@@ -65,6 +65,12 @@ def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "arch in the file": facts["arch"] or "not stated",
         "sha256": facts["sha256"],
     }
+    places: dict[str, list[str]] = {}
+    for key, answer in facts["told_by"].items():
+        if not answer["assumed"]:
+            places.setdefault(answer["where"], []).append(key)
+    told = [f"{', '.join(keys)}: {where}" for where, keys in places.items()]
+    rows |= {"told by": _listed(told)} if told else {}
     return rows | ({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {})
 
 

@@ -16,6 +16,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.training.settings import Settings
 
 PROVENANCE = "ltmp"  # the key that timm's saver does not have
+_OTHER_WORDS = {"pool": "gp"}  # timm's argument for it
 
 
 def to_bytes(
@@ -95,12 +96,16 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "in_chans": vit.in_chans,
         "num_heads": vit.heads,
         "gp": vit.pool,
+        "act": vit.activation,
+        "norm_eps": vit.norm_eps,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
     }
-    return values | ({"label_names": list(source.label_names)} if source.label_names else {})
+    guessed = {_OTHER_WORDS.get(key, key) for key in source.assumed}  # and stay guessed
+    known = {key: value for key, value in values.items() if key not in guessed}
+    return known | ({"label_names": list(source.label_names)} if source.label_names else {})
 
 
 def _detached(value: Any) -> Any:
