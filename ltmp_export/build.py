@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ltmp_export import facts, positions, timm_names, vit_pytorch
-from ltmp_export.departures import departures
+from ltmp_export.departures import departures, require_same_model
 from ltmp_export.errors import InputError
 from ltmp_export.facts import Facts, Named, attention_width
 from ltmp_export.positions import Grid
@@ -78,13 +78,15 @@ def build(
     _require_plain_vit(weights, source)
     says = says or Statements()
     named = None if timm_name is None else _named(timm_name, where)
+    if named is not None:
+        require_same_model(weights, named, source)
     grid = _grid(weights, named, says, source)
     same = says.image_size == says.stored_size
     weights, warnings = positions.resized(weights, grid, None if same else says.image_size)
     shape = _kwargs_from_shapes(weights, grid, says.image_size or says.stored_size)
     settled = facts.settle(weights, named, says, source)
     if named is not None:
-        warnings += departures(weights, named, shape, settled, source)
+        warnings += departures(weights, named, shape, settled)
         model = timm_names.create(named.timm.name, **_overrides(named, shape, weights, settled))
     else:
         model = _unnamed(weights, shape, settled)

@@ -31,7 +31,6 @@ def departures(
     named: Named,
     shape: Mapping[str, Any],
     settled: Facts,
-    source: str,
 ) -> tuple[str, ...]:
     """How the weights rightly differ from the model of their name, said in one line.
 
@@ -40,12 +39,7 @@ def departures(
         named: The model by name.
         shape: What the shapes of the weights say, as arguments of `VisionTransformer`.
         settled: What they do not.
-        source: Where they come from, for messages.
-
-    Raises:
-        InputError: They differ in what makes another model of it.
     """
-    _require_same_model(weights, named, shape, source)
     model = named.model
     pairs: list[tuple[str, Any, Any]] = [
         ("depth", shape["depth"], len(model.blocks)),
@@ -72,13 +66,22 @@ def _shown(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _require_same_model(
-    weights: Mapping[str, torch.Tensor], named: Named, shape: Mapping[str, Any], source: str
-) -> None:
+def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source: str) -> None:
+    """Check that weights can be those of their name.
+
+    Args:
+        weights: timm names.
+        named: The model by name.
+        source: Where they come from, for messages.
+
+    Raises:
+        InputError: They differ in what makes another model of it.
+    """
     other = named.model.state_dict()
     wrong = []
-    if shape["embed_dim"] != named.model.embed_dim:
-        wrong.append(f"width {shape['embed_dim']} (by name {named.model.embed_dim})")
+    width = len(weights["patch_embed.proj.weight"])
+    if width != named.model.embed_dim:
+        wrong.append(f"width {width} (by name {named.model.embed_dim})")
     for feature, key in _FEATURES.items():
         ours, its = key in weights, key in other
         if ours != its:
@@ -87,8 +90,8 @@ def _require_same_model(
         wrong.append(f"{'a gated' if _gated(weights) else 'no gated'} MLP, unlike by name")
     if wrong:
         raise InputError(
-            f"{source}: the weights are not those of {named.told}: {', '.join(wrong)}; state the "
-            "right name with --model"
+            f"{source}: the weights are not those of {named.told}: {', '.join(wrong)}; state what "
+            "they are with --model"
         )
 
 

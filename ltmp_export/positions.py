@@ -117,23 +117,19 @@ def _question(
     asked: Size | None,
     source: str,
 ) -> str:
-    """What the rows can be for."""
+    """What the rows can be for, in one line."""
     readings = []
     for before in befores:
-        sizes = " or ".join(f"{h * patch[0]}x{w * patch[1]}" for h, w in _shapes(rows - before))
-        if sizes and prefix:
-            sizes += (
-                f" where the tokens before the patches have {before} of these rows"
-                if before
-                else " where they have none"
-            )
-        readings += [sizes] if sizes else []
-    known = f"; it fits images of {', '.join(readings)}" if readings else ""
+        sizes = [f"{h * patch[0]}x{w * patch[1]}" for h, w in _shapes(rows - before)]
+        if sizes and prefix and not before:
+            sizes[-1] += " if those tokens have none"
+        readings += sizes
+    known = f"; fitting are {', '.join(readings)}" if readings else ""
+    square = "no square of patches" + (" and one for each token before them" if prefix else "")
     tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
     return (
-        f"{source}: the position embedding has {rows} rows, which is no square of patches behind "
-        f"{prefix} other tokens{tried}{known}; state the image size it was trained at (--img-size "
-        "HEIGHT,WIDTH)"
+        f"{source}: the position embedding has {rows} rows, which is {square}{tried}; state the "
+        f"image size it was trained at (--img-size HEIGHT,WIDTH){known}"
     )
 
 

@@ -193,6 +193,18 @@ def pictures(images: Any, labels: Any = None) -> list[str]:
     return ["check", exported(lambda model: None), str(DIGITS_LTMP), "--images", "images.npz"]
 
 
+def clip() -> list[str]:
+    """A norm before the blocks."""
+    norm = {f"norm_pre.{part}": torch.ones(128) for part in ("weight", "bias")}
+    return saved(state() | norm, "--family", "ltmp", *TWO_HEADS, do="export")
+
+
+def unprepared() -> list[str]:
+    np.savez("images.npz", images=DIGIT, labels=np.array([3, 1]))
+    return saved(dense(), *TWO_HEADS, "--data", "images.npz", do="eval")
+
+
+TWO_HEADS = ("--num-heads", "2")
 CKPT = str(DIGITS_LTMP)
 LTM = str(FIXTURES / "digits_ltm_thresholds.pth.tar")
 NOT_A_NUMBER = np.full((2, 3, 32, 32), np.nan, np.float32)
@@ -202,16 +214,17 @@ ACCEPTED: tuple[Case, ...] = (
     Case("timm's training checkpoint (the authors' script)", "timm training checkpoint, epoch 2",
          lambda: ["inspect", CKPT]),
     Case("a bare state_dict; also inside `state_dict` or `model`", "bare state_dict",
-         lambda: saved(state(), "--family", "ltmp")),
+         lambda: saved(state(), "--family", "ltmp", *TWO_HEADS)),
     Case("the format of PyTorch before 1.6", "dictionary with 'model'",
-         lambda: saved({"model": state()}, "--family", "ltmp",
+         lambda: saved({"model": state()}, "--family", "ltmp", *TWO_HEADS,
                        _use_new_zipfile_serialization=False)),
     Case("safetensors", "family ltmp: as the name ltmp_vit_digits_patch4_32 says", safetensors),
     Case("PyTorch Lightning, any attribute name", "prefix 'model.' taken off 92 keys", lightning),
     Case("a Hugging Face folder or its weights, `config.json` beside", "Hugging Face model",
          hugging_face),
     Case("DDP, FSDP, `torch.compile`", "wrapped as _orig_mod, module: taken off",
-         lambda: saved({"state_dict": with_prefix("module._orig_mod.")}, "--family", "ltmp")),
+         lambda: saved({"state_dict": with_prefix("module._orig_mod.")}, "--family", "ltmp",
+                       *TWO_HEADS)),
     Case("averaged weights beside others, with `--use-ema`",
          "averaged weights (state_dict_ema): asked for",
          lambda: saved(top() | {"state_dict_ema": state()}, "--use-ema")),
@@ -220,16 +233,17 @@ ACCEPTED: tuple[Case, ...] = (
     Case("thresholds only, with `--base-checkpoint FILE` or `timm:NAME`", "check: equal",
          lambda: ["export", LTM, "--base-checkpoint", base({})]),
     Case("a plain ViT with `--family m --r 8`", "static: every image takes 60.5% of the dense …",
-         lambda: saved(dense(), "--family", "m", "--r", "8", do="export")),
+         lambda: saved(dense(), "--family", "m", "--r", "8", *TWO_HEADS, do="export")),
     Case("a fine-tuned file as another family, `--family p --r 8`",
          "warning: family p as asked, though the file says ltmp; its merge and prune thresholds …",
          lambda: ["export", CKPT, "--family", "p", "--r", "8"]),
     Case("PatchMerger's layers in a DeiT, `--merge-at 2,4`", "patch tokens made anew before it",
-         lambda: ["inspect", *patchmerger("--merge-at", "2,4")[1:]]),
+         lambda: ["inspect", *patchmerger("--merge-at", "2,4", *TWO_HEADS)[1:]]),
     Case("vit-pytorch's ViT with PatchMerger", "names of vit-pytorch: taken as timm's",
          vit_pytorch),
     Case("float16, bfloat16 or float64 weights", "computed with as float32",
-         lambda: saved({k: v.half() for k, v in state().items()}, "--family", "ltmp")),
+         lambda: saved({k: v.half() for k, v in state().items()}, "--family", "ltmp",
+                       *TWO_HEADS)),
     Case("another image size, `--img-size 40`",
          "warning: position embedding resized from 8x8 to 10x10 patches; …",
          lambda: ["export", CKPT, "--img-size", "40", "--no-check"]),
@@ -270,7 +284,7 @@ REFUSED: tuple[Case, ...] = (
     Case("PatchMerger without its places",
          "does not say where its 2 layers of PatchMerger stand; state the blocks before which they "
          "do, like --merge-at 3,6,9",
-         patchmerger, 2),
+         lambda: patchmerger(*TWO_HEADS), 2),
     Case("a static file without a budget",
          "family ltmp keeps as many tokens as an image needs; state the most …",
          lambda: ["export", CKPT, "--mode", "static"], 2),
@@ -288,7 +302,8 @@ REFUSED: tuple[Case, ...] = (
          "1 missing (blocks.3.mlp.fc1.bias)", lambda: changed(**{"blocks.3.mlp.fc1.bias": None}),
          2),
     Case("weights of another model than the name",
-         "the weights are not those of deit_small_patch16_224: 79 misshapen (…; …)",
+         "the weights are not those of deit_small_patch16_224 (arch): width 128 (by name 384); state "
+         "what they are with --model",
          lambda: renamed("ltmp_deit_small_patch16_224"), 2),
     Case("the wrong base",
          "the weights are not those of vit_digits_patch4_32: 1 unexpected (extra.weight)",
@@ -303,8 +318,20 @@ REFUSED: tuple[Case, ...] = (
          "fit ltmp or ltpm, and the file has no 'arch' to tell; state it with --family ltmp|ltpm",
          lambda: saved(state(), do="export"), 2),
     Case("a shape that leaves something open",
-         "has 13 rows, which is no square of patches; state the image size …",
+         "has 13 rows, which is no square of patches …; state the image size it was trained at "
+         "(--img-size HEIGHT,WIDTH); fitting are 16x12, 12x16",
          heads, 2),
+    Case("a bare file of another width than the usual ones",
+         "nothing tells the number of heads (width 128); state --num-heads, or the model's name …",
+         lambda: saved(state(), "--family", "ltmp", do="export"), 2),
+    Case("a bare CLIP",
+         "nothing tells the activation (…) and the epsilon of its LayerNorms (…); state "
+         "--act gelu|gelu_tanh|quick_gelu|silu|relu --norm-eps 1e-5|1e-6, …",
+         clip, 2),
+    Case("pictures, and a file without their normalisation",
+         "holds pictures, and nothing tells the mean and deviation that the model was trained "
+         "with; …",
+         unprepared, 2),
     Case("several models in one file", "holds several models, under 'a.', 'b.'; save one of them",
          lambda: saved(with_prefix("a.") | with_prefix("b."), do="export"), 2),
     Case("a misspelt name", "no family 'ltpmm'; …; did you mean ltpm or …?",

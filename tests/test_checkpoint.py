@@ -33,7 +33,12 @@ def test_authors_checkpoint(digits: Callable[[str], Checkpoint]) -> None:
     assert found.plan.family == "ltmp"
     assert found.plan.thresholds()["merge"][1] == pytest.approx(0.80978197)
     assert found.preprocessing.interpolation == "bilinear"
-    assert found.notes == ("exact GELU, LayerNorm epsilon 1e-6, token pooling",)
+    assert found.assumed == {"act": "gelu", "norm_eps": 1e-6, "pool": "token"}
+    assert found.notes == (
+        "activation exact GELU (--act)",
+        "LayerNorm epsilon 1e-06 (--norm-eps)",
+        "class-token pooling (--pool)",
+    )
 
 
 def test_demo_checkpoint() -> None:
@@ -46,7 +51,7 @@ def test_demo_checkpoint() -> None:
     assert (vit.depth, vit.width, vit.heads, vit.mlp_width, vit.classes) == (6, 128, 2, 512, 10)
     assert found.preprocessing.mean == (0.5, 0.5, 0.5)
     assert found.preprocessing.interpolation == "bicubic"
-    assert found.notes == ()  # what was assumed when it was made, it states
+    assert found.assumed == {"act": "gelu", "norm_eps": 1e-6}
     assert not found.warnings
 
 
@@ -73,7 +78,7 @@ def forms(content: Content, tmp_path: Path) -> dict[str, Path]:
 def test_every_form_is_the_same_model(content: Content, tmp_path: Path) -> None:
     whole = load_checkpoint(DIGITS_LTMP)
     for name, path in forms(content, tmp_path).items():
-        found = load_checkpoint(path, Choices(family="ltmp"))
+        found = load_checkpoint(path, Choices(family="ltmp", num_heads=2))
         assert found.plan == whole.plan, name
         assert same_weights(found, whole), name
 
@@ -133,14 +138,15 @@ def test_ambiguous_family_is_asked_for(content: Content, write: Write) -> None:
     path = write({"state_dict": content["state_dict"]})
     with pytest.raises(InputError, match=r"ltmp or ltpm.*--family ltmp\|ltpm"):
         load_checkpoint(path)
-    assert load_checkpoint(path, Choices(family="ltpm")).plan.family == "ltpm"
+    assert load_checkpoint(path, Choices(family="ltpm", num_heads=2)).plan.family == "ltpm"
 
 
 def test_family_follows_from_the_thresholds_where_it_can(content: Content, write: Write) -> None:
     for kind, family in (("merge", "ltm"), ("prune", "ltp")):
         state = {k: v for k, v in content["state_dict"].items()
                  if "masker" not in k or f"{kind}_masker" in k}  # fmt: skip
-        assert load_checkpoint(write({"state_dict": state})).plan.family == family
+        found = load_checkpoint(write({"state_dict": state}), Choices(num_heads=2))
+        assert found.plan.family == family
 
 
 def test_stated_family_wins_with_a_warning() -> None:
@@ -193,7 +199,7 @@ def test_ema_of_the_base(content: Content, write: Write, tmp_path: Path) -> None
     state = content["state_dict"]
     torch.save({k: v for k, v in state.items() if "masker" in k}, tmp_path / "thresholds.pth")
     base = write({"state_dict_ema": state, "arch": "ltmp_vit_digits"})
-    choices = Choices(base_checkpoint=base, use_ema=True, family="ltmp")
+    choices = Choices(base_checkpoint=base, use_ema=True, family="ltmp", num_heads=2)
     assert load_checkpoint(tmp_path / "thresholds.pth", choices).plan.family == "ltmp"
 
 
@@ -202,8 +208,9 @@ def test_grey_images_need_their_normalisation(write: Write) -> None:
                        num_classes=2, in_chans=1)  # fmt: skip
     path = write(state_of(model, 1))
     with pytest.raises(InputError, match="expected 1 finite numbers.* --mean and --std"):
-        load_checkpoint(path)
-    assert load_checkpoint(path, Choices(mean=(0.5,), std=(0.2,))).preprocessing.mean == (0.5,)
+        load_checkpoint(path, Choices(num_heads=1))
+    stated = Choices(num_heads=1, mean=(0.5,), std=(0.2,))
+    assert load_checkpoint(path, stated).preprocessing.mean == (0.5,)
 
 
 def test_initial_thresholds_are_a_warning(content: Content, write: Write) -> None:

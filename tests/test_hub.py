@@ -133,7 +133,7 @@ def test_names_that_timm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
         InputError, match="timm has no model 'deit_tinny_patch16_224'; did you mean"
     ):
         hub.fetch("timm:deit_tinny_patch16_224")
-    with pytest.raises(InputError, match="224.bogus: Invalid pretrained tag"):
+    with pytest.raises(InputError, match="224.bogus'; of deit_tiny_patch16_224 it has"):
         hub.fetch(f"timm:{NAME}.bogus")
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: None)
     with pytest.raises(InputError, match="no pretrained weights of 'deit_tiny_patch16_224' on the"):

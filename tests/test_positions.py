@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from ltmp_export.positions import Grid, grid
 from tests.conftest import DIGITS_LTMP, state_of
 
 Write = Callable[[dict[str, Any]], Path]
+ONE = torch.empty(1, 1, 8, device="meta")
 
 
 def weights(rows: int, prefix: int = 1) -> dict[str, torch.Tensor]:
-    tokens = {key: torch.zeros(1, 1, 8) for key in ("cls_token", "dist_token")[:prefix]}
+    tokens = dict.fromkeys(("cls_token", "dist_token")[:prefix], ONE)
+    if prefix > 2:
+        tokens["reg_token"] = torch.empty(1, prefix - 2, 8, device="meta")
     return tokens | {
-        "pos_embed": torch.zeros(1, rows, 8),
-        "patch_embed.proj.weight": torch.zeros(8, 3, 4, 4),
+        "pos_embed": torch.empty(1, rows, 8, device="meta"),
+        "patch_embed.proj.weight": torch.empty(8, 3, 4, 4, device="meta"),
     }
 
 
@@ -33,7 +37,6 @@ def weights(rows: int, prefix: int = 1) -> dict[str, torch.Tensor]:
     ("rows", "stored", "asked", "expected"),
     [
         (17, None, None, (4, 4, 1)),
-        (16, None, None, (4, 4, 0)),
         (17, (16, 16), None, (4, 4, 1)),
         (13, (16, 12), None, (4, 3, 1)),
         (12, (16, 12), None, (4, 3, 0)),
@@ -57,9 +60,9 @@ def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, int]
     ("rows", "tokens", "stored", "expected"),
     [
         (18, 2, None, (4, 4, 2)),
-        (16, 2, None, (4, 4, 0)),
         (14, 2, (12, 16), (3, 4, 2)),
         (16, 0, None, (4, 4, 0)),
+        (16, 2, (16, 16), (4, 4, 0)),
         (12, 0, (12, 16), (3, 4, 0)),
     ],
 )
@@ -78,7 +81,9 @@ def test_rows_of_other_tokens_than_there_are(rows: int, tokens: int) -> None:
 
 
 def test_grids_that_cannot_be_told() -> None:
-    with pytest.raises(InputError, match="13 rows, which is no square of patches; state the im"):
+    with pytest.raises(
+        InputError, match="13 rows, which is no square of patches and .*; state the im"
+    ):
         grid(weights(13), (), None)
     with pytest.raises(
         InputError, match="states images of 32x32, 64 patches, .* 17 rows; expected 65 or 64;"
@@ -128,3 +133,59 @@ def test_a_stated_size_that_is_wrong_is_refused_until_put_right(
     with pytest.raises(InputError, match="states images of 64x64, 256 patches, but .* --img-size"):
         load_checkpoint(write(content))
     assert load_checkpoint(write(content), Choices(image_size=(32, 32))).vit.image_size == (32, 32)
+
+
+def question(rows: int, prefix: int, **said: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        grid(weights(rows, prefix), (), None, **said)
+    return str(caught.value)
+
+
+def test_two_readings_are_asked_for() -> None:
+    """16 by 14 patches and a class token are as many rows as 15 by 15 patches without."""
+    open_still = question(225, 1)
+    assert "fitting are 64x56, 56x64, 60x60 if those tokens have none" in open_still
+    assert question(225, 1, unplaced=False).endswith("fitting are 64x56, 56x64")
+    assert grid(weights(225), (), None, unplaced=True) == Grid(15, 15, (4, 4), 0)
+    assert grid(weights(225), (), (64, 56)) == Grid(16, 14, (4, 4), 1)
+    assert grid(weights(225), (), (60, 60)) == Grid(15, 15, (4, 4), 0)
+    assert grid(weights(225), ((60, 60),), None) == Grid(15, 15, (4, 4), 0)
+
+
+def square(patches: int) -> int:
+    """The side of a square of so many patches, or 0."""
+    side = next(side for side in range(patches + 2) if side * side >= patches)
+    return side if side * side == patches else 0
+
+
+def by_rule(rows: int, prefix: int, unplaced: bool) -> tuple[int, int] | None:
+    """Side and tokens with rows of their own, or None where it has to be asked for."""
+    for before in (0, prefix) if unplaced else (prefix,):
+        if rows > before and square(rows - before):
+            return square(rows - before), before
+    return None
+
+
+@pytest.mark.parametrize("prefix", range(7))  # class, distillation and register tokens
+def test_every_grid_follows_the_rule(prefix: int) -> None:
+    """All grids up to 40 by 40 patches, with rows for the tokens before them and without."""
+    asked = 0
+    for down, across, placed in itertools.product(range(1, 41), range(1, 41), (True, False)):
+        rows = down * across + (prefix if placed else 0)
+        file = weights(rows, prefix)
+        size = (4 * down, 4 * across)
+        for unplaced in (False, True):
+            expected = by_rule(rows, prefix, unplaced)
+            if expected is None:
+                asked += 1
+                with pytest.raises(InputError, match="state the image size"):
+                    grid(file, (), None, unplaced=unplaced)
+                found = grid(file, (), size, unplaced=unplaced)
+                assert (found.rows, found.columns) == (down, across)
+                assert found.prefix == rows - down * across
+            else:
+                side, before = expected
+                assert grid(file, (), None, unplaced=unplaced) == Grid(side, side, (4, 4), before)
+            named = grid(file, (None, size), None, unplaced=unplaced)  # a name knows the size
+            assert (named.rows, named.columns) == (down, across)
+    assert asked > 1000

@@ -25,6 +25,8 @@ from ltmp_export.graph import validate
 from ltmp_export.plan import dense_plan
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.runtime import Session
+from ltmp_export.timm_names import resolve
+from tests.saying import says
 
 TOLERANCE = 1e-4  # measured: 3e-6
 WIDTH, HIDDEN, CLASSES, DEPTH = 24, 40, 5, 2
@@ -117,7 +119,7 @@ def vit_alone(weights: Weights) -> Weights:
 
 def built(weights: Weights, heads: int | None = 2, **stated: Any) -> BuiltVit:
     """The ViT alone."""
-    return build(vit_alone(weights), None, heads=heads, **stated)
+    return build(vit_alone(weights), None, says(heads, **stated))
 
 
 def session(found: BuiltVit, opset: int = 17, batch_size: int | None = None) -> Session:
@@ -149,7 +151,8 @@ def test_it_is_the_same_model(channels: int) -> None:
     found = built(weights)
     assert found.vit.input_size == (channels, 12, 12)
     assert (found.vit.prefix, found.vit.tokens, found.vit.pool) == (0, 9, "avg")
-    assert (found.vit.norm_eps, found.vit.patch_size, found.notes) == (1e-5, (4, 4), ())
+    assert (found.vit.norm_eps, found.vit.patch_size) == (1e-5, (4, 4))
+    assert not any(answer.assumed for answer in found.answers.values())
     verify_against_timm(found.model, found.vit.input_size, "vit-pytorch")
     images = pixels(3, channels)
     agree(found, images, forward(weights, images, heads=2))
@@ -242,11 +245,13 @@ def test_attention_of_another_width_needs_a_timm_that_has_it(
 
 
 def test_heads_that_are_not_stated() -> None:
-    found = built(random_weights(heads=2, head_width=64), heads=None)
+    """Attention need not be as wide as the tokens, so no width tells them, its usual 64 neither."""
+    with pytest.raises(InputError, match="the number of heads .width 128.; state --num-heads"):
+        built(random_weights(heads=2, head_width=64), heads=None)
+    found = built(random_weights(heads=2, head_width=64), heads=None, assume_defaults=True)
     assert (found.vit.heads, found.vit.head_width) == (2, 64)
-    assert found.notes == ("2 heads of 64 channels",)
-    with pytest.raises(InputError, match="24 is no multiple of 64; state it .--num-heads"):
-        built(random_weights(), heads=None)
+    assert found.answers["num_heads"].assumed
+    assert not any(found.answers[key].assumed for key in ("act", "norm_eps", "pool"))
 
 
 def test_image_sizes() -> None:
@@ -357,12 +362,12 @@ def test_timms_models_without_class_token_stay_refused() -> None:
     named = vit_alone(random_weights())
     plain = {key: v for key, v in named.items() if "norm_pre" not in key}
     with pytest.raises(InputError, match="cls_token missing"):
-        build(plain, None, heads=2)
-    with pytest.raises(InputError, match="1 unexpected .cls_token"):
-        build({**named, "cls_token": torch.ones(1, 1, WIDTH)}, None, heads=2)
+        build(plain, None, says(2))
+    with pytest.raises(InputError, match="9 rows, which is no square"):
+        build({**named, "cls_token": torch.ones(1, 1, WIDTH)}, None, says(2))
 
 
 def test_another_models_name_is_refused() -> None:
     named = vit_alone(random_weights())
     with pytest.raises(InputError, match="not those of vit_tiny_patch16_224"):
-        build(named, "vit_tiny_patch16_224", heads=2)
+        build(named, None, says(2), timm_name=resolve("vit_tiny_patch16_224"))
