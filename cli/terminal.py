@@ -26,10 +26,12 @@ class Report(Protocol):
     """What a command found, with what was assumed and what looks wrong."""
 
     @property
-    def notes(self) -> tuple[str, ...]: ...
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed."""
 
     @property
-    def warnings(self) -> tuple[str, ...]: ...
+    def warnings(self) -> tuple[str, ...]:
+        """What looks wrong."""
 
 
 P = ParamSpec("P")

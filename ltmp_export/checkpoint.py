@@ -51,10 +51,10 @@ class Checkpoint:
         label_names: Class names where the file knows them.
         choices: What the user stated.
         found: What the file is, what was taken of it, and why it is that family.
+        notes: What was assumed, for a person.
+        warnings: What looks wrong.
         answers: What the weights do not tell, by timm's word for it, and where it is from.
         assumed: What nothing tells and was taken as it usually is, by timm's word for it.
-        notes: The same for a person.
-        warnings: What looks wrong.
     """
 
     path: Path
@@ -68,10 +68,10 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     choices: Choices
     found: tuple[str, ...]
-    answers: Mapping[str, Answer]
-    assumed: Mapping[str, Any]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    answers: Mapping[str, Answer] = field(default_factory=dict, repr=False)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_checkpoint(
@@ -116,7 +116,8 @@ def load_checkpoint(
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     applied, prepared = preprocessing.resolve(choices, contents.args, built.vit, named.timm)
     answers = {**built.answers, **prepared}
-    assumed = {key: one.value for key, one in answers.items() if one.assumed} | frozen.assumed
+    guessed = {key: one.value for key, one in answers.items() if one.assumed}
+    assumed = {**guessed, **frozen.assumed}
     called = [named.timm.note] if named.timm is not None and named.timm.note else []
     return Checkpoint(
         path=own.path,

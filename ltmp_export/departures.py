@@ -40,15 +40,15 @@ def departures(
         shape: What the shapes of the weights say, as arguments of `VisionTransformer`.
         settled: What they do not.
     """
-    model = named.model
+    model, other = named.model, named.model.state_dict()
     pairs: list[tuple[str, Any, Any]] = [
         ("depth", shape["depth"], len(model.blocks)),
         ("heads", settled.heads, model.blocks[0].attn.num_heads),
         ("images", tuple(shape["img_size"]), tuple(model.patch_embed.img_size)),
         ("patches", tuple(shape["patch_size"]), tuple(model.patch_embed.patch_size)),
         ("channels", shape["in_chans"], model.patch_embed.proj.in_channels),
-        ("MLP width", *(state[_FC2].shape[1] for state in (weights, model.state_dict()))),
-        ("LayerScale", *(_has_scale(state) for state in (weights, model.state_dict()))),
+        ("MLP width", weights[_FC2].shape[1], other[_FC2].shape[1]),
+        ("LayerScale", _has_scale(weights), _has_scale(other)),
     ]
     if isinstance(model.head, nn.Linear):
         pairs.append(("classes", shape["num_classes"], model.num_classes))

@@ -302,8 +302,8 @@ REFUSED: tuple[Case, ...] = (
          "1 missing (blocks.3.mlp.fc1.bias)", lambda: changed(**{"blocks.3.mlp.fc1.bias": None}),
          2),
     Case("weights of another model than the name",
-         "the weights are not those of deit_small_patch16_224 (arch): width 128 (by name 384); state "
-         "what they are with --model",
+         "the weights are not those of deit_small_patch16_224 (arch): width 128 (by name 384); "
+         "state what they are with --model",
          lambda: renamed("ltmp_deit_small_patch16_224"), 2),
     Case("the wrong base",
          "the weights are not those of vit_digits_patch4_32: 1 unexpected (extra.weight)",

@@ -29,9 +29,7 @@ def test_geometry_that_shapes_do_not_tell_is_asked_for(write: Write) -> None:
     narrow = random_vit("vit", 0, img_size=(16, 12), patch_size=4, embed_dim=48, depth=2,
                         num_heads=3, num_classes=5)  # fmt: skip
     path = write(state_of(narrow, 2))
-    with pytest.raises(
-        InputError, match="13 rows, which is no square .* fitting are 16x12, 12x16$"
-    ):
+    with pytest.raises(InputError, match="13 rows, which is no .* fitting are 16x12, 12x16$"):
         load_checkpoint(path)
     with pytest.raises(InputError, match="is no square of patches .*, and 8x8 would have"):
         load_checkpoint(path, Choices(image_size=(8, 8)))

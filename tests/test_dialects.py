@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.conftest import DIGITS_LTMP, FIXTURES
 
 Content = dict[str, Any]
 ARCH = "ltmp_vit_digits_patch4_32"
+STATED = Choices(family="ltmp", num_heads=2)
 
 
 def prefixed(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def test_every_dialect_is_the_same_model_and_named(
 ) -> None:
     make, expected = FORMS[name]
     torch.save(make(content["state_dict"]), tmp_path / "c.pth")
-    found = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", num_heads=2))
+    found = load_checkpoint(tmp_path / "c.pth", STATED)
     same_model(found, half="16" in name or name == "half")
     assert any(line.startswith(expected) for line in found.found), found.found
     assert found.found[-1] == "family ltmp: as --family says"
@@ -124,7 +126,7 @@ def test_every_dialect_is_the_same_model_and_named(
 @pytest.mark.parametrize("old", [True, False], ids=["before 1.6", "zip"])
 def test_the_containers_of_pytorch(content: Content, tmp_path: Path, old: bool) -> None:
     torch.save(content["state_dict"], tmp_path / "c", _use_new_zipfile_serialization=not old)
-    same_model(load_checkpoint(tmp_path / "c", Choices(family="ltmp", num_heads=2)))
+    same_model(load_checkpoint(tmp_path / "c", STATED))
 
 
 CONFIG = {
@@ -197,15 +199,13 @@ def test_averaged_attribute_when_asked(content: Content, tmp_path: Path) -> None
     state = content["state_dict"]
     other = {k: v + 1 if k == "head.bias" else v for k, v in state.items()}
     torch.save(prefixed(state, "net.") | prefixed(other, "net_ema."), tmp_path / "c.pth")
-    plain = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", num_heads=2))
+    plain = load_checkpoint(tmp_path / "c.pth", STATED)
     assert torch.equal(plain.model.head.bias, state["head.bias"])
-    averaged = load_checkpoint(
-        tmp_path / "c.pth", Choices(family="ltmp", num_heads=2, use_ema=True)
-    )
+    averaged = load_checkpoint(tmp_path / "c.pth", replace(STATED, use_ema=True))
     assert torch.equal(averaged.model.head.bias, other["head.bias"])
     torch.save(prefixed(other, "net_ema."), tmp_path / "c.pth")
     with pytest.raises(InputError, match="averaged weights only; drop --no-ema"):
-        load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", num_heads=2, use_ema=False))
+        load_checkpoint(tmp_path / "c.pth", replace(STATED, use_ema=False))
 
 
 def test_names_and_holders_that_contradict_each_other(
@@ -254,11 +254,9 @@ def test_averages_beside_and_inside_the_model(content: Content, tmp_path: Path) 
         made = prefixed(state, "model.") | prefixed(other, nested)
         made["averaged_model.n_averaged"] = torch.tensor(3)
         torch.save(made, tmp_path / "c.pth")
-        plain = load_checkpoint(tmp_path / "c.pth", Choices(family="ltmp", num_heads=2))
+        plain = load_checkpoint(tmp_path / "c.pth", STATED)
         assert torch.equal(plain.model.head.bias, state["head.bias"])
-        averaged = load_checkpoint(
-            tmp_path / "c.pth", Choices(family="ltmp", num_heads=2, use_ema=True)
-        )
+        averaged = load_checkpoint(tmp_path / "c.pth", replace(STATED, use_ema=True))
         assert torch.equal(averaged.model.head.bias, other["head.bias"])
 
 

@@ -228,15 +228,13 @@ def test_pictures_need_a_normalisation_that_is_known(bare: Path) -> None:
 def test_what_is_assumed_stays_assumed_in_files_of_this_tool(bare: Path) -> None:
     images = np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)
     np.savez("i.npz", images=images)
-    done = ltmp(
-        "calibrate", "c.pth", "--images", "i.npz", "--reduction-target", TARGET, "-o", "k.pt"
-    )
+    calibrate = ("calibrate", "c.pth", "--images", "i.npz", "--reduction-target", TARGET)
+    done = ltmp(*calibrate, "-o", "k.pt")
     assert done.exit_code == 0, done.output
     made = load_checkpoint("k.pt")
     assert {"num_heads", "act", "norm_eps", "pool", "mean", "std"} <= set(made.assumed)
     stated = ("--num-heads", 2, "--act", "silu", "--mean", "0.5", "--std", "0.5", "--pool", "avg")
-    done = ltmp("calibrate", "c.pth", "--images", "i.npz", "--reduction-target", TARGET,
-                "-o", "k.pt", *stated)  # fmt: skip
+    done = ltmp(*calibrate, "-o", "k.pt", *stated)
     assert done.exit_code == 0, done.output
     made = load_checkpoint("k.pt")
     assert set(made.assumed) == {"norm_eps", "crop_pct", "interpolation"}

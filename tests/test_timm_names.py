@@ -169,7 +169,7 @@ def test_a_tag_that_timm_does_not_have_leaves_the_normalisation_open(tmp_path: P
 
 
 def test_the_names_of_maes_script(tmp_path: Path) -> None:
-    """16 heads of 80 channels, the average by a switch, its own crop; without a name it is asked."""
+    """16 heads of 80 channels, the average by a switch, its own crop; else it is asked."""
     model = timm.create_model(
         "vit_huge_patch14_224", img_size=28, depth=1, num_classes=7, global_pool="avg"
     ).eval()
