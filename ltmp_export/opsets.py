@@ -114,12 +114,11 @@ def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
     layers = {}
     if form.kind == INT8:
         scale = 0.1 if form.scales == STATIC else None
-        linear = [
-            name for name, array in weights.items() if array.ndim == 2 and "merge" not in name
-        ]
+        linear = (name.removesuffix(".weight") for name in weights if weights[name].ndim == 2)
         layers = {
-            name.removesuffix(".weight"): Activation(scale, terms=1 + ("blocks.0" in name))
-            for name in linear
+            path: Activation(scale, terms=1 + ("blocks.0" in path))
+            for path in linear
+            if path.startswith(("blocks", "head"))
         }
     precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
     for plan, batch_size in _FORMS:

@@ -122,7 +122,7 @@ class Layout:
         return g.reshape(gathered, -1, heads * width)
 
     def score_bias(self, size: Name | None, largest: int) -> Name | None:
-        """What to add to attention scores [B, H, N, N]: log of the key's size, the lowest number if empty.
+        """What to add to attention scores [B, H, N, N]: log of the key's size; `LOWEST` if empty.
 
         The logarithms are a table: onnxruntime's differ in the last bit by where a number stands in
         its tensor, and with them an image's result by its batch.

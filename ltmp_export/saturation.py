@@ -1,7 +1,8 @@
 """Are a file's int8 products exact on every processor? And does this one saturate?
 
-On x86-64 processors without VNNI instructions onnxruntime adds two neighbouring products in 16 bits.
-What a file's weights can lead to there follows from them alone, see `initializers.heaviest_pairs`.
+On x86-64 processors without VNNI instructions onnxruntime adds two neighbouring products in 16
+bits. What a file's weights can lead to there follows from them alone, see
+`initializers.heaviest_pairs`.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Products:
             return f"exact on every processor (largest pair {self.largest_pair})"
         return (
             f"{self.beyond} of {self.count} can saturate on x86-64 without VNNI (largest pair "
-            f"{self.largest_pair}, in {self.layer}; up to {PAIR} is exact); export the file again with "
-            "this version"
+            f"{self.largest_pair}, in {self.layer}; up to {PAIR} is exact); export the file again "
+            "with this version"
         )
 
     def fault(self, saturates_here: bool) -> str:
@@ -55,8 +56,8 @@ class Products:
             return ""
         here = "as on this one" if saturates_here else "though not on this one"
         return (
-            f"{self.layer}: neighbouring int8 weights add up to {self.largest_pair}, expected at most "
-            f"{PAIR}: its products saturate on x86-64 processors without VNNI, {here} "
+            f"{self.layer}: neighbouring int8 weights add up to {self.largest_pair}, expected at "
+            f"most {PAIR}: its products saturate on x86-64 processors without VNNI, {here} "
             f"({self.beyond} of {self.count} products can); export the file again with this version"
         )
 
