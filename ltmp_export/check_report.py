@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from ltmp_export.decisions import Disagreement
     from ltmp_export.fidelity import Fidelity
     from ltmp_export.masked_distance import MaskedDistance
+    from ltmp_export.saturation import Products
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
 BOUNDED = "bounded"  # what a file of lower precision is at best, see `CheckReport.verdict`
 
@@ -203,6 +204,8 @@ class CheckReport:
         masked: How far the published masked form is from what is deployed, if that was asked for.
         precision: Of the file.
         fidelity: In lower precision how near it is to the float32 model.
+        products: The file's integer products, if it has any.
+        saturates: Whether such products saturate on this processor where weights are too large.
     """
 
     verdict: str
@@ -218,6 +221,8 @@ class CheckReport:
     masked: MaskedDistance | None = None
     precision: str = FP32
     fidelity: Fidelity | None = None
+    products: Products | None = None
+    saturates: bool | None = None
 
     def passed(self, strict: bool = False) -> bool:
         """Whether the verdict is equal or bounded, and when strict nothing in it is borderline."""

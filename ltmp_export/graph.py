@@ -134,9 +134,13 @@ class GraphBuilder:
         return name
 
     def logarithms(self, most: int) -> Name:
-        """A constant float32 vector log 0, log 1, log 2, … log `most`."""
-        with np.errstate(divide="ignore"):
-            return self.stored(f"const/log[{most}]", np.log(np.arange(most + 1)).astype(np.float32))
+        """A constant float32 vector of log 1, log 2, … log `most` at these places.
+
+        What stands at 0 is never read. It is 0: tools that round a table to integers take its range
+        from all of it, and -inf would make all of it NaN.
+        """
+        table = np.log(np.arange(most + 1).clip(min=1)).astype(np.float32)
+        return self.stored(f"const/log[{most}]", table)
 
     def arange(self, most: int, stop: Name) -> Name:
         """int64 [N] 0, 1, 2, … below `stop` [1], which is at most `most`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from ltmp_export import files, hub, inputs, onnx_export, onnx_reading, rates
+from ltmp_export import files, hub, inputs, onnx_export, onnx_reading, rates, saturation
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
@@ -143,6 +143,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
     exported = onnx_export.read_exported(path)
     model = exported.proto.graph
     operators = Counter(node.op_type for node in model.node)
+    products = saturation.products(exported.proto)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "model",
@@ -153,6 +154,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "dense_gmacs": dense_macs(exported.vit) / 1e9,
         "preprocessing": asdict(exported.preprocessing),
         "precision": exported.precision.to_json(),
+        "products": None if products is None else asdict(products),
         "opset": exported.opset,
         "ir_version": exported.proto.ir_version,
         "inputs": [_describe_value(value) for value in model.input],

@@ -63,14 +63,15 @@ class Layers:
     def _linear_int8(self, path: str, x: Name, given: Activation) -> Name:
         """The same with int8 products: rows quantised to uint8, weights to int8 by column.
 
-        The names of what it quantises are stable, see `integers.names`.
+        The names of what it quantises are stable, see `integers.names`. Each product has a copy of
+        the weights: with `session.x64quantprecision` onnxruntime replaces them, once for each.
         """
         g = self.g
         weight, columns = quantised(np.asarray(g.weights[f"{path}.weight"]))
-        stored = g.stored(f"{path}.weight.int8", weight)
         scale, total = "", ""
         for term, suffix in enumerate(("", REST)[: given.terms]):
             q, scale, zero = self._rounded(path, x, given, term, scale)
+            stored = g.stored(f"{path}.weight.int8{suffix}", weight)
             product = g.op("Cast", g.op("MatMulInteger", q, stored, zero), to=TensorProto.FLOAT)
             if given.scale is None:
                 factors = g.op("Mul", scale, g.stored(f"{path}.weight.scale", columns))

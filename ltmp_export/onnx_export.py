@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from ltmp_export import graph, onnx_reading, rewrite, runtime
+from ltmp_export import graph, onnx_reading, opsets, rewrite, runtime
 from ltmp_export.choices import Choices
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.initializers import Weights, integer_weight
@@ -94,9 +94,9 @@ def to_onnx(
         InputError: The opset is out of range, or the batch size something else.
         ExportError: The graph is not what it must be.
     """
-    runtime.require_opset(opset)
     require_batch_size(batch_size)
     precision = precision or Precision()
+    opsets.require(opset, precision, checkpoint.vit.activation)
     tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
     model = rewrite.lower(

@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ltmp_export import check_report, fidelity, runtime, stored_weights, taps
+from ltmp_export import check_report, fidelity, runtime, saturation, stored_weights, taps
 from ltmp_export.check_report import CheckReport, Comparison, Invariance, StepSummary
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import logit_difference
@@ -80,6 +80,7 @@ def compare(
     precision = precision or Precision()
     runtime.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
+    products = saturation.products(model)
     report = CheckReport(
         verdict="inconclusive",
         reason="nothing was compared, which proves nothing; give at least one image",
@@ -90,6 +91,8 @@ def compare(
         warnings=tuple(warnings),
         keep_tokens=checkpoint.plan.keep,
         precision=precision.kind,
+        products=products,
+        saturates=None if products is None else saturation.saturates_here(),
     )
     if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan, precision)):
         return _without_taps(report, model, checkpoint.plan, missing)
@@ -111,7 +114,7 @@ def compare(
     reason = (
         _other_step(stated, checkpoint.plan)
         or _other_threshold(model, checkpoint.plan)
-        or stored_weights.other(model, checkpoint, precision)
+        or _other_weights(model, checkpoint, precision, report)
     )
     verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
     found = None
@@ -129,6 +132,16 @@ def compare(
         fidelity=found,
         blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
     )
+
+
+def _other_weights(
+    model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision, report: CheckReport
+) -> str:
+    """Which stored weights are not the checkpoint's, or not exact on every processor."""
+    faults = [stored_weights.other(model, checkpoint, precision)]
+    if report.products is not None:
+        faults.insert(0, report.products.fault(bool(report.saturates)))
+    return "; ".join(filter(None, faults))
 
 
 def default_batch_sizes(model: onnx.ModelProto) -> tuple[int, ...]:

@@ -23,11 +23,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
 
-NEGATIVE_INFINITY = float("-inf")
+# In place of -inf, so that no constant of a graph is infinite: added to an attention score it gives
+# no attention at all, and no score is below it.
+LOWEST = float(np.finfo(np.float32).min)
 LEAST_SLOTS = 3  # the class token, a destination, a source: matching is never about nothing
 
 # In a batch slots are a multiple of this. onnxruntime adds up the product of one row (importance)
@@ -119,7 +122,7 @@ class Layout:
         return g.reshape(gathered, -1, heads * width)
 
     def score_bias(self, size: Name | None, largest: int) -> Name | None:
-        """What to add to attention scores [B, H, N, N]: log of the key's size, -inf if empty.
+        """What to add to attention scores [B, H, N, N]: log of the key's size; `LOWEST` if empty.
 
         The logarithms are a table: onnxruntime's differ in the last bit by where a number stands in
         its tensor, and with them an image's result by its batch.
@@ -140,7 +143,7 @@ class Layout:
             if self.fixed is None:
                 bias = g.op("Gather", bias, self.rows, axis=0)
         if not self.full:
-            bias = g.op("Where", self.valid, bias, g.number(NEGATIVE_INFINITY))
+            bias = g.op("Where", self.valid, bias, g.number(LOWEST))
         return g.op("Unsqueeze", bias, g.ints(1, 2))
 
     def importance(self, weights: Name, heads: int) -> Name:

@@ -24,7 +24,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import Merge, Prune, Step, reads_importance
-from ltmp_export.ragged import NEGATIVE_INFINITY, Layout
+from ltmp_export.ragged import LOWEST, Layout
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _prune(g: GraphBuilder, threshold: float, tokens: Candidates) -> Candidates:
     """Drop slots whose importance is not above the threshold; slot 0, the class token, stays.
 
     An empty slot has an importance of exactly 0, since nothing attends to it, and a merged source
-    has -inf: neither is above a threshold in [0, 1].
+    has `LOWEST`: neither is above a threshold in [0, 1].
     """
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
@@ -178,7 +178,7 @@ def _merge(
     importance = None
     if with_importance:
         carried = _merged_importance(g, tokens, present, chosen, to, shared)
-        gone = g.op("Where", merged, g.number(NEGATIVE_INFINITY), carried[1])
+        gone = g.op("Where", merged, g.number(LOWEST), carried[1])
         importance = g.op("Concat", carried[0], gone, carried[2], axis=1, name="merged_importance")
     return replace(
         tokens,
@@ -205,7 +205,7 @@ def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name,
     similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
     mask = tokens.layout.destination_mask()
     if mask is not None:
-        similarity = g.op("Where", mask, similarity, g.number(NEGATIVE_INFINITY))
+        similarity = g.op("Where", mask, similarity, g.number(LOWEST))
     best = g.reduce("ReduceMax", similarity, [2], name="similarity")
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
     above = g.op("Greater", best, g.number(threshold, "merge_threshold"))

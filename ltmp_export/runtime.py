@@ -34,7 +34,10 @@ def processor_count() -> int:
 
 @functools.cache
 def newest_opset() -> int:
-    """The newest opset of the standard domain that the installed onnxruntime loads."""
+    """The newest opset of the standard domain that the installed onnxruntime loads.
+
+    What it runs there is another question, see `opsets`.
+    """
     for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
         g = GraphBuilder(opset, {})
         g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
@@ -42,19 +45,6 @@ def newest_opset() -> int:
             Session(g.build("probe", {}), quiet=True)
             return opset
     return OLDEST_OPSET
-
-
-def require_opset(opset: int) -> None:
-    """Check that graphs can be written and run at this opset.
-
-    Raises:
-        InputError: It is older or newer than supported.
-    """
-    if not OLDEST_OPSET <= opset <= newest_opset():
-        raise InputError(
-            f"opset {opset} is not supported; choose from {OLDEST_OPSET} to {newest_opset()} "
-            "(the newest the installed onnxruntime loads)"
-        )
 
 
 def require_installed(providers: Sequence[str], available: Sequence[str]) -> None:
@@ -80,6 +70,7 @@ class Session:
         providers: Execution providers, the first is the one asked for; the CPU by default.
         threads: Threads of an operator; all processors by default.
         quiet: Keep onnxruntime from logging what it raises as an error anyway.
+        optimised: Whether onnxruntime rewrites the graph, which takes most of the time of loading.
 
     Raises:
         UnavailableError: A provider is not installed, or onnxruntime did not take it.
@@ -94,6 +85,7 @@ class Session:
         providers: Sequence[str] = (CPU,),
         threads: int | None = None,
         quiet: bool = False,
+        optimised: bool = True,
     ) -> None:
         require_installed(providers, ort.get_available_providers())
         self.threads = threads or processor_count()
@@ -101,6 +93,8 @@ class Session:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4 if quiet else 3
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if weights is None:
             model, weights = external.detach(model)
         serialised, values = external.serialised(model), _values(weights)

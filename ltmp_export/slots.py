@@ -26,7 +26,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph import GraphBuilder, Name
 from ltmp_export.plan import Merge, MergeMost, Prune, PruneLeast, Step
-from ltmp_export.ragged import NEGATIVE_INFINITY
+from ltmp_export.ragged import LOWEST
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _merge(g: GraphBuilder, threshold: float, tokens: Slots) -> Slots:
     sources, destinations = (_every_other(g, tokens, first) for first in (2, 1))
     similarity = _similarity(g, tokens, 1)
     living = g.op("Unsqueeze", _alive(destinations), g.ints(1))  # [B, 1, D]
-    similarity = g.op("Where", living, similarity, g.number(NEGATIVE_INFINITY))
+    similarity = g.op("Where", living, similarity, g.number(LOWEST))
     best = g.reduce("ReduceMax", similarity, [2], name="similarity")
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
     above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
@@ -155,7 +155,7 @@ def _fit(g: GraphBuilder, keep: int, tokens: Slots) -> Slots:
     count = g.op("Min", found, g.ints(keep), name="count")
     dropped = g.op("Sub", found, count, name="dropped")
     rank = g.op("Where", _alive(tokens), tokens.importance, g.number(-1.0))
-    rank = g.op("Where", _is_class(g, tokens.number), g.number(float("inf")), rank)
+    rank = g.op("Where", _is_class(g, tokens.number), g.number(-LOWEST), rank)
     names = ("most_important", "most_important_places")
     _, best = g.ops("TopK", rank, g.ints(keep), names=names, axis=1)
     chosen = g.op("GatherElements", _places(g, tokens), best, axis=1)  # [B, keep]

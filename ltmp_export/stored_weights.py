@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.initializers import WEIGHT_LEVELS, Weights, integer_weight
-from ltmp_export.precision import INT8, Activation, Precision
+from ltmp_export.initializers import Weights, column_scales, integer_weight
+from ltmp_export.precision import INT8, REST, Activation, Precision
 from ltmp_export.quantisation import BALANCED
 from ltmp_export.vit import Vit
 
@@ -103,13 +103,28 @@ def _difference(stored: Weights, name: str, own: NDArray[Any], close: float) -> 
 
 
 def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) -> Iterator[str]:
-    """How int8 weights differ from a weight [out, in] by more than rounding."""
+    """How int8 weights are not what `initializers.quantised` makes of a weight [out, in].
+
+    Their scale must be the one that the weight leads to, whatever the file states, and each integer
+    within half a step of the number it stands for.
+    """
+    name = f"{path}.weight"
     found = integer_weight(stored, path, given)
     if found.shape != own.shape:
-        yield f"{path}.weight.int8 has the shape {list(found.shape)} instead of {list(own.shape)}"
+        yield f"{name}.int8 has the shape {list(found.shape)} instead of {list(own.shape)}"
         return
-    largest = np.abs(own).max(axis=1)
-    step = np.where(largest > 0, largest, 1.0) / WEIGHT_LEVELS
-    off = float((np.abs(found - own) / step[:, None]).max())
+    columns = column_scales(own)
+    for term, suffix in enumerate(("", REST)[: given.terms]):
+        step = given.steps()[term][0] if given.scale is not None else 1.0
+        scale = stored.get(f"{name}.scale{suffix if given.scale is not None else ''}")
+        off = np.inf
+        if scale is not None and scale.shape == columns.shape:
+            off = float(np.abs(scale / (columns * step) - 1).max())
+        if not off <= CLOSE:
+            yield f"{name}.scale{suffix} differs from the checkpoint's by up to {off:.2g} of it"
+        integers = stored.get(f"{name}.int8{suffix}")
+        if not np.array_equal(integers, stored.get(f"{name}.int8")):
+            yield f"{name}.int8{suffix} is another weight than {name}.int8"
+    off = float((np.abs(found - own) / columns[:, None]).max())
     if not off <= HALF_A_STEP:
-        yield f"{path}.weight.int8 differs from the checkpoint's by up to {off:.2g} steps"
+        yield f"{name}.int8 differs from the checkpoint's by up to {off:.2g} steps"

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ltmp_export import quantisation, runtime
+from ltmp_export import quantisation, rewrite, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.inputs import Images
-from ltmp_export.precision import DYNAMIC, FP16, FP32, INT8, Precision
+from ltmp_export.plan import Plan
+from ltmp_export.precision import DYNAMIC, FP16, FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.reference import Reference
 
 Array: TypeAlias = NDArray[Any]
@@ -41,6 +42,34 @@ def prepared(
         return checkpoint, precision
     names = tuple(map(str, range(len(pixels))))
     return quantisation.prepare(checkpoint, Images(pixels, None, names, "test"), precision)
+
+
+def unmeasured(scales: str = STATIC, protected: bool = True) -> Precision:
+    """int8 for the digits with one made-up scale everywhere: for the graph, not its numbers."""
+    leaves = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    paths = ["head", *(f"blocks.{block}.{leaf}" for block in range(6) for leaf in leaves)]
+    scale = 0.1 if scales == STATIC else None
+    layers = {
+        path: Activation(scale, terms=2 if protected and path.startswith(quantisation.FINE) else 1)
+        for path in paths
+    }
+    return Precision(INT8, protected=protected, scales=scales, layers=layers)
+
+
+def written(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    precision: Precision,
+    opset: int = 17,
+    batch_size: int | None = None,
+) -> onnx.ModelProto:
+    """The graph of a checkpoint under another plan, not validated."""
+    tensors = checkpoint.model.state_dict() | dict(plan.parameters)
+    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return rewrite.lower(
+        checkpoint.vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True,
+        precision=precision,
+    )  # fmt: skip
 
 
 def session(model: onnx.ModelProto) -> runtime.Session:

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from ltmp_export import families, graph, inputs, onnx_export, quantisation, runtime
+from ltmp_export import families, graph, inputs, onnx_export, opsets, quantisation, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import GraphBuilder
@@ -188,7 +188,7 @@ def test_no_node_is_there_for_nothing(digits: Digits) -> None:
 @pytest.mark.parametrize("opset", [15, runtime.newest_opset() + 1, -3])
 def test_opsets_out_of_range(opset: int) -> None:
     with pytest.raises(InputError, match=f"opset {opset} is not supported; choose from 16 to"):
-        runtime.require_opset(opset)
+        opsets.require(opset)
 
 
 def identity(opset: int = 17) -> onnx.ModelProto:

@@ -13,10 +13,10 @@ from ltmp_export import (
     files,
     inputs,
     onnx_export,
+    opsets,
     parity,
     quantisation,
     rates,
-    runtime,
 )
 from ltmp_export.budgets import Budget
 from ltmp_export.check_report import CheckReport
@@ -138,15 +138,16 @@ def export(
     """
     started = time.perf_counter()
     output = Path(output)
-    runtime.require_opset(opset)
+    precision = precision or Precision()
+    opsets.require(opset, precision)
     onnx_export.require_batch_size(batch_size)
     source = loaded(checkpoint, choices, progress)
+    opsets.require(opset, precision, source.vit.activation)
     base = source.choices.base_checkpoint
     files.require_outputs([output], [source.path, *([] if base is None else [base])])
     budget = _budget(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
-    precision = precision or Precision()
     written_from, doubts = source, list(source.warnings)
     given = calibration_images, calibration_samples
     if precision.kind == INT8:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ltmp_export import files, inputs, onnx_export, onnx_reading, runtime
+from ltmp_export import files, inputs, onnx_export, onnx_reading, opsets, runtime
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.plan import dense_plan
+from ltmp_export.precision import FP16, FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
@@ -65,6 +66,8 @@ def bench(
     _require_one_comparison(side_by_side, precisions, baseline)
     if calibration_images is not None and precisions is None:
         raise InputError("--calibration-images is about --precisions; give that, too")
+    if precisions is not None:
+        _require_precisions(exported)
     checkpoint = None
     origin = precisions if side_by_side is None else side_by_side
     if origin is not None:
@@ -117,6 +120,24 @@ def _require_one_comparison(
         raise InputError("side by side, the baseline is the dense model; drop the other one")
     if precisions is not None:
         raise InputError("with --precisions, the baseline is the dense model; drop the other one")
+
+
+def _require_precisions(exported: ExportedModel) -> None:
+    """Check that the other precisions can be written at a file's opset.
+
+    Raises:
+        InputError: One cannot.
+    """
+    scales = exported.precision.scales
+    asked = [Precision(FP32), Precision(FP16), Precision(INT8, scales=scales)]
+    try:
+        for one in (*asked, Precision(INT8, scales=scales, protected=False)):
+            opsets.require(exported.opset, one, exported.vit.activation)
+    except InputError as err:
+        raise InputError(
+            f"--precisions writes all of them at the opset of {exported.path}, but {err}, and "
+            "export that file again"
+        ) from err
 
 
 def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from ltmp_export.reports.tables import COLOURS, add_row, figure, new_table
 if TYPE_CHECKING:
     from ltmp_export.fidelity import Fidelity
     from ltmp_export.masked_distance import MaskedDistance
+    from ltmp_export.saturation import Products
 
 SHOWN_DIFFERENCES = 8
 LEGEND = (
@@ -33,6 +34,8 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
         parts += [_blocks_table(report), Text(LEGEND, "dim")]
     if report.fidelity is not None:
         parts.append(_fidelity(report.fidelity, report.precision))
+    if report.products is not None:
+        parts.append(_products(report.products, bool(report.saturates)))
     if report.masked is not None:
         parts.append(_masked(report.masked))
     lines = report.told()
@@ -143,6 +146,13 @@ def _fidelity(found: Fidelity, precision: str) -> RenderableType:
     )  # fmt: skip
     add_row(table, "logits, each deciding by itself", f"{found.own_logits:.1e}", "")
     return table
+
+
+def _products(found: Products, saturates_here: bool) -> Text:
+    """Whether int8 products are right on every processor, and what this one does."""
+    here = "saturates" if saturates_here else "does not saturate"
+    line = f"int8 products: {found.describe()}; this processor {here} larger ones"
+    return Text(line, "" if found.exact else "yellow")
 
 
 def _masked(found: MaskedDistance) -> RenderableType:

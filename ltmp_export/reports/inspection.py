@@ -84,7 +84,12 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         return ", ".join(f"{e['name']} {e['type']}{e['shape']}".replace("'", "") for e in entries)
 
     operators = sorted(facts["operators"].items(), key=lambda pair: -pair[1])
-    return _precision_rows(facts["precision"]) | {
+    rows = _precision_rows(facts["precision"])
+    if facts["products"] is not None:
+        from ltmp_export.saturation import Products  # onnxruntime's import: half a second
+
+        rows["int8 products"] = Products(**facts["products"]).describe()
+    return rows | {
         "opset": f"{facts['opset']} (IR version {facts['ir_version']})",
         "inputs": values(facts["inputs"]),
         "outputs": values(facts["outputs"]),
