@@ -96,8 +96,9 @@ def _opaque(picture: Image) -> Image:
 
 
 def evaluation_transform(vit: Vit, preprocessing: Preprocessing) -> Callable[[Any], Tensor]:
-    """Timm's own: resize, centre crop, normalise."""
-    return _create(vit, preprocessing, crop_pct=preprocessing.crop_pct)
+    """Timm's own: resize, crop, normalise."""
+    crop = {"crop_pct": preprocessing.crop_pct, "crop_mode": preprocessing.crop_mode}
+    return _create(vit, preprocessing, **crop)
 
 
 def training_transform(

@@ -99,6 +99,7 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "std": list(preprocessing.std),
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
+        "crop_mode": preprocessing.crop_mode,
     }
     return values | ({"label_names": list(source.label_names)} if source.label_names else {})
 
