@@ -31,6 +31,6 @@ def doubts(top1: float | None, count: int, classes: int, whose: str = "top-1") -
         return ()
     return (
         f"{whose} is {top1:.1%} on {count} images of {classes} classes, near chance "
-        f"({chance:.1%}): are the labels in the model's order (--class-order, --class-map), and is the "
-        "normalisation its own (--mean, --std)?",
+        f"({chance:.1%}): are the labels in the model's order (--class-order, --class-map), and is "
+        "the normalisation its own (--mean, --std)?",
     )
