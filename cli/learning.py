@@ -100,6 +100,7 @@ def finetune(
         ),
     ] = "crop",
     class_map: options.ClassMap = None,
+    class_order: options.ClassOrder = None,
     seed: Annotated[
         int, typer.Option(help="Of order, augmentation and split.", rich_help_panel=_STEPS)
     ] = 0,
@@ -177,6 +178,7 @@ def finetune(
             name=name,
             validation=validation,
             class_map=class_map,
+            class_order=class_order,
             choices=choices,
             device=device,
             workers=workers,
@@ -229,6 +231,7 @@ def calibrate(
     ] = 256,
     seed: Annotated[int, typer.Option(help="Which half is which.")] = 0,
     class_map: options.ClassMap = None,
+    class_order: options.ClassOrder = None,
     device: options.Device = "auto",
     workers: options.Workers = 0,
     name: options.Name = None,
@@ -282,6 +285,7 @@ def calibrate(
             ),
             name=name,
             class_map=class_map,
+            class_order=class_order,
             choices=choices,
             device=device,
             workers=workers,
@@ -315,6 +319,7 @@ def evaluate(
         str | None, typer.Option(help="onnxruntime's execution providers (default: cpu).")
     ] = None,
     class_map: options.ClassMap = None,
+    class_order: options.ClassOrder = None,
     workers: options.Workers = 0,
     family: options.Family = None,
     timm_name: options.Model = None,
@@ -355,6 +360,7 @@ def evaluate(
             threads=threads,
             providers=None if providers is None else tuple(providers.split(",")),
             class_map=class_map,
+            class_order=class_order,
             choices=choices,
             workers=workers,
             progress=progress,

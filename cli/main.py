@@ -312,6 +312,7 @@ def bench(
             settings=asked,
             progress=progress,
         )
+    warn(*measured.warnings)
     write_json(json, measured.to_json())
     if plot is not None:
         files.write_bytes(plot, reports.plot_png(measured))

@@ -37,6 +37,14 @@ ClassMap = Annotated[
         rich_help_panel="Images",
     ),
 ]
+ClassOrder = Annotated[
+    Literal["natural", "string"] | None,
+    typer.Option(
+        help="Class folders in natural order (2 before 10: timm's) or string order (10 before 2: "
+        "torchvision's).",
+        rich_help_panel="Images",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=RUNNING)]
 Name = Annotated[
     str | None,

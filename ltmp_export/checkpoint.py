@@ -114,8 +114,8 @@ def load_checkpoint(
     warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    applied, prepared = preprocessing.resolve(choices, contents.args, built.vit, named.timm)
-    answers = {**built.answers, **prepared}
+    prepared = preprocessing.resolve(choices, contents.args, built.vit, named.timm)
+    answers = {**built.answers, **prepared.answers}
     guessed = {key: one.value for key, one in answers.items() if one.assumed}
     assumed = {**guessed, **frozen.assumed}
     called = [named.timm.note] if named.timm is not None and named.timm.note else []
@@ -127,14 +127,14 @@ def load_checkpoint(
         plan=frozen.plan,
         vit=built.vit,
         model=built.model,
-        preprocessing=applied,
+        preprocessing=prepared.preprocessing,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
         found=(*contents.found, *called, identity.reason, *frozen.found),
         answers=answers,
         assumed=assumed,
         notes=statements.spoken(assumed),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *prepared.warnings),
     )
 
 

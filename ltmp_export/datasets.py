@@ -4,35 +4,34 @@
     DIR/CLASS/*.jpg                                  split by a seed where two sets are needed
     FILE.npz                                         arrays `images` and `labels`, likewise
 
-Classes are numbered as timm does: the names of their folders in natural order. Where the model's
-class names are known and the folders are called so, these decide; a class map does in any case.
+How the folders are numbered stands in `numbering`, which files are pictures in `folders`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from timm.utils import natural_key
 
-from ltmp_export import files, inputs, pictures
+from ltmp_export import files, folders, inputs, numbering, pictures
 from ltmp_export.errors import InputError
+from ltmp_export.folders import Found
 from ltmp_export.labelled import Arrays, Labelled, Pictures
+from ltmp_export.numbering import Numbers
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.suggestions import nearby_file
 from ltmp_export.vit import Vit
 
 if TYPE_CHECKING:
     from ltmp_export.checkpoint import Checkpoint
+    from ltmp_export.choices import Choices
     from ltmp_export.onnx_export import ExportedModel
 
 _VALIDATION = ("val", "validation", "test")
-Numbers = Mapping[str, int]  # the class of each folder
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,30 @@ class Kind:
         preprocessing: Normalisation and resize.
         label_names: The model's class names, where known.
         class_map: A file with a folder's name on each line, in the order of the classes.
+        class_order: One of `numbering.ORDERS`, where the user states it.
+        assume_defaults: Take natural order where it differs from the other and nothing tells.
     """
 
     vit: Vit
     preprocessing: Preprocessing
     label_names: tuple[str, ...] | None = None
     class_map: Path | None = None
+    class_order: str | None = None
+    assume_defaults: bool = False
 
     @classmethod
-    def of(cls, model: Checkpoint | ExportedModel, class_map: str | Path | None = None) -> Kind:
-        """What a model's images must be."""
+    def of(
+        cls,
+        model: Checkpoint | ExportedModel,
+        class_map: str | Path | None = None,
+        class_order: str | None = None,
+        choices: Choices | None = None,
+    ) -> Kind:
+        """What a model's images must be; choices by default as when it was read or exported."""
         path = None if class_map is None else Path(class_map)
-        return cls(model.vit, model.preprocessing, model.label_names, path)
+        assume = bool((choices or model.choices).assume_defaults)
+        prepared = replace(model.preprocessing, assumed=()) if assume else model.preprocessing
+        return cls(model.vit, prepared, model.label_names, path, class_order, assume)
 
 
 def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
@@ -64,7 +75,8 @@ def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
     Args:
         source: Folder or `.npz`.
         kind: What the images must be.
-        classes: Whether labels are needed; else folders that are no classes are none.
+        classes: Whether labels are needed; else folders that are no classes are none, and those
+            whose order is open are left without labels.
 
     Raises:
         InputError: There are none, or they are not of this kind.
@@ -78,7 +90,7 @@ def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
             f"{source} has train/ but no {', '.join(f'{name}/' for name in _VALIDATION)}; name the "
             "folder to measure on"
         )
-    return _from_folder(folder or source, kind, pictures.PLAIN, strict=classes)
+    return _from_folder(folders.find(folder or source), kind, pictures.PLAIN, strict=classes)
 
 
 def halves(images: Labelled, seed: int) -> tuple[Labelled, Labelled]:
@@ -120,16 +132,18 @@ def split(
     numbers = None
     if os.path.isdir(source):
         folder = source / "train" if (source / "train").is_dir() else source
-        numbers = _numbers(folder, kind)
-        train = _from_folder(folder, kind, augment, numbers)
+        found = folders.find(folder)
+        numbers = numbering.numbers(found, kind)
+        train = _from_folder(found, kind, augment, numbers)
         validation = validation or (_validation(source) if folder != source else None)
-        plain = train if validation else _from_folder(folder, kind, pictures.PLAIN, numbers)
+        plain = train if validation else _from_folder(found, kind, pictures.PLAIN, numbers)
     else:
         train = plain = _from_npz(source, kind)
     if validation is None:
         train, others = _parted(train, plain, share, seed)
     elif numbers is not None and validation.is_dir():
-        others = _from_folder(_validation(validation) or validation, kind, pictures.PLAIN, numbers)
+        there = folders.find(_validation(validation) or validation)
+        others = _from_folder(there, kind, pictures.PLAIN, numbers)
     else:
         others = held_out(validation, kind)
     for images in (train, others):
@@ -165,6 +179,8 @@ def _validation(folder: Path) -> Path | None:
 def _from_npz(source: Path, kind: Kind) -> Labelled:
     if kind.class_map is not None:
         raise InputError(f"{source} has labels, not folders; drop --class-map {kind.class_map}")
+    if kind.class_order is not None:
+        raise InputError(f"{source} has labels, not folders; drop --class-order")
     images = inputs.from_npz(source, kind.vit, kind.preprocessing)
     index = np.arange(len(images))
     origin, digest = str(source), files.sha256(source)
@@ -172,7 +188,7 @@ def _from_npz(source: Path, kind: Kind) -> Labelled:
 
 
 def _from_folder(
-    folder: Path,
+    found: Found,
     kind: Kind,
     augment: str,
     numbers: Numbers | None = None,
@@ -182,103 +198,57 @@ def _from_folder(
     """All pictures of a folder, with the classes of its folders if they are classes.
 
     Args:
-        folder: The folder.
+        found: The pictures.
         kind: What the images must be.
         augment: See `pictures.training_transform`.
         numbers: The class of each of its folders, where another set has told.
         strict: Whether folders must be classes.
     """
-    paths = pictures.find(folder)
-    inside = [path.relative_to(folder) for path in paths]
     transform = pictures.training_transform(kind.vit, kind.preprocessing, augment)
-    reader = Pictures(paths, pictures.mode(kind.vit), transform)
+    reader = Pictures(found.paths, pictures.mode(kind.vit), transform)
+    remarks = list(found.remarks)
+    labels = None
     try:
-        numbers = _numbers(folder, kind) if numbers is None else numbers
-        labels = _labels(folder, inside, numbers)
-    except InputError:
+        numbers = numbering.numbers(found, kind) if numbers is None else numbers
+        labels = None if numbers is None else _labels(found, numbers)
+    except InputError as err:
         if strict or kind.class_map is not None:
             raise
-        labels = None
-    names = tuple(path.as_posix() for path in inside)
-    return Labelled(reader, np.arange(len(paths)), labels, names, str(folder))
+        if isinstance(err, numbering.OpenOrderError):
+            remarks.append(f"no top-1: {err}")
+    if numbers is not None and labels is not None:
+        remarks += _missing(found, numbers, labels)
+    names = tuple(path.as_posix() for path in found.inside)
+    index, origin = np.arange(len(names)), str(found.folder)
+    return Labelled(reader, index, labels, names, origin, remarks=tuple(remarks))
 
 
-def _labels(
-    folder: Path, inside: Sequence[Path], numbers: Numbers | None
-) -> NDArray[np.int64] | None:
-    """The class of each picture; None where no picture is in a folder of its own."""
-    if numbers is None:
-        return None
-    for path in inside:
-        if len(path.parts) == 1:
-            raise InputError(f"{folder / path} stands beside the class folders; put it into one")
-        if path.parts[0] not in numbers:
-            raise InputError(
-                f"{folder} has a folder {path.parts[0]!r}, which is none of the "
-                f"{len(numbers)} classes ({_some(numbers)})"
-            )
-    return np.array([numbers[path.parts[0]] for path in inside], dtype=np.int64)
-
-
-def _numbers(folder: Path, kind: Kind) -> Numbers | None:
-    """The class of each folder in a folder; None where all pictures stand in it directly.
+def _labels(found: Found, numbers: Numbers) -> NDArray[np.int64]:
+    """The class of each picture.
 
     Raises:
-        InputError: They are not the model's classes.
+        InputError: One is in none.
     """
-    if kind.class_map is not None:
-        return _ordered(_read_class_map(kind.class_map, kind.vit.classes))
-    inside = [path.relative_to(folder).parts for path in pictures.find(folder)]
-    found = {parts[0] for parts in inside if len(parts) > 1}
-    if not found:
-        return None
-    if known := found & set(kind.label_names or ()):
-        return _by_label_names(folder, found, known, kind.label_names or ())
-    if len(found) != kind.vit.classes:
-        raise InputError(
-            f"{folder} has {len(found)} class folders ({_some(found)}), the model "
-            f"{kind.vit.classes} classes; state which is which with --class-map FILE, a folder's "
-            "name on each line"
-        )
-    return _ordered(sorted(found, key=lambda name: (natural_key(name), name)))
+    for path in found.inside:
+        if len(path.parts) == 1:
+            raise InputError(
+                f"{found.folder / path} stands beside the class folders; put it into one"
+            )
+        if path.parts[0] not in numbers:
+            raise InputError(
+                f"{found.folder} has a folder {path.parts[0]!r}, which is none of the "
+                f"{len(numbers)} classes ({numbering.some(numbers)})"
+            )
+    return np.array([numbers[path.parts[0]] for path in found.inside], dtype=np.int64)
 
 
-def _by_label_names(
-    folder: Path, found: Set[str], known: Set[str], names: Sequence[str]
-) -> Numbers:
-    """The model's own numbers, where folders are called as its classes."""
-    strangers = sorted(found - known)
-    if strangers:
-        raise InputError(
-            f"{folder} has {len(known)} folders called as the model's classes ({_some(known)}), "
-            f"but also {_some(strangers)}; state which is which with --class-map FILE"
-        )
-    if twice := sorted(name for name in known if names.count(name) > 1):
-        raise InputError(
-            f"{folder}: the model has several classes called {twice[0]!r}; state which is which "
-            "with --class-map FILE, a folder's name on each line"
-        )
-    return _ordered(names)
-
-
-def _ordered(names: Sequence[str]) -> Numbers:
-    return {name: number for number, name in enumerate(names)}
-
-
-def _some(names: Collection[str]) -> str:
-    """The first few."""
-    return ", ".join([*sorted(names)[:3], *(["…"] if len(names) > 3 else [])])
-
-
-def _read_class_map(path: Path, classes: int) -> list[str]:
-    files.require_file(path, "a text file with a class folder's name on each line")
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as err:
-        raise InputError(f"{path} is not a text file: {err}") from err
-    if len(lines) != classes or len(set(lines)) != classes:
-        raise InputError(
-            f"{path} has {len(lines)} lines, {len(set(lines))} of them different; the model has "
-            f"{classes} classes"
-        )
-    return lines
+def _missing(found: Found, numbers: Numbers, labels: NDArray[np.int64]) -> list[str]:
+    """A line on the classes that there are no pictures of."""
+    there = set(labels.tolist())
+    missing = [name for name, number in numbers.items() if number not in there]
+    if not missing:
+        return []
+    return [
+        f"{found.folder} has no pictures of {len(missing)} of the {len(numbers)} classes "
+        f"({numbering.some(missing)})"
+    ]

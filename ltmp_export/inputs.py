@@ -7,7 +7,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export import files, limits, pictures
+from ltmp_export import files, folders, limits, pictures
 from ltmp_export.errors import InputError
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
@@ -33,12 +33,14 @@ class Images:
         labels: [n] int64 class indices, where known.
         names: One for each image.
         origin: Where they come from, for a person.
+        remarks: What that person should know of it.
     """
 
     pixels: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     names: tuple[str, ...]
     origin: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -60,7 +62,8 @@ class Images:
             return self
         index = np.linspace(0, len(self) - 1, count).round().astype(int)
         labels = None if self.labels is None else self.labels[index]
-        return Images(self.pixels[index], labels, tuple(self.names[i] for i in index), self.origin)
+        names = tuple(self.names[i] for i in index)
+        return replace(self, pixels=self.pixels[index], labels=labels, names=names)
 
 
 def load_images(
@@ -272,13 +275,16 @@ def _to_inputs(
 def _from_folder(
     folder: Path, vit: Vit, preprocessing: Preprocessing, samples: int | None
 ) -> Images:
-    found = pictures.find(folder)
-    if samples is not None and samples < len(found):
-        found = [found[i] for i in np.linspace(0, len(found) - 1, samples).round().astype(int)]
+    found = folders.find(folder)
+    chosen = found.paths
+    if samples is not None and samples < len(chosen):
+        chosen = tuple(
+            chosen[i] for i in np.linspace(0, len(chosen) - 1, samples).round().astype(int)
+        )
     limits.require_memory(
-        len(found) * math.prod(vit.input_size) * 4, f"{folder}: {len(found)} pictures"
+        len(chosen) * math.prod(vit.input_size) * 4, f"{folder}: {len(chosen)} pictures"
     )
     transform, mode = pictures.evaluation_transform(vit, preprocessing), pictures.mode(vit)
-    pixels = [pictures.read(path, mode, transform).numpy() for path in found]
-    names = tuple(p.relative_to(folder).as_posix() for p in found)
-    return Images(np.stack(pixels), None, names, str(folder))
+    pixels = [pictures.read(path, mode, transform).numpy() for path in chosen]
+    names = tuple(path.relative_to(folder).as_posix() for path in chosen)
+    return Images(np.stack(pixels), None, names, str(folder), found.remarks)

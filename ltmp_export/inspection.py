@@ -97,7 +97,9 @@ def _with_margins(
     count = MARGIN_SAMPLES if samples is None else samples
     chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, count)
     measured = margins.margins(checkpoint, chosen, progress)
-    return _describe_checkpoint(checkpoint) | {"margins": measured.to_json()}
+    described = _describe_checkpoint(checkpoint)
+    warnings = [*described["warnings"], *chosen.remarks]
+    return described | {"margins": measured.to_json(), "warnings": warnings}
 
 
 def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Labelled:
         names: One for each image.
         origin: Where they come from, for a person.
         sha256: Digest of the `.npz`; None for a folder.
+        remarks: What a person should know of where they come from.
     """
 
     reader: Reader = field(repr=False)
@@ -65,6 +66,7 @@ class Labelled:
     names: tuple[str, ...] = field(repr=False)
     origin: str
     sha256: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)

@@ -21,7 +21,7 @@ from ltmp_export.errors import ExportError, InputError
 from ltmp_export.initializers import Weights, integer_weight
 from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.precision import Precision
-from ltmp_export.preprocessing import Preprocessing
+from ltmp_export.preprocessing import CENTER, Preprocessing
 from ltmp_export.vit import Vit
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[
         "std": preprocessing.std,
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
+        "crop_mode": preprocessing.crop_mode,
         "num_classes": vit.classes,
     }
     if checkpoint.label_names is not None:
@@ -267,10 +268,12 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         std=tuple(map(float, json.loads(words["std"]))),
         crop_pct=float(words["crop_pct"]),
         interpolation=words["interpolation"],
+        crop_mode=words.get("crop_mode", CENTER),  # files of before know no other
         assumed=()
         if choices.assume_defaults
         else tuple(json.loads(words.get("ltmp.assumed", "{}"))),
     )
+    preprocessing.require_known()
     if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
         raise ValueError(f"a normalisation of other than {vit.in_chans} channels")
     names = json.loads(words["label_names"]) if "label_names" in words else None

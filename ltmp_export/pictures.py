@@ -1,4 +1,12 @@
-"""Picture files: which there are, and how one becomes a model input."""
+"""How a picture file becomes a model input: first as a person sees it, then by timm's transform.
+
+- Turned as EXIF says. (timm itself does not.)
+- What is transparent lies on white; a model of 4 channels gets RGBA as it is. (timm itself drops
+  the alpha, so that colours show that nobody sees.)
+- Grey of 16 bits is scaled to 8 (v / 257, rounded); of 16 bits of colour Pillow takes the upper 8.
+  Values of a range that the format does not fix (floating-point, 32-bit integers) are refused.
+- Palettes, CMYK and others are converted by Pillow; colour profiles are not applied.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ltmp_export.errors import InputError
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.vit import Vit
@@ -18,7 +28,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_ORIENTATION = 0x0112  # of EXIF
+_SIXTEEN = 65535  # the most a sample of 16 bits can be
 _NUMBER = r"\d+(\.\d+)?"
 _POLICY = re.compile(  # timm itself passes over what it does not know
     rf"rand(-(m|n|p|w|mstd|mmax|inc){_NUMBER})*|augmix(-(m|w|d|a|mstd){_NUMBER})*"
@@ -41,18 +52,6 @@ _ERRORS = (
     MemoryError,
     Warning,
 )
-
-
-def find(folder: Path) -> list[Path]:
-    """All pictures in a folder and its folders, sorted.
-
-    Raises:
-        InputError: There are none.
-    """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise InputError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    return found
 
 
 def mode(vit: Vit) -> str:
@@ -80,7 +79,7 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
             warnings.simplefilter("ignore")  # what Pillow minds beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                decoded = _opaque(picture).convert(mode)
+                decoded = _as_seen(picture, mode)
     except (*_ERRORS, Image.DecompressionBombError) as err:
         raise InputError(f"{path} is not a readable picture: {err}") from err
     try:
@@ -90,14 +89,62 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
         raise InputError(f"{path} ({size}) cannot be made a model input: {err}") from err
 
 
-def _opaque(picture: Image) -> Image:
-    """Palettes with transparency keep it only by way of RGBA."""
-    return picture.convert("RGBA") if "transparency" in picture.info else picture
+def _as_seen(picture: Image, mode: str) -> Image:
+    """A picture as a person sees it, in 8 bits.
+
+    Raises:
+        ValueError: Its values have no range that the format fixes.
+    """
+    picture.load()
+    upright = _upright(picture)
+    grey = upright.mode.startswith(("I", "F"))
+    shown = _eight_bits(upright, str(picture.format)) if grey else upright
+    if not shown.has_transparency_data:
+        return shown.convert(mode)
+    shown = shown.convert("RGBA")
+    return shown if mode == "RGBA" else _on_white(shown).convert(mode)
+
+
+def _upright(picture: Image) -> Image:
+    """Turned and mirrored as EXIF says; damaged EXIF says nothing."""
+    from PIL import ImageOps
+
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+    except _ERRORS:
+        return picture
+    return picture if orientation == 1 else ImageOps.exif_transpose(picture)
+
+
+def _eight_bits(picture: Image, form: str) -> Image:
+    """16 bits as 8, in mode L or, where one value is transparent, LA."""
+    from PIL import Image
+
+    if form != "PNG":  # its grey has no more than 16 bits, also where Pillow holds them in 32
+        kind = "floating-point" if picture.mode == "F" else "integer"
+        raise ValueError(
+            f"a {form} of {kind} values ({picture.mode}), whose range nothing tells; save it "
+            "with 8 bits, or as PNG with 16"
+        )
+    values = np.asarray(picture).astype(np.uint32)
+    grey = Image.fromarray(((values * 255 + _SIXTEEN // 2) // _SIXTEEN).astype(np.uint8))
+    if (hidden := picture.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _on_white(picture: Image) -> Image:
+    """RGBA → RGB."""
+    from PIL import Image
+
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def evaluation_transform(vit: Vit, preprocessing: Preprocessing) -> Callable[[Any], Tensor]:
-    """Timm's own: resize, centre crop, normalise."""
-    return _create(vit, preprocessing, crop_pct=preprocessing.crop_pct)
+    """Timm's own: resize, crop, normalise."""
+    crop = {"crop_pct": preprocessing.crop_pct, "crop_mode": preprocessing.crop_mode}
+    return _create(vit, preprocessing, **crop)
 
 
 def training_transform(

@@ -183,7 +183,7 @@ def test_what_was_assumed_is_said_in_one_line_and_written(bare: Path) -> None:
     done = ltmp("export", "c.pth", "--family", "m", "--r", "2", "--no-check", *stated)
     assert done.exit_code == 0, done.output
     props = {p.key: p.value for p in onnx.load("model.onnx").metadata_props}
-    assert set(json.loads(props["ltmp.assumed"])) == {"crop_pct", "interpolation"}
+    assert set(json.loads(props["ltmp.assumed"])) == {"crop_pct", "interpolation", "crop_mode"}
 
 
 def test_inspect_says_who_tells(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_is_assumed_stays_assumed_in_files_of_this_tool(bare: Path) -> None
     done = ltmp(*calibrate, "-o", "k.pt", *stated)
     assert done.exit_code == 0, done.output
     made = load_checkpoint("k.pt")
-    assert set(made.assumed) == {"norm_eps", "crop_pct", "interpolation"}
+    assert set(made.assumed) == {"norm_eps", "crop_pct", "interpolation", "crop_mode"}
     assert (made.vit.heads, made.vit.activation, made.vit.pool) == (2, "silu", "avg")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,24 +173,99 @@ def test_npz_without_labels(tmp_path: Path) -> None:
 NAMED = ("cat", "ant", "bee")
 
 
-@pytest.mark.parametrize(
-    ("folders", "names", "expected"),
-    [
-        (["10", "2", "1"], None, {"1": 0, "2": 1, "10": 2}),
-        (["img12", "img9", "img100"], None, {"img9": 0, "img12": 1, "img100": 2}),
-        (["b", "a", "c"], None, {"a": 0, "b": 1, "c": 2}),
-        (["ant", "bee", "cat"], NAMED, {"ant": 1, "bee": 2, "cat": 0}),
-        (["bee", "cat"], NAMED, {"bee": 2, "cat": 0}),
-        (["x", "y", "z"], NAMED, {"x": 0, "y": 1, "z": 2}),
-    ],
-    ids=["natural", "natural inside", "letters", "names", "some of the names", "other names"],
-)
+NATURAL, STRING = {"class_order": "natural"}, {"class_order": "string"}
+NUMBERS: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {
+    "natural": (["10", "2", "1"], NATURAL, ["1", "2", "10"]),
+    "string": (["10", "2", "1"], STRING, ["1", "10", "2"]),
+    "natural inside": (["img12", "img9", "img100"], NATURAL, ["img9", "img12", "img100"]),
+    "string inside": (["img12", "img9", "img100"], STRING, ["img100", "img12", "img9"]),
+    "regardless of case": (["Bee", "ant", "cat"], NATURAL, ["ant", "Bee", "cat"]),
+    "capitals first": (["Bee", "ant", "cat"], STRING, ["Bee", "ant", "cat"]),
+    "by default": (["10", "2", "1"], {"assume_defaults": True}, ["1", "2", "10"]),
+    "stated, not by default": (
+        ["10", "2", "1"],
+        STRING | {"assume_defaults": True},
+        ["1", "10", "2"],
+    ),
+    "letters": (["b", "a", "c"], {}, ["a", "b", "c"]),
+    "numbers of one length": (["08", "09", "10"], {}, ["08", "09", "10"]),
+    "names": (["ant", "bee", "cat"], {"label_names": NAMED}, ["cat", "ant", "bee"]),
+    "names of numbers": (["10", "2", "1"], {"label_names": ("2", "1", "10")}, ["2", "1", "10"]),
+    "other names": (["x", "y", "z"], {"label_names": NAMED}, ["x", "y", "z"]),
+    "not the names": (
+        ["ant", "bee", "cat"],
+        STRING | {"label_names": NAMED},
+        ["ant", "bee", "cat"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("folders", "told", "expected"), NUMBERS.values(), ids=NUMBERS.keys())
 def test_numbers_of_class_folders(
-    tmp_path: Path, folders: list[str], names: tuple[str, ...] | None, expected: dict[str, int]
+    tmp_path: Path, folders: list[str], told: dict[str, Any], expected: list[str]
 ) -> None:
     draw(tmp_path, dict.fromkeys(folders, 1))
-    found = labels_of(datasets.held_out(tmp_path, replace(KIND, label_names=names)))
-    assert found == {f"{folder}/0.png": number for folder, number in expected.items()}
+    images = datasets.held_out(tmp_path, replace(KIND, **told))
+    assert labels_of(images) == {f"{name}/0.png": number for number, name in enumerate(expected)}
+    assert not images.remarks
+
+
+def test_some_of_the_names(tmp_path: Path) -> None:
+    draw(tmp_path, {"bee": 1, "cat": 1})
+    images = datasets.held_out(tmp_path, replace(KIND, label_names=NAMED))
+    assert labels_of(images) == {"bee/0.png": 2, "cat/0.png": 0}
+    assert images.remarks == (f"{tmp_path} has no pictures of 1 of the 3 classes (ant)",)
+
+
+OPEN = {
+    "numbers": (
+        ["10", "2", "1"],
+        "class 1 is folder '2' in natural order .timm's., '10' in string",
+    ),
+    "case": (["Bee", "ant", "cat"], "class 0 is folder 'ant' in natural order .timm's., 'Bee' in"),
+    "other names": (["x9", "x10", "y"], "class 0 is folder 'x9' in natural"),
+}
+
+
+@pytest.mark.parametrize(("folders", "message"), OPEN.values(), ids=OPEN.keys())
+def test_an_order_that_nothing_tells_is_asked_for(
+    tmp_path: Path, folders: list[str], message: str
+) -> None:
+    draw(tmp_path, dict.fromkeys(folders, 2))
+    kind = replace(KIND, label_names=("cow", "dog", "eel"))  # no folder is called so
+    for read in (datasets.held_out, split):
+        with pytest.raises(InputError, match=rf"{message}.*--class-order natural\|string, or "):
+            read(tmp_path, kind)
+    images = datasets.held_out(tmp_path, kind, classes=False)  # nothing needs labels
+    assert images.labels is None
+    (remark,) = images.remarks
+    assert remark.startswith(f"no top-1: {tmp_path}: class ")
+
+
+def test_orders_that_are_no_use(tmp_path: Path) -> None:
+    draw(tmp_path / "photos", {"10": 1, "2": 1, "1": 1})
+    (tmp_path / "map.txt").write_text("10\n2\n1\n")
+    mapped = replace(KIND, class_map=tmp_path / "map.txt", class_order="string")
+    with pytest.raises(InputError, match="map.txt has the order of the classes; drop"):
+        datasets.held_out(tmp_path / "photos", mapped)
+    with pytest.raises(InputError, match="class order 'alphabetic'; expected natural or string"):
+        datasets.held_out(tmp_path / "photos", replace(KIND, class_order="alphabetic"))
+    path = store(tmp_path / "a.npz", 4, [0, 1, 2, 0])
+    with pytest.raises(InputError, match="has labels, not folders; drop --class-order"):
+        datasets.held_out(path, replace(KIND, class_order="string"))
+
+
+def test_what_is_left_out_is_said_of_both_sets(tmp_path: Path) -> None:
+    draw(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
+    draw(tmp_path / "val", {"a": 1, "b": 1})
+    (tmp_path / "train" / "a" / "._0.png").write_bytes(b"of macOS")
+    (tmp_path / "val" / "notes.txt").write_text("no picture")
+    train, others = split(tmp_path)
+    assert train.remarks == (f"{tmp_path}/train: left out 1 hidden file (._0.png)",)
+    assert others.select(1).remarks == (
+        f"{tmp_path}/val: left out 1 file that is no picture (notes.txt)",
+        f"{tmp_path}/val has no pictures of 1 of the 3 classes (c)",
+    )
 
 
 def test_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:

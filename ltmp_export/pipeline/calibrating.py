@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ltmp_export import datasets, files
+from ltmp_export import chance, datasets, files
 from ltmp_export.calibration.targets import (
     QUANTILES,
     SHIFT,
@@ -76,6 +76,7 @@ def calibrate(
     spread: Spread | None = None,
     name: str | None = None,
     class_map: str | Path | None = None,
+    class_order: str | None = None,
     choices: Choices | None = None,
     device: str = "auto",
     workers: int = 0,
@@ -91,6 +92,7 @@ def calibrate(
         spread: How removals are spread over steps and blocks.
         name: What the output calls the dense model, where neither file nor timm knows it.
         class_map: See `datasets.Kind`.
+        class_order: Likewise.
         choices: What the checkpoint does not say; `family` is the one to make, ltmp by default.
         device: See `processes.device_of`.
         workers: Processes that read images.
@@ -112,13 +114,14 @@ def calibrate(
     if spread.merge is not None and len(family.scalars) == 1:
         raise InputError(f"family {family.name} has one kind of step; drop --split")
     progress("looking for images")
-    kind = datasets.Kind.of(source, class_map)
+    kind = datasets.Kind.of(source, class_map, class_order)
     chosen = datasets.held_out(Path(images), kind, classes=False).select(spread.samples)
     scored, held_out = datasets.halves(chosen, spread.seed)
     source.model.to(device_of(device))
     bench = Bench(source, family, held_out, workers, progress)
     maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
     rows = [bench.meet(target, maker) for target in targets]
+    dense = bench.accuracy(bench.dense)
     report = CalibrateReport(
         output=output,
         family=bench.family.name,
@@ -127,10 +130,15 @@ def calibrate(
         calibration=0 if shift else len(scored),
         held_out=len(held_out),
         images=chosen.origin,
-        dense_accuracy=bench.accuracy(bench.dense),
+        dense_accuracy=dense,
         seconds=time.perf_counter() - started,
         notes=source.notes,
-        warnings=(*source.warnings, *_doubts(rows, len(scored), shift)),
+        warnings=(
+            *source.warnings,
+            *chosen.remarks,
+            *chance.doubts(dense, len(held_out), source.vit.classes, "top-1 of the dense model"),
+            *_doubts(rows, len(scored), shift),
+        ),
     )
     if output is not None:
         files.write_bytes(output, _content(report, source, spread, name))

@@ -120,7 +120,7 @@ def _check(
     progress: Progress,
 ) -> CheckReport:
     checkpoint = belonging.under_budget(exported, checkpoint)
-    warnings = belonging.doubts(exported, checkpoint)
+    warnings = [*belonging.doubts(exported, checkpoint), *images.remarks]
     if batch_sizes is None:
         batch_sizes = parity.default_batch_sizes(exported.proto)
     if len(images) < 2 and max(batch_sizes, default=1) > 1:

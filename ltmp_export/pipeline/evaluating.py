@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import datasets, families, files, onnx_export, runtime
+from ltmp_export import chance, datasets, families, files, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -111,6 +111,7 @@ def evaluate(
     threads: int | None = None,
     providers: Sequence[str] | None = None,
     class_map: str | Path | None = None,
+    class_order: str | None = None,
     choices: Choices | None = None,
     workers: int = 0,
     progress: Progress = silent,
@@ -126,6 +127,7 @@ def evaluate(
         threads: Threads of an operator; all processors by default.
         providers: onnxruntime's execution providers, by exact or short name; the CPU by default.
         class_map: See `datasets.Kind`.
+        class_order: Likewise.
         choices: What a checkpoint does not say.
         workers: Processes that read images.
         progress: Called with a few words as it goes.
@@ -142,12 +144,15 @@ def evaluate(
     progress("reading the model")
     if _is_onnx(path):
         exported = onnx_export.read_exported(path)
-        if stated := (choices or Choices()).to_json():
+        stated = replace(choices or Choices(), assume_defaults=None).to_json()
+        if stated:
             raise InputError(
                 f"{path} is an exported model and says all of itself; drop what states "
                 f"{', '.join(stated).replace('_', ' ')}"
             )
-        kind = Kind.of(exported, class_map)
+        kind = Kind.of(
+            exported, class_map, class_order, (choices or Choices()).over(exported.choices)
+        )
         size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
         runtime.require_batches(exported.proto, str(path), [size])
         images = _images(source, kind, samples)
@@ -163,7 +168,7 @@ def evaluate(
         _require_family(checkpoint)
         if threads is not None:
             torch.set_num_threads(threads)
-        images = _images(source, Kind.of(checkpoint, class_map), samples)
+        images = _images(source, Kind.of(checkpoint, class_map, class_order), samples)
         subject = _in_the_reference(checkpoint, images, workers)
     return _report(path, subject, progress)
 
@@ -247,6 +252,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         progress(f"image {len(ranks)} of {len(images)}, top-1 {right / len(ranks):.1%}")
     together = np.stack(counts)
     dense = dense_macs(vit) / 1e9
+    top1 = right / len(ranks)
     doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
     return EvalReport(
         model=str(path),
@@ -254,7 +260,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         runtime=subject.runtime,
         images=images.origin,
         count=len(images),
-        top1=right / len(ranks),
+        top1=top1,
         top5=sum(rank < TOP for rank in ranks) / len(ranks),
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),
@@ -263,7 +269,12 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         dense_gmacs=dense,
         seconds=time.perf_counter() - started,
         notes=subject.notes,
-        warnings=(*subject.warnings, *(doubt if broken else ())),
+        warnings=(
+            *subject.warnings,
+            *images.remarks,
+            *(doubt if broken else ()),
+            *chance.doubts(top1, len(ranks), vit.classes),
+        ),
     )
 
 

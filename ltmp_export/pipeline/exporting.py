@@ -145,13 +145,14 @@ def export(
     opsets.require(opset, precision, source.vit.activation)
     base = source.choices.base_checkpoint
     files.require_outputs([output], [source.path, *([] if base is None else [base])])
-    budget = _budget(source, mode, keep_tokens, images, samples, opset, progress)
+    budget, remarks = _budget(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
-    written_from, doubts = source, list(source.warnings)
+    written_from, doubts = source, [*source.warnings, *remarks]
     given = calibration_images, calibration_samples
     if precision.kind == INT8:
         pictures = calibration(source, *given)
+        doubts += pictures.remarks
         written_from, precision = quantisation.prepare(source, pictures, precision, progress)
         if calibration_images is None and precision.scales == STATIC:
             doubts.append(
@@ -193,7 +194,7 @@ def export(
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
-        warnings=tuple(doubts),
+        warnings=tuple(dict.fromkeys(doubts)),
     )
 
 
@@ -205,8 +206,11 @@ def _budget(
     samples: int | None,
     opset: int,
     progress: Progress,
-) -> Budget | None:
+) -> tuple[Budget | None, tuple[str, ...]]:
     """What a static file of a family with thresholds may keep; None for any other file.
+
+    Returns:
+        That, and what should be known of the images it was measured on.
 
     Raises:
         InputError: Mode, budget and images do not go together, or not with the family.
@@ -227,17 +231,17 @@ def _budget(
     if keep_tokens is not None:
         budgets.require_learned(source.plan)
     if source.plan.static or mode != "static":
-        return None
+        return None, ()
     if keep_tokens is None:
         raise InputError(
             f"family {family} keeps as many tokens as an image needs; state the most that each "
             "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
         )
     if not automatic:
-        return budgets.stated(keep_tokens, source.vit)
+        return budgets.stated(keep_tokens, source.vit), ()
     share = budgets.quantile(keep_tokens)
     if images is None:
         raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
     inputs.require_normalisation(Path(images), source.preprocessing)
     found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
-    return budgets.measured(source, found, share, opset, progress)
+    return budgets.measured(source, found, share, opset, progress), found.remarks

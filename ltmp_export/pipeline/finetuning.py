@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import datasets, files
+from ltmp_export import chance, datasets, files
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
@@ -90,6 +90,7 @@ def finetune(
     name: str | None = None,
     validation: str | Path | None = None,
     class_map: str | Path | None = None,
+    class_order: str | None = None,
     choices: Choices | None = None,
     device: str = "auto",
     workers: int = 0,
@@ -111,6 +112,7 @@ def finetune(
         name: What the output calls the dense model, where neither file nor timm knows it.
         validation: Images to measure on, where they are not in `data`.
         class_map: See `datasets.Kind`.
+        class_order: Likewise.
         choices: What the checkpoint does not say; `family` is the one to learn, ltmp by default.
         device: See `processes.process`.
         workers: Processes that read images, beside each of those that train.
@@ -138,7 +140,7 @@ def finetune(
     progress("looking for images")
     train, held_out = datasets.split(
         Path(data),
-        datasets.Kind.of(source, class_map),
+        datasets.Kind.of(source, class_map, class_order),
         augment=settings.augment,
         share=settings.held_out,
         seed=settings.seed,
@@ -169,7 +171,13 @@ def finetune(
     if dense is None:
         dense = dense_classes(source.model, held_out, workers)
     report = _report(trainer, source, method, held_out, dense, files_written)
-    report = replace(report, steps=len(records), seconds=time.perf_counter() - started)
+    remarks = dict.fromkeys((*train.remarks, *held_out.remarks))
+    report = replace(
+        report,
+        steps=len(records),
+        seconds=time.perf_counter() - started,
+        warnings=(*remarks, *report.warnings),
+    )
     files.write_bytes(files_written.history, history.to_csv(records))
     files.write_bytes(output, _content(report, source, settings, trainer, run, name))
     files.remove(files_written.state)
@@ -214,7 +222,8 @@ def _report(
     thresholds, labels = trainer.model.values(), held_out.require_labels()
     deployed = MaskedVit(source.model, method, thresholds, ALIGNED).to(trainer.process.device)
     reached = measure(deployed.eval(), source.vit, held_out, trainer.workers)
-    target = trainer.settings.reduction_target
+    target, right = trainer.settings.reduction_target, float((dense == labels).mean())
+    doubts = chance.doubts(right, len(held_out), source.vit.classes, "top-1 of the dense model")
     return FinetuneReport(
         output=written.output,
         history=written.history,
@@ -223,13 +232,13 @@ def _report(
         mac_ratio=reached.mac_ratio,
         tokens=reached.tokens,
         accuracy=reached.agreement(labels),
-        dense_accuracy=float((dense == labels).mean()),
+        dense_accuracy=right,
         held_out=len(held_out),
         steps=0,
         seconds=0.0,
         thresholds=thresholds,
         notes=source.notes,
-        warnings=(*source.warnings, *_far(reached, source.vit, target)),
+        warnings=(*source.warnings, *doubts, *_far(reached, source.vit, target)),
     )
 
 

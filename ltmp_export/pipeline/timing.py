@@ -74,12 +74,13 @@ def bench(
         progress("reading the checkpoint")
         base = None if base_checkpoint is None else Path(base_checkpoint)
         checkpoint = _origin(exported, Path(origin), base)
-    lowered = None
+    lowered, remarks = None, list[str]()
     if precisions is not None and checkpoint is not None:
         from ltmp_export.pipeline.stages import calibration
         from ltmp_export.timing.precisions import Origin
 
         lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
+        remarks += lowered.calibration.remarks
     source = None if images is None else Path(images)
     chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != files.sha256(inputs.fixture(inputs.DIGITS)):
@@ -92,7 +93,7 @@ def bench(
         other = onnx_reading.read(Path(baseline))
         runtime.require_images(other, str(baseline), exported.vit.input_size)
         runtime.require_batches(other, str(baseline), settings.sizes)
-    return measure(
+    report = measure(
         exported,
         chosen,
         settings,
@@ -102,6 +103,7 @@ def bench(
         lowered=lowered,
         progress=progress,
     )
+    return replace(report, warnings=tuple(dict.fromkeys((*chosen.remarks, *remarks))))
 
 
 def _require_one_comparison(

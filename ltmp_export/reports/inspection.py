@@ -27,8 +27,8 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
         f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
         "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
         "normalisation": f"mean {vector(preprocessing['mean'])}, "
-        f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']}, "
-        f"{preprocessing['interpolation']}",
+        f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
+        f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
     if facts["macs_share"] is not None:

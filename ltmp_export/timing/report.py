@@ -104,6 +104,7 @@ class BenchReport:
         timings: For each batch size, one for each contender.
         profile: Where the time goes, if asked for.
         environment: The machine.
+        warnings: What should be known of the images.
     """
 
     model: str
@@ -129,6 +130,7 @@ class BenchReport:
     timings: tuple[Timing, ...]
     profile: Profile | None
     environment: Environment
+    warnings: tuple[str, ...] = ()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

@@ -102,6 +102,7 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "std": list(preprocessing.std),
         "crop_pct": preprocessing.crop_pct,
         "interpolation": preprocessing.interpolation,
+        "crop_mode": preprocessing.crop_mode,
     }
     guessed = {_OTHER_WORDS.get(key, key) for key in source.assumed}  # and stay guessed
     known = {key: value for key, value in values.items() if key not in guessed}
