@@ -11,14 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 from timm.models.vision_transformer import VisionTransformer
 
-from ltmp_export import build, files, freezing, hub, limits, positions, preprocessing
+from ltmp_export import (
+    bases,
+    build,
+    files,
+    freezing,
+    hub,
+    limits,
+    positions,
+    preprocessing,
+    refusals,
+)
 from ltmp_export.choices import Choices
 from ltmp_export.contents import Contents, take_apart
-from ltmp_export.errors import InputError
-from ltmp_export.identity import identify, split_arch
+from ltmp_export.identity import identify
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
@@ -78,11 +86,14 @@ def load_checkpoint(
     """
     path, choices = Path(path), choices or Choices()
     base = choices.base_checkpoint
+    refusals.require_takeable(path, choices, dense=dense)
     if hub.names_a_model(path):
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
     own = take_apart(path, choices.use_ema if base is None else None)
-    contents, base_file, doubts = _with_base(own, choices)
+    contents, base_file, doubts = bases.with_base(
+        own, choices, lambda file: take_apart(hub.file_of(file), choices.use_ema)
+    )
     identity = identify(own.path, contents, choices, dense=dense)
     warnings = [*doubts, *identity.warnings]
     built = build.build(
@@ -125,68 +136,6 @@ def _require_attention(vit: Vit) -> None:
     tokens = vit.tokens
     size = 2 * 8 * vit.heads * tokens**2  # logits and weights
     limits.require_memory(size, f"attention among the {tokens} tokens of one image")
-
-
-def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None, tuple[str, ...]]:
-    """Complete a thresholds-only file from its base, name and arguments included.
-
-    Returns:
-        The whole, the base's file, and warnings.
-    """
-    base = choices.base_checkpoint
-    if own.weights and base is not None:
-        raise InputError(f"{own.path} holds weights of its own; drop --base-checkpoint {base}")
-    if own.weights:
-        return own, None, ()
-    thresholds = sum(map(len, own.thresholds.values()))
-    if own.trained is not None and own.trained > thresholds:
-        raise InputError(
-            f"{own.path} holds {thresholds} thresholds only, but its optimizer trained "
-            f"{own.trained} parameters: the weights were fine-tuned, too, and no base has them; "
-            "give the checkpoint from before the reduction to thresholds"
-        )
-    if base is None:
-        raise InputError(
-            f"{own.path} holds thresholds only; give the dense model's weights with "
-            "--base-checkpoint FILE, or --base-checkpoint timm:NAME"
-        )
-    name = None
-    if hub.names_a_model(base):
-        name, base = hub.fetch(base)
-    dense = take_apart(base, choices.use_ema)
-    if not dense.weights:
-        raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
-    base_name = split_arch(dense.arch or name)[1]
-    joined = replace(
-        dense,
-        arch=own.arch or base_name,  # whose thresholds these are, a base's family does not tell
-        others=own.others,
-        args={**dense.args, **own.args},
-        thresholds=own.thresholds,
-        found=(*own.found, *(f"base: {what}" for what in dense.found)),
-    )
-    return joined, dense.path, _doubts(own, dense, base_name, choices)
-
-
-def _doubts(
-    own: Contents, dense: Contents, base_name: str | None, choices: Choices
-) -> tuple[str, ...]:
-    """What speaks against a base. Shapes do not tell deit_small from vit_small: names do.
-
-    Raises:
-        InputError: It is another model by name, and the user has not stated which is right.
-    """
-    doubts = []
-    if any(dense.thresholds.values()):
-        doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
-    names = [split_arch(own.arch)[1], base_name]
-    mine, other = (None if name is None else name.split(".")[0] for name in names)
-    if mine and other and mine != other:
-        told = f"{own.path} is of {mine}, the base {dense.path} is {other}"
-        if choices.model is None and timm.is_model(mine) and timm.is_model(other):
-            raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
-        doubts.append(told)
-    return tuple(doubts)
 
 
 def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:

@@ -50,6 +50,8 @@ class Dialect:
         args: What else it says, in the words of timm's training script.
         trained: Parameters that its optimizer trained; None where it has no optimizer.
         found: What the file is and what was taken of it, for a person.
+        prefix: What stands before the model's keys in the file, wrappers apart.
+        beside: Values that were left out, by their names in the file.
     """
 
     state: Mapping[str, Any]
@@ -58,6 +60,8 @@ class Dialect:
     args: Mapping[str, Any]
     trained: int | None
     found: tuple[str, ...]
+    prefix: str
+    beside: Mapping[str, Any]
 
 
 def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
@@ -84,7 +88,7 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
         finder.found.append(f"optimizer of {trained} parameters, not read")
     arch, others = (names[0], tuple(names[1:])) if names else (None, ())
     found = (_writer(path, top, config), *_origin(top), *finder.found)
-    return Dialect(state, arch, others, args, trained, found)
+    return Dialect(state, arch, others, args, trained, found, finder.prefix, finder.beside)
 
 
 def _is_name(value: Any) -> bool:
@@ -126,6 +130,8 @@ class _Finder:
     top: Mapping[Any, Any]
     use_ema: bool | None
     found: list[str] = field(default_factory=list)
+    prefix: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """Stored values under timm's names."""
@@ -198,6 +204,7 @@ class _Finder:
                     f"{self.path}: thresholds stand under {match[1]!r}, the model under "
                     f"{prefix!r}; save them together"
                 )
+        self.prefix, self.beside = prefix, {key: state[key] for key in left}
         if prefix:
             self.found.append(f"prefix {prefix!r} taken off {len(kept)} keys")
         if left:

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
-
-from ltmp_export import build, families
+from ltmp_export import families
 from ltmp_export.choices import Choices
-from ltmp_export.contents import KINDS, Contents
 from ltmp_export.errors import InputError
+from ltmp_export.outline import KINDS, Outline
 from ltmp_export.plan import DENSE
-from ltmp_export.suggestions import did_you_mean, looks_like
-
-MAKE_THEM = (
-    "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
-)
+from ltmp_export.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Identity:
     warnings: tuple[str, ...]
 
 
-def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = False) -> Identity:
+def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = False) -> Identity:
     """Family and name, from what the user states, else from the file, else from its thresholds.
 
     Args:
@@ -66,7 +60,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "
             "or was not fine-tuned with a learned-threshold method"
-            f"{looks_like(contents.weights) or MAKE_THEM}"
+            f"{_ways_on(contents)}"
         )
     fitting = [f for f in families.learned() if families.load(f).scalars == present]
     if choices.family is not None:
@@ -89,6 +83,13 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
     return Identity(family, name, f"family {family}: {reason}", tuple(warnings))
 
 
+def _ways_on(contents: Outline) -> str:
+    """The commands that take a dense model of these weights."""
+    if "dist_token" in contents.weights:
+        return "; with its distillation token, --family m --r 8 takes it, which needs none"
+    return "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
+
+
 def _or_rate(family: str) -> str:
     """The other way out for a family that takes a fixed number of tokens."""
     return f"; to run it as {family}, state --r 8" if family in families.counted() else ""
@@ -108,7 +109,7 @@ def require_known(family: str) -> None:
 
 
 def _without_thresholds(
-    path: Path, contents: Contents, choices: Choices, written: str | None, dense: bool
+    path: Path, contents: Outline, choices: Choices, written: str | None, dense: bool
 ) -> tuple[str, str | None] | None:
     """The family where it is one that has no thresholds, and why, unless because of its name.
 
@@ -161,7 +162,7 @@ def _overruled(
 
 
 def _told(
-    path: Path, contents: Contents, choices: Choices
+    path: Path, contents: Outline, choices: Choices
 ) -> tuple[str | None, str | None, str, list[str]]:
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
@@ -184,6 +185,10 @@ def _told(
 
 
 def _stated_model(model: str) -> tuple[str | None, str | None]:
+    import timm
+
+    from ltmp_export import build
+
     stated, name = split_arch(model)
     if not timm.is_model((name or "").split(".")[0]):
         near = build.did_you_mean_model(name or "")
