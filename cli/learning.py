@@ -197,7 +197,7 @@ def calibrate(
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="0.9,0.8,…", help="Only compare several targets, a row for each."),
+        typer.Option(metavar="0.9,0.8", help="Only compare several targets, a row for each."),
     ] = None,
     output: Annotated[
         Path | None,

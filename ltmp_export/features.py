@@ -22,7 +22,7 @@ RENAME = "rename"
 UNUSED: Mapping[str, str] = {"mask_token": "which only pretraining uses"}
 
 _ADAPTER = re.compile(
-    r"(^|\.)(lora_(A|B|embedding_[AB]|magnitude_vector)|base_layer|ia3_l|hada_w[12]_[ab]|oft_r)(\.|$)"
+    r"(^|\.)(lora_(A|B|embedding_[AB]|magnitude_vector)|ia3_l|hada_w[12]_[ab]|oft_r)(\.|$)"
 )
 # Keys of features that are not supported. Patterns match whole keys, of the first block where the
 # feature is of blocks; the first key that matches is shown.
@@ -48,6 +48,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_B + r"gamma_[12]|" + _B + r"ls[12]", "layer scale under other names than ls1.gamma"),
     (r"blocks\.\d+\.\d+\..*", "blocks in chunks"),
 )
+_LONGEST_NAME = 200  # characters
 _CLASSIFIER = re.compile(
     r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head|lm_head)(\.\w+)*\.weight"
 )
@@ -155,7 +156,8 @@ def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, obje
     candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
     for key, value in candidates:
         shape = list(getattr(value, "shape", ()))
-        if not _CLASSIFIER.fullmatch(key) or len(shape) != 2:
+        named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
+        if not named or len(shape) != 2:
             continue
         found, module = f"; found {key} {shape}", key.removesuffix(".weight")
         if shape[1] != width:
