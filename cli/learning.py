@@ -149,6 +149,7 @@ def finetune(
     )
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that reports
     with training_progress(reduction_target, shown=first) as (progress, watch):
+        parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
         from ltmp_export import reports
         from ltmp_export.pipeline import finetuning
         from ltmp_export.training.settings import Settings
@@ -203,7 +204,7 @@ def calibrate(
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(metavar="0.9,0.8,…", help="Only compare several targets, a row for each."),
+        typer.Option(metavar="0.9,0.8", help="Only compare several targets, a row for each."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -265,6 +266,7 @@ def calibrate(
         output = Path("calibrated.pth.tar")
     parsing.require_outputs([output, plot, json], [checkpoint, images, base_checkpoint, class_map])
     with spinner() as progress:
+        parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
         from ltmp_export import files, reports
         from ltmp_export.calibration.targets import Spread
         from ltmp_export.pipeline import calibrating
@@ -349,6 +351,7 @@ def evaluate(
     )  # fmt: skip
     parsing.require_outputs([json], [model, data, base_checkpoint, class_map])
     with spinner() as progress:
+        parsing.require_measurable(model, choices)
         from ltmp_export import reports
         from ltmp_export.pipeline import evaluating
 

@@ -118,6 +118,7 @@ def export(
         [output, json], [checkpoint, base_checkpoint, images, calibration_images]
     )
     with spinner() as progress:
+        parsing.require_takeable(checkpoint, choices)
         from ltmp_export import reports
         from ltmp_export.pipeline import exporting
         from ltmp_export.precision import Precision
@@ -205,6 +206,7 @@ def check(
     parsing.require_alone("--repro", repro, beside | {"--save-repro": save_repro})
     parsing.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
+        parsing.require_checkable(model, checkpoint, choices, repro)
         from ltmp_export import files, reports
         from ltmp_export.pipeline import checking
 

@@ -10,6 +10,7 @@ import typer
 # Panels of --help.
 UNSTATED, RUNNING = "What the checkpoint does not say", "Running"
 METHOD, STATIC, PRECISION = "Token reduction", "Static shapes", "Precision"
+DECISIONS = "Precision of decisions"
 
 MemoryLimit = Annotated[
     float, typer.Option(help="GiB that the weights or images of one file may take in memory.")
@@ -300,8 +301,9 @@ ActivationScales = Annotated[
 ProtectDecisions = Annotated[
     bool,
     typer.Option(
+        metavar=" ",
         help="Compute what decides about tokens more exactly than the rest.",
-        rich_help_panel=PRECISION,
+        rich_help_panel=DECISIONS,  # of its own: its two long names leave no room for others
     ),
 ]
 InputOutput = Annotated[

@@ -189,3 +189,50 @@ def require_new_folder(folder: Path | None, others: Sequence[Path | None]) -> No
         repro.require_new(folder)
         if folder.resolve() in [path.resolve() for path in others if path is not None]:
             raise InputError(f"{folder} is also the output of another flag; choose another")
+
+
+def require_takeable(
+    checkpoint: Path, choices: Choices, *, dense: bool = False, learn: bool = False
+) -> None:
+    """Refuse a checkpoint before what takes seconds to import, see `refusals.require_takeable`.
+
+    Raises:
+        InputError: It cannot be used.
+    """
+    from ltmp_export import refusals
+
+    refusals.require_takeable(checkpoint, choices, dense=dense, learn=learn)
+
+
+def require_measurable(model: Path, choices: Choices) -> None:
+    """The same for a model that may be an exported one.
+
+    Raises:
+        InputError: It is a checkpoint, and cannot be used.
+    """
+    from ltmp_export import files, hub
+
+    if hub.names_a_model(model) or model.is_dir():
+        require_takeable(model, choices, dense=True)
+        return
+    files.require_file(model, "an ONNX model or a checkpoint")
+    if not files.looks_like_onnx(model):
+        require_takeable(model, choices, dense=True)
+
+
+def require_checkable(
+    model: Path | None, checkpoint: Path | None, choices: Choices, repro: Path | None
+) -> None:
+    """The same for what is to be compared; the model says how the checkpoint is to be taken.
+
+    Raises:
+        InputError: One is missing or cannot be used.
+    """
+    from ltmp_export import files, refusals
+
+    if repro is None:
+        model, checkpoint = model_and_checkpoint(model, checkpoint)
+    if model is not None:
+        files.require_file(model, "an ONNX model")
+    if checkpoint is not None:
+        refusals.require_readable(checkpoint, choices)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,13 +12,12 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ltmp_export import facts, positions, timm_names, vit_pytorch
+from ltmp_export import facts, features, positions, timm_names, vit_pytorch
 from ltmp_export.departures import departures, require_same_model
 from ltmp_export.errors import InputError
 from ltmp_export.facts import Facts, Named, attention_width
 from ltmp_export.positions import Grid
 from ltmp_export.statements import Answer, Statements
-from ltmp_export.suggestions import looks_like
 from ltmp_export.timm_names import TimmName
 from ltmp_export.timm_vit import describe
 from ltmp_export.vit import Vit
@@ -128,19 +126,7 @@ def _grid(weights: Weights, named: Named | None, says: Statements, source: str) 
 
 def _require_plain_vit(weights: Weights, source: str) -> None:
     """The keys without which nothing can be told."""
-    for foreign in ("reg_token", "attn_pool.latent"):
-        if foreign in weights:
-            raise InputError(f"{source} holds {foreign!r}, a feature not supported here")
-    wanted = ["patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "head.weight"]
-    if vit_pytorch.NORM not in weights:
-        wanted.insert(1, "cls_token")
-    absent = [key for key in wanted if key not in weights]
-    if absent:
-        raise InputError(
-            f"{source}: not a plain timm VisionTransformer with a class token and a classifier: "
-            f"{', '.join(absent)} missing (the first keys: {', '.join(list(weights)[:4])})"
-            f"{looks_like(weights)}"
-        )
+    features.require_plain(source, weights)
     _require_ranks(weights)
 
 
@@ -157,7 +143,7 @@ def _kwargs_from_shapes(
         "in_chans": in_chans,
         "num_classes": weights["head.weight"].shape[0],
         "embed_dim": width,
-        "depth": block_count(weights),
+        "depth": features.block_count(weights),
         "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
         "qkv_bias": "attn.qkv.bias" in block,
         "proj_bias": "attn.proj.bias" in block,
@@ -168,25 +154,6 @@ def _kwargs_from_shapes(
         "no_embed_class": not grid.prefix,
         "pre_norm": "norm_pre.weight" in weights,
     }
-
-
-def block_count(weights: Weights) -> int:
-    """Number of blocks; the indices must run from 0 without a gap.
-
-    Raises:
-        InputError: A block is missing.
-    """
-    found = {int(m[1]) for k in weights if (m := re.match(r"blocks\.(0|[1-9][0-9]{0,5})\.", k))}
-    if not found:
-        first_keys = ", ".join(list(weights)[:4])
-        raise InputError(
-            f"not a timm ViT: no key starts with 'blocks.' (first keys: {first_keys})"
-            f"{looks_like(weights)}"
-        )
-    if max(found) >= len(found):
-        first = next(index for index in range(len(found)) if index not in found)
-        raise InputError(f"block {first} has no weights, though block {max(found)} has")
-    return len(found)
 
 
 def _require_ranks(weights: Weights) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export import (
+    bases,
     build,
     dialects,
     files,
@@ -21,13 +22,13 @@ from ltmp_export import (
     hub,
     limits,
     preprocessing,
+    refusals,
     statements,
     timm_names,
 )
 from ltmp_export.choices import Choices
-from ltmp_export.contents import Contents, take_apart
-from ltmp_export.errors import InputError
-from ltmp_export.identity import identify, split_arch
+from ltmp_export.contents import take_apart
+from ltmp_export.identity import identify
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.reference import verify_against_timm
@@ -90,35 +91,39 @@ def load_checkpoint(
     """
     path, choices = Path(path), choices or Choices()
     base, pretrained = choices.base_checkpoint, hub.names_a_model(path)
+    refusals.require_takeable(path, choices, dense=dense)
     if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
     own = take_apart(path, choices.use_ema if base is None else None)
-    contents, base_file, doubts = _with_base(own, choices)
+    contents, base_file, doubts = bases.with_base(
+        own, choices, lambda file: take_apart(hub.file_of(file), choices.use_ema)
+    )
     identity = identify(own.path, contents, choices, dense=dense)
-    named = identity.model
-    if named.timm is not None and named.timm.hub:
-        args = {**dialects.from_config(named.timm.hub), **contents.args}
+    called = identity.model
+    named = None if called.written is None else timm_names.resolve(called.written)
+    if named is not None and named.hub:
+        args = {**dialects.from_config(named.hub), **contents.args}
         contents = replace(contents, args=args)
-    says = statements.gather(contents.args, choices, authors=named.authors)
+    says = statements.gather(contents.args, choices, authors=called.authors)
     warnings = [*doubts, *identity.warnings]
     built = build.build(
         freezing.without_own(contents.weights, identity.family),
-        named.name,
+        called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
         source=str(base_file or own.path),
-        timm_name=named.timm,
-        where=named.where,
+        timm_name=named,
+        where=called.where,
     )
     frozen = freezing.freeze(own.path, contents, identity.family, choices, built.vit)
     warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    prepared = preprocessing.resolve(choices, contents.args, built.vit, named.timm)
+    prepared = preprocessing.resolve(choices, contents.args, built.vit, named)
     answers = {**built.answers, **prepared.answers}
     guessed = {key: one.value for key, one in answers.items() if one.assumed}
     assumed = {**guessed, **frozen.assumed}
-    called = [named.timm.note] if named.timm is not None and named.timm.note else []
+    renamed = [named.note] if named is not None and named.note else []
     return Checkpoint(
         path=own.path,
         sha256=files.sha256(own.path),
@@ -130,7 +135,7 @@ def load_checkpoint(
         preprocessing=prepared.preprocessing,
         label_names=_label_names(contents.args, built.vit),
         choices=choices,
-        found=(*contents.found, *called, identity.reason, *frozen.found),
+        found=(*contents.found, *renamed, identity.reason, *frozen.found),
         answers=answers,
         assumed=assumed,
         notes=statements.spoken(assumed),
@@ -147,73 +152,6 @@ def _require_attention(vit: Vit) -> None:
     tokens = vit.tokens
     size = 2 * 8 * vit.heads * tokens**2  # logits and weights
     limits.require_memory(size, f"attention among the {tokens} tokens of one image")
-
-
-def _with_base(own: Contents, choices: Choices) -> tuple[Contents, Path | None, tuple[str, ...]]:
-    """Complete a thresholds-only file from its base, name and arguments included.
-
-    Returns:
-        The whole, the base's file, and warnings.
-    """
-    base = choices.base_checkpoint
-    if own.weights and base is not None:
-        raise InputError(f"{own.path} holds weights of its own; drop --base-checkpoint {base}")
-    if own.weights:
-        return own, None, ()
-    thresholds = sum(map(len, own.thresholds.values()))
-    if own.trained is not None and own.trained > thresholds:
-        raise InputError(
-            f"{own.path} holds {thresholds} thresholds only, but its optimizer trained "
-            f"{own.trained} parameters: the weights were fine-tuned, too, and no base has them; "
-            "give the checkpoint from before the reduction to thresholds"
-        )
-    if base is None:
-        raise InputError(
-            f"{own.path} holds thresholds only; give the dense model's weights with "
-            "--base-checkpoint FILE, or --base-checkpoint timm:NAME"
-        )
-    name = None
-    if hub.names_a_model(base):
-        name, base = hub.fetch(base)
-    dense = take_apart(base, choices.use_ema)
-    if not dense.weights:
-        raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
-    base_name = split_arch(dense.arch or name)[1]
-    joined = replace(
-        dense,
-        arch=own.arch or base_name,  # whose thresholds these are, a base's family does not tell
-        arch_in=own.arch_in if own.arch else f"{dense.arch_in or 'the name'} of the base",
-        others=own.others,
-        args={**dense.args, **own.args},
-        thresholds=own.thresholds,
-        found=(*own.found, *(f"base: {what}" for what in dense.found)),
-    )
-    return joined, dense.path, _doubts(own, dense, base_name, choices)
-
-
-def _doubts(
-    own: Contents, dense: Contents, base_name: str | None, choices: Choices
-) -> tuple[str, ...]:
-    """What speaks against a base. Shapes do not tell deit_small from vit_small: names do.
-
-    Raises:
-        InputError: It is another model by name, and the user has not stated which is right.
-    """
-    doubts = []
-    if any(dense.thresholds.values()):
-        doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
-    names = [split_arch(own.arch)[1], base_name]
-    known = [None if name is None else timm_names.resolve(name) for name in names]
-    mine, other = (
-        name if of_timm is None else of_timm.name.split(".")[0]
-        for name, of_timm in zip(names, known, strict=True)
-    )
-    if mine and other and mine != other:
-        told = f"{own.path} is of {mine}, the base {dense.path} is {other}"
-        if choices.model is None and all(known):
-            raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
-        doubts.append(told)
-    return tuple(doubts)
 
 
 def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:

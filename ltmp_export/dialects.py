@@ -51,6 +51,8 @@ class Dialect:
         args: What else it says, in the words of timm's training script.
         trained: Parameters that its optimizer trained; None where it has no optimizer.
         found: What the file is and what was taken of it, for a person.
+        prefix: What stands before the model's keys in the file, wrappers apart.
+        beside: Values that were left out, by their names in the file.
     """
 
     state: Mapping[str, Any]
@@ -60,6 +62,8 @@ class Dialect:
     args: Mapping[str, Any]
     trained: int | None
     found: tuple[str, ...]
+    prefix: str
+    beside: Mapping[str, Any]
 
 
 def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
@@ -90,7 +94,8 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     arch, *others = names or (None,)
     found = (_writer(path, top, config), *_origin(top), *finder.found)
     where = "" if arch is None else names[arch]
-    return Dialect(state, arch, where, tuple(map(str, others)), args, trained, found)
+    more = tuple(map(str, others))
+    return Dialect(state, arch, where, more, args, trained, found, finder.prefix, finder.beside)
 
 
 def _is_name(value: Any) -> bool:
@@ -132,6 +137,8 @@ class _Finder:
     top: Mapping[Any, Any]
     use_ema: bool | None
     found: list[str] = field(default_factory=list)
+    prefix: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
         """Stored values under timm's names."""
@@ -204,6 +211,7 @@ class _Finder:
                     f"{self.path}: thresholds stand under {match[1]!r}, the model under "
                     f"{prefix!r}; save them together"
                 )
+        self.prefix, self.beside = prefix, {key: state[key] for key in left}
         if prefix:
             self.found.append(f"prefix {prefix!r} taken off {len(kept)} keys")
         if left:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import torch
-from torch import nn
-
-from ltmp_export import timm_vit, vit_pytorch
+from ltmp_export import vit_pytorch_keys as vit_pytorch
 from ltmp_export.errors import InputError
+from ltmp_export.features import Shaped
 from ltmp_export.statements import Answer, Statements
-from ltmp_export.timm_names import TimmName
 from ltmp_export.vit import ACTIVATIONS, POOLS
 
-Weights = Mapping[str, torch.Tensor]
+if TYPE_CHECKING:
+    from ltmp_export.timm_names import TimmName
+
+# What needs timm is imported where a name is known: PyTorch and timm take seconds.
+
+Weights: TypeAlias = Mapping[str, Shaped]  # read or not
 
 HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
 USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads of 64 channels
@@ -40,6 +42,11 @@ class Named(NamedTuple):
     timm: TimmName
     where: str
     model: Any
+
+    @property
+    def normalises_average(self) -> bool:
+        """Whether there is a norm behind the pooling."""
+        return any(key.startswith("fc_norm.") for key in self.model.state_dict())
 
     @property
     def told(self) -> str:
@@ -141,11 +148,11 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
         return Answer(*says.heads)
     width = attention_width(weights)
     normed = weights.get("blocks.0.attn.q_norm.weight")
-    if normed is not None and width % len(normed) == 0:
-        return Answer(width // len(normed), "the shape of blocks.0.attn.q_norm.weight")
+    if normed is not None and width % normed.shape[0] == 0:
+        return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
     if named is not None:
         return Answer(named.model.blocks[0].attn.num_heads, named.told)
-    usual = width == len(weights["patch_embed.proj.weight"]) and width in USUAL_WIDTHS
+    usual = width == weights["patch_embed.proj.weight"].shape[0] and width in USUAL_WIDTHS
     if width % HEAD_WIDTH == 0 and (usual or says.authors or says.assume_defaults):
         return Answer(width // HEAD_WIDTH, f"{HEAD_WIDTH} channels a head", True)
     why = f"width {width}"
@@ -160,6 +167,8 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
     if says.act is not None:
         return Answer(*says.act)
     if named is not None:
+        from ltmp_export import timm_vit
+
         return Answer(timm_vit.activation(named.model.blocks[0].mlp.act), named.told)
     if "norm_pre.weight" in weights and not says.assume_defaults:
         flag = f"--act {'|'.join(ACTIVATIONS)}"
@@ -173,6 +182,8 @@ def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer
     if says.norm_eps is not None:
         return Answer(*says.norm_eps)
     if named is not None:
+        from ltmp_export import timm_vit
+
         return Answer(timm_vit.norm_eps(named.model), named.told)
     if "norm_pre.weight" in weights and not says.assume_defaults:
         return Question("the epsilon of its LayerNorms", "--norm-eps 1e-5|1e-6", "CLIP's is 1e-5")
@@ -186,7 +197,7 @@ def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Q
     if says.pool is not None:
         return Answer(*says.pool)
     normed = "fc_norm.weight" in weights
-    if named is not None and normed == (not isinstance(named.model.fc_norm, nn.Identity)):
+    if named is not None and normed == named.normalises_average:
         open_still = not normed and named.model.global_pool == "token" and not says.trained
         return Answer(named.model.global_pool, named.told, open_still)
     if normed:

@@ -6,18 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ltmp_export import families, rates
 from ltmp_export.choices import Choices
-from ltmp_export.contents import KINDS, Contents
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
+from ltmp_export.outline import KINDS
 from ltmp_export.plan import DENSE, PatchMerge, Plan, dense_plan
+from ltmp_export.suggestions import did_you_mean
 from ltmp_export.vit import Vit
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ltmp_export.contents import Contents
+
+T = TypeVar("T")
+
+DEFAULT_FAMILY = "ltmp"  # to make thresholds of
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
 _MERGER_EPS = 1e-5  # of PatchMerger's LayerNorm in both public dialects
 _MERGER_PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
@@ -32,7 +39,7 @@ class Frozen(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def without_own(weights: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+def without_own(weights: Mapping[str, T], family: str) -> dict[str, T]:
     """The weights of the ViT alone."""
     own = None if family == DENSE else families.load(family).weights
     return {key: v for key, v in weights.items() if own is None or not own.fullmatch(key)}
@@ -54,7 +61,7 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     if family == DENSE:
         return Frozen(dense_plan(vit.depth))
     method = families.load(family)
-    require_tokens(method, vit, path)
+    require_tokens(method, vit.prefix, path)
     if method.weights is not None:
         return _patch_merges(path, contents.weights, method, choices, vit)
     if method.counts:
@@ -63,35 +70,74 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
 
-def require_tokens(family: Family, vit: Vit, path: Path) -> None:
+def require_stated(path: Path, family: Family, choices: Choices) -> None:
+    """Check that it is said how many tokens a family with fixed numbers takes.
+
+    Raises:
+        InputError: It is not, or in two ways.
+    """
+    if not family.counts:
+        return
+    if choices.rate is not None and choices.reduction_target is not None:
+        raise InputError("--r and --reduction-target say the same in two ways; give one")
+    if not choices.rated:
+        raise InputError(
+            f"{path}: family {family.name} takes a fixed number of tokens from each block, which "
+            "no file holds; state it with --r 8, or --reduction-target 0.6 to have it picked"
+        )
+
+
+def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Family:
+    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
+
+    Args:
+        path: The checkpoint, for messages.
+        stated: What the user states.
+        own: The checkpoint's own family, or "dense".
+        prefix: Tokens before the patches.
+
+    Raises:
+        InputError: There is no such family, it has no thresholds, or does not take the model.
+    """
+    name = stated or (DEFAULT_FAMILY if own == DENSE else own)
+    if name in families.counted():
+        raise InputError(
+            f"family {name} has no thresholds to make; it needs none: ltmp export --family {name} "
+            "--r 8"
+        )
+    if name not in families.learned():
+        raise InputError(
+            f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"
+            f"{did_you_mean(name, families.learned())}"
+        )
+    family = families.load(name)
+    require_tokens(family, prefix, path)
+    return family
+
+
+def require_tokens(family: Family, prefix: int, path: Path) -> None:
     """Check that a family provides for the tokens that stand before the patches.
 
     Raises:
         InputError: It does not.
     """
-    if vit.prefix == 2 and not family.distilled:
+    if prefix == 2 and not family.distilled:
         able = [name for name in families.names() if families.load(name).distilled]
         raise InputError(
             f"{path} has a distillation token, which family {family.name} does not provide for; "
             f"only {', '.join(able)} does"
         )
-    if vit.prefix == 0 and family.weights is None:
+    if prefix == 0 and family.weights is None:
         raise InputError(f"{path} has no class token, which family {family.name} needs")
 
 
 def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
     """The plan of r as it is stated, or as the target picks it."""
-    if choices.rate is not None and choices.reduction_target is not None:
-        raise InputError("--r and --reduction-target say the same in two ways; give one")
+    require_stated(path, family, choices)
     if choices.rate is not None:
         stated = rates.parse(choices.rate, vit.depth)
-    elif choices.reduction_target is not None:
-        stated = rates.reaching(family, choices.reduction_target, vit)
     else:
-        raise InputError(
-            f"{path}: family {family.name} takes a fixed number of tokens from each block, which "
-            "no file holds; state it with --r 8, or --reduction-target 0.6 to have it picked"
-        )
+        stated = rates.reaching(family, float(choices.reduction_target or 0), vit)
     plan = rates.plan(family, stated, vit)
     tokens = " ".join(map(str, rates.counts(plan, vit)))
     r = ",".join(map(str, stated if len(set(stated)) > 1 else stated[:1]))

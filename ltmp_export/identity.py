@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ltmp_export import families, timm_names
+from ltmp_export import families
 from ltmp_export.choices import Choices
-from ltmp_export.contents import KINDS, Contents
 from ltmp_export.errors import InputError
+from ltmp_export.outline import KINDS, Outline
 from ltmp_export.plan import DENSE
-from ltmp_export.suggestions import did_you_mean, looks_like
-from ltmp_export.timm_names import TimmName
-
-MAKE_THEM = (
-    "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
-)
+from ltmp_export.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -42,23 +37,16 @@ class ModelName(NamedTuple):
     Attributes:
         written: As the file or the user has it, without the family; None if nobody says.
         where: Who says so: a flag, or a place in the file.
-        timm: timm's model of that name, if there is one.
         authors: Whether the file's own name has a family before it, as in files of the LTMP
             authors' training script.
     """
 
     written: str | None
     where: str = ""
-    timm: TimmName | None = None
     authors: bool = False
 
-    @property
-    def name(self) -> str | None:
-        """Timm's name, else as it is written."""
-        return self.written if self.timm is None else self.timm.name
 
-
-def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = False) -> Identity:
+def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = False) -> Identity:
     """Family and name, from what the user states, else from the file, else from its thresholds.
 
     Args:
@@ -90,7 +78,7 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "
             "or was not fine-tuned with a learned-threshold method"
-            f"{looks_like(contents.weights) or MAKE_THEM}"
+            f"{_ways_on(contents)}"
         )
     fitting = [f for f in families.learned() if families.load(f).scalars == present]
     if choices.family is not None:
@@ -113,6 +101,13 @@ def identify(path: Path, contents: Contents, choices: Choices, *, dense: bool = 
     return Identity(family, model, f"family {family}: {reason}", tuple(warnings))
 
 
+def _ways_on(contents: Outline) -> str:
+    """The commands that take a dense model of these weights."""
+    if "dist_token" in contents.weights:
+        return "; with its distillation token, --family m --r 8 takes it, which needs none"
+    return "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
+
+
 def _or_rate(family: str) -> str:
     """The other way out for a family that takes a fixed number of tokens."""
     return f"; to run it as {family}, state --r 8" if family in families.counted() else ""
@@ -132,7 +127,7 @@ def require_known(family: str) -> None:
 
 
 def _without_thresholds(
-    path: Path, contents: Contents, choices: Choices, written: str | None, dense: bool
+    path: Path, contents: Outline, choices: Choices, written: str | None, dense: bool
 ) -> tuple[str, str | None] | None:
     """The family where it is one that has no thresholds, and why, unless because of its name.
 
@@ -185,12 +180,12 @@ def _overruled(
 
 
 def _told(
-    path: Path, contents: Contents, choices: Choices
+    path: Path, contents: Outline, choices: Choices
 ) -> tuple[str | None, ModelName, str, list[str]]:
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
     written, name = split_arch(contents.arch)
-    model = _model_name(name, contents.arch_in, authors=written is not None)
+    model = ModelName(name, contents.arch_in, authors=written is not None)
     reason = f"as the name {contents.arch} says"
     prefixes = {prefix for other in contents.others if (prefix := split_arch(other)[0])}
     if written and prefixes - {written} and choices.family is None:
@@ -198,21 +193,20 @@ def _told(
         raise InputError(f"{path} calls itself {names}; state the family with --family")
     warnings += [f"the file calls itself {contents.arch}, but also {o}" for o in contents.others]
     if choices.model is not None:
+        from ltmp_export import timm_names  # timm takes seconds
+
         stated, name = split_arch(choices.model)
-        mine, asked = model.name, timm_names.require(name or "")
-        if mine and mine.split(".")[0] != asked.name.split(".")[0]:
-            warnings.append(f"the model is {asked.name} as asked, though the file says {mine}")
-        model = ModelName(name, "--model", asked, model.authors)
+        asked = timm_names.require(name or "").name
+        known = None if model.written is None else timm_names.resolve(model.written)
+        mine = model.written if known is None else known.name
+        if mine and mine.split(".")[0] != asked.split(".")[0]:
+            warnings.append(f"the model is {asked} as asked, though the file says {mine}")
+        model = ModelName(name, "--model", model.authors)
         if stated and written and stated != written:
             warnings.append(f"--model says {stated}, the file {written}; --family decides")
         if stated and not written:
             written, reason = stated, f"as --model {choices.model} says"
     return written, model, reason, warnings
-
-
-def _model_name(written: str | None, where: str, *, authors: bool) -> ModelName:
-    known = None if written is None else timm_names.resolve(written)
-    return ModelName(written, where, known, authors)
 
 
 def split_arch(arch: str | None) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from dataclasses import asdict, replace
@@ -10,17 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from ltmp_export import files, hub, inputs, onnx_export, onnx_reading, rates, saturation
+from ltmp_export import (
+    features,
+    files,
+    hub,
+    inputs,
+    onnx_export,
+    onnx_reading,
+    rates,
+    refusals,
+    saturation,
+)
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.macs import dense_macs
+from ltmp_export.outline import Outline, locate, outline, require_floats
 from ltmp_export.plan import Plan
 from ltmp_export.progress import Progress, silent
 from ltmp_export.vit import Vit
 
 if TYPE_CHECKING:
     from ltmp_export.checkpoint import Checkpoint
-    from ltmp_export.contents import Contents
 
 # What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
 
@@ -57,21 +68,50 @@ def inspect(
         name, path = hub.fetch(path)
         choices = replace(choices or Choices(), model=name)
     elif os.path.isdir(path):
-        from ltmp_export.contents import locate
-
         path = locate(path)
     files.require_file(path, "a checkpoint or an ONNX model")
     if images is not None:
         return _with_margins(path, choices, Path(images), samples, progress)
     if files.looks_like_onnx(path):
         return _describe_model(path)
+    try:
+        refusals.require_takeable(path, choices)
+    except InputError as err:
+        return _incomplete(path, choices, str(err))
     from ltmp_export.checkpoint import load_checkpoint
     from ltmp_export.contents import take_apart
 
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
-        return _describe_contents(path, take_apart(path, _averaged(choices)), str(err))
+        return _describe_outline(path, take_apart(path, _averaged(choices)), str(err))
+
+
+def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, Any]:
+    """What a file holds that cannot be exported as it is.
+
+    Raises:
+        InputError: It is damaged, or its numbers are none to compute with.
+    """
+    own = outline(path, _averaged(choices))
+    if next(features.unsupported(own.weights), None) is None:
+        require_floats(own)
+    return _describe_outline(path, own, f"{missing}{_first(path, choices)}")
+
+
+def _first(path: Path, choices: Choices | None) -> str:
+    """What a dense model lacks for the commands that would take it, or nothing."""
+    try:
+        refusals.require_takeable(path, choices, dense=True)
+    except InputError:
+        return ""
+    from ltmp_export.checkpoint import load_checkpoint
+
+    try:
+        load_checkpoint(path, choices, dense=True)
+    except InputError as err:
+        return f"; but first: {err}"
+    return ""
 
 
 def _averaged(choices: Choices | None) -> bool | None:
@@ -90,6 +130,7 @@ def _with_margins(
         raise InputError(
             f"{path} is an exported model; margins (--images) are measured on its checkpoint"
         )
+    refusals.require_takeable(path, choices)
     from ltmp_export import margins
     from ltmp_export.checkpoint import load_checkpoint
 
@@ -102,7 +143,7 @@ def _with_margins(
     return described | {"margins": measured.to_json(), "warnings": warnings}
 
 
-def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str, Any]:
+def _describe_outline(path: Path, contents: Outline, missing: str) -> dict[str, Any]:
     """What a readable file holds that is not, or not alone, a whole model."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -113,7 +154,7 @@ def _describe_contents(path: Path, contents: Contents, missing: str) -> dict[str
         "arch": contents.arch,
         "found": list(contents.found),
         "tensors": len(contents.weights),
-        "parameters": sum(tensor.numel() for tensor in contents.weights.values()),
+        "parameters": sum(math.prod(tensor.shape) for tensor in contents.weights.values()),
         "thresholds": {kind: dict(sorted(v.items())) for kind, v in contents.thresholds.items()},
         "missing": missing,
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from timm.layers import resample_abs_pos_embed
+from typing import TYPE_CHECKING
 
 from ltmp_export import limits
 from ltmp_export.errors import InputError
+from ltmp_export.features import Shaped
 
-Weights = Mapping[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
 Size = tuple[int, int]
 MOST_PIXELS = 2**16  # of a side
 
@@ -40,7 +40,7 @@ class Grid:
 
 
 def grid(
-    weights: Weights,
+    weights: Mapping[str, Shaped],
     stated: Sequence[Size | None],
     asked: Size | None,
     *,
@@ -85,7 +85,7 @@ def grid(
     raise InputError(_question(rows, patch, prefix, left, asked, source))
 
 
-def prefix_tokens(weights: Weights) -> int:
+def prefix_tokens(weights: Mapping[str, Shaped]) -> int:
     """Tokens before the patches: class, distillation and register tokens."""
     registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
     return ("cls_token" in weights) + ("dist_token" in weights) + registers
@@ -144,7 +144,9 @@ def _shapes(patches: int) -> list[Size]:
     return []
 
 
-def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, tuple[str, ...]]:
+def resized(
+    weights: Mapping[str, torch.Tensor], old: Grid, asked: Size | None
+) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
     """The weights for images of the size asked for, and a warning if that changed them.
 
     The embedding is resampled as timm does (bicubic, antialiased).
@@ -166,6 +168,8 @@ def resized(weights: Weights, old: Grid, asked: Size | None) -> tuple[Weights, t
         return weights, ()
     size = new[0] * new[1] * weights["pos_embed"].shape[2] * 4
     limits.require_memory(size, f"a position embedding of {new[0]}x{new[1]} patches")
+    from timm.layers import resample_abs_pos_embed
+
     made = resample_abs_pos_embed(
         weights["pos_embed"],
         new_size=list(new),

@@ -44,6 +44,15 @@ def describe(model: nn.Module, name: str) -> Vit:
     )
 
 
+def kinds(model: nn.Module) -> list[str]:
+    """Classes of timm's that a plain ViT does not have; names of weights may not tell them."""
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        return [f"timm's class {type(model).__name__}"]
+    first: Any = model.blocks[0]
+    found = {type(first): Block, type(getattr(first, "attn", None)): Attention}
+    return [f"timm's {own.__name__}" for own, plain in found.items() if own is not plain]
+
+
 def _refuse_features(model: VisionTransformer) -> None:
     embedding = model.patch_embed
     normed = type(embedding) is NormedPatchEmbed

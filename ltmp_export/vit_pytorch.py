@@ -2,18 +2,14 @@
 
 It is a ViT without class token whose embedding normalises a patch's pixels, projects them and
 normalises again; after the last layer it takes the mean of all tokens. Every LayerNorm has the
-epsilon 1e-5. Two writings are known, told apart by their keys:
-
-    since 1.0   layers.i.0.to_qkv      layers.i.1.net.1       transformer.norm, mlp_head.1
-    before      layers.i.0.fn.to_qkv   layers.i.1.fn.net.0    mlp_head.1 (a norm), mlp_head.2
+epsilon 1e-5. Its names are in `vit_pytorch_keys`.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,42 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltmp_export.errors import InputError
+from ltmp_export.vit_pytorch_keys import NORM, expected, has_one_head, is_vit_pytorch
+
+__all__ = ["NORM", "NormedPatchEmbed", "as_timm", "has_one_head", "is_vit_pytorch", "model"]
 
 Weights = Mapping[str, torch.Tensor]
-
-NORM = "patch_embed.norm_pre.weight"  # what tells such a model once it has timm's names
-NORM_EPS = 1e-5
-SAYS = "the code of vit-pytorch"  # where such a model's facts come from
-
-_EMBEDDING = "to_patch_embedding.1.weight"
-_INDEX = re.compile(r"transformer\.layers\.(0|[1-9][0-9]{0,5})\.")
-
-# Each module's name in timm and the rank of its weight.
-_Modules = dict[str, tuple[str, int]]
-_OUTER: _Modules = {
-    "to_patch_embedding.1": ("patch_embed.norm_pre", 1),
-    "to_patch_embedding.2": ("patch_embed.proj", 2),
-    "to_patch_embedding.3": ("patch_embed.norm", 1),
-    "transformer.patch_merger.norm": ("cluster_layers.0.norm", 1),
-}
-_HEAD: _Modules = {"transformer.norm": ("norm", 1), "mlp_head.1": ("head", 2)}
-_OLDER_HEAD: _Modules = {"mlp_head.1": ("fc_norm", 1), "mlp_head.2": ("head", 2)}
-_LAYER: _Modules = {
-    "0.norm": ("norm1", 1),
-    "0.to_qkv": ("attn.qkv", 2),
-    "0.to_out.0": ("attn.proj", 2),
-    "1.net.0": ("norm2", 1),
-    "1.net.1": ("mlp.fc1", 2),
-    "1.net.4": ("mlp.fc2", 2),
-}
-_OLDER_LAYER: _Modules = {
-    "0.norm": ("norm1", 1),
-    "0.fn.to_qkv": ("attn.qkv", 2),
-    "0.fn.to_out.0": ("attn.proj", 2),
-    "1.norm": ("norm2", 1),
-    "1.fn.net.0": ("mlp.fc1", 2),
-    "1.fn.net.3": ("mlp.fc2", 2),
-}
 
 
 class NormedPatchEmbed(PatchEmbed):  # type: ignore[misc]  # timm is untyped
@@ -118,16 +83,6 @@ def model(*, num_heads: int, attention_width: int, **shape: Any) -> VisionTransf
     return built
 
 
-def is_vit_pytorch(keys: Collection[str]) -> bool:
-    """Whether these are names of a ViT of vit-pytorch, by its embedding."""
-    return _EMBEDDING in keys
-
-
-def has_one_head(keys: Collection[str]) -> bool:
-    """Whether there is no projection after attention: one head, as wide as the tokens."""
-    return not any(".to_out." in key for key in keys)
-
-
 def as_timm(weights: Weights, source: str = "the checkpoint") -> dict[str, Tensor]:
     """The weights under timm's names, the merger's as `cluster_layers.0.*`.
 
@@ -142,13 +97,12 @@ def as_timm(weights: Weights, source: str = "the checkpoint") -> dict[str, Tenso
     Raises:
         InputError: Keys are missing or unknown, or a shape fits no model of this kind.
     """
-    expected = _expected(weights, source)
-    _require_keys(weights, expected, source)
-    for key, (_, rank) in expected.items():
+    keys = expected(weights, source)
+    for key, (_, rank) in keys.items():
         shape = tuple(weights[key].shape)
         if len(shape) != rank or 0 in shape:
             raise InputError(f"{source}: {key} has shape {shape}; expected {rank} dimensions")
-    named = {name: weights[key] for key, (name, _) in expected.items()}
+    named = {name: weights[key] for key, (name, _) in keys.items()}
     _reorder_pixels(named, source)
     rows = named["pos_embed"].shape[1]
     if rows < 2:
@@ -157,47 +111,6 @@ def as_timm(weights: Weights, source: str = "the checkpoint") -> dict[str, Tenso
     if has_one_head(weights):
         _add_projections(named, source)
     return named
-
-
-def _expected(keys: Collection[str], source: str) -> dict[str, tuple[str, int]]:
-    """For each key that must be there, timm's name and the rank."""
-    modules = _OUTER | (_OLDER_HEAD if "mlp_head.2.weight" in keys else _HEAD)
-    layer = _OLDER_LAYER if any(".fn." in key for key in keys) else _LAYER
-    for index in range(_depth(keys, source)):
-        for module, (name, rank) in layer.items():
-            if name == "attn.proj" and has_one_head(keys):
-                continue
-            modules[f"transformer.layers.{index}.{module}"] = (f"blocks.{index}.{name}", rank)
-    expected = {"pos_embedding": ("pos_embed", 3)}
-    expected["transformer.patch_merger.queries"] = ("cluster_layers.0.queries", 2)
-    for module, (name, rank) in modules.items():
-        expected[f"{module}.weight"] = (f"{name}.weight", rank)
-        if not name.endswith("attn.qkv"):
-            expected[f"{module}.bias"] = (f"{name}.bias", 1)
-    return expected
-
-
-def _depth(keys: Collection[str], source: str) -> int:
-    found = {int(match[1]) for key in keys if (match := _INDEX.match(key))}
-    gap = next((index for index in range(len(found)) if index not in found), len(found))
-    if not found or max(found) > gap:
-        raise InputError(f"{source}: transformer.layers.{gap} has no weights")
-    return len(found)
-
-
-def _require_keys(weights: Weights, expected: Collection[str], source: str) -> None:
-    missing = [key for key in expected if key not in weights]
-    unknown = [key for key in weights if key not in expected]
-    parts = [
-        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unknown))
-        if keys
-    ]
-    if parts:
-        raise InputError(
-            f"{source} has names of vit-pytorch, but only its PatchMerger is supported "
-            f"(vit_with_patch_merger.ViT): {', '.join(parts)}"
-        )
 
 
 def _reorder_pixels(named: dict[str, Tensor], source: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
 from ltmp_cli.main import app
 from typer.testing import CliRunner, Result
 
@@ -249,6 +250,20 @@ def test_inspect_margins(folder: Path) -> None:
 def test_help_shows_defaults(folder: Path) -> None:
     """Square brackets would be taken for markup."""
     assert "default: 1,2,7" in ltmp("check", "--help").stdout
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_group(app).commands))
+def test_help_names_every_option_whole_at_80_columns(name: str) -> None:
+    """A name that is cut cannot be typed."""
+    command = typer.main.get_group(app).commands[name]
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    words = set(re.findall(r"[^\s│,]+", shown))
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert {*parameter.opts, *parameter.secondary_opts} <= words, parameter.name
+        metavar = getattr(parameter, "metavar", None)
+        assert metavar is None or metavar in shown, parameter.name
 
 
 def test_bench_options(folder: Path) -> None:
@@ -514,14 +529,20 @@ def test_usage_errors_exit_2_and_suggest(folder: Path) -> None:
     assert ltmp("frobnicate").exit_code == 2
 
 
-def run_without(heavy: set[str], commands: list[list[str]]) -> str:
-    """What commands print in a process of their own that must not import any of `heavy`."""
+def run_without(heavy: set[str], commands: Sequence[Sequence[str]], code: int = 0) -> str:
+    """What commands print in a process of their own that must not import any of `heavy`.
+
+    Args:
+        heavy: Names of modules.
+        commands: What is typed after `ltmp`, each.
+        code: The exit code of all of them.
+    """
     script = (
         "import sys\n"
         "from ltmp_cli.main import app\n"
-        f"for command in {commands}:\n"
+        f"for command in {[list(command) for command in commands]}:\n"
         "    try:\n        app(command)\n"
-        "    except SystemExit as done:\n        assert not done.code, done.code\n"
+        f"    except SystemExit as done:\n        assert (done.code or 0) == {code}, command\n"
         f"found = {heavy} & set(sys.modules)\n"
         "sys.exit(f'loaded {found}' if found else 0)\n"
     )
@@ -529,7 +550,7 @@ def run_without(heavy: set[str], commands: list[list[str]]) -> str:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    return ran.stdout + ran.stderr
 
 
 def test_help_is_instant_and_loads_nothing_heavy(folder: Path) -> None:

@@ -330,7 +330,7 @@ def test_contradictions_are_warnings(
     [
         ("layer1.0.conv1.weight", "a ResNet"),
         ("layers.0.blocks.0.attn.qkv.weight", "a Swin Transformer"),
-        ("stages.0.blocks.0.conv_dw.weight", "a network in stages"),
+        ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
         ("vit.encoder.layer.0.attention.attention.query.weight", "a ViT of Hugging Face"),
         ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision"),
         ("visual.transformer.resblocks.0.ln_1.weight", "a CLIP model"),
@@ -339,7 +339,7 @@ def test_contradictions_are_warnings(
 )
 def test_another_architecture_is_recognised(tmp_path: Path, key: str, name: str) -> None:
     torch.save({key: torch.ones(2)}, tmp_path / "c.pth")
-    with pytest.raises(InputError, match=f"no thresholds .*it looks like {name}"):
+    with pytest.raises(InputError, match=f"not a plain timm Vision.*it looks like {name}"):
         load_checkpoint(tmp_path / "c.pth")
 
 

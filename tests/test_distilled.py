@@ -157,7 +157,7 @@ def changed(key: str, value: Tensor | None) -> dict[str, Tensor]:
         (changed("cls_token", None), "cls_token missing"),
         (changed("head_dist.bias", None), "1 missing .head_dist.bias"),
         (changed("head_dist.weight", torch.ones(4, 32)), "1 misshapen .head_dist.weight .4, 32"),
-        (changed("reg_token", torch.ones(1, 4, 32)), "'reg_token', a feature not supported"),
+        (changed("reg_token", torch.ones(1, 4, 32)), "not supported: register tokens .reg_token"),
         (changed("fc_norm.weight", torch.ones(32)), "distilled head reads the class and dist"),
     ],
 )

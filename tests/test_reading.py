@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from ltmp_export.errors import InputError
+from ltmp_export.reading.elements import BY_NAME, FLOATS, ElementType
 from ltmp_export.reading.known import PickleError
 from ltmp_export.reading.pickles import load
 from ltmp_export.reading.stored import DamagedError, StoredTensor
@@ -70,18 +71,24 @@ def as_read(value: Any) -> Any:
         return tuple(value)
     if isinstance(value, (pathlib.Path, torch.device)):
         return str(value)
+    if isinstance(value, torch.dtype):
+        return BY_NAME[str(value).removeprefix("torch.")]
     return value
 
 
 def same(expected: Any, found: Any) -> bool:
     if isinstance(found, StoredTensor):
-        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+        assert (found.shape, found.dtype.torch) == (expected.shape, expected.dtype)
+        if found.dtype in FLOATS and found.numel:
+            assert found.number() == expected.flatten()[0].item()
         tensor = found.read()
         return bool(tensor.dtype == expected.dtype) and torch.equal(tensor, expected)
     if isinstance(found, dict):
         return expected.keys() == found.keys() and all(same(expected[k], found[k]) for k in found)
     if isinstance(found, argparse.Namespace):
         return same(vars(expected), vars(found))
+    if isinstance(found, ElementType):
+        return bool(expected == found)
     if isinstance(found, pathlib.PurePath):
         return bool(expected == str(found))
     return bool(type(expected) is type(found) and expected == found)
@@ -106,7 +113,25 @@ def test_the_authors_files(tmp_path: Path) -> None:
 
 def test_float8_has_a_name_and_no_numbers_are_taken(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, tmp_path / "a.pt")
-    assert open_weights(tmp_path / "a.pt")["a"].dtype == torch.float8_e4m3fn
+    assert open_weights(tmp_path / "a.pt")["a"].dtype == BY_NAME["float8_e4m3fn"]
+
+
+def test_element_types_are_pytorchs() -> None:
+    """Each name that the installed PyTorch has is of its size; none that it has is forgotten."""
+    known = {str(found): found for found in vars(torch).values() if isinstance(found, torch.dtype)}
+    for name, found in known.items():
+        assert BY_NAME[name.removeprefix("torch.")].itemsize == found.itemsize, name
+        assert BY_NAME[name.removeprefix("torch.")].torch is found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_number_of_a_safetensors_file(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Read without PyTorch, behind another tensor and metadata."""
+    tensors = {"a": torch.arange(7), "b": torch.tensor([0.9, 0.5], dtype=dtype)}
+    save_file(tensors, tmp_path / "f", metadata={"x": "y" * 50})
+    assert open_weights(tmp_path / "f")["b"].number() == tensors["b"][0].item()
+    with pytest.raises(ValueError, match="int64 is no type of floats"):
+        open_weights(tmp_path / "f")["a"].number()
 
 
 def test_tensors_are_read_only_when_asked_for(tmp_path: Path) -> None:
@@ -200,7 +225,7 @@ def test_a_pickle_without_end_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(PickleError, match="more than 1000 opcodes"):
         load(
             io.BytesIO(b"(" + b"N" * 2000 + b"t."),
-            lambda claim: StoredTensor((), claim.dtype, 0, _none),
+            lambda claim: StoredTensor((), claim.dtype, 0, _none, bytes),
         )
 
 
@@ -248,7 +273,7 @@ def test_safetensors_with_and_without_arch(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "bare")
     found = open_weights(tmp_path / "bare")
     assert torch.equal(found["a"].read(), tensors["a"])
-    assert (found["a"].dtype, found["c"].dtype) == (torch.float32, torch.float16)
-    assert not found["b"].dtype.is_floating_point
+    assert (found["a"].dtype, found["c"].dtype) == (BY_NAME["float32"], BY_NAME["float16"])
+    assert found["b"].dtype not in FLOATS
     save_file(tensors, tmp_path / "named", metadata={"arch": "ltp_x"})
     assert open_weights(tmp_path / "named")["arch"] == "ltp_x"

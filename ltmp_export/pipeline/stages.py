@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ltmp_export import families, inputs
+from ltmp_export import inputs
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.freezing import require_tokens
+from ltmp_export.freezing import require_learned
 from ltmp_export.inputs import Images
-from ltmp_export.plan import DENSE
 from ltmp_export.progress import Progress
-from ltmp_export.suggestions import did_you_mean
 
-DEFAULT_FAMILY = "ltmp"
 CALIBRATION_SAMPLES = 128
 
 
@@ -50,23 +46,10 @@ def calibration(source: Checkpoint, images: str | Path | None, samples: int | No
 
 
 def family_of(source: Checkpoint) -> Family:
-    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
+    """The family to make thresholds of, see `freezing.require_learned`.
 
     Raises:
         InputError: There is no such family.
     """
-    own = DEFAULT_FAMILY if source.plan.family == DENSE else source.plan.family
-    name = source.choices.family or own
-    if name in families.counted():
-        raise InputError(
-            f"family {name} has no thresholds to make; it needs none: ltmp export --family {name} "
-            "--r 8"
-        )
-    if name not in families.learned():
-        raise InputError(
-            f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"
-            f"{did_you_mean(name, families.learned())}"
-        )
-    family = families.load(name)
-    require_tokens(family, source.vit, source.path)
-    return family
+    stated, own = source.choices.family, source.plan.family
+    return require_learned(source.path, stated, own, source.vit.prefix)

@@ -14,8 +14,8 @@ from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import torch
 
+from ltmp_export.reading.elements import BY_NAME, ElementType
 from ltmp_export.reading.stored import DamagedError, StoredTensor
 
 
@@ -46,7 +46,7 @@ class StorageClaim:
     """
 
     key: str
-    dtype: torch.dtype | None
+    dtype: ElementType | None
     size: int
 
     @property
@@ -63,7 +63,7 @@ class TensorClaim:
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: ElementType
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _tensor(
     if math.prod(size for size in shape if size) >= 2**62:
         raise PickleError("a tensor of sizes that are no sizes")
     kind = storage.dtype if dtype is None else dtype
-    if not isinstance(kind, torch.dtype):
+    if not isinstance(kind, ElementType):
         raise PickleError("a tensor without element type")
     return TensorClaim(storage, offset, tuple(shape), tuple(stride), kind)
 
@@ -172,19 +172,19 @@ def _words(parts: tuple[Any, ...]) -> tuple[str | int, ...]:
     return parts
 
 
-_DTYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
+_STORAGES = {
+    "Double": "float64",
+    "Float": "float32",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Short": "int16",
+    "Char": "int8",
+    "Byte": "uint8",
+    "Bool": "bool",
+    "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128",
 }
 
 
@@ -211,11 +211,10 @@ def _table() -> dict[str, Global]:
         for flavour, kind in (("Posix", PurePosixPath), ("Windows", PureWindowsPath)):
             calls |= {f"{module}.{pure}{flavour}Path": _path(kind) for pure in ("", "Pure")}
     found = {name: Global(name, build) for name, build in calls.items()}
-    for name, dtype in _DTYPES.items():
-        found[f"torch.{name}Storage"] = Global(f"torch.{name}Storage", None, dtype)
+    for name, dtype in _STORAGES.items():
+        found[f"torch.{name}Storage"] = Global(f"torch.{name}Storage", None, BY_NAME[dtype])
     found["torch.storage.UntypedStorage"] = Global("torch.storage.UntypedStorage")
-    dtypes = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-    return found | {str(dtype): Global(str(dtype), None, dtype) for dtype in dtypes}
+    return found | {str(dtype): Global(str(dtype), None, dtype) for dtype in BY_NAME.values()}
 
 
 GLOBALS = _table()

@@ -17,8 +17,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import torch
-
+from ltmp_export.reading.elements import ElementType
 from ltmp_export.reading.known import (
     GLOBALS,
     RENAMED,
@@ -62,8 +61,8 @@ def load(stream: BinaryIO, tensor: Callable[[TensorClaim], StoredTensor]) -> Any
 
 
 def _plain(value: Any) -> Any:
-    """Globals may be called or state a type, but not stand for themselves, torch's dtypes apart."""
-    if isinstance(value, Global) and isinstance(value.value, torch.dtype):
+    """Globals may be called or state a type, but not stand for themselves, element types apart."""
+    if isinstance(value, Global) and isinstance(value.value, ElementType):
         return value.value
     if isinstance(value, Global):
         raise ForbiddenGlobalError(value.name)

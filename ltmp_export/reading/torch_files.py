@@ -13,19 +13,23 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from ltmp_export.reading import pickles
 from ltmp_export.reading.known import StorageClaim, TensorClaim
 from ltmp_export.reading.stored import DamagedError, StoredTensor
 
+if TYPE_CHECKING:
+    import torch
+
 MAGIC = 0x1950A86A20F9469CFC6C
 _CHUNK = 1 << 22
 
-Reader = Callable[[StorageClaim], torch.Tensor]  # uint8 [bytes of the storage]
+Bytes = NDArray[np.uint8]
+Reader = Callable[[StorageClaim], Bytes]  # of the whole storage
 
 # What Python's zip reader raises on damaged, encrypted or exotic archives.
 _ZIP_ERRORS = (
@@ -87,7 +91,7 @@ def _root(names: list[str]) -> str:
     return root
 
 
-def _zip_record(path: Path, root: str, storage: StorageClaim) -> torch.Tensor:
+def _zip_record(path: Path, root: str, storage: StorageClaim) -> Bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             record = _plain_record(archive, f"{root}data/{storage.key}")
@@ -134,7 +138,7 @@ def read_sequence(path: Path) -> Any:
     return value
 
 
-def _sequence_record(path: Path, places: Mapping[str, int], storage: StorageClaim) -> torch.Tensor:
+def _sequence_record(path: Path, places: Mapping[str, int], storage: StorageClaim) -> Bytes:
     if storage.key not in places:
         raise DamagedError("it is not in the list of storages")
     with path.open("rb") as file:
@@ -145,34 +149,49 @@ def _sequence_record(path: Path, places: Mapping[str, int], storage: StorageClai
         return _fill(file, storage.nbytes)
 
 
-def _fill(file: BinaryIO | Any, size: int) -> torch.Tensor:
+def _fill(file: BinaryIO | Any, size: int) -> Bytes:
     """The next `size` bytes, into memory of their own."""
-    data = torch.empty(size, dtype=torch.uint8)
-    view = data.numpy()
+    data = np.empty(size, np.uint8)
     at = 0
     while at < size:
         chunk = file.read(min(_CHUNK, size - at))
         if not chunk:
             raise DamagedError(f"{size} bytes are claimed, there are {at}")
-        view[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        data[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
         at += len(chunk)
     return data
 
 
 def _tensor(claim: TensorClaim, reader: Reader) -> StoredTensor:
-    read = partial(_read, claim, reader)
-    return StoredTensor(claim.shape, claim.dtype, claim.storage.nbytes, read)
+    read, first = partial(_read, claim, reader), partial(_first, claim, reader)
+    return StoredTensor(claim.shape, claim.dtype, claim.storage.nbytes, read, first)
 
 
 def _read(claim: TensorClaim, reader: Reader) -> torch.Tensor:
-    storage, width = claim.storage, claim.dtype.itemsize
+    _require_within(claim)
+    import torch
+
+    numbers, dtype = torch.from_numpy(reader(claim.storage)), claim.dtype.torch
+    if claim.storage.nbytes % claim.dtype.itemsize:
+        raise DamagedError(f"its storage of {claim.storage.nbytes} bytes holds no whole numbers")
+    if 0 in claim.shape:
+        return torch.empty(claim.shape, dtype=dtype)
+    return numbers.view(dtype).as_strided(claim.shape, claim.stride, claim.offset)
+
+
+def _first(claim: TensorClaim, reader: Reader) -> bytes:
+    _require_within(claim)
+    width = claim.dtype.itemsize
+    return reader(claim.storage)[claim.offset * width :][:width].tobytes()
+
+
+def _require_within(claim: TensorClaim) -> None:
+    """Check that a tensor lies within its storage.
+
+    Raises:
+        DamagedError: It does not.
+    """
     steps = zip(claim.shape, claim.stride, strict=True)
     last = claim.offset + sum((count - 1) * step for count, step in steps)
-    if 0 not in claim.shape and (last + 1) * width > storage.nbytes:
+    if 0 not in claim.shape and (last + 1) * claim.dtype.itemsize > claim.storage.nbytes:
         raise DamagedError(f"it claims the shape {claim.shape} but holds fewer numbers")
-    numbers = reader(storage)
-    if storage.nbytes % width:
-        raise DamagedError(f"its storage of {storage.nbytes} bytes holds no whole numbers")
-    if 0 in claim.shape:
-        return numbers[:0].view(claim.dtype).reshape(claim.shape)
-    return numbers.view(claim.dtype).as_strided(claim.shape, claim.stride, claim.offset)

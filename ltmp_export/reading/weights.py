@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ltmp_export import files
 from ltmp_export.errors import InputError
 from ltmp_export.reading import torch_files
+from ltmp_export.reading.elements import BY_NAME, UINT8
 from ltmp_export.reading.known import ForbiddenGlobalError
 from ltmp_export.reading.stored import DamagedError, StoredTensor
+
+if TYPE_CHECKING:
+    import torch
 
 WHAT = "a PyTorch checkpoint or a safetensors file"
 
 _SAFETENSORS_DTYPES = {
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "BOOL": torch.bool,
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "BOOL": "bool",
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
 }
 
 
@@ -77,20 +81,38 @@ def open_weights(path: Path) -> Mapping[Any, Any]:
 def _open_safetensors(path: Path) -> Mapping[Any, Any]:
     content: dict[str, Any] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:  # which checks the header
             written = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 (no mapping)
-                piece = file.get_slice(name)
-                shape, kind = tuple(piece.get_shape()), piece.get_dtype()
-                dtype = _SAFETENSORS_DTYPES.get(kind, torch.uint8)
-                read = partial(_read_safetensors, path, name)
-                size = math.prod(shape) * dtype.itemsize
-                content[name] = StoredTensor(shape, dtype, size, read)
+        for name, entry in _safetensors_header(path).items():
+            shape = tuple(entry["shape"])
+            dtype = BY_NAME.get(_SAFETENSORS_DTYPES.get(entry["dtype"], ""), UINT8)
+            read = partial(_read_safetensors, path, name)
+            first = partial(_first_of_safetensors, path, entry["begin"], dtype.itemsize)
+            size = math.prod(shape) * dtype.itemsize
+            content[name] = StoredTensor(shape, dtype, size, read, first)
     except (SafetensorError, OSError, ValueError) as err:
         raise DamagedError(f"no readable safetensors file: {err}") from err
     if arch := written.get("arch") or written.get("architecture"):
         return {"state_dict": content, "arch": arch}
     return content
+
+
+def _safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Each tensor's `dtype`, `shape` and the byte of the file where it begins."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: {**entry, "begin": 8 + size + entry["data_offsets"][0]}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    }
+
+
+def _first_of_safetensors(path: Path, begin: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read(size)
 
 
 def _read_safetensors(path: Path, name: str) -> torch.Tensor:

@@ -1,0 +1,171 @@
+"""Checkpoints of other architectures, told by keys that only these have, and the way from them.
+
+For ViTs of other libraries the way is a table of names: `RENAMED` gives the module of timm for each
+of theirs. `{i}` is the number of a block; what is joined by "+" is stacked in that order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "torchvision": {
+        "class_token": "cls_token",
+        "encoder.pos_embedding": "pos_embed",
+        "conv_proj": "patch_embed.proj",
+        "encoder.layers.encoder_layer_{i}.ln_1": "blocks.{i}.norm1",
+        "encoder.layers.encoder_layer_{i}.self_attention.in_proj": "blocks.{i}.attn.qkv",
+        "encoder.layers.encoder_layer_{i}.self_attention.out_proj": "blocks.{i}.attn.proj",
+        "encoder.layers.encoder_layer_{i}.ln_2": "blocks.{i}.norm2",
+        "encoder.layers.encoder_layer_{i}.mlp.0": "blocks.{i}.mlp.fc1",
+        "encoder.layers.encoder_layer_{i}.mlp.3": "blocks.{i}.mlp.fc2",
+        "encoder.ln": "norm",
+        "heads.head": "head",
+    },
+    "Hugging Face's transformers": {
+        "embeddings.cls_token": "cls_token",
+        "embeddings.position_embeddings": "pos_embed",
+        "embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "encoder.layer.{i}.layernorm_before": "blocks.{i}.norm1",
+        "encoder.layer.{i}.attention.attention.query + key + value": "blocks.{i}.attn.qkv",
+        "encoder.layer.{i}.attention.output.dense": "blocks.{i}.attn.proj",
+        "encoder.layer.{i}.layernorm_after": "blocks.{i}.norm2",
+        "encoder.layer.{i}.intermediate.dense": "blocks.{i}.mlp.fc1",
+        "encoder.layer.{i}.output.dense": "blocks.{i}.mlp.fc2",
+        "layernorm": "norm",
+        "classifier": "head",
+    },
+    "mmpretrain": {
+        "patch_embed.projection": "patch_embed.proj",
+        "layers.{i}.ln1": "blocks.{i}.norm1",
+        "layers.{i}.attn": "blocks.{i}.attn",
+        "layers.{i}.ln2": "blocks.{i}.norm2",
+        "layers.{i}.ffn.layers.0.0": "blocks.{i}.mlp.fc1",
+        "layers.{i}.ffn.layers.1": "blocks.{i}.mlp.fc2",
+        "ln1": "norm",
+        "head.layers.head": "head",
+    },
+}
+
+_FILTER = "timm.models.vision_transformer.checkpoint_filter_fn(state_dict, model)"
+_CLIP = (
+    f"timm reads its image half ({_FILTER}, with the timm model of that CLIP); its head then "
+    "projects to embeddings, so fine-tune it with a classifier"
+)
+
+# Patterns stand at the beginning of a key or after a dot; the first one that is found tells.
+_FOREIGN: tuple[tuple[str, str, str], ...] = (
+    (r"(swin|swinv2)\.encoder\.layers\.", "a Swin Transformer of Hugging Face's transformers", ""),
+    (r"encoder\.layer\.\d+\.attention\.attention\.", "a ViT of Hugging Face's transformers", ""),
+    (r"encoder\.layers\.encoder_layer_\d+\.", "a ViT of torchvision", ""),
+    (r"layers\.\d+\.ffn\.layers\.0\.0\.", "a ViT of mmpretrain", ""),
+    (
+        r"vision_model\.encoder\.layers\.\d+\.self_attn\.",
+        "a CLIP or SigLIP of Hugging Face's transformers",
+        "timm has the same models (vit_*_clip_*, vit_*_siglip_*); fine-tune one with a classifier",
+    ),
+    (r"visual\.(transformer\.|conv1\.|class_embedding$)", "a CLIP model", _CLIP),
+    (r"beit3\.", "a BEiT-3", f"timm reads it ({_FILTER})"),
+    (r"preprocessor\.patchifier\.", "an AIMv2", ""),
+    (r"to_patch_embedding\.|transformer\.layers\.\d+\.0\.", "a ViT of vit-pytorch", ""),
+    (r"score_predictor\.", "a DynamicViT", ""),
+    (r"transition\d\.\d+\.", "an HRNet", ""),
+    (r"layer[1-4]\.\d+\.(conv|bn)\w*\.", "a ResNet", ""),
+    (r"denseblock\d+\.denselayer", "a DenseNet", ""),
+    (r"layers\.\d+\.blocks\.\d+\.modulation\.", "a FocalNet", ""),
+    (r"layers\.\d+\.blocks\.\d+\.attn\.", "a Swin Transformer", ""),
+    (r"conv_stem\.", "an EfficientNet, a MobileNet or kin", ""),
+    (r"stages\.\d+\.\d+\.transformer\.\d+\.", "a MobileViT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.attn\.\w+\.bn\.", "a LeViT", ""),
+    (r"transformers\.\d+\.blocks\.\d+\.", "a PiT", ""),
+    (r"blocks_token_only\.", "a CaiT", ""),
+    (r"cls_attn_blocks\.", "an XCiT", ""),
+    (r"post_network\.", "a VOLO", ""),
+    (r"blocks\.\d+\.(mlp_tokens|linear_tokens)\.", "an MLP-Mixer or ResMLP", ""),
+    (r"patch_embeds\.\d+\.", "a Twins", ""),
+    (r"serial_blocks\d\.", "a CoaT", ""),
+    (r"blocks\.\d+\.blocks\.\d+\.\d+\.", "a CrossViT", ""),
+    (r"pixel_embed\.", "a TNT", ""),
+    (r"blocks\.\d+\.attn\.gating_param$", "a ConViT", ""),
+    (r"patch_embed1\.proj\.", "a Visformer", ""),
+    (r"levels\.\d+\.transformer_encoder\.", "a NesT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.attn\.pool_[qkv]\.", "an MViT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.mlp\.dwconv\.", "a PVT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.attn_(block|grid)\.", "a MaxViT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.(conv1_1x1|pre_norm)\.", "a CoAtNet", ""),
+    (r"stages\.\d+\.global_block\.", "a GC ViT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.\d+\.attn\.", "a DaViT", ""),
+    (r"stages\.\d+\.blocks\.\d+\.gamma_xca$", "an EdgeNeXt", ""),
+    (r"stages\.\d+\.blocks\.\d+\.layer_scale1\.", "a PoolFormer or kin", ""),
+    (r"stages\.\d+\.blocks\.\d+\.conv_dw\.", "a ConvNeXt", ""),
+    (r"stages\.\d+\.(blocks\.)?\d+\.", "a network in stages", ""),
+    (r"s\d\.b\d+\.conv\d\.", "a RegNet", ""),
+    (r"blocks\.\d+\.proj\.weight$", "a Hiera", ""),
+    (r"features\.\d+\.", "a convolutional network", ""),
+    (r"num_batches_tracked$", "a network with BatchNorm", ""),
+)
+# ViTs in timm's manner that are no plain ones.
+_KIN: tuple[tuple[str, str], ...] = (
+    (r"embeds\.(proj|pos_embed|pos_embed_x|cls_token)(\.|$)", "a NaFlexViT"),
+    (r"blocks\.\d+\.attn\.rel_pos_[hw]$", "the image encoder of a SAM"),
+    (r"blocks\.\d+\.attn\.relative_position", "a BEiT"),
+    (r"blocks\.\d+\.(gamma_1|attn\.(q_proj|q_bias))", "a ViT of timm's Eva class"),
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Another architecture.
+
+    Attributes:
+        name: With its article.
+        key: The key that tells.
+        way: What to do, or nothing.
+    """
+
+    name: str
+    key: str
+    way: str
+
+
+def foreign(keys: Iterable[str]) -> Architecture | None:
+    """The architecture that keys tell, where it is no ViT in timm's manner."""
+    listed = list(keys)
+    for pattern, name, way in _FOREIGN:
+        if (found := _first(pattern, listed)) is not None:
+            library = next((one for one in RENAMED if name == f"a ViT of {one}"), None)
+            if library is not None:
+                way = _renaming(library, found[1])
+            return Architecture(name, found[1] + found[2], way)
+    return None
+
+
+def kin(keys: Iterable[str]) -> str:
+    """The name of a ViT in timm's manner that is no plain one, or nothing."""
+    listed = list(keys)
+    return next((name for pattern, name in _KIN if _first(pattern, listed)), "")
+
+
+def _first(pattern: str, keys: list[str]) -> re.Match[str] | None:
+    """The first key with the pattern in it; groups 1 and 2 are what stands before, and the rest."""
+    compiled = re.compile(rf"((?:[^.]+\.)*?)({pattern}.*)")
+    return next((match for key in keys if (match := compiled.fullmatch(key))), None)
+
+
+def _renaming(library: str, prefix: str) -> str:
+    """The table of a library's names in one line, a block's only once."""
+    names = RENAMED[library]
+    block = next(theirs for theirs in names if "{i}" in theirs).partition("{i}.")[0] + "{i}."
+    outer = [f"{theirs} → {ours}" for theirs, ours in names.items() if "{i}" not in theirs]
+    inner = [
+        f"{theirs.removeprefix(block)} → {ours.removeprefix('blocks.{i}.')}"
+        for theirs, ours in names.items()
+        if "{i}" in theirs and theirs.removeprefix(block) != ours.removeprefix("blocks.{i}.")
+    ]
+    drop = f"drop {prefix!r}, " if prefix else ""
+    return (
+        f"timm has the same model: {drop}rename {', '.join(outer)}; {block}* → blocks.{{i}}.*, in "
+        f"it {', '.join(inner)}"
+    ).replace("{i}", "N")
