@@ -66,7 +66,8 @@ def products(model: onnx.ModelProto) -> Products | None:
     """The products with stored int8 weights in a model; None if it has none."""
     stored = Weights(model)
     found = []
-    for name in (node.input[1] for node in model.graph.node if node.op_type == "MatMulInteger"):
+    nodes = (node for node in model.graph.node if node.op_type == "MatMulInteger")
+    for name in (node.input[1] for node in nodes if len(node.input) > 1):
         weight = stored.get(name)  # [in, out]
         if weight is not None and weight.dtype == np.int8 and weight.ndim == 2 and weight.size:
             pairs = heaviest_pairs(weight.T)
