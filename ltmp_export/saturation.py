@@ -54,7 +54,11 @@ class Products:
         """Why a file is not right on every processor, and what to do, or nothing."""
         if self.exact:
             return ""
-        here = "as on this one" if saturates_here else "though not on this one"
+        here = (
+            "as on this one, so its numbers differ here"
+            if saturates_here
+            else "though not on this one"
+        )
         return (
             f"{self.layer}: neighbouring int8 weights add up to {self.largest_pair}, expected at "
             f"most {PAIR}: its products saturate on x86-64 processors without VNNI, {here} "
