@@ -122,8 +122,8 @@ def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) 
             off = float(np.abs(scale / (columns * step) - 1).max())
         if not off <= CLOSE:
             yield f"{name}.scale{suffix} differs from the checkpoint's by up to {off:.2g} of it"
-        integers = stored.get(f"{name}.int8{suffix}")
-        if not np.array_equal(integers, stored.get(f"{name}.int8")):
+        first, own_copy = stored.get(f"{name}.int8"), stored.get(f"{name}.int8{suffix}")
+        if first is None or own_copy is None or not np.array_equal(first, own_copy):
             yield f"{name}.int8{suffix} is another weight than {name}.int8"
     off = float((np.abs(found - own) / columns[:, None]).max())
     if not off <= HALF_A_STEP:
