@@ -46,17 +46,20 @@ def heaviest_pairs(weight: NDArray[Any]) -> NDArray[np.float64]:
 
     onnxruntime adds the products of such a pair in 16 bits on x86-64 processors without VNNI
     instructions, and what is beyond saturates. With an activation of at most 255 nothing is if
-    this is at most `PAIR`. Opposite signs do not add up, and other columns never meet there.
+    this is at most `PAIR`. Numbers of opposite signs sum to no more than the larger of them, and
+    others never meet there.
     """
     paired = weight.shape[1] // 2 * 2
     sums = np.add(weight[:, 0:paired:2], weight[:, 1:paired:2], dtype=np.float64)
-    return np.maximum(np.abs(sums).max(axis=1, initial=0), _largest(weight))
+    found: NDArray[np.float64] = np.maximum(np.abs(sums).max(axis=1, initial=0), _largest(weight))
+    return found
 
 
 def _largest(weight: NDArray[Any]) -> NDArray[np.float64]:
     """[out]: the largest number of each row, without its sign."""
     ends = [reduce(weight, axis=1).astype(np.float64) for reduce in (np.max, np.min)]
-    return np.maximum(ends[0], -ends[1])
+    found: NDArray[np.float64] = np.maximum(ends[0], -ends[1])
+    return found
 
 
 class Weights:

@@ -54,7 +54,11 @@ class Products:
         """Why a file is not right on every processor, and what to do, or nothing."""
         if self.exact:
             return ""
-        here = "as on this one" if saturates_here else "though not on this one"
+        here = (
+            "as on this one, so its numbers differ here"
+            if saturates_here
+            else "though not on this one"
+        )
         return (
             f"{self.layer}: neighbouring int8 weights add up to {self.largest_pair}, expected at "
             f"most {PAIR}: its products saturate on x86-64 processors without VNNI, {here} "
@@ -66,7 +70,8 @@ def products(model: onnx.ModelProto) -> Products | None:
     """The products with stored int8 weights in a model; None if it has none."""
     stored = Weights(model)
     found = []
-    for name in (node.input[1] for node in model.graph.node if node.op_type == "MatMulInteger"):
+    nodes = (node for node in model.graph.node if node.op_type == "MatMulInteger")
+    for name in (node.input[1] for node in nodes if len(node.input) > 1):
         weight = stored.get(name)  # [in, out]
         if weight is not None and weight.dtype == np.int8 and weight.ndim == 2 and weight.size:
             pairs = heaviest_pairs(weight.T)

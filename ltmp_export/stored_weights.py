@@ -115,15 +115,17 @@ def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) 
         return
     columns = column_scales(own)
     for term, suffix in enumerate(("", REST)[: given.terms]):
-        step = given.steps()[term][0] if given.scale is not None else 1.0
-        scale = stored.get(f"{name}.scale{suffix if given.scale is not None else ''}")
+        step, leaf = 1.0, "scale"  # one for both products where scales are measured as it runs
+        if given.scale is not None:
+            step, leaf = given.steps()[term][0], f"scale{suffix}"
+        scale = stored.get(f"{name}.{leaf}")
         off = np.inf
         if scale is not None and scale.shape == columns.shape:
             off = float(np.abs(scale / (columns * step) - 1).max())
         if not off <= CLOSE:
-            yield f"{name}.scale{suffix} differs from the checkpoint's by up to {off:.2g} of it"
-        integers = stored.get(f"{name}.int8{suffix}")
-        if not np.array_equal(integers, stored.get(f"{name}.int8")):
+            yield f"{name}.{leaf} differs from the checkpoint's by up to {off:.2g} of it"
+        first, own_copy = stored.get(f"{name}.int8"), stored.get(f"{name}.int8{suffix}")
+        if first is None or own_copy is None or not np.array_equal(first, own_copy):
             yield f"{name}.int8{suffix} is another weight than {name}.int8"
     off = float((np.abs(found - own) / columns[:, None]).max())
     if not off <= HALF_A_STEP:

@@ -141,8 +141,8 @@ class TestRule:
         """Also where all is a tie: halves of one step, at scales that float32 does not hold."""
         rng = np.random.default_rng(depth)
         halves = rng.integers(-255, 256, (3000, depth)) / 2 * rng.random((3000, 1))
-        for weight in (rng.standard_normal((500, depth)), halves):
-            weight = weight.astype(np.float32)
+        for numbers in (rng.standard_normal((500, depth)), halves):
+            weight = numbers.astype(np.float32)
             integers, scale = quantised(weight)
             wide = np.pad(integers.astype(int), ((0, depth % 2), (0, 0))).reshape(-1, 2, len(scale))
             assert np.maximum(wide, 0).sum(axis=1).max() <= 128
@@ -222,7 +222,7 @@ class TestFilesThatCanSaturate:
         report = checking.check(saturable, DIGITS_LTMP, samples=1)
         assert report.verdict == "fail"
         assert report.reason.startswith(f"{FC1}: neighbouring int8 weights add up to 2")
-        where = "as on this one" if here else "though not on this one"
+        where = "as on this one, so its numbers differ here" if here else "though not on this one"
         assert "expected at most 128: its products saturate on x86-64 processors" in report.reason
         assert f"without VNNI, {where} (1 of 29 products can); export the file" in report.reason
         assert "\n" not in report.reason
