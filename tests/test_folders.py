@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,13 +102,13 @@ def test_a_folder_that_cannot_be_read_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, "a/1.png", "locked/2.png")
-    scandir = folders.os.scandir
+    scandir = os.scandir
 
     def refuse(path: str) -> object:
         if str(path).endswith("locked"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(folders.os, "scandir", refuse)  # root may read anything
+    monkeypatch.setattr(os, "scandir", refuse)  # root may read anything
     found = folders.find(tmp_path)
     assert found.left_out == "1 folder that cannot be read (locked)"

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from ltmp_export import pictures
 from ltmp_export.errors import InputError
@@ -25,9 +25,15 @@ COLOUR = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (5, 6), dtype=np.uint8)
 
 
+def as_it_is(picture: Image.Image) -> Tensor:
+    """[channels, H, W], as they are."""
+    pixels = np.array(picture)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
 def read(path: Path, mode: str = "RGB") -> NDArray[np.uint8]:
     """[H, W, channels], as they go into timm's transform."""
-    pixels: Tensor = pictures.read(path, mode, pil_to_tensor)
+    pixels: Tensor = pictures.read(path, mode, as_it_is)
     return pixels.permute(1, 2, 0).numpy()
 
 
@@ -123,7 +129,7 @@ def palette(transparency: bytes | int | None) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         picture = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8), "P")
         picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0])
-        more = {} if transparency is None else {"transparency": transparency}
+        more: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
         picture.save(path, **more)
 
     return save
@@ -134,7 +140,7 @@ RED, GREEN, BLUE, YELLOW, WHITE = (
 )  # fmt: skip
 
 
-def saved(array: NDArray[np.uint8], mode: str, **options: int) -> Callable[[Path], None]:
+def saved(array: NDArray[np.uint8], mode: str, **options: Any) -> Callable[[Path], None]:
     return lambda path: Image.fromarray(array, mode).save(path, **options)
 
 
@@ -235,8 +241,8 @@ def test_pictures_are_turned_as_exif_says(tmp_path: Path, orientation: int, deep
 
 def test_damaged_exif_says_nothing(tmp_path: Path) -> None:
     exif = b"Exif\0\0" + b"II*\0" + b"\xff" * 20
-    for name, more in (("a.png", {}), ("a.jpg", {"quality": 100, "subsampling": 0})):
-        Image.fromarray(COLOUR).save(tmp_path / name, exif=exif, **more)
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(COLOUR).save(tmp_path / name, exif=exif, quality=100, subsampling=0)
         assert abs(read(tmp_path / name).astype(int) - COLOUR).max() <= 8
 
 
@@ -246,7 +252,7 @@ def test_hidden_colours_do_not_reach_the_edge_of_what_is_seen(tmp_path: Path) ->
     array[:, :4] = (0, 255, 0, 0)
     array[:, 4:] = (0, 0, 0, 255)
     Image.fromarray(array).save(tmp_path / "a.png")
-    small = pictures.read(tmp_path / "a.png", "RGB", lambda p: pil_to_tensor(p.resize((3, 3))))
+    small = pictures.read(tmp_path / "a.png", "RGB", lambda p: as_it_is(p.resize((3, 3))))
     assert torch.equal(small[0], small[1])
 
 

@@ -184,7 +184,7 @@ def test_the_crop_goes_the_whole_way(
 def rewrite(path: Path, words: Mapping[str, str | None]) -> None:
     """Other metadata in an exported file; None takes one out."""
     model = onnx.load(path)
-    kept = {entry.key: entry.value for entry in model.metadata_props} | words
+    kept = {**{entry.key: entry.value for entry in model.metadata_props}, **words}
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {k: v for k, v in kept.items() if v is not None})
     onnx.save(model, path)
