@@ -315,7 +315,8 @@ class _Lowering:
                 "norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0)
             )
         else:
-            pooled = layout.mean_of_patches(self.layers.norm("norm", tokens.x), self.vit.prefix)
+            normed = self.layers.norm("norm", tokens.x)
+            pooled = layout.mean_of_patches(normed, tokens.size, self.vit.prefix)
         logits = self.layers.linear("head", self.layers.norm("fc_norm", pooled))
         return self.layers.exact(logits)
 
