@@ -167,7 +167,7 @@ def _mean_of_patches(x: np.ndarray, size: np.ndarray) -> np.ndarray:
     total = np.zeros((1, x.shape[1]))
     for row, patches in zip(x, size, strict=True):
         total += patches * row
-    return total / max(size.sum(), 1)
+    return np.asarray(total / max(size.sum(), 1))
 
 
 def run(
