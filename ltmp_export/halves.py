@@ -85,17 +85,17 @@ def fitted(
         )
         kept = dict(precision.kept)
         for name, reach in large.items():
-            place = _place(name, places, reach)
+            place = _place(name, places, reach, precision.kept)
             kept[place] = max(kept.get(place, 0.0), reach.value)
         precision = replace(precision, kept=kept)
 
 
-def _place(name: str, places: Mapping[str, str], reach: Reach) -> str:
-    """What is to be kept in float32 because of a tensor.
+def _place(name: str, places: Mapping[str, str], reach: Reach, kept: Mapping[str, float]) -> str:
+    """What is to be kept in float32 because of a tensor, beside what is.
 
     Raises:
         InputError: It is what the file is given or gives, or nothing that float32 could hold.
-        ExportError: It belongs to nothing.
+        ExportError: It belongs to nothing, or to what is float32 already.
     """
     if not np.isfinite(reach.value):
         raise InputError(
@@ -108,8 +108,10 @@ def _place(name: str, places: Mapping[str, str], reach: Reach) -> str:
             f"--io fp16: the {place} reach {reach.value:.1e} ({reach.image}), and float16 ends at "
             f"{HALF_LARGEST:.0f}, of which a factor of {ROOM:g} is left free; export with --io fp32"
         )
-    if place is None:
-        raise ExportError(f"the float16 tensor {name} reaches {reach.value:.1e}")
+    if place is None or place in kept:
+        raise ExportError(
+            f"the tensor {name} reaches {reach.value:.1e} and is float16 all the same"
+        )
     return place
 
 
@@ -194,7 +196,11 @@ def reaches(
 
 
 def float16_tensors(model: onnx.ModelProto) -> list[str]:
-    """All tensors of a graph that are float16 by their type, but weights; the inputs first."""
+    """All tensors of a graph that are float16 by their type, but weights; the inputs first.
+
+    Raises:
+        ExportError: The types do not follow from the graph.
+    """
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     bare.graph.name = model.graph.name
     bare.graph.node.extend(model.graph.node)
@@ -205,7 +211,10 @@ def float16_tensors(model: onnx.ModelProto) -> list[str]:
         if tensor.name not in given:
             kind, shape = tensor.data_type, list(tensor.dims)
             bare.graph.input.append(helper.make_tensor_value_info(tensor.name, kind, shape))
-    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(bare).graph
+    except onnx.shape_inference.InferenceError as err:
+        raise ExportError(f"the types of the graph's tensors do not follow: {err}") from err
     halves = {
         value.name
         for value in (*model.graph.input, *inferred.value_info, *inferred.output)

@@ -119,8 +119,8 @@ def some(pixels: NDArray[np.float32]) -> Images:
 def truly(model: onnx.ModelProto, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits [n, classes], as the file's types have it."""
     with np.errstate(all="ignore"):
-        (logits, *_) = ReferenceEvaluator(model).run(None, {"images": pixels})
-    found: NDArray[np.float32] = logits
+        outputs: list[Any] = list(ReferenceEvaluator(model).run(None, {"images": pixels}))
+    found: NDArray[np.float32] = outputs[0]
     return found
 
 
@@ -307,7 +307,7 @@ class TestInputsAndOutputs:
 def test_a_tensor_that_belongs_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, images = faulty("fc1")
     monkeypatch.setattr(onnx_export, "half_places", lambda *_, **__: {})
-    with pytest.raises(ExportError, match=r"the float16 tensor block_01/mlp/Gemm reaches .*e\+05"):
+    with pytest.raises(ExportError, match=r"the tensor block_01/mlp/Gemm reaches .*e\+05 and"):
         halves.fitted(checkpoint, [images], HALF, opset=17)
 
 
