@@ -282,7 +282,7 @@ Kind = Annotated[
 CalibrationImages = Annotated[
     Path | None,
     typer.Option(
-        help="For int8: folder of pictures or .npz like those the model will see.",
+        help="For int8 and fp16: folder of pictures or .npz like those the model will see.",
         rich_help_panel=PRECISION,
     ),
 ]

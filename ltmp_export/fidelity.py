@@ -39,6 +39,10 @@ class Bounds(NamedTuple):
 # Measured, nine families on digits and DeiT-S: decisions 99.88 % and more in float16, 98.4 % in
 # int8 (97.5 % with decisions unprotected); logits 6e-4 and 0.047.
 BOUNDS = {FP16: Bounds(0.98, 0.99, 0.005), INT8: Bounds(0.9, 0.96, 0.15)}
+_REMEDIES = {
+    FP16: "float16 is too coarse for this model, export fp32",
+    INT8: "calibrate on images like those the model will see, or export fp16",
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,7 @@ class Fidelity:
     def fault(self, kind: str) -> str:
         """Which bound of a precision is not kept, and what to do, or nothing."""
         reason = self._fault()
-        if not reason or kind != INT8:
-            return reason
-        return f"{reason}; calibrate on images like those the model will see, or export fp16"
+        return f"{reason}; {_REMEDIES[kind]}" if reason else ""
 
     def _fault(self) -> str:
         differing = round(self.images * (1 - self.top1))

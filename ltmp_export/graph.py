@@ -50,6 +50,8 @@ class GraphBuilder:
         self._scope = ""
         self._half = False
         self._halves: set[Name] = set()  # what was written inside of `half`
+        self._place = ""
+        self.places: dict[Name, str] = {}  # of what was written inside of `half`, its place
         self._used: dict[str, int] = {}
         self._written: dict[tuple[str, tuple[Name, ...], str], Name] = {}
 
@@ -85,6 +87,7 @@ class GraphBuilder:
         self._nodes.append(node)
         if self._half:
             self._halves.update(outputs)
+            self.places.update(dict.fromkeys(outputs, self._place))
         return tuple(outputs)
 
     def _unique(self, name: str) -> Name:
@@ -95,7 +98,9 @@ class GraphBuilder:
     def weight(self, name: str) -> Name:
         """A weight under its checkpoint name."""
         if self._half:
-            return self.stored(name, np.asarray(self.weights[name]).astype(np.float16))
+            self.places[name] = self._place
+            with np.errstate(over="ignore"):  # see `halves`
+                return self.stored(name, np.asarray(self.weights[name]).astype(np.float16))
         self._initializers[name] = None
         return name
 
@@ -104,13 +109,17 @@ class GraphBuilder:
         return self._constant("u8", np.array(value, np.uint8))
 
     @contextlib.contextmanager
-    def half(self, wanted: bool = True) -> Iterator[None]:
-        """Make the weights and numbers written inside float16, if that is wanted."""
-        outer, self._half = self._half, wanted
+    def half(self, wanted: bool, place: str) -> Iterator[None]:
+        """Make the weights and numbers written inside float16, if that is wanted.
+
+        `place` says what of the model they belong to.
+        """
+        outer = self._half, self._place
+        self._half, self._place = wanted, place
         try:
             yield
         finally:
-            self._half = outer
+            self._half, self._place = outer
 
     def cast(self, x: Name) -> Name:
         """`x` as the numbers written here are: float16 inside of `half`, else float32."""
@@ -180,11 +189,14 @@ class GraphBuilder:
         """Declare a graph input; strings in `shape` are symbolic axes."""
         if kind == TensorProto.FLOAT16:
             self._halves.add(name)
+            self.places[name] = name
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, source: Name, name: str, kind: int, shape: Sequence[int | str]) -> None:
         """Declare `source` a graph output called `name`."""
+        if kind == TensorProto.FLOAT16:
+            self.places[name] = name
         self._nodes.append(helper.make_node("Identity", [source], [name], name=f"{name}:node"))
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 

@@ -96,21 +96,18 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
     own = outline(path, _averaged(choices))
     if next(features.unsupported(own.weights), None) is None:
         require_floats(own)
-    return _describe_outline(path, own, f"{missing}{_first(path, choices)}")
+    return _describe_outline(path, own, f"{missing}{_first(path, choices, missing)}")
 
 
-def _first(path: Path, choices: Choices | None) -> str:
+def _first(path: Path, choices: Choices | None, missing: str) -> str:
     """What a dense model lacks for the commands that would take it, or nothing."""
     try:
         refusals.require_takeable(path, choices, dense=True)
-    except InputError:
-        return ""
-    from ltmp_export.checkpoint import load_checkpoint
+        from ltmp_export.checkpoint import load_checkpoint
 
-    try:
         load_checkpoint(path, choices, dense=True)
     except InputError as err:
-        return f"; but first: {err}"
+        return "" if str(err) == missing else f"; but first: {err}"
     return ""
 
 

@@ -6,6 +6,7 @@ float16 files what a linear layer gives is float16 until it is cast back.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,16 +46,16 @@ class Layers:
     precision: Precision
     one: Name = ""
 
-    @property
-    def half(self) -> bool:
-        """Whether linear layers give float16."""
-        return self.precision.kind == FP16
+    def half(self, place: str) -> AbstractContextManager[None]:
+        """Write what follows in float16, if a float16 file has room there; see `Precision.kept`."""
+        wanted = self.precision.kind == FP16 and place not in self.precision.kept
+        return self.g.half(wanted, place)
 
     def linear(self, path: str, x: Name) -> Name:
         """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""
         if path in self.precision.layers:
             return self._linear_int8(path, x, self.precision.layers[path])
-        with self.g.half(self.half):
+        with self.half(path):
             inputs = [self.g.cast(x), self.g.weight(f"{path}.weight")]
             if f"{path}.bias" in self.g.weights:
                 inputs.append(self.g.weight(f"{path}.bias"))
@@ -152,8 +153,8 @@ class Layers:
     def mlp(self, path: str, x: Name) -> Name:
         """Normalised rows [T, C] → [T, C], without the residual."""
         hidden = self.linear(f"{path}.mlp.fc1", x)
-        with self.g.half(self.half):
-            hidden = self.g.activation(self.vit.activation, hidden)
+        with self.half(f"{path}.mlp.act"):
+            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
         hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
         return self.exact(self.layer_scale(f"{path}.ls2", hidden))
 
@@ -162,7 +163,7 @@ class Layers:
         g, vit = self.g, self.vit
         if "patch_embed.norm_pre.weight" in g.weights:
             return self._normed_patches(images)
-        with g.half(self.half):
+        with self.half("patch_embed.proj"):
             inputs = [g.cast(images), g.weight("patch_embed.proj.weight")]
             if "patch_embed.proj.bias" in g.weights:
                 inputs.append(g.weight("patch_embed.proj.bias"))

@@ -135,7 +135,7 @@ class Observer:
         if precision.kind != FP32:
             stated = single = rounded.stored(model, checkpoint.model, precision)
         if precision.kind == FP16:
-            single = rounded.halved(stated)
+            single = rounded.halved(stated, precision)
         self.reference = Reference(stated, checkpoint.plan, torch.float64)
         self.single = Reference(single, checkpoint.plan)
         self.exact = self.reference

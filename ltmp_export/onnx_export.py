@@ -97,12 +97,10 @@ def to_onnx(
     require_batch_size(batch_size)
     precision = precision or Precision()
     opsets.require(opset, precision, checkpoint.vit.activation)
-    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
-    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
     model = rewrite.lower(
         checkpoint.vit,
         checkpoint.plan,
-        weights,
+        _weights(checkpoint),
         opset=opset,
         batch_size=batch_size,
         token_counts=token_counts,
@@ -111,6 +109,21 @@ def to_onnx(
     )
     graph.validate(model, opset)
     return model
+
+
+def half_places(
+    checkpoint: Checkpoint, *, opset: int, batch_size: int | None, precision: Precision
+) -> dict[str, str]:
+    """`rewrite.half_places` of a checkpoint."""
+    return rewrite.half_places(
+        checkpoint.vit, checkpoint.plan, _weights(checkpoint), opset=opset, batch_size=batch_size,
+        precision=precision,
+    )  # fmt: skip
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def require_batch_size(batch_size: int | None) -> None:
@@ -251,6 +264,14 @@ def _names_a_layer(path: str, vit: Vit) -> bool:
     return found is not None and int(found[1]) < vit.depth
 
 
+def _names_a_place(place: str, vit: Vit) -> bool:
+    """Whether a float16 file of this geometry could keep that in float32."""
+    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
+    if found is not None:
+        return int(found[1]) < vit.depth
+    return place == "patch_embed.proj" or _names_a_layer(place, vit)
+
+
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
     vit = Vit.from_json(json.loads(words["ltmp.vit"]))
@@ -262,6 +283,9 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     unknown = [path for path in precision.layers if not _names_a_layer(path, vit)]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
+    unknown = [place for place in precision.kept if not _names_a_place(place, vit)]
+    if unknown:
+        raise ValueError(f"kept in float32: {unknown[0]!r}")
     choices = Choices.from_json(json.loads(words["ltmp.choices"]))
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),

@@ -12,7 +12,8 @@ Verdict of one image in one batch:
     inconclusive  the reference gives no number to compare with: the image leads to a NaN
 
 In lower precision the reference is the model that the file states, see `rounded`, and takes its
-integers, too; how near that model is to the checkpoint's in float32 is judged by `fidelity`.
+integers, too; how near that model is to the checkpoint's in float32 is judged by `fidelity`. A file
+whose float16 tensors have no room for their numbers fails before all that, see `halves`.
 
 What rounding explains is measured, see `judging`. Batch invariance is judged beside that, by the
 file alone: an image in a batch must come out as it does by itself.
@@ -28,7 +29,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ltmp_export import check_report, fidelity, runtime, saturation, stored_weights, taps
+from ltmp_export import check_report, fidelity, halves, runtime, saturation, stored_weights, taps
 from ltmp_export.check_report import CheckReport, Comparison, Invariance, StepSummary
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import logit_difference
@@ -100,6 +101,8 @@ def compare(
         return report
     seen: list[Observation] = []
     try:
+        if reason := halves.overflow(model, images, progress):
+            return replace(report, verdict="fail", reason=reason)
         observer = Observer(model, checkpoint, images, passes, precision)
         for number in range(len(images)):
             progress(f"comparing image {number + 1} of {len(images)}")

@@ -9,6 +9,7 @@ so has what is given to the head, which costs nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ SMALLEST_RANGE = 1e-6  # of an input that is always 0
 SMALLEST, LARGEST = 1e-30, 1e30  # of scales: their steps and products are float32 numbers
 LEVELS = 255  # the largest integer of an activation
 REST_LEVELS = 255  # steps of the second term in one of the first
+HALF_LARGEST = 65504.0  # float16 number
+_SHOWN = 6  # of what is kept in float32
 
 # Suffixes of the names of what int8 layers quantise, see `integers.names`.
 INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
@@ -66,7 +69,11 @@ class Precision:
         io: Of `images` and `logits`: "fp32", or with kind "fp16" also "fp16".
         scales: Of int8 activations: "static", from calibration, or "dynamic", from each batch.
         layers: The linear layers that compute in int8, by the path of their weights.
-        calibration: The images that static scales were measured on.
+        calibration: The images that static scales, or float16's ranges, were measured on.
+        kept: What a float16 file computes in float32 because float16 has no room for it, with the
+            largest number there: linear layers by the path of their weights, of a block's attention
+            `attn.scores` (queries times keys) and `attn.mixed` (attention times values), and the
+            activation `mlp.act`.
 
     Raises:
         InputError: One is not among these, or they do not go together.
@@ -78,6 +85,7 @@ class Precision:
     scales: str = STATIC
     layers: Mapping[str, Activation] = field(default_factory=dict)
     calibration: str = ""
+    kept: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -109,7 +117,7 @@ class Precision:
         if self.kind == FP32:
             return FP32
         if self.kind == FP16:
-            return f"fp16, images and logits {self.io}, decisions {decisions}"
+            return f"fp16, images and logits {self.io}, decisions {decisions}{self._kept()}"
         fine = sum(given.terms > 1 for given in self.layers.values())
         line = (
             f"int8, {len(self.layers)} linear layers, {fine} of them with 16-bit inputs, "
@@ -117,11 +125,19 @@ class Precision:
         )
         return line if self.batch_invariant else f"{line}, results depend on the batch"
 
+    def _kept(self) -> str:
+        """What is kept in float32, as the end of a clause."""
+        shown = [f"{place} ({value:.1e})" for place, value in self.kept.items()]
+        more = f" and {len(shown) - _SHOWN} more" if shown[_SHOWN:] else ""
+        return f"; kept in float32: {', '.join(shown[:_SHOWN])}{more}" if shown else ""
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         document: dict[str, Any] = {"kind": self.kind, "io": self.io}
         if self.kind != FP32:
             document["protected_decisions"] = self.protected
+        if self.kind == FP16:
+            document |= {"calibration": self.calibration, "kept_in_float32": dict(self.kept)}
         if self.kind == INT8:
             document |= {
                 "activation_scales": self.scales,
@@ -151,6 +167,11 @@ class Precision:
             raise ValueError("scales that are neither all static nor all dynamic")
         if layers and document["kind"] != INT8:
             raise ValueError(f"{len(layers)} int8 layers in {document['kind']}")
+        kept = dict(document.get("kept_in_float32", {}))
+        if kept and document["kind"] != FP16:
+            raise ValueError(f"{len(kept)} places kept in float32 in {document['kind']}")
+        if not all(type(value) in (int, float) and 0 < value < math.inf for value in kept.values()):
+            raise ValueError(f"kept in float32 for reaching {list(kept.values())[:5]}")
         try:
             return cls(
                 kind=document["kind"],
@@ -159,6 +180,7 @@ class Precision:
                 scales=document.get("activation_scales", STATIC),
                 layers=layers,
                 calibration=calibration,
+                kept={str(place): float(value) for place, value in kept.items()},
             )
         except InputError as err:
             raise ValueError(str(err)) from err

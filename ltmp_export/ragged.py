@@ -199,25 +199,36 @@ class Layout:
 
     # Pooling
 
-    def mean_of_patches(self, x: Name, prefix: int) -> Name:
-        """[T, C] → [B, C]: plain mean over each image's patch tokens, zeros if none is left.
+    def mean_of_patches(self, x: Name, size: Name | None, prefix: int) -> Name:
+        """[T, C] → [B, C]: mean over the patches that an image's tokens stand for, zeros if none.
 
         Args:
             x: Tokens.
+            size: As in `score_bias`. Sizes are whole, so that no order changes their sum.
             prefix: Tokens of an image before its patches, P.
         """
         g = self.g
         patches, places, count = self.valid, self.rows, self.per_image
+        weights = None
+        if size is not None:
+            weights = g.op("Gather", size, places, axis=0) if self.fixed is None else size
         if prefix:
             patches, places = (g.slice(slots, 1, prefix) for slots in (patches, places))
-            count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
-        selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
+            weights = None if weights is None else g.slice(weights, 1, prefix)
+        if weights is None:
+            selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
+            if prefix:
+                count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
+            divisor = g.op("Cast", count, to=TensorProto.FLOAT)
+        else:
+            selected = g.op("Where", patches, weights, g.number(0.0))
+            total = g.reduce("ReduceSum", selected, [1], keepdims=True)
+            divisor = g.op("Max", total, g.number(1.0))
         rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
         selected = g.op("Unsqueeze", selected, g.ints(1))
         if self.fixed is None:  # onnxruntime rounds the product of one row by how long it is
             selected = g.op("Concat", selected, selected, axis=1)
         total = g.op("MatMul", selected, rows)  # [B, 1 or 2, C]
-        divisor = g.op("Cast", count, to=TensorProto.FLOAT)
         return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
 
 

@@ -94,7 +94,7 @@ class Reference:
             sizes.append(size)
             decisions.append(decided)
         x, size = self._entering(len(tokens), x, size)
-        logits = self._classify(model.norm(x))
+        logits = self._classify(model.norm(x), size)
         excess = rounded.excesses(self.model)
         return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions), excess)
 
@@ -128,21 +128,25 @@ class Reference:
         x = tokens.x
         return x + block.ls2(block.mlp(block.norm2(x))), tokens.size, tuple(taken)
 
-    def _classify(self, x: Tensor) -> Tensor:
-        """[N, C] → [classes]; of a distilled model the mean of two heads, each of its own token."""
+    def _classify(self, x: Tensor, size: Tensor) -> Tensor:
+        """[N, C], [N] → [classes]; of a distilled model the mean of two heads' own tokens."""
         model = self.model
         if isinstance(model, VisionTransformerDistilled):
             mean: Tensor = torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)
             return mean
-        logits: Tensor = model.head(model.fc_norm(self._pool(x)))
+        logits: Tensor = model.head(model.fc_norm(self._pool(x, size)))
         return logits
 
-    def _pool(self, x: Tensor) -> Tensor:
-        """[N, C] → [C]. With no patch token left, average pooling gives zeros."""
+    def _pool(self, x: Tensor, size: Tensor) -> Tensor:
+        """[N, C], [N] → [C]: the class token, or the mean over the patches that tokens stand for.
+
+        With no patch token left, average pooling gives zeros.
+        """
         if self.model.global_pool == "token":
             return x[0]
-        patches = x[self.model.num_prefix_tokens :]
-        return patches.sum(0) / max(len(patches), 1)
+        prefix = self.model.num_prefix_tokens
+        x, size = x[prefix:], size[prefix:]
+        return (x * size[:, None]).sum(0) / size.sum().clamp(min=1)
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:

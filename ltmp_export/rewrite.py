@@ -82,6 +82,24 @@ def lower(
     return lowering.model(token_counts, metadata or {})
 
 
+def half_places(
+    vit: Vit,
+    plan: Plan,
+    weights: Mapping[str, NDArray[Any]],
+    *,
+    opset: int,
+    batch_size: int | None,
+    precision: Precision,
+) -> dict[Name, str]:
+    """What of the model each float16 tensor of such a graph belongs to, see `Precision.kept`.
+
+    Of tensors that are the graph's inputs or outputs it is their own name.
+    """
+    g = GraphBuilder(opset, weights)
+    _Lowering(vit, plan, g, precision, batch_size == 1).model(False, {})
+    return g.places
+
+
 class _Lowering:
     """Writes one graph; holds what every piece of it needs to know."""
 
@@ -117,7 +135,7 @@ class _Lowering:
             logits = self.head(self.entering(vit.depth, tokens))
             if self.broken is not None:
                 logits = g.op("Add", logits, self.broken)
-            with g.half(self.precision.io == FP16):
+            with g.half(self.precision.io == FP16, "logits"):
                 logits = g.cast(logits)
         g.output(logits, "logits", number, (self.batch, vit.classes))
         if token_counts:
@@ -255,10 +273,10 @@ class _Lowering:
         """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
         g, vit, layout = self.g, self.vit, tokens.layout
         qkv = self.layers.linear(f"{path}.attn.qkv", self.normed(path, tokens))
-        with g.half(self.layers.half):
+        with self.layers.half(f"{path}.attn.qkv"):
             q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
         q, k = (self.layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
-        with g.half(self.layers.half):
+        with self.layers.half(f"{path}.attn.scores"):
             q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
             scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
         scores = self.layers.exact(scores)
@@ -282,8 +300,8 @@ class _Lowering:
     def mix(self, path: str, layout: Layout, weights: Name, v: Name) -> Name:
         """The output [T, C] of attention from its weights and values, without the residual."""
         g, vit = self.g, self.vit
-        with g.half(self.layers.half):
-            mixed = g.op("MatMul", g.cast(weights), v)
+        with self.layers.half(f"{path}.attn.mixed"):
+            mixed = g.op("MatMul", g.cast(weights), g.cast(v))
             rows = layout.join_heads(mixed, vit.heads, vit.head_width)
         out = self.layers.linear(f"{path}.attn.proj", self.layers.norm(f"{path}.attn.norm", rows))
         return self.layers.exact(self.layers.layer_scale(f"{path}.ls1", out))
@@ -315,7 +333,8 @@ class _Lowering:
                 "norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0)
             )
         else:
-            pooled = layout.mean_of_patches(self.layers.norm("norm", tokens.x), self.vit.prefix)
+            normed = self.layers.norm("norm", tokens.x)
+            pooled = layout.mean_of_patches(normed, tokens.size, self.vit.prefix)
         logits = self.layers.linear("head", self.layers.norm("fc_norm", pooled))
         return self.layers.exact(logits)
 

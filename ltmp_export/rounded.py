@@ -139,11 +139,12 @@ def _optional(array: NDArray[Any] | None) -> Tensor | None:
     return None if array is None else _tensor(array)
 
 
-def halved(model: VisionTransformer) -> VisionTransformer:
+def halved(model: VisionTransformer, precision: Precision) -> VisionTransformer:
     """Make a model round to float16 where a float16 file does: around its linear layers."""
     found = copy.deepcopy(model)
     for path, module in found.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and "mean_key" not in path:
+        rounds = "mean_key" not in path and path not in precision.kept
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and rounds:
             module.register_forward_pre_hook(lambda _, inputs: tuple(map(_half, inputs)))
             module.register_forward_hook(lambda _, inputs, output: _half(output))
     return found

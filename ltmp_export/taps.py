@@ -90,7 +90,7 @@ def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
         kinds = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
             kinds |= {score: FLOAT} | decided.TENSORS[type(step)]
-        last = block == len(plan.blocks) - 1  # no later block needs its sizes
+        last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
         if has_merge(steps) and not last:
             kinds["size"] = FLOAT
         found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}

@@ -28,7 +28,7 @@ class Vit:
         head_width: Channels D per head.
         norm_eps: Epsilon of every LayerNorm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
-        pool: "token" (class token) or "avg" (plain mean over patch tokens).
+        pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
         prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
     """
 

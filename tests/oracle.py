@@ -162,6 +162,14 @@ def _prune(u: np.ndarray, threshold: float) -> tuple[list[int], float]:
     return kept, min((abs(float(value) - threshold) for value in u[1:]), default=math.inf)
 
 
+def _mean_of_patches(x: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Tokens [N, C] that stand for size [N] patches each: [1, C], zeros of no token."""
+    total = np.zeros((1, x.shape[1]))
+    for row, patches in zip(x, size, strict=True):
+        total += patches * row
+    return np.asarray(total / max(size.sum(), 1))
+
+
 def run(
     weights: Mapping[str, np.ndarray],
     image: np.ndarray,
@@ -212,8 +220,7 @@ def run(
         x = x + w.scale(f"{block}.ls2", update)
 
     x = w.norm("norm", x)
-    rows = x[:1] if pool == "token" else x[1:]
-    pooled = rows.sum(axis=0, keepdims=True) / max(len(rows), 1)  # no row left: zeros
+    pooled = x[:1] if pool == "token" else _mean_of_patches(x[1:], size[1:])
     logits = w.linear("head", w.norm("fc_norm", pooled))[0]
     if w.unread:
         raise ValueError(f"the oracle does not know these weights: {sorted(w.unread)}")

@@ -17,7 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.oracle import _ACTIVATIONS, OracleResult, _attention, _embed, _Weights
+from tests.oracle import (
+    _ACTIVATIONS,
+    OracleResult,
+    _attention,
+    _embed,
+    _mean_of_patches,
+    _Weights,
+)
 
 # family -> its reduction steps, in order
 _FIXED = {"m": "merge", "p": "prune", "mp": "merge prune", "pm": "prune merge"}
@@ -199,18 +206,17 @@ def _forward(
         size, margin = t.size, min(margin, near)
         counts.append(len(size))
         x = _mlp(w, block, t.sums / size[:, None], activation)
-    logits = _classify(w, x, pool)
+    logits = _classify(w, x, size, pool)
     _check_read(w)
     return OracleResult(logits, tuple(counts), margin)
 
 
-def _classify(w: _Weights, x: np.ndarray, pool: str) -> np.ndarray:
+def _classify(w: _Weights, x: np.ndarray, size: np.ndarray, pool: str) -> np.ndarray:
     """Final norm, pooling and head; of a distilled model the mean of both heads."""
     x = w.norm("norm", x)
     if "dist_token" in w:
         return np.asarray((w.linear("head", x[:1]) + w.linear("head_dist", x[1:2]))[0] / 2)
-    rows = x[:1] if pool == "token" else x[1:]
-    pooled = rows.sum(axis=0, keepdims=True) / max(len(rows), 1)  # no row left: zeros
+    pooled = x[:1] if pool == "token" else _mean_of_patches(x[1:], size[1:])
     return np.asarray(w.linear("head", w.norm("fc_norm", pooled))[0])
 
 
@@ -363,7 +369,7 @@ def _deit(
         block = f"blocks.{index}"
         x = _mlp(w, block, x + _attention(w, block, x, np.ones(len(x)), heads)[0], "gelu")
         counts.append(len(x))
-    return _classify(w, x, "token"), counts
+    return _classify(w, x, np.ones(len(x)), "token"), counts
 
 
 def _vit_pytorch(

@@ -55,6 +55,7 @@ class TestPrecision:
                 calibration="digits, 3 images",
             ),
             Precision(INT8, scales=DYNAMIC, layers={"head": Activation(None, terms=2)}),
+            Precision(FP16, kept={"blocks.1.attn.scores": 8.1e5}, calibration="digits, 3 images"),
         ],
     )
     def test_json(self, precision: Precision) -> None:
@@ -82,6 +83,7 @@ class TestPrecision:
             {"layers": {"blocks.x": {"scale": 0.1, "zero_point": 0, "terms": 1}}},
             {"layers": {"head_dist": {"scale": 0.1, "zero_point": 0, "terms": 1}}},
             {"layers": {"head": {"scale": 0.1, "zero_point": 1, "terms": 3}}},
+            {"kept_in_float32": {"head": 1e5}},  # in int8
         ],
         ids=str,
     )
@@ -92,6 +94,33 @@ class TestPrecision:
         model.CopyFrom(int8)
         (entry,) = (e for e in model.metadata_props if e.key == "ltmp.precision")
         entry.value = json.dumps(json.loads(entry.value) | change)
+        self.is_damaged(model, tmp_path / "model.onnx")
+
+    @pytest.mark.parametrize(
+        "kept",
+        [
+            {"blocks.6.attn.scores": 1e5},
+            {"blocks.0.attn.softmax": 1e5},
+            {"head_dist": 1e5},
+            {"head": 0},
+            {"head": None},
+            {"head": True},
+            {"head": float("inf")},
+            {"head": "1e5"},
+            [1],
+            None,
+        ],
+        ids=str,
+    )
+    def test_damaged_ranges(self, int8: onnx.ModelProto, tmp_path: Path, kept: Any) -> None:
+        model = onnx.ModelProto()
+        model.CopyFrom(int8)
+        (entry,) = (e for e in model.metadata_props if e.key == "ltmp.precision")
+        half = Precision(FP16).to_json()
+        entry.value = json.dumps(half)
+        onnx.save(model, tmp_path / "half.onnx")
+        assert onnx_export.read_exported(tmp_path / "half.onnx").precision == Precision(FP16)
+        entry.value = json.dumps(half | {"kept_in_float32": kept})
         self.is_damaged(model, tmp_path / "model.onnx")
 
     @pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"int8"', "{}"])

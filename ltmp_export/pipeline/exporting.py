@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from ltmp_export import (
     budgets,
     external,
     files,
+    halves,
     inputs,
     onnx_export,
     opsets,
@@ -23,8 +26,9 @@ from ltmp_export.check_report import CheckReport
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
+from ltmp_export.inputs import Images
 from ltmp_export.pipeline.stages import calibration, loaded
-from ltmp_export.precision import INT8, STATIC, Precision
+from ltmp_export.precision import FP16, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 
 SCHEMA_VERSION = 1
@@ -124,8 +128,8 @@ def export(
         samples: Measure at most so many of them.
         precision: In which numbers the file computes, float32 by default; of int8 without layers,
             which are all.
-        calibration_images: For int8 a folder of pictures or an `.npz` like those the model will
-            see; by default the embedded digits if they fit the model, else synthetic pictures.
+        calibration_images: For int8 and fp16 a folder of pictures or an `.npz` like those the model
+            will see; by default the embedded digits if they fit the model, else synthetic pictures.
         calibration_samples: Take at most so many of them, 128 by default.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
@@ -148,29 +152,15 @@ def export(
     budget, remarks = _budget(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
-    written_from, doubts = source, [*source.warnings, *remarks]
+    quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
     given = calibration_images, calibration_samples
-    if precision.kind == INT8:
-        pictures = calibration(source, *given)
-        doubts += pictures.remarks
-        written_from, precision = quantisation.prepare(source, pictures, precision, progress)
-        if calibration_images is None and precision.scales == STATIC:
-            doubts.append(
-                f"int8 scales are measured on {pictures.origin}; give pictures like those the "
-                "model will see with --calibration-images"
-            )
-    elif given != (None, None):
-        raise InputError(
-            "--calibration-images and --calibration-samples are about --precision int8"
-        )
-    progress("writing the graph")
-    model = onnx_export.to_onnx(
-        written_from, opset=opset, batch_size=batch_size, token_counts=token_counts,
-        precision=precision,
+    model, precision, measured = _written(
+        source, precision, given, quick,
+        opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
     )  # fmt: skip
+    doubts = [*source.warnings, *remarks, *measured]
     report = None
     if check:
-        quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = parity.compare(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
@@ -196,6 +186,66 @@ def export(
         notes=source.notes,
         warnings=tuple(dict.fromkeys(doubts)),
     )
+
+
+def _written(
+    source: Checkpoint,
+    precision: Precision,
+    given: tuple[str | Path | None, int | None],
+    quick: Images,
+    *,
+    opset: int,
+    batch_size: int | None,
+    token_counts: bool,
+    progress: Progress,
+) -> tuple[ModelProto, Precision, list[str]]:
+    """The model, its precision with what was measured on images, and what is to be said of these.
+
+    Args:
+        source: The checkpoint.
+        precision: What was asked for.
+        given: Images to measure on, and how many of them.
+        quick: What the export checks with.
+        opset: As for `onnx_export.to_onnx`; so are the next two.
+        batch_size: 1 or None.
+        token_counts: Whether to add that output.
+        progress: Called with a few words as each stage begins.
+    """
+    if precision.kind == FP16:
+        chosen = [quick] if given == (None, None) else [calibration(source, *given), quick]
+        model, precision = halves.fitted(
+            source, chosen, precision,
+            opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
+        )  # fmt: skip
+        return model, precision, _doubts(given, "float16 ranges", chosen[0])
+    doubts: list[str] = []
+    if precision.kind == INT8:
+        pictures = calibration(source, *given)
+        source, precision = quantisation.prepare(source, pictures, precision, progress)
+        doubts += pictures.remarks
+        if precision.scales == STATIC:
+            doubts += _doubts(given, "int8 scales", pictures)
+    elif given != (None, None):
+        raise InputError(
+            "--calibration-images and --calibration-samples are about --precision int8 and fp16"
+        )
+    progress("writing the graph")
+    model = onnx_export.to_onnx(
+        source, opset=opset, batch_size=batch_size, token_counts=token_counts, precision=precision
+    )
+    return model, precision, doubts
+
+
+def _doubts(
+    given: tuple[str | Path | None, int | None], measured: str, pictures: Images
+) -> list[str]:
+    """What is to be said where something is measured on images that nobody gave."""
+    if given[0] is not None:
+        return []
+    return [
+        f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
+        "see with --calibration-images"
+    ]
 
 
 def _budget(

@@ -33,7 +33,7 @@ def loaded(
 
 
 def calibration(source: Checkpoint, images: str | Path | None, samples: int | None) -> Images:
-    """What int8 scales are measured on, see `inputs.load_images`; 128 given ones by default.
+    """What scales and ranges are measured on, see `inputs.load_images`; 128 given ones by default.
 
     Raises:
         InputError: There is nothing to read, or it is of another geometry.

@@ -104,6 +104,8 @@ def _precision_rows(precision: Mapping[str, Any]) -> dict[str, str]:
         depends = "no" if precision["batch_invariant"] else "yes: scales are measured on the batch"
         rows["depends on the batch"] = depends
         rows["calibrated on"] = precision["calibration"] or "not stated"
+    elif precision.get("calibration"):
+        rows["ranges measured on"] = precision["calibration"]
     return rows
 
 

@@ -66,8 +66,10 @@ class LiteralViT(nn.Module):
         x = model.norm(x)
         if isinstance(model, VisionTransformerDistilled):
             return torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)[None]
-        patches = x[model.num_prefix_tokens :]
-        pooled = x[0] if model.global_pool == "token" else patches.mean(0)  # [C]
+        pooled = x[0]  # [C]
+        if model.global_pool == "avg":
+            x, size = x[model.num_prefix_tokens :], size[model.num_prefix_tokens :]
+            pooled = (x * size[:, None]).sum(0) / size.sum().clamp(min=1)
         logits: Tensor = model.head(model.fc_norm(pooled))[None]
         return logits
 

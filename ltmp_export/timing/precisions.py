@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltmp_export import external, onnx_export, quantisation, runtime
+from ltmp_export import external, halves, onnx_export, quantisation, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.inputs import Images
 from ltmp_export.onnx_export import ExportedModel
 from ltmp_export.plan import dense_plan
-from ltmp_export.precision import INT8, KINDS, STATIC, Precision
+from ltmp_export.precision import FP16, INT8, KINDS, STATIC, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import DENSE_INT8, REDUCED, Contender
 from ltmp_export.timing.processes import filling
@@ -22,7 +22,7 @@ class Origin:
 
     Attributes:
         checkpoint: The checkpoint a file was exported from, under the file's budget.
-        calibration: What int8 is calibrated on.
+        calibration: What int8 scales and float16 ranges are measured on.
     """
 
     checkpoint: Checkpoint
@@ -65,16 +65,20 @@ def rivals(
     found = []
     for label, (source, precision) in wanted.items():
         progress(f"writing {label}")
-        if precision.kind == INT8:
-            source, precision = quantisation.prepare(
-                source, origin.calibration, precision, progress
+        batch_size = runtime.fixed_batch(exported.proto)
+        if precision.kind == FP16:
+            model, _ = halves.fitted(
+                source, [origin.calibration], precision, opset=exported.opset,
+                batch_size=batch_size, progress=progress,
+            )  # fmt: skip
+        else:
+            if precision.kind == INT8:
+                source, precision = quantisation.prepare(
+                    source, origin.calibration, precision, progress
+                )
+            model = onnx_export.to_onnx(
+                source, opset=exported.opset, batch_size=batch_size, precision=precision
             )
-        model = onnx_export.to_onnx(
-            source,
-            opset=exported.opset,
-            batch_size=runtime.fixed_batch(exported.proto),
-            precision=precision,
-        )
         path = folder / f"{label}.onnx"
         with filling(folder):
             external.store(path, model)

@@ -111,12 +111,12 @@ class MaskedVit(nn.Module):
         return state._replace(x=x + block.ls2(block.mlp(block.norm2(x))))
 
     def classify(self, state: State) -> Tensor:
-        """Logits [B, classes]. With no patch token left, average pooling gives zeros."""
+        """Logits [B, classes]. Average pooling weighs a token by its patches; of none it is 0."""
         x = self.vit.norm(state.x)
         if self.vit.global_pool == "token":
             pooled = x[:, 0]
         else:
-            patches = state.alive[:, 1:, None]
+            patches = (state.alive * state.size)[:, 1:, None]
             pooled = (x[:, 1:] * patches).sum(1) / patches.sum(1).clamp(min=1)
         logits: Tensor = self.vit.head(self.vit.fc_norm(pooled))
         return logits
