@@ -229,6 +229,14 @@ def test_architectures_of_timm_are_told(name: str) -> None:
         features.require_plain("c.pth", weights)
 
 
+def test_names_without_end_take_no_time() -> None:
+    """A pickle may hold 16 MiB of them; backtracking on one of these would take hours."""
+    made = ["head." * 10**6 + "weight", "a." * 10**6, "layer1.0." + "conv" * 10**6]
+    made += [f"blocks.{i}.zz.weight" for i in range(10**5)]
+    with pytest.raises(InputError, match="not a plain timm VisionTransformer"):
+        features.require_plain("c.pth", dict.fromkeys(made, torch.ones(2, 2)))
+
+
 def renamed(theirs: State, library: str) -> State:
     """A state_dict by the table that the message shows."""
     depth = 1 + max(int(m[1]) for key in theirs if (m := re.search(r"layer[s_.]*(\d+)\.", key)))
