@@ -130,9 +130,22 @@ class Architecture:
     way: str
 
 
+_LONGEST, _MOST = 200, 5000  # characters of a name, and names, that are looked at
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def telling(keys: Iterable[str]) -> list[str]:
+    """Keys to match with patterns: one of those that only numbers tell apart, none endless."""
+    found: dict[str, str] = {}
+    for key in keys:
+        if len(key) <= _LONGEST and len(found) < _MOST:
+            found.setdefault(_INDEX.sub("0", key), key)
+    return list(found.values())
+
+
 def foreign(keys: Iterable[str]) -> Architecture | None:
     """The architecture that keys tell, where it is no ViT in timm's manner."""
-    listed = list(keys)
+    listed = telling(keys)
     for pattern, name, way in _FOREIGN:
         if (found := _first(pattern, listed)) is not None:
             library = next((one for one in RENAMED if name == f"a ViT of {one}"), None)
@@ -144,7 +157,7 @@ def foreign(keys: Iterable[str]) -> Architecture | None:
 
 def kin(keys: Iterable[str]) -> str:
     """The name of a ViT in timm's manner that is no plain one, or nothing."""
-    listed = list(keys)
+    listed = telling(keys)
     return next((name for pattern, name in _KIN if _first(pattern, listed)), "")
 
 

@@ -52,7 +52,7 @@ _LONGEST_NAME = 200  # characters
 _CLASSIFIER = re.compile(
     r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head|lm_head)(\.\w+)*\.weight"
 )
-_VIT = re.compile(r"blocks\.0\.(0\.)?(norm1|attn|in_norm|gamma_1)(\.|$).*")
+_VIT = re.compile(r"blocks\.\d+\.(\d+\.)?(norm1|attn|in_norm|gamma_1)(\.|$).*")
 
 
 class Shaped(Protocol):
@@ -84,11 +84,12 @@ def require_plain(
             are not supported; all of these are named.
     """
     beside = beside or {}
-    if (adapter := next(filter(_ADAPTER.search, (*weights, *beside)), None)) is not None:
+    names = architectures.telling((*weights, *beside))
+    if (adapter := next(filter(_ADAPTER.search, names), None)) is not None:
         raise InputError(f"{source} holds an adapter (LoRA or kin: {adapter}); {MERGE}")
     if vit_pytorch_keys.NORM in weights:  # all its keys are there and known
         return
-    vit = any(map(_VIT.fullmatch, weights))
+    vit = any(map(_VIT.fullmatch, names))
     inner = (key for key in weights if not (vit and key.startswith("patch_embed.")))
     if (other := architectures.foreign(inner)) is not None:
         raise InputError(
@@ -99,7 +100,7 @@ def require_plain(
     if not missing:
         return
     if not vit:
-        first = ", ".join(list(weights)[:4])
+        first = ", ".join(key[:60] for key in list(weights)[:4])
         raise InputError(
             f"{source}: not a plain timm VisionTransformer with a class token and a classifier: "
             f"{', '.join(missing)} (the first keys: {first})"
@@ -134,9 +135,10 @@ def unsupported(
     """Each feature with the key that shows it."""
     if "cls_token" not in weights:
         yield "no class token (cls_token missing)"
+    names = architectures.telling(weights)
     for pattern, name in _KEYS:
         compiled = re.compile(pattern)
-        if (key := next(filter(compiled.fullmatch, weights), None)) is not None:
+        if (key := next(filter(compiled.fullmatch, names), None)) is not None:
             yield f"{name} ({key})"
     if _stacked_mlp(weights):
         rows, columns = _shape(weights, "mlp.fc1.weight")[0], _shape(weights, "mlp.fc2.weight")[1]

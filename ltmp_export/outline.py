@@ -110,6 +110,8 @@ def outline(path: Path, use_ema: bool | None = False) -> Outline:
     for key in [key for key in stored if key in features.UNUSED]:
         found.append(f"left out: {key}, {features.UNUSED[key]}")
         del stored[key]
+    if scale := next((key for key in dialect.beside if key.endswith("logit_scale")), None):
+        found.append(f"beside it {scale}: its head projects to CLIP's embeddings, not to classes")
     found += _described(stored, thresholds)
     weights, args = stored, dialect.args
     if vit_pytorch_keys.QUERIES in stored and vit_pytorch_keys.is_vit_pytorch(stored):

@@ -48,7 +48,8 @@ def kinds(model: nn.Module) -> list[str]:
     """Classes of timm's that a plain ViT does not have; names of weights may not tell them."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         return [f"timm's class {type(model).__name__}"]
-    first: Any = model.blocks[0]
+    timm_model: Any = model  # timm's attributes are untyped
+    first = timm_model.blocks[0]
     found = {type(first): Block, type(getattr(first, "attn", None)): Attention}
     return [f"timm's {own.__name__}" for own, plain in found.items() if own is not plain]
 

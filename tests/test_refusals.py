@@ -69,7 +69,7 @@ TIMM_SIGLIP = {
     "attn_pool.latent": shape(1, 1, 128),
 }
 # What the file alone decides: its content, and what is said of it.
-DECIDED: Mapping[str, tuple[Any, str]] = {
+DECIDED: dict[str, tuple[Any, str]] = {
     "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
@@ -89,7 +89,7 @@ DECIDED: Mapping[str, tuple[Any, str]] = {
     "several": ({p + k: v for p in ("a.", "b.") for k, v in dense().items()}, "several models"),
 }
 # Where the command says which family it is to be, besides.
-IN_FAMILIES: Mapping[str, tuple[Any, str]] = {
+IN_FAMILIES: dict[str, tuple[Any, str]] = {
     "ambiguous": (digits()["state_dict"], "state it with --family ltmp|ltpm"),
     "contradiction": (changed(lambda c: None, "ltm_vit"), "family ltm needs merge thresholds"),
     "no rate": (changed(lambda c: None, "mp_vit"), "family mp takes a fixed number of tokens"),
@@ -229,6 +229,14 @@ def test_architectures_of_timm_are_told(name: str) -> None:
         features.require_plain("c.pth", weights)
 
 
+def test_names_without_end_take_no_time() -> None:
+    """A pickle may hold 16 MiB of them; backtracking on one of these would take hours."""
+    made = ["head." * 10**6 + "weight", "a." * 10**6, "layer1.0." + "conv" * 10**6]
+    made += [f"blocks.{i}.zz.weight" for i in range(10**5)]
+    with pytest.raises(InputError, match="not a plain timm VisionTransformer"):
+        features.require_plain("c.pth", dict.fromkeys(made, torch.ones(2, 2)))
+
+
 def renamed(theirs: State, library: str) -> State:
     """A state_dict by the table that the message shows."""
     depth = 1 + max(int(m[1]) for key in theirs if (m := re.search(r"layer[s_.]*(\d+)\.", key)))
@@ -335,6 +343,13 @@ def test_feature_extractors(folder: Path) -> None:
         assert (told.exit_code, len(told.stderr.splitlines())) == (2, 1)
         assert "no classifier (head.weight missing" in told.stderr
         assert found in told.stderr
+
+
+def test_the_head_of_a_clip_is_said_to_be_none(folder: Path) -> None:
+    state = {f"module.visual.trunk.{key}": value for key, value in small().state_dict().items()}
+    torch.save({"state_dict": state | {"module.logit_scale": torch.tensor(4.6)}}, "c.pth")
+    found = inspect("c.pth", TWO_HEADS)["found"]
+    assert "beside it logit_scale: its head projects to CLIP's embeddings, not to classes" in found
 
 
 def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
