@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
@@ -204,6 +206,37 @@ def unprepared() -> list[str]:
     return saved(dense(), *TWO_HEADS, "--data", "images.npz", do="eval")
 
 
+def headless() -> State:
+    return {key: value for key, value in dense().items() if not key.startswith("head")}
+
+
+def classifier() -> list[str]:
+    content = {f"backbone.{key}": value for key, value in headless().items()}
+    return saved(content | {"classifier.weight": torch.ones(4, 128)}, do="export")
+
+
+def torchvision_vit() -> list[str]:
+    import torchvision
+
+    model = torchvision.models.VisionTransformer(32, 8, 1, 2, 64, 128, num_classes=5)
+    return saved(model.state_dict(), do="export")
+
+
+def given_up() -> list[str]:
+    name = "vit_small_patch16_224_dino"
+    model = timm.create_model("vit_small_patch16_224", depth=1, num_classes=3)
+    return saved({"state_dict": model.state_dict(), "arch": name}, "--family", "m", "--r", "8")
+
+
+def numbered() -> list[str]:
+    """A picture in each of ten folders, 1 to 10."""
+    for number in range(1, 11):
+        Path("data", str(number)).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"data/{number}/a.png")
+    normalised = ("--mean", "0.5", "--std", "0.5")
+    return saved(dense(), *TWO_HEADS, *normalised, "--data", "data", do="eval")
+
+
 TWO_HEADS = ("--num-heads", "2")
 CKPT = str(DIGITS_LTMP)
 LTM = str(FIXTURES / "digits_ltm_thresholds.pth.tar")
@@ -247,6 +280,12 @@ ACCEPTED: tuple[Case, ...] = (
     Case("another image size, `--img-size 40`",
          "warning: position embedding resized from 8x8 to 10x10 patches; …",
          lambda: ["export", CKPT, "--img-size", "40", "--no-check"]),
+    Case("a name that timm has given up, or of the Hub",
+         "vit_small_patch16_224_dino: vit_small_patch16_224.dino of timm",
+         given_up),
+    Case("DINOv2's `mask_token` beside a classifier",
+         "left out: mask_token, which only pretraining uses",
+         lambda: saved(dense(mask_token=torch.zeros(1, 128)), *TWO_HEADS)),
     Case("thresholds where training starts",
          "warning: all merge thresholds are at their initial value 0.9: never fine-tuned", initial),
     Case("labels or class counts that contradict the head",
@@ -270,8 +309,31 @@ REFUSED: tuple[Case, ...] = (
     Case("a dense model", "holds no thresholds (…): it is a dense model or …",
          lambda: saved(dense(), do="export"), 2),
     Case("another architecture", "it looks like a ResNet", resnet, 2),
-    Case("a feature that is not supported", "holds 'reg_token', a feature not supported here",
-         lambda: changed(reg_token=torch.ones(1, 4, 128)), 2),
+    Case("features that are not supported, all of them",
+         "is a ViT with features that are not supported: register tokens (reg_token), attention "
+         "pooling (attn_pool.latent); expected a plain ViT …",
+         lambda: changed(reg_token=torch.ones(1, 4, 128),
+                         **{"attn_pool.latent": torch.ones(1, 1, 128)}), 2),
+    Case("a ViT without a classifier",
+         "no classifier (head.weight missing); its features alone cannot be exported yet: "
+         "fine-tune it with a classifier, …",
+         lambda: saved(headless(), do="export"), 2),
+    Case("a classifier elsewhere",
+         "found classifier.weight [4, 128]: rename classifier.* to backbone.head.*, if it takes "
+         "the class token); save it so, and give that file",
+         classifier, 2),
+    Case("a ViT of torchvision, transformers or mmpretrain",
+         "it looks like a ViT of torchvision (…); timm has the same model: rename class_token → "
+         "cls_token, …",
+         torchvision_vit, 2),
+    Case("a LoRA adapter",
+         "holds an adapter (LoRA or kin: …); merge the adapter into the model's weights first "
+         "(peft: model.merge_and_unload()), then save their state_dict",
+         lambda: saved({"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.ones(4, 128)},
+                       do="export"), 2),
+    Case("a model of timm that is not supported, before any download",
+         "timm:resnet18: not a plain timm VisionTransformer: it looks like a ResNet …",
+         lambda: ["export", "timm:resnet18"], 2),
     Case("a distillation token and thresholds",
          "has a distillation token, which family ltmp does not provide for; only m does",
          distilled, 2),
@@ -332,6 +394,11 @@ REFUSED: tuple[Case, ...] = (
          "holds pictures, and nothing tells the mean and deviation that the model was trained "
          "with; …",
          unprepared, 2),
+    Case("class folders whose natural and string order differ",
+         "class 1 is folder '2' in natural order (timm's), '10' in string order (torchvision's "
+         "ImageFolder), and nothing tells which the model was trained on; state --class-order "
+         "natural|string, or …",
+         numbered, 2),
     Case("several models in one file", "holds several models, under 'a.', 'b.'; save one of them",
          lambda: saved(with_prefix("a.") | with_prefix("b."), do="export"), 2),
     Case("a misspelt name", "no family 'ltpmm'; …; did you mean ltpm or …?",
