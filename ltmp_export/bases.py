@@ -60,6 +60,7 @@ def with_base(
         arch_in=own.arch_in if own.arch else f"{dense.arch_in or 'the name'} of the base",
         others=own.others,
         args={**dense.args, **own.args},
+        configured=(dense.configured - own.args.keys()) | own.configured,
         thresholds=own.thresholds,
         found=(*own.found, *(f"base: {what}" for what in dense.found)),
     )
@@ -78,19 +79,27 @@ def _doubts(
     if any(dense.thresholds.values()):
         doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
     names = [split_arch(own.arch)[1], base_name]
-    mine, other = (None if name is None else name.split(".")[0] for name in names)
-    if mine and other and mine != other:
-        from ltmp_export import timm_names  # timm takes seconds
-
-        known = [None if name is None else timm_names.resolve(name) for name in names]
-        mine, other = (
-            name if of_timm is None else of_timm.name.split(".")[0]
-            for name, of_timm in zip(names, known, strict=True)
-        )
-        told = f"{own.path} is of {mine}, the base {dense.path} is {other}"
-        if mine == other:
-            return tuple(doubts)
-        if choices.model is None and all(known):
-            raise InputError(f"{told}; give the weights of {mine}, or state the name with --model")
-        doubts.append(told)
+    if names[0] and names[1] and names[0] != names[1]:
+        doubts += _unlike(own, dense, names[0], names[1], choices)
     return tuple(doubts)
+
+
+def _unlike(
+    own: Outline, dense: Outline, mine: str, other: str, choices: Choices
+) -> tuple[str, ...]:
+    """What two different names of a file and its base say against them."""
+    from ltmp_export import timm_names  # timm takes seconds
+
+    known = [timm_names.resolve(name) for name in (mine, other)]
+    full = [
+        name if found is None else found.name
+        for name, found in zip((mine, other), known, strict=True)
+    ]
+    told = f"{own.path} is of {full[0]}, the base {dense.path} is {full[1]}"
+    if full[0].partition(".")[0] == full[1].partition(".")[0]:
+        configs = [None if found is None else found.config for found in known]
+        same = len({(c.mean, c.std) for c in configs if c is not None}) < 2
+        return () if same else (f"{told}: images are prepared as for the first",)
+    if choices.model is None and all(known):
+        raise InputError(f"{told}; give the weights of {full[0]}, or state the name with --model")
+    return (told,)

@@ -75,7 +75,7 @@ def build(
     """
     _require_plain_vit(weights, source)
     says = says or Statements()
-    named = None if timm_name is None else _named(timm_name, where)
+    named = None if timm_name is None else _named(timm_name, where, says)
     if named is not None:
         require_same_model(weights, named, source)
     grid = _grid(weights, named, says, source)
@@ -85,7 +85,8 @@ def build(
     settled = facts.settle(weights, named, says, source)
     if named is not None:
         warnings += departures(weights, named, shape, settled)
-        model = timm_names.create(named.timm.name, **_overrides(named, shape, weights, settled))
+        ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
+        model = timm_names.create(named.timm.name, **ours)
     else:
         model = _unnamed(weights, shape, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
@@ -95,13 +96,13 @@ def build(
     return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
 
-def _named(name: TimmName, where: str) -> Named:
-    """A model by name.
+def _named(name: TimmName, where: str, says: Statements) -> Named:
+    """A model by name, with the arguments that the file states for it.
 
     Raises:
         InputError: It is not that of a plain ViT.
     """
-    model = timm_names.create(name.name)
+    model = timm_names.create(name.name, **says.arguments)
     if not isinstance(model, VisionTransformer):
         raise InputError(
             f"{name.name} is a {type(model).__name__}; expected a plain VisionTransformer"
@@ -117,8 +118,9 @@ def _grid(weights: Weights, named: Named | None, says: Statements, source: str) 
     by_name = None if named is None else named.timm.image_size
     return positions.grid(
         weights,
-        (says.stored_size, by_name),
+        says.stored_size,
         says.image_size,
+        usual=(says.usual_size, by_name),
         unplaced=True if says.assume_defaults and unplaced is None else unplaced,
         source=source,
     )

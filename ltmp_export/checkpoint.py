@@ -27,7 +27,7 @@ from ltmp_export import (
     timm_names,
 )
 from ltmp_export.choices import Choices
-from ltmp_export.contents import take_apart
+from ltmp_export.contents import Contents, take_apart
 from ltmp_export.identity import identify
 from ltmp_export.plan import Plan
 from ltmp_export.preprocessing import Preprocessing
@@ -102,10 +102,8 @@ def load_checkpoint(
     identity = identify(own.path, contents, choices, dense=dense)
     called = identity.model
     named = None if called.written is None else timm_names.resolve(called.written)
-    if named is not None and named.hub:
-        args = {**dialects.from_config(named.hub), **contents.args}
-        contents = replace(contents, args=args)
-    says = statements.gather(contents.args, choices, authors=called.authors)
+    args, configured = _with_hub(contents, named)
+    says = statements.gather(args, choices, authors=called.authors, configured=configured)
     warnings = [*doubts, *identity.warnings]
     built = build.build(
         freezing.without_own(contents.weights, identity.family),
@@ -119,11 +117,13 @@ def load_checkpoint(
     warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    prepared = preprocessing.resolve(choices, contents.args, built.vit, named)
+    prepared = preprocessing.resolve(choices, args, built.vit, named, configured)
     answers = {**built.answers, **prepared.answers}
     guessed = {key: one.value for key, one in answers.items() if one.assumed}
     assumed = {**guessed, **frozen.assumed}
     renamed = [named.note] if named is not None and named.note else []
+    if named is None and called.written is not None:
+        renamed = [f"{called.written}: no name of timm's"]
     return Checkpoint(
         path=own.path,
         sha256=files.sha256(own.path),
@@ -140,6 +140,24 @@ def load_checkpoint(
         assumed=assumed,
         notes=statements.spoken(assumed),
         warnings=(*warnings, *prepared.warnings),
+    )
+
+
+def _with_hub(
+    contents: Contents, named: timm_names.TimmName | None
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """The file's words, and what the Hub says of the model it began with; which are of a config.
+
+    Classes and their names are the Hub's model's, not the file's.
+    """
+    if named is None or not named.hub:
+        return contents.args, contents.configured
+    words = dialects.from_config(named.hub)
+    theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
+    own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
+    added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})
+    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, (
+        contents.configured | added
     )
 
 

@@ -53,6 +53,7 @@ class Dialect:
         found: What the file is and what was taken of it, for a person.
         prefix: What stands before the model's keys in the file, wrappers apart.
         beside: Values that were left out, by their names in the file.
+        configured: Which of `args` are from a config.json.
     """
 
     state: Mapping[str, Any]
@@ -64,6 +65,7 @@ class Dialect:
     found: tuple[str, ...]
     prefix: str
     beside: Mapping[str, Any]
+    configured: frozenset[str] = frozenset()
 
 
 def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
@@ -81,8 +83,11 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     state = finder.state()
     config = _config(path)
     args = _arguments(top)
+    configured = frozenset[str]()
     if config:
-        args = {**from_config(config), **args}
+        words = from_config(config)
+        configured = frozenset(words.keys() - {k for k, v in args.items() if v is not None})
+        args = {**words, **{k: v for k, v in args.items() if k not in configured}}
         finder.found.append(f"{CONFIG} beside it")
     names: dict[str, str] = {}
     for where, name in _names(top, args, config).items():
@@ -95,7 +100,8 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     found = (_writer(path, top, config), *_origin(top), *finder.found)
     where = "" if arch is None else names[arch]
     more = tuple(map(str, others))
-    return Dialect(state, arch, where, more, args, trained, found, finder.prefix, finder.beside)
+    beside = finder.prefix, finder.beside
+    return Dialect(state, arch, where, more, args, trained, found, *beside, configured)
 
 
 def _is_name(value: Any) -> bool:
@@ -253,14 +259,18 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _arguments(top: Mapping[Any, Any]) -> dict[str, Any]:
-    """The training script's arguments, those that say something."""
+    """The training script's arguments, those that say something.
+
+    Of timm's script `gp` says something, too, where it is None: pooling is as the model has it.
+    """
     found: dict[str, Any] = {}
     for key in ("hyper_parameters", "args"):
         args = top.get(key)
         if isinstance(args, argparse.Namespace):
             args = vars(args)
         if isinstance(args, Mapping):
-            found |= {k: v for k, v in args.items() if isinstance(k, str) and v is not None}
+            told = {k: v for k, v in args.items() if isinstance(k, str)}
+            found |= {k: v for k, v in told.items() if v is not None or k == "gp"}
     return found
 
 
@@ -315,9 +325,12 @@ def _config(path: Path) -> Mapping[str, Any]:
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Timm's configuration on the Hub, in the words of its training script."""
     found: dict[str, Any] = {}
-    for part in ("model_args", "pretrained_cfg"):
+    for part in ("pretrained_cfg", "model_args"):
         if isinstance(config.get(part), dict):
             found |= config[part]
+        if not found.get("usual_size"):  # of the weights that it began with
+            size = found.pop("input_size", None)
+            found["usual_size"] = size[1:] if isinstance(size, list) and len(size) == 3 else None
     found |= {key: config[key] for key in ("num_classes", "label_names") if key in config}
     pool = config.get("global_pool", found.get("global_pool"))
     return {k: v for k, v in (found | {"gp": pool}).items() if v is not None}

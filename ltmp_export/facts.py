@@ -105,6 +105,8 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     Raises:
         InputError: Something has to be stated, or what is stated does not fit the weights.
     """
+    if vit_pytorch.NORM in weights:
+        _require_no_flags(says, source)
     pooling = _pool(weights, named, says)
     found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
     found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
@@ -123,6 +125,14 @@ def _asked(questions: list[Question], source: str) -> str:
     return f"{source}: nothing tells {what}; state {flags}, or the model's name with --model"
 
 
+def _require_no_flags(says: Statements, source: str) -> None:
+    for said in (says.act, says.norm_eps, says.pool):
+        if said is not None and said.where.startswith("--"):
+            raise InputError(
+                f"{source}: {vit_pytorch.SAYS} fixes what {said.where} states; drop it"
+            )
+
+
 def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: str) -> None:
     heads, width = answers["num_heads"], attention_width(weights)
     if heads.value < 1 or width % heads.value:
@@ -130,10 +140,15 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
             f"{source}: {heads.value} heads ({heads.where}) do not divide the attention width "
             f"{width}; state the right number with --num-heads"
         )
-    pool = answers["pool"]
+    pool, act = answers["pool"], answers["act"]
     if pool.value not in POOLS:
         raise InputError(
             f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
+        )
+    if act.value not in ACTIVATIONS:
+        raise InputError(
+            f"{source} has the activation {act.value!r} ({act.where}); supported are "
+            f"{', '.join(ACTIVATIONS)}"
         )
 
 
@@ -148,7 +163,7 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
         return Answer(*says.heads)
     width = attention_width(weights)
     normed = weights.get("blocks.0.attn.q_norm.weight")
-    if normed is not None and width % normed.shape[0] == 0:
+    if normed is not None and width % normed.shape[0] == 0 and normed.shape[0] < width:
         return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
     if named is not None:
         return Answer(named.model.blocks[0].attn.num_heads, named.told)
@@ -196,6 +211,8 @@ def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Q
         return Answer("avg", vit_pytorch.SAYS)
     if says.pool is not None:
         return Answer(*says.pool)
+    if "dist_token" in weights:
+        return Answer("token", "dist_token is there")
     normed = "fc_norm.weight" in weights
     if named is not None and normed == named.normalises_average:
         open_still = not normed and named.model.global_pool == "token" and not says.trained

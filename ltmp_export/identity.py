@@ -199,7 +199,8 @@ def _told(
         asked = timm_names.require(name or "").name
         known = None if model.written is None else timm_names.resolve(model.written)
         mine = model.written if known is None else known.name
-        if mine and mine.split(".")[0] != asked.split(".")[0]:
+        told = mine or ""
+        if (told and told.split(".")[0] != asked.split(".")[0]) or ("." in told and told != asked):
             warnings.append(f"the model is {asked} as asked, though the file says {mine}")
         model = ModelName(name, "--model", model.authors)
         if stated and written and stated != written:

@@ -96,19 +96,16 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
     own = outline(path, _averaged(choices))
     if next(features.unsupported(own.weights), None) is None:
         require_floats(own)
-    return _describe_outline(path, own, f"{missing}{_first(path, choices, missing)}")
-
-
-def _first(path: Path, choices: Choices | None, missing: str) -> str:
-    """What a dense model lacks for the commands that would take it, or nothing."""
     try:
         refusals.require_takeable(path, choices, dense=True)
         from ltmp_export.checkpoint import load_checkpoint
 
-        load_checkpoint(path, choices, dense=True)
+        dense = _describe_checkpoint(load_checkpoint(path, choices, dense=True))
     except InputError as err:
-        return "" if str(err) == missing else f"; but first: {err}"
-    return ""
+        first = "" if str(err) == missing else f"; but first: {err}"
+        return _describe_outline(path, own, f"{missing}{first}")
+    known = ("vit", "preprocessing", "told_by", "notes", "warnings", "found")
+    return _describe_outline(path, own, missing) | {key: dense[key] for key in known}
 
 
 def _averaged(choices: Choices | None) -> bool | None:
@@ -201,6 +198,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "outputs": [_describe_value(value) for value in model.output],
         "nodes": len(model.node),
         "operators": dict(sorted(operators.items())),
+        "notes": list(exported.notes),
         "metadata": exported.metadata,
     }
 

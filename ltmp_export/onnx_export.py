@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from ltmp_export import graph, onnx_reading, opsets, rewrite, runtime
+from ltmp_export import graph, onnx_reading, opsets, rewrite, runtime, statements
 from ltmp_export.choices import Choices
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.initializers import Weights, integer_weight
@@ -57,6 +57,7 @@ class ExportedModel:
         opset: Declared version of the standard domain.
         precision: In which numbers it computes.
         metadata: All `metadata_props` as written.
+        assumed: What nothing told at the export, see `checkpoint.Checkpoint`.
     """
 
     path: Path
@@ -70,6 +71,12 @@ class ExportedModel:
     opset: int
     precision: Precision
     metadata: dict[str, str] = field(repr=False)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed at the export, for a person."""
+        return statements.spoken(self.assumed)
 
 
 def to_onnx(
@@ -287,15 +294,16 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     if unknown:
         raise ValueError(f"kept in float32: {unknown[0]!r}")
     choices = Choices.from_json(json.loads(words["ltmp.choices"]))
+    assumed = json.loads(words.get("ltmp.assumed", "{}"))
+    if not isinstance(assumed, dict):
+        raise ValueError(f"ltmp.assumed is a {type(assumed).__name__}")
     preprocessing = Preprocessing(
         mean=tuple(map(float, json.loads(words["mean"]))),
         std=tuple(map(float, json.loads(words["std"]))),
         crop_pct=float(words["crop_pct"]),
         interpolation=words["interpolation"],
         crop_mode=words.get("crop_mode", CENTER),  # files of before know no other
-        assumed=()
-        if choices.assume_defaults
-        else tuple(json.loads(words.get("ltmp.assumed", "{}"))),
+        assumed=() if choices.assume_defaults else tuple(assumed),
     )
     preprocessing.require_known()
     if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
@@ -315,4 +323,5 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         opset=int(words["ltmp.opset"]),
         precision=precision,
         metadata=words,
+        assumed=assumed,
     )

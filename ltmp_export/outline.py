@@ -43,6 +43,7 @@ class Outline:
         stored: The weights as they stand in the file, by the names they have there.
         prefix: What stands before the model's keys in the file.
         beside: What stands there beside the model, by its names.
+        configured: Which of `args` are from a config.json.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Outline:
     stored: Mapping[str, StoredTensor]
     prefix: str
     beside: Mapping[str, Any]
+    configured: frozenset[str] = frozenset()
 
 
 def locate(path: Path) -> Path:
@@ -133,6 +135,7 @@ def outline(path: Path, use_ema: bool | None = False) -> Outline:
         stored=stored,
         prefix=dialect.prefix,
         beside=dialect.beside,
+        configured=dialect.configured,
     )
 
 

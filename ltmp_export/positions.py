@@ -41,9 +41,10 @@ class Grid:
 
 def grid(
     weights: Mapping[str, Shaped],
-    stated: Sequence[Size | None],
+    stated: Size | None,
     asked: Size | None,
     *,
+    usual: Sequence[Size | None] = (),
     unplaced: bool | None = None,
     source: str = "the checkpoint",
 ) -> Grid:
@@ -55,9 +56,10 @@ def grid(
     Args:
         weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`; its tokens before
             the patches have rows of their own or none.
-        stated: (height, width) of the images, as the checkpoint and then as its name states it.
+        stated: (height, width) of the images, as the checkpoint states it.
         asked: (height, width) that the user states; a square goes before it, since the user may
             well ask for another size than the checkpoint's.
+        usual: (height, width) that models of its name or configuration have.
         unplaced: Whether the tokens before the patches have no rows, where something says so.
         source: Where the weights come from, for messages.
 
@@ -68,21 +70,21 @@ def grid(
     height, width = weights["patch_embed.proj.weight"].shape[2:]
     patch, prefix = (height, width), prefix_tokens(weights)
     befores = list(dict.fromkeys((0, prefix) if unplaced else (prefix, 0)))
-    for size in stated:
-        if size is not None and (found := _fitting(rows, size, patch, befores)):
-            return found
-    if stated and stated[0] is not None and asked is None:
-        raise InputError(_contradiction(rows, stated[0], patch, befores))
+    # A name that gives these tokens positions leaves no reading without.
+    possible = befores[:1] if unplaced is False else befores
     taken = befores if unplaced else befores[:1]
+    for size, allowed in ((stated, possible), *((size, taken) for size in usual)):
+        if size is not None and (found := _fitting(rows, size, patch, allowed)):
+            return found
+    if stated is not None and asked is None:
+        raise InputError(_contradiction(rows, stated, patch, possible))
     for before in taken:
         side = math.isqrt(max(rows - before, 0))
         if side and side * side == rows - before:
             return Grid(side, side, patch, before)
     if asked is not None and (found := _fitting(rows, asked, patch, befores)):
         return found
-    # A name that gives these tokens positions leaves no reading without.
-    left = befores[:1] if unplaced is False else befores
-    raise InputError(_question(rows, patch, prefix, left, asked, source))
+    raise InputError(_question(rows, patch, prefix, possible, asked, source))
 
 
 def prefix_tokens(weights: Mapping[str, Shaped]) -> int:

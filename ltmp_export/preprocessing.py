@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
-from ltmp_export.statements import Answer
+from ltmp_export.statements import Answer, place
 from ltmp_export.vit import Vit
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ class Resolved(NamedTuple):
 
 
 def resolve(
-    choices: Choices, args: Mapping[str, Any], model: Vit, name: TimmName | None
+    choices: Choices,
+    args: Mapping[str, Any],
+    model: Vit,
+    name: TimmName | None,
+    configured: Collection[str] = (),
 ) -> Resolved:
     """User, else file, else timm's configuration of the name, else ImageNet's, assumed.
 
@@ -81,6 +85,7 @@ def resolve(
         args: The training script's arguments in the checkpoint.
         model: Geometry.
         name: timm's model of that name, if there is one.
+        configured: Which of the arguments a config.json has.
 
     Raises:
         InputError: Values that are no normalisation.
@@ -92,7 +97,7 @@ def resolve(
 
     def find(key: str, default: Any, usable: Callable[[Any], bool], *more: Answer) -> Answer:
         known = Answer(getattr(config, key, None), told)
-        for answer in (Answer(args.get(key), f"args.{key}"), *more, known):
+        for answer in (Answer(args.get(key), place(key, configured)), *more, known):
             if answer.value is not None and usable(answer.value):
                 return answer
             if isinstance(answer.value, (str, int, float)) and answer.value:

@@ -70,8 +70,10 @@ def require_takeable(
     if identity.model.written is None and whole.weights is whole.stored:
         says = statements.gather(whole.args, choices)
         unplaced = True if says.assume_defaults and says.unplaced is None else says.unplaced
-        known = (says.stored_size,)
-        positions.grid(weights, known, says.image_size, unplaced=unplaced, source=str(source))
+        positions.grid(
+            weights, says.stored_size, says.image_size, usual=(says.usual_size,),
+            unplaced=unplaced, source=str(source),
+        )  # fmt: skip
         facts.settle(weights, None, says, str(source))
     if learn:
         freezing.require_learned(path, choices.family, identity.family, prefix)

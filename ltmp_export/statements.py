@@ -6,17 +6,18 @@ this tool's own), or the configuration beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ltmp_export import positions
 from ltmp_export.choices import Choices
+from ltmp_export.dialects import CONFIG
 from ltmp_export.errors import InputError
 from ltmp_export.positions import Size
 from ltmp_export.vit import ACTIVATIONS, POOLS
 
-_POOLS = (*POOLS, "avgmax", "max", "map")  # timm's; those that are not supported are refused later
+TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
 
@@ -45,10 +46,12 @@ class Statements:
         act: One of `vit.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
         stored_size: (height, width) of the images, as the file says.
+        usual_size: The same as its configuration has it for the model it began with.
         image_size: The same as the user wants them.
         unplaced: Whether the tokens before the patches have no position embedding.
-        trained: Whether the file has the arguments of the run that made it, so that what they
-            leave out was left as the model's name has it.
+        trained: Whether the file has arguments of timm's script, whose pooling, where they leave
+            it out, is the one of the model's name.
+        arguments: Of timm's model, where the file states some that are not seen in its weights.
         authors: Whether it is a file of the LTMP authors' training script, whose models have 64
             channels a head.
         assume_defaults: Whether to take what is usual where nobody says it.
@@ -59,37 +62,50 @@ class Statements:
     act: Said | None = None
     norm_eps: Said | None = None
     stored_size: Size | None = None
+    usual_size: Size | None = None
     image_size: Size | None = None
     unplaced: bool | None = None
     trained: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     authors: bool = False
     assume_defaults: bool = False
 
 
-def gather(args: Mapping[str, Any], choices: Choices, *, authors: bool = False) -> Statements:
+def gather(
+    args: Mapping[str, Any],
+    choices: Choices,
+    *,
+    authors: bool = False,
+    configured: Collection[str] = (),
+) -> Statements:
     """What the user and the file say.
 
     Args:
         args: The file's own words, see `dialects.Dialect.args`.
         choices: The user's.
         authors: See `Statements`.
+        configured: Which of these words a config.json has.
 
     Raises:
-        InputError: The user states what there is not.
+        InputError: The user states what there is not, or the file what is not supported.
     """
     _require_choices(choices)
     inner = args.get("model_kwargs")
-    words = {**(inner if isinstance(inner, Mapping) else {}), **args}
+    arguments = {k: v for k, v in inner.items() if k} if isinstance(inner, Mapping) else {}
+    words = Words({**arguments, **args}, frozenset(configured))
+    _require_supported(words)
     unplaced = words.get("no_embed_class")
     return Statements(
         heads=_first(Said(choices.num_heads, "--num-heads"), _whole(words, "num_heads")),
         pool=_first(Said(choices.pool, "--pool"), _pool(words)),
         act=_first(Said(choices.act, "--act"), _act(words)),
         norm_eps=_first(Said(choices.norm_eps, "--norm-eps"), _eps(words)),
-        stored_size=_image_size(words),
+        stored_size=_size(words.get("img_size")) or _input_size(words),
+        usual_size=_size(words.get("usual_size")),
         image_size=choices.image_size,
         unplaced=unplaced if isinstance(unplaced, bool) else None,
-        trained=bool(args),
+        trained="gp" in args,
+        arguments={k: v for k, v in arguments.items() if k in _ARGUMENTS and _is_plain(v)},
         authors=authors,
         assume_defaults=bool(choices.assume_defaults),
     )
@@ -110,49 +126,91 @@ def _first(*said: Said | None) -> Said | None:
     return next((one for one in said if one is not None and one.value is not None), None)
 
 
-def _whole(words: Mapping[str, Any], key: str) -> Said | None:
+class Words(dict[str, Any]):
+    """The words of a file, and where each stands."""
+
+    def __init__(self, words: Mapping[str, Any], configured: Collection[str]) -> None:
+        super().__init__(words)
+        self.configured = configured
+
+    def said(self, key: str, value: Any) -> Said:
+        """A value under one of the words."""
+        return Said(value, place(key, self.configured))
+
+
+def place(key: str, configured: Collection[str]) -> str:
+    """Where a word of a file stands."""
+    return f"{CONFIG}: {key}" if key in configured else f"args.{key}"
+
+
+# Arguments of timm's ViT that its weights do not show, or only in part.
+_ARGUMENTS = (
+    *("embed_dim", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias", "init_values"),
+    *("pre_norm", "final_norm", "fc_norm", "no_embed_class", "scale_attn_norm", "scale_mlp_norm"),
+)
+_OTHER_MODEL = ("pool_include_prefix", "block_fn", "mlp_layer", "attn_layer", "rope")
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in (int, float, bool)
+
+
+def _require_supported(words: Words) -> None:
+    """Check that the file does not state what would make another model of the weights."""
+    stated = {key: words.get(key) for key in _OTHER_MODEL if words.get(key)}
+    norm = words.get("norm_layer")
+    if isinstance(norm, str) and norm not in ("", "layernorm"):
+        stated["norm_layer"] = norm
+    for key, value in stated.items():
+        where = words.said(key, value).where
+        raise InputError(f"the file states {key} {str(value)[:40]!r} ({where}), not supported here")
+
+
+def _whole(words: Words, key: str) -> Said | None:
     value = words.get(key)
-    return Said(value, f"args.{key}") if type(value) is int and value > 0 else None
+    return words.said(key, value) if type(value) is int and value > 0 else None
 
 
-def _pool(words: Mapping[str, Any]) -> Said | None:
+def _pool(words: Words) -> Said | None:
     """Timm's `gp` or `global_pool`; MAE's scripts have a switch of the second name."""
     for key in ("gp", "global_pool"):
         value = words.get(key)
         if isinstance(value, bool):
             value = "avg" if value else "token"
-        if isinstance(value, str) and value in _POOLS:
-            return Said(value, f"args.{key}")
+        if isinstance(value, str) and value:
+            return words.said(key, value)
     return None
 
 
-def _act(words: Mapping[str, Any]) -> Said | None:
+def _act(words: Words) -> Said | None:
     for key in ("act", "act_layer"):
         value = words.get(key)
-        if isinstance(value, str) and value in _ACTIVATIONS:
-            return Said(_ACTIVATIONS[value], f"args.{key}")
+        if isinstance(value, str) and value:
+            return words.said(key, _ACTIVATIONS.get(value, value))
     return None
 
 
-def _eps(words: Mapping[str, Any]) -> Said | None:
+def _eps(words: Words) -> Said | None:
     value = words.get("norm_eps")
-    return Said(value, "args.norm_eps") if type(value) is float and 0 < value < 1 else None
+    if type(value) is float and 0 < value < 1:
+        return words.said("norm_eps", value)
+    return words.said("norm_layer", TIMM_EPS) if words.get("norm_layer") == "layernorm" else None
 
 
-def _image_size(words: Mapping[str, Any]) -> Size | None:
-    """(height, width) from `input_size` or `img_size`; anything else is not a statement.
+def _input_size(words: Words) -> Size | None:
+    """DeiT's and MAE's side, or timm's channels, height and width."""
+    value = words.get("input_size")
+    if isinstance(value, (list, tuple)) and len(value) == 3:
+        return _size(tuple(value[1:]))
+    return _size(value)
 
-    timm's `input_size` is channels, height and width; DeiT's and MAE's is a side.
-    """
-    size, listed = words.get("img_size"), words.get("input_size")
-    if isinstance(listed, (list, tuple)) and len(listed) == 3:
-        size = tuple(listed[1:])
-    elif size is None and type(listed) is int:
-        size = listed
-    if type(size) is int:
-        size = (size, size)
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        height, width = size
+
+def _size(value: Any) -> Size | None:
+    """(height, width) from a side or both; anything else is not a statement."""
+    if type(value) is int:
+        value = (value, value)
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        height, width = value
         whole = type(height) is int and type(width) is int
         if whole and min(height, width) > 0 and max(height, width) <= positions.MOST_PIXELS:
             return (height, width)

@@ -112,6 +112,11 @@ def require(written: str) -> TimmName:
         InputError: timm has no such model, or not of that tag.
     """
     found = resolve(written)
+    if found is None and written.startswith(_HUB):
+        raise InputError(
+            f"{written}: its config.json is not in the cache of this machine, or names no model of "
+            "timm's; state timm's own name with --model"
+        )
     if found is None:
         raise InputError(f"timm has no model {written!r}{did_you_mean_model(written)}")
     if not found.tagged:
@@ -172,13 +177,20 @@ def _config(name: str) -> Any:
 
 
 def _on_the_hub(written: str, repository: str) -> TimmName | None:
+    values = _cached_config(repository)
     owner, _, name = repository.partition("/")
-    if owner == "timm":
+    if not values and owner == "timm" and len(_sharing(repository)) < 2:
         found = resolve(name)
         return None if found is None else replace(found, said=written)
-    values = _cached_config(repository)
     found = resolve(str(values.get("architecture")))
     return None if found is None else replace(found, said=written, hub=values)
+
+
+def _sharing(repository: str) -> list[str]:
+    """The models of timm's whose weights are in one repository: with two activations, of CLIP's."""
+    named = repository.partition("/")[2].partition(".")[2]
+    tagged = timm.list_models(f"*.{named}", include_tags=True) if named else []
+    return [name for name in tagged if getattr(_config(name), "hf_hub_id", None) == repository]
 
 
 def _cached_config(repository: str) -> Mapping[str, Any]:

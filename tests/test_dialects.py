@@ -303,6 +303,7 @@ def test_inspect_tells_what_it_found_and_why(content: Content, tmp_path: Path) -
         "left out: 1 keys of something else (criterion.weight)",
         "optimizer of 2 parameters, not read",
         "80 tensors of float32, 6 merge thresholds, 6 prune thresholds",
+        "vit_digits_patch4_32: no name of timm's",
         f"family ltmp: as the name {ARCH} says",
     ]
     facts = inspect(FIXTURES / "digits_ltm_thresholds.pth.tar")

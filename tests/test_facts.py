@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import torch
 from ltmp_cli.main import app
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from typer.testing import CliRunner, Result
 
@@ -24,6 +26,7 @@ from tests.conftest import DIGITS_LTMP
 from tests.saying import says
 
 TARGET = "0.85"
+TINY = "vit_tiny_patch16_224"
 
 
 def weights(width: int, *keys: str) -> dict[str, torch.Tensor]:
@@ -254,3 +257,85 @@ def test_an_average_that_leaves_no_trace_is_there_when_asked_for(tmp_path: Path)
         with torch.inference_mode():
             torch.testing.assert_close(found.model(images), model(images))
             assert (taken.model(images) - model(images)).abs().max() > 0.1
+
+
+def hub_folder(path: Path, model: VisionTransformer, **config: Any) -> Path:
+    """A folder as timm pushes it to the Hub."""
+    path.mkdir()
+    save_file(model.state_dict(), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({"architecture": TINY, **config}))
+    return path
+
+
+def test_the_size_of_a_configuration_is_that_of_the_model_it_began_with(tmp_path: Path) -> None:
+    """Arguments of the model come before it; 13 by 15 patches are as many as 14 by 14 less one."""
+    model = vit(img_size=(208, 240), patch_size=16)
+    began = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
+    folder = hub_folder(
+        tmp_path / "a", model, pretrained_cfg=began, model_args={"img_size": [208, 240]}
+    )
+    assert load_checkpoint(folder, dense=True).vit.image_size == (208, 240)
+    alone = hub_folder(tmp_path / "b", model, pretrained_cfg=began)
+    with pytest.raises(InputError, match="state the image size .* 208x240, 240x208$|240x208, 208"):
+        load_checkpoint(alone, dense=True)
+    found = load_checkpoint(alone, Choices(image_size=(208, 240)), dense=True)
+    images = torch.rand(2, 3, 208, 240)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.model(images), model(images))
+    small = hub_folder(tmp_path / "c", vit(), pretrained_cfg=began, global_pool="token")
+    read = load_checkpoint(small, dense=True)
+    assert read.vit.image_size == (32, 32)
+    assert read.answers["pool"].where == "config.json: gp"
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"model_kwargs": {"act_layer": "mish"}}, "activation"),
+        ({"model_kwargs": {"norm_layer": "rmsnorm"}}, "states norm_layer 'rmsnorm'"),
+        ({"model_kwargs": {"pool_include_prefix": True}}, "states pool_include_prefix 'True'"),
+        ({"gp": "avgmaxc"}, "pools by 'avgmaxc' .args.gp."),
+    ],
+)
+def test_what_a_file_states_and_is_not_supported_is_refused(
+    tmp_path: Path, stated: dict[str, Any], message: str
+) -> None:
+    content = {"state_dict": vit().state_dict(), "arch": TINY}
+    torch.save(content | {"args": argparse.Namespace(**stated)}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match=message):
+        load_checkpoint(tmp_path / "c.pth", dense=True)
+
+
+def test_a_name_with_arguments_is_the_model_that_timm_builds_with_them(tmp_path: Path) -> None:
+    kwargs = {"embed_dim": 160, "num_heads": 5, "qk_norm": True}
+    model = vit(**kwargs)
+    content = {"state_dict": model.state_dict(), "arch": TINY}
+    torch.save(content | {"args": argparse.Namespace(model_kwargs=kwargs)}, tmp_path / "c.pth")
+    found = load_checkpoint(tmp_path / "c.pth", dense=True)
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.model(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("args", "assumed"), [({"lr": 0.1}, True), ({"gp": None}, False), ({"gp": "token"}, False)]
+)
+def test_only_a_script_that_asks_for_pooling_tells_it(
+    tmp_path: Path, args: dict[str, Any], assumed: bool
+) -> None:
+    content = {"state_dict": vit().state_dict(), "arch": TINY}
+    torch.save(content | {"args": argparse.Namespace(**args)}, tmp_path / "c.pth")
+    assert ("pool" in load_checkpoint(tmp_path / "c.pth", dense=True).assumed) is assumed
+
+
+def test_a_norm_over_all_heads_tells_no_number_of_them() -> None:
+    with_norm = weights(192) | {"blocks.0.attn.q_norm.weight": torch.empty(192, device="meta")}
+    assert settle(with_norm, None, says(), "c.pth").answers["num_heads"].assumed
+
+
+def test_inspect_tells_of_a_dense_model_and_an_exported_one(bare: Path) -> None:
+    shown = ltmp("inspect", "c.pth").stdout
+    for words in ("architecture", "3 heads", "assumed", "exact GELU", "missing"):
+        assert words in shown
+    ltmp("export", "c.pth", "--family", "m", "--r", "2", "--no-check")
+    assert "class-token pooling" in ltmp("inspect", "model.onnx").stdout

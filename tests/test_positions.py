@@ -53,7 +53,7 @@ def weights(rows: int, prefix: int = 1) -> dict[str, torch.Tensor]:
 def test_grid(rows: int, stored: Any, asked: Any, expected: tuple[int, int, int]) -> None:
     """As stored, else square, else as asked; a size that is no whole number of patches is cut."""
     down, across, prefix = expected
-    assert grid(weights(rows), (stored,), asked) == Grid(down, across, (4, 4), prefix)
+    assert grid(weights(rows), stored, asked) == Grid(down, across, (4, 4), prefix)
 
 
 @pytest.mark.parametrize(
@@ -71,24 +71,24 @@ def test_grid_behind_other_tokens(
 ) -> None:
     """Two tokens before the patches have two rows or none, and no token has none."""
     down, across, prefix = expected
-    assert grid(weights(rows, tokens), (stored,), None) == Grid(down, across, (4, 4), prefix)
+    assert grid(weights(rows, tokens), stored, None) == Grid(down, across, (4, 4), prefix)
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(17, 2), (17, 0), (18, 1), (18, 0)])
 def test_rows_of_other_tokens_than_there_are(rows: int, tokens: int) -> None:
     with pytest.raises(InputError, match=f"{rows} rows, which is no square of patches"):
-        grid(weights(rows, tokens), (), None)
+        grid(weights(rows, tokens), None, None)
 
 
 def test_grids_that_cannot_be_told() -> None:
     with pytest.raises(InputError, match="13 rows, which is no square .*; state the im"):
-        grid(weights(13), (), None)
+        grid(weights(13), None, None)
     with pytest.raises(
         InputError, match="states images of 32x32, 64 patches, .* 17 rows; expected 65 or 64;"
     ):
-        grid(weights(17), ((32, 32),), None)
+        grid(weights(17), (32, 32), None)
     with pytest.raises(InputError, match="17 rows; expected 64; state the right size"):
-        grid(weights(17, prefix=0), ((32, 32),), None)
+        grid(weights(17, prefix=0), (32, 32), None)
 
 
 def test_another_image_size_resizes_with_a_warning(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_stated_size_that_is_wrong_is_refused_until_put_right(
 
 def question(rows: int, prefix: int, **said: Any) -> str:
     with pytest.raises(InputError) as caught:
-        grid(weights(rows, prefix), (), None, **said)
+        grid(weights(rows, prefix), None, None, **said)
     return str(caught.value)
 
 
@@ -144,10 +144,10 @@ def test_two_readings_are_asked_for() -> None:
     open_still = question(225, 1)
     assert "fitting are 64x56, 56x64, 60x60 if those tokens have none" in open_still
     assert question(225, 1, unplaced=False).endswith("fitting are 64x56, 56x64")
-    assert grid(weights(225), (), None, unplaced=True) == Grid(15, 15, (4, 4), 0)
-    assert grid(weights(225), (), (64, 56)) == Grid(16, 14, (4, 4), 1)
-    assert grid(weights(225), (), (60, 60)) == Grid(15, 15, (4, 4), 0)
-    assert grid(weights(225), ((60, 60),), None) == Grid(15, 15, (4, 4), 0)
+    assert grid(weights(225), None, None, unplaced=True) == Grid(15, 15, (4, 4), 0)
+    assert grid(weights(225), None, (64, 56)) == Grid(16, 14, (4, 4), 1)
+    assert grid(weights(225), None, (60, 60)) == Grid(15, 15, (4, 4), 0)
+    assert grid(weights(225), (60, 60), None) == Grid(15, 15, (4, 4), 0)
 
 
 def square(patches: int) -> int:
@@ -177,13 +177,35 @@ def test_every_grid_follows_the_rule(prefix: int) -> None:
             if expected is None:
                 asked += 1
                 with pytest.raises(InputError, match="state the image size"):
-                    grid(file, (), None, unplaced=unplaced)
-                found = grid(file, (), size, unplaced=unplaced)
+                    grid(file, None, None, unplaced=unplaced)
+                found = grid(file, None, size, unplaced=unplaced)
                 assert (found.rows, found.columns) == (down, across)
                 assert found.prefix == rows - down * across
             else:
                 side, before = expected
-                assert grid(file, (), None, unplaced=unplaced) == Grid(side, side, (4, 4), before)
-            named = grid(file, (None, size), None, unplaced=unplaced)  # a name knows the size
-            assert (named.rows, named.columns) == (down, across)
+                assert grid(file, None, None, unplaced=unplaced) == Grid(side, side, (4, 4), before)
+            stated = grid(file, size, None, unplaced=None if unplaced is False else unplaced)
+            assert (stated.rows, stated.columns) == (down, across)
     assert asked > 1000
+
+
+def test_a_name_that_knows_another_size_never_misleads() -> None:
+    """13 by 15 patches and a class token are as many rows as 14 by 14 without, for every n."""
+    for side in range(2, 41):
+        rows = (side - 1) * (side + 1) + 1
+        named: dict[str, Any] = {"usual": ((4 * side, 4 * side),), "unplaced": False}
+        own = (4 * (side - 1), 4 * (side + 1))
+        if square(rows - 1) == 0:
+            assert "state the image size" in question(rows, 1, **named)
+        found = grid(weights(rows), None, own, **named)
+        assert (found.rows, found.columns, found.prefix) == (side - 1, side + 1, 1)
+        with pytest.raises(InputError, match="states images of"):
+            grid(weights(rows), (4 * side, 4 * side), None, unplaced=False)
+
+
+def test_usual_sizes_read_what_fits_them() -> None:
+    usual = ((16, 12), (12, 20))
+    assert grid(weights(13), None, None, usual=usual) == Grid(4, 3, (4, 4), 1)
+    assert grid(weights(16), None, None, usual=usual, unplaced=False) == Grid(3, 5, (4, 4), 1)
+    assert "state the image size" in question(12, 1, usual=usual)
+    assert grid(weights(12), None, None, usual=usual, unplaced=True) == Grid(4, 3, (4, 4), 0)

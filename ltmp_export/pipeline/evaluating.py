@@ -220,7 +220,7 @@ def _in_onnxruntime(
             yield _Rows(result["logits"], np.stack([result[name] for name in names], 1))
 
     computed_by = f"onnxruntime, {session.provider}"
-    return _Subject(exported.vit, exported.plan, computed_by, images, rows())
+    return _Subject(exported.vit, exported.plan, computed_by, images, rows(), exported.notes)
 
 
 def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) -> _Subject:

@@ -166,7 +166,7 @@ def export(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
             progress=progress,
         )  # fmt: skip
-        report.require()
+        _require(report, precision)
     written = external.write_model(output, model)
     return ExportReport(
         output=output,
@@ -234,6 +234,17 @@ def _written(
         source, opset=opset, batch_size=batch_size, token_counts=token_counts, precision=precision
     )
     return model, precision, doubts
+
+
+def _require(report: CheckReport, precision: Precision) -> None:
+    """Check that the closing check is passed; if not, what was kept in float32 is said, too.
+
+    Raises:
+        CheckFailedError: It is not.
+    """
+    if precision.kept:
+        report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
+    report.require()
 
 
 def _doubts(

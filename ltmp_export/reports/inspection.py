@@ -17,18 +17,10 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     """What `inspection.inspect` found, as a list of facts and a table of thresholds."""
     if facts["kind"] == "incomplete checkpoint":
         return _incomplete_summary(facts)
-    vit, preprocessing = facts["vit"], facts["preprocessing"]
-    side = "x".join(map(str, vit["image_size"]))
-    patch = "x".join(map(str, vit["patch_size"]))
     rows = {
         facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
         "family": f"{facts['family']}, {facts['mode']}",
-        "architecture": f"{vit['name']}: {vit['depth']} blocks, width {vit['width']}, "
-        f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
-        "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
-        "normalisation": f"mean {vector(preprocessing['mean'])}, "
-        f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
-        f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
+        **_geometry_rows(facts),
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
     if facts["macs_share"] is not None:
@@ -43,6 +35,31 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def _geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    vit, preprocessing = facts["vit"], facts["preprocessing"]
+    side = "x".join(map(str, vit["image_size"]))
+    patch = "x".join(map(str, vit["patch_size"]))
+    return {
+        "architecture": f"{vit['name']}: {vit['depth']} blocks, width {vit['width']}, "
+        f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
+        "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
+        "normalisation": f"mean {vector(preprocessing['mean'])}, "
+        f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
+        f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
+    }
+
+
+def _told_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Who tells what the weights do not, and what nobody does."""
+    places: dict[str, list[str]] = {}
+    for key, answer in facts["told_by"].items():
+        if not answer["assumed"]:
+            places.setdefault(answer["where"], []).append(key)
+    told = [f"{', '.join(keys)}: {where}" for where, keys in places.items()]
+    rows = {"told by": _listed(told)} if told else {}
+    return rows | ({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {})
+
+
 def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
     kinds = facts["thresholds"].items()
     held = ", ".join(f"{kind} in {len(values)} blocks" for kind, values in kinds if values)
@@ -53,9 +70,12 @@ def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
         "weights": f"{facts['tensors']} tensors, {facts['parameters'] / 1e6:.2f} M parameters",
         "thresholds": held or "none",
         "sha256": facts["sha256"],
-        "missing": facts["missing"],
     }
-    return facts_grid(rows)
+    if "vit" in facts:  # a dense model that is whole
+        rows |= _geometry_rows(facts) | _told_rows(facts)
+    grid = facts_grid(rows | {"missing": facts["missing"]})
+    warnings = [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
+    return Group(grid, *warnings) if warnings else grid
 
 
 def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -65,13 +85,7 @@ def _checkpoint_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "arch in the file": facts["arch"] or "not stated",
         "sha256": facts["sha256"],
     }
-    places: dict[str, list[str]] = {}
-    for key, answer in facts["told_by"].items():
-        if not answer["assumed"]:
-            places.setdefault(answer["where"], []).append(key)
-    told = [f"{', '.join(keys)}: {where}" for where, keys in places.items()]
-    rows |= {"told by": _listed(told)} if told else {}
-    return rows | ({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {})
+    return rows | _told_rows(facts)
 
 
 def _listed(found: Sequence[str]) -> str:
@@ -94,6 +108,7 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "inputs": values(facts["inputs"]),
         "outputs": values(facts["outputs"]),
         "operators": f"{facts['nodes']}: " + ", ".join(f"{kind} {n}" for kind, n in operators),
+        **({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {}),
         "checkpoint sha256": facts["metadata"].get("ltmp.checkpoint_sha256", "not stated"),
     }
 
