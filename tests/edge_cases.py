@@ -28,8 +28,9 @@ def on_the_threshold(
     Its threshold is that token's own score, to the last bit of the reference's float64. The
     reference drops the token, since the score is not above the threshold. A runtime in float32
     takes it where its rounding of the score lands above its rounding of the threshold: in about
-    half the cases, of which one is chosen here whose score float32 rounds up, so that a checkpoint
-    that stores the threshold in float32 does the same.
+    half the cases, of which one is chosen here whose score float32 rounds up, if there is any, so
+    that a checkpoint that stores the threshold in float32 does the same. On a processor whose rounding never lands
+    above, the threshold is the next number below the score: there the reference takes the token.
     """
     place = [isinstance(step, kind) for step in checkpoint.plan.blocks[block]].index(True)
     model = onnx_export.to_onnx(checkpoint, opset=17)
@@ -39,6 +40,11 @@ def on_the_threshold(
     trace = reference.run(torch.from_numpy(images.pixels[0]), record.choices())
     own = trace.decisions[block][place].score[1:].numpy()
     rounded = own.astype(np.float32)
-    fitting = (record.blocks[block].steps[place].score[1:] > rounded) & (rounded >= own)
-    score = float(own[fitting][fitting.sum() // 2])
+    above = record.blocks[block].steps[place].score[1:] > rounded
+    stored = above & (rounded >= own)
+    fitting = stored if stored.any() else above
+    if fitting.any():
+        score = float(own[fitting][fitting.sum() // 2])
+    else:
+        score = float(np.nextafter(own[len(own) // 2], -np.inf))
     return with_threshold(checkpoint, kind, score, block)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export import load_checkpoint
+from ltmp_export.choices import Choices
 from tests import digits
 
 
@@ -30,6 +31,6 @@ def test_files(tmp_path: Path) -> None:
             assert arrays["images"].shape[1:] == (1, 32, 32)
             sizes[name] = len(arrays["labels"])
     assert sizes == {"train": 1437, "val": 360}
-    base = load_checkpoint(tmp_path / "digits" / "base.pth", dense=True)
+    base = load_checkpoint(tmp_path / "digits" / "base.pth", Choices(num_heads=2), dense=True)
     assert base.plan.family == "dense"
     assert base.vit.depth == 6

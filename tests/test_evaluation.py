@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -61,7 +62,8 @@ def folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_base: Path, tuned: Path, exported: Path
 ) -> Path:
     """Where a user stands: base.pth, tuned.pth.tar, model.onnx, digits.npz."""
-    shutil.copy(digits_base, tmp_path / "base.pth")
+    stated = argparse.Namespace(num_heads=2)
+    torch.save({"state_dict": load_torch(digits_base), "args": stated}, tmp_path / "base.pth")
     shutil.copy(tuned, tmp_path / "tuned.pth.tar")
     shutil.copy(exported, tmp_path / "model.onnx")
     shutil.copy(DIGITS, tmp_path / "digits.npz")
@@ -254,7 +256,7 @@ def test_eval_as_typed(folder: Path) -> None:
     assert re.search(
         r"GMACs an image, 45\.\d% of the dense 0\.0836; onnxruntime, CPU", found.stdout
     )
-    assert found.stderr == ""
+    assert "assumed: activation exact GELU" in found.stderr
     document = json.loads(Path("e.json").read_text())
     assert (document["schema_version"], document["kind"]) == (1, "eval")
     assert (document["count"], document["top1"]) == (48, 47 / 48)
@@ -265,7 +267,8 @@ def test_eval_as_typed(folder: Path) -> None:
 def test_eval_says_what_was_assumed_of_a_checkpoint(folder: Path) -> None:
     found = ltmp("eval", "base.pth", "--data", "digits.npz", "--samples", "4")
     assert found.exit_code == 0, found.stderr
-    assert "warning: assumed: 2 heads of 64 channels" in found.stderr.splitlines()
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("warning: assumed: activation exact GELU (--act); LayerNorm")
     assert "base.pth: dense, top-1 100.00%" in found.stdout
 
 

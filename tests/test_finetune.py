@@ -315,7 +315,7 @@ class TestCommand:
             (["--family", "ltpmm"], "no family 'ltpmm'; choose from ltm, ltmp, ltp, ltpm"),
             (["-o", "base.pth"], "the output base.pth is the input base.pth"),
             (["-b", "64"], "30 images to train on, fewer than a batch of 64"),
-            (["--num-heads", "7"], "--num-heads 7 does not divide"),
+            (["--num-heads", "7"], "7 heads (--num-heads) do not divide"),
             (["--device", "tpu"], "no device 'tpu'"),
             (["--held-out", "1.5"], "a share of 1.5 to hold out"),
             (["--name", "deit_tiny_patch16_224"], "timm knows deit_tiny_patch16_224: drop --name"),

@@ -62,8 +62,7 @@ def test_scale_of_the_deit_dialect(
     (merge,) = checkpoint.plan.patch_merges.values()
     assert (merge.tokens, merge.eps) == (24, 1e-5)
     assert merge.scale == pytest.approx(expected)
-    assumed = "scores of patchmerger not scaled"
-    assert (assumed in checkpoint.notes) == (scale is None)
+    assert (checkpoint.assumed.get("merge_scale") == "one") == (scale is None)
 
 
 def test_defaults_of_vit_pytorch(tmp_path: Path) -> None:
@@ -73,8 +72,8 @@ def test_defaults_of_vit_pytorch(tmp_path: Path) -> None:
     assert block == depth // 2
     assert checkpoint.plan.patch_merges[block].scale == pytest.approx(width**-0.5)
     told = " ".join(checkpoint.notes)
-    assert f"PatchMerger after layer {depth // 2}" in told
-    assert "divided by √C" in told
+    assert f"PatchMerger before blocks {depth // 2} (--merge-at)" in told
+    assert "PatchMerger's scores scaled by 1/√C (--merge-scale)" in told
     other = load_checkpoint(saved(tmp_path, random_weights()), stated(depth, scale="one"))
     assert dict(other.plan.entering()) == {depth: 4}
 

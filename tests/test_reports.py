@@ -204,5 +204,5 @@ def test_the_table_tells_verdict_and_reason(checks: Reports, name: str) -> None:
 
 def test_flips_are_counted_in_the_table(checks: Reports) -> None:
     shown = printed(checks["borderline"])
-    assert re.search(r"^0 +prune +0\.01\d+ +0\.0e\+00 .* 3 +1 +", shown, re.MULTILINE)
+    assert re.search(r"^0 +prune +0\.0\d+ +0\.0e\+00 .* 3 +1 +", shown, re.MULTILINE)
     assert "3 of 12 comparisons hold decisions that differ" in shown

@@ -488,7 +488,8 @@ def test_vit_pytorch(
     scale: str | None,
 ) -> None:
     weights = random_weights(**heads)
-    choices = Choices(num_heads=stated, merge_at=merge_at, merge_scale=scale)
+    usual = True if stated is None else None
+    choices = Choices(num_heads=stated, merge_at=merge_at, merge_scale=scale, assume_defaults=usual)
     checkpoint = written(tmp_path, weights, choices)
     assert checkpoint.vit.heads == heads["heads"]
     images = random_vits.images(checkpoint.vit, 108)
