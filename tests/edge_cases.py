@@ -29,7 +29,7 @@ def on_the_threshold(
     reference drops the token, since the score is not above the threshold. A runtime in float32
     takes it where its rounding of the score lands above its rounding of the threshold: in about
     half the cases, of which one is chosen here whose score float32 rounds up, if there is any, so
-    that a checkpoint that stores the threshold in float32 does the same. On a processor whose rounding never lands
+    that a checkpoint that stores the threshold in float32 does the same. Where rounding never lands
     above, the threshold is the next number below the score: there the reference takes the token.
     """
     place = [isinstance(step, kind) for step in checkpoint.plan.blocks[block]].index(True)
