@@ -148,7 +148,7 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
     if act.value not in ACTIVATIONS:
         raise InputError(
             f"{source} has the activation {act.value!r} ({act.where}); supported are "
-            f"{', '.join(ACTIVATIONS)}"
+            f"{', '.join(ACTIVATIONS)}; if it is one of these by another name, state it with --act"
         )
 
 

@@ -186,7 +186,7 @@ def _act(words: Words) -> Said | None:
     for key in ("act", "act_layer"):
         value = words.get(key)
         if isinstance(value, str) and value:
-            return words.said(key, _ACTIVATIONS.get(value, value))
+            return words.said(key, _ACTIVATIONS.get(value.lower(), value))
     return None
 
 

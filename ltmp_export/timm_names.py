@@ -26,7 +26,15 @@ from ltmp_export.errors import InputError
 from ltmp_export.suggestions import did_you_mean
 
 _HUB = ("hf-hub:", "hf_hub:")
-BUILD_ERRORS = (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError)
+BUILD_ERRORS = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+)
 _MOST_CONFIG = 2**20  # bytes of a config.json
 
 # Names that training scripts have for timm's architectures: MAE's main_finetune.py (models_vit.py)

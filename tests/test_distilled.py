@@ -158,7 +158,7 @@ def changed(key: str, value: Tensor | None) -> dict[str, Tensor]:
         (changed("head_dist.bias", None), "1 missing .head_dist.bias"),
         (changed("head_dist.weight", torch.ones(4, 32)), "1 misshapen .head_dist.weight .4, 32"),
         (changed("reg_token", torch.ones(1, 4, 32)), "not supported: register tokens .reg_token"),
-        (changed("fc_norm.weight", torch.ones(32)), "distilled head reads the class and dist"),
+        (changed("fc_norm.weight", torch.ones(32)), "1 missing .fc_norm.bias., 2 unexpected"),
     ],
 )
 def test_refused(weights: dict[str, Tensor], message: str) -> None:

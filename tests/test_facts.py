@@ -134,6 +134,7 @@ def test_what_files_and_flags_say() -> None:
     kwargs = gather({"model_kwargs": {"num_heads": 8, "no_embed_class": True}}, Choices())
     assert kwargs.heads == Said(8, "args.num_heads")
     assert kwargs.unplaced is True
+    assert gather({"act_layer": "GELU"}, Choices()).act == Said("gelu", "args.act_layer")
     assert gather({"input_size": 56}, Choices()).stored_size == (56, 56)
     assert gather({"input_size": [3, 64, 32]}, Choices()).stored_size == (64, 32)
     odd = {"num_heads": "4", "gp": 3, "act_layer": ["gelu"], "norm_eps": 2.0, "model_kwargs": 1}

@@ -1,6 +1,6 @@
 """Whatever a checkpoint, a model, images or a command line hold: an answer or one line.
 
-`pytest tests/test_fuzz.py` runs some 5,200 cases, the same every time. `LTMP_FUZZ=100000 pytest
+`pytest tests/test_fuzz.py` runs some 2,600 cases, the same every time. `LTMP_FUZZ=100000 pytest
 tests/test_fuzz.py` runs so many, drawn anew; `-rP` shows how they were shared and ended. What must
 hold for each is in `fuzzing.py`.
 """
