@@ -364,7 +364,8 @@ class TestCommand:
         arguments = ["finetune", "base.pth", "--data", "data.npz", *many]
         running = command(*arguments, "-o", "out.pth.tar", cwd=here)
         deadline = time.monotonic() + 120
-        while not (here / "out.pth.tar.state").exists():
+        made = [here / f"out.pth.tar.{part}" for part in ("state", "csv")]  # in this order
+        while not all(path.exists() for path in made):
             assert time.monotonic() < deadline
             assert running.poll() is None, running.communicate()
             time.sleep(0.02)
