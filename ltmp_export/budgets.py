@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export import onnx_export, runtime
+from ltmp_export import interface, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
@@ -123,7 +123,7 @@ def measured(
         raise InputError(
             f"a static graph needs {LEAST_SLOTS} tokens; this model has {checkpoint.vit.tokens}"
         )
-    taps = runtime.count_taps(checkpoint.vit.depth)
+    taps = interface.count_taps(checkpoint.vit.depth)
     session = runtime.TappedSession(onnx_export.to_onnx(checkpoint, opset=opset), taps)
     found: list[NDArray[np.int64]] = []
     for index in batches(len(images), min(BATCH, len(images))):

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export import files, folders, inputs, numbering, pictures
+from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.folders import Found
 from ltmp_export.labelled import Arrays, Labelled, Pictures
@@ -26,12 +27,27 @@ from ltmp_export.preprocessing import Preprocessing
 from ltmp_export.suggestions import nearby_file
 from ltmp_export.vit import Vit
 
-if TYPE_CHECKING:
-    from ltmp_export.checkpoint import Checkpoint
-    from ltmp_export.choices import Choices
-    from ltmp_export.onnx_export import ExportedModel
-
 _VALIDATION = ("val", "validation", "test")
+
+
+class Model(Protocol):
+    """What is asked of a checkpoint or an exported file."""
+
+    @property
+    def vit(self) -> Vit:
+        """Geometry."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become inputs."""
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Class names, where it knows them."""
+
+    @property
+    def choices(self) -> Choices:
+        """What the user stated when it was read or exported."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Kind:
     @classmethod
     def of(
         cls,
-        model: Checkpoint | ExportedModel,
+        model: Model,
         class_map: str | Path | None = None,
         class_order: str | None = None,
         choices: Choices | None = None,

@@ -23,9 +23,9 @@ from typing import Any
 
 from ltmp_export.errors import InputError
 from ltmp_export.reading.stored import StoredTensor
+from ltmp_export.statements import CONFIG
 
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
-CONFIG = "config.json"
 
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ltmp_export import external, onnx_export, runtime
+from ltmp_export import detached, interface, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.inputs import Images
@@ -184,7 +184,7 @@ def reaches(
     if not names or not len(images):
         return {}
     session = runtime.Session(_twin(model, names), quiet=True)
-    copies = runtime.fixed_batch(model) or 1
+    copies = interface.fixed_batch(model) or 1
     found = dict.fromkeys(names, Reach(0.0, images.names[0]))
     for number, (image, pixels) in enumerate(zip(images.names, images.pixels, strict=True)):
         progress(f"measuring ranges on image {number + 1} of {len(images)}")
@@ -228,7 +228,7 @@ def float16_tensors(model: onnx.ModelProto) -> list[str]:
 
 def _twin(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """A copy that computes in float32 throughout, and gives the reach of each of these tensors."""
-    graph, weights = external.detach(model)
+    graph, weights = detached.detach(model)
     twin = onnx.ModelProto()
     twin.CopyFrom(graph)
     for tensor in twin.graph.initializer:

@@ -7,31 +7,16 @@ made to take the same one. The names are written by `layers`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export.precision import INTEGERS, LEVELS, REST, SCALE, ZERO, Activation, Precision
+from ltmp_export.rounded import Taken
 
 FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
-
-
-class Taken(NamedTuple):
-    """What an int8 layer was given for one image.
-
-    Attributes:
-        values: [n, in] float64, what the integers stand for.
-        step: Of the finest integers; half of it is the largest error of rounding.
-        low: The least that the integers can stand for.
-        high: The most.
-    """
-
-    values: NDArray[np.float64]
-    step: float
-    low: float
-    high: float
 
 
 def names(precision: Precision) -> dict[str, int]:

@@ -25,6 +25,7 @@ from ltmp_export.fidelity import Distance, distance
 from ltmp_export.inputs import Images, batches
 from ltmp_export.precision import FP16, FP32, Precision
 from ltmp_export.reference import Reference, Trace
+from ltmp_export.stated import model_of
 from ltmp_export.taps import Choices, Record
 
 
@@ -133,7 +134,7 @@ class Observer:
         self.precision = precision
         stated = single = checkpoint.model
         if precision.kind != FP32:
-            stated = single = rounded.stored(model, checkpoint.model, precision)
+            stated = single = model_of(model, checkpoint.model, precision)
         if precision.kind == FP16:
             single = rounded.halved(stated, precision)
         self.reference = Reference(stated, checkpoint.plan, torch.float64)

@@ -15,13 +15,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from ltmp_export import graph, onnx_reading, opsets, rewrite, runtime, statements
+from ltmp_export import interface, onnx_reading, opsets, rewrite, statements
 from ltmp_export.choices import Choices
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.initializers import Weights, integer_weight
 from ltmp_export.plan import Plan, dense_plan
 from ltmp_export.precision import Precision
 from ltmp_export.preprocessing import CENTER, Preprocessing
+from ltmp_export.validate import validate
 from ltmp_export.vit import Vit
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def to_onnx(
         precision=precision,
         metadata=_metadata(checkpoint, opset, precision),
     )
-    graph.validate(model, opset)
+    validate(model, opset)
     return model
 
 
@@ -162,7 +163,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
             dense_plan(exported.vit.depth),
             _Stored(exported.proto, exported.precision),
             opset=exported.opset,
-            batch_size=runtime.fixed_batch(exported.proto),
+            batch_size=interface.fixed_batch(exported.proto),
         )
     except (KeyError, IndexError, ExportError) as err:
         reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"
@@ -170,7 +171,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
             f"the dense model cannot be written from {exported.path}: {reason}; give another "
             "baseline, or export it again"
         ) from err
-    graph.validate(model, exported.opset)
+    validate(model, exported.opset)
     return model
 
 

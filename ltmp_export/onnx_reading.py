@@ -19,7 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from ltmp_export import external, files, limits
+from ltmp_export import detached, files, limits
 from ltmp_export.errors import InputError
 
 _MOST_AXES = 32  # what every numpy takes
@@ -47,7 +47,7 @@ def read(path: Path) -> onnx.ModelProto:
     outside = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     for tensor in _tensors(model):
         _require_sound(path, tensor)
-    limits.require_memory(size + sum(map(external.nbytes, outside)), f"{path} with its weights")
+    limits.require_memory(size + sum(map(detached.nbytes, outside)), f"{path} with its weights")
     for tensor in outside:
         _load(path, tensor)
     for tensor in _tensors(model):
@@ -62,7 +62,7 @@ def read(path: Path) -> onnx.ModelProto:
 def bytes_beside(path: Path) -> int:
     """Bytes of the weights that a model file finds in other files."""
     tensors = onnx.ModelProto.FromString(path.read_bytes()).graph.initializer
-    return sum(external.nbytes(t) for t in tensors if t.data_location == TensorProto.EXTERNAL)
+    return sum(detached.nbytes(t) for t in tensors if t.data_location == TensorProto.EXTERNAL)
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -109,7 +109,7 @@ def _require_sound(path: Path, tensor: TensorProto) -> None:
         InputError: It does not, or its type or shape is none.
     """
     dims, name = list(tensor.dims), f"{path} is damaged: the tensor {tensor.name}"
-    bits = external.element_bits(tensor.data_type)
+    bits = detached.element_bits(tensor.data_type)
     if (bits is None and tensor.data_type != TensorProto.STRING) or tensor.HasField("segment"):
         raise InputError(f"{name} is of type {tensor.data_type}, or a part; expected numbers")
     size = math.prod(max(d, 1) for d in dims[:_MOST_AXES]) * 16
@@ -126,11 +126,11 @@ def _require_sound(path: Path, tensor: TensorProto) -> None:
 def _content(tensor: TensorProto) -> tuple[int, int, str]:
     """How much a tensor holds itself, how much its shape takes, and of what."""
     if tensor.HasField("raw_data") and tensor.data_type != TensorProto.STRING:
-        return len(tensor.raw_data), external.nbytes(tensor), "bytes"
-    count, bits = math.prod(tensor.dims), external.element_bits(tensor.data_type)
+        return len(tensor.raw_data), detached.nbytes(tensor), "bytes"
+    count, bits = math.prod(tensor.dims), detached.element_bits(tensor.data_type)
     field, per_value = _field(tensor.data_type)
     if bits is not None and bits < 8:  # several share a value
-        count = external.nbytes(tensor)
+        count = detached.nbytes(tensor)
     return len(getattr(tensor, field)), count * per_value, "values"
 
 
@@ -156,7 +156,7 @@ def _load(path: Path, tensor: TensorProto) -> None:
         InputError: It names no file in the folder, or not the bytes its shape takes.
     """
     stated: dict[str, Any] = {entry.key: entry.value for entry in tensor.external_data}
-    expected = external.nbytes(tensor)
+    expected = detached.nbytes(tensor)
     offset = _count(path, tensor, stated, "offset", 0)
     length = _count(path, tensor, stated, "length", expected)
     what = f"{path}: the tensor {tensor.name}"

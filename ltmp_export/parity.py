@@ -29,7 +29,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ltmp_export import check_report, fidelity, halves, runtime, saturation, stored_weights, taps
+from ltmp_export import (
+    check_report,
+    fidelity,
+    halves,
+    interface,
+    saturation,
+    stored_weights,
+    taps,
+)
 from ltmp_export.check_report import CheckReport, Comparison, Invariance, StepSummary
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.deviations import logit_difference
@@ -79,7 +87,7 @@ def compare(
     if batch_sizes is None:
         batch_sizes = default_batch_sizes(model)
     precision = precision or Precision()
-    runtime.require_batches(model, str(name), batch_sizes)
+    interface.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
     products = saturation.products(model)
     report = CheckReport(
@@ -95,7 +103,7 @@ def compare(
         products=products,
         saturates=None if products is None else saturation.saturates_here(),
     )
-    if missing := runtime.missing_tensors(model, taps.names(checkpoint.plan, precision)):
+    if missing := interface.missing_tensors(model, taps.names(checkpoint.plan, precision)):
         return _without_taps(report, model, checkpoint.plan, missing)
     if not len(images):
         return report
@@ -149,7 +157,7 @@ def _other_weights(
 
 def default_batch_sizes(model: onnx.ModelProto) -> tuple[int, ...]:
     """1, 2 and 7, or the only one that the model takes."""
-    fixed = runtime.fixed_batch(model)
+    fixed = interface.fixed_batch(model)
     return BATCH_SIZES if fixed is None else (fixed,)
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from ltmp_export import limits
 from ltmp_export.errors import InputError
 from ltmp_export.features import Shaped
+from ltmp_export.vit import MOST_PIXELS, Size
 
 if TYPE_CHECKING:
     import torch
-Size = tuple[int, int]
-MOST_PIXELS = 2**16  # of a side
 
 
 @dataclass(frozen=True)

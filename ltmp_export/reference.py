@@ -17,8 +17,8 @@ from torch.nn.functional import layer_norm
 
 from ltmp_export import rounded
 from ltmp_export.errors import InputError
-from ltmp_export.integers import Taken
 from ltmp_export.plan import PatchMerge, Plan, Step, dense_plan
+from ltmp_export.rounded import Taken
 from ltmp_export.tokens import Choice, Decision, Tokens, apply
 
 

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ltmp_export.errors import ExportError
-from ltmp_export.initializers import Weights, integer_weight
-from ltmp_export.integers import Taken
 from ltmp_export.precision import LEVELS, Activation, Precision, covering
+
+
+class Taken(NamedTuple):
+    """What an int8 layer was given for one image.
+
+    Attributes:
+        values: [n, in] float64, what the integers stand for.
+        step: Of the finest integers; half of it is the largest error of rounding.
+        low: The least that the integers can stand for.
+        high: The most.
+    """
+
+    values: NDArray[np.float64]
+    step: float
+    low: float
+    high: float
 
 
 class RoundedLinear(nn.Module):
@@ -86,57 +98,6 @@ class MeanKey(nn.Module):
             return keys
         mean: Tensor = self.norm(keys.reshape(len(x), self.heads, -1)).mean(1)
         return mean
-
-
-def stored(
-    model: onnx.ModelProto, plain: VisionTransformer, precision: Precision
-) -> VisionTransformer:
-    """A copy of a checkpoint's model with what a file stores in its place.
-
-    Args:
-        model: The exported model.
-        plain: timm's model of its checkpoint.
-        precision: Of the file.
-
-    Raises:
-        ExportError: A weight is missing or has another shape.
-    """
-    found = copy.deepcopy(plain)
-    arrays = Weights(model)
-    state = found.state_dict()
-    for name in state:
-        array = arrays.get(name)
-        if array is not None and array.dtype in (np.float16, np.float32):
-            if array.shape != tuple(state[name].shape):
-                raise ExportError(
-                    f"the file's {name} has the shape {list(array.shape)} instead of "
-                    f"{list(state[name].shape)}"
-                )
-            state[name] = torch.from_numpy(array.astype(np.float32))
-    found.load_state_dict(state)
-    for path, given in precision.layers.items():
-        found.set_submodule(path, _integer_linear(arrays, path, given))
-    if precision.protects:
-        for index, block in enumerate(found.blocks):
-            weight = arrays.get(f"blocks.{index}.attn.metric.weight")
-            bias = arrays.get(f"blocks.{index}.attn.metric.bias")
-            if weight is not None:
-                norm, heads = block.attn.k_norm, block.attn.num_heads
-                block.attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
-    return found
-
-
-def _integer_linear(stored: Weights, path: str, given: Activation) -> RoundedLinear:
-    weight = integer_weight(stored, path, given).astype(np.float32)
-    return RoundedLinear(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array.copy())
-
-
-def _optional(array: NDArray[Any] | None) -> Tensor | None:
-    return None if array is None else _tensor(array)
 
 
 def halved(model: VisionTransformer, precision: Precision) -> VisionTransformer:

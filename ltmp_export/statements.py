@@ -10,13 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ltmp_export import positions
 from ltmp_export.choices import Choices
-from ltmp_export.dialects import CONFIG
 from ltmp_export.errors import InputError
-from ltmp_export.positions import Size
-from ltmp_export.vit import ACTIVATIONS, POOLS
+from ltmp_export.vit import ACTIVATIONS, MOST_PIXELS, POOLS, Size
 
+CONFIG = "config.json"  # beside the weights, as Hugging Face has it
 TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
@@ -212,7 +210,7 @@ def _size(value: Any) -> Size | None:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         height, width = value
         whole = type(height) is int and type(width) is int
-        if whole and min(height, width) > 0 and max(height, width) <= positions.MOST_PIXELS:
+        if whole and min(height, width) > 0 and max(height, width) <= MOST_PIXELS:
             return (height, width)
     return None
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu")
 POOLS = ("token", "avg")
+MOST_PIXELS = 2**16  # of a side
+
+Size: TypeAlias = tuple[int, int]  # height and width
 
 
 @dataclass(frozen=True)

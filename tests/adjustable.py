@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 from torch import Tensor
 
-from ltmp_export import runtime, taps
+from ltmp_export import interface, taps
 from ltmp_export.plan import Merge, Plan, Prune, Step
 from ltmp_export.rewrite import lower
 from ltmp_export.vit import Vit
@@ -60,7 +60,7 @@ class Adjustable:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        copy = runtime.tapped(proto, taps.names(self.plan))
+        copy = interface.tapped(proto, taps.names(self.plan))
         return ort.InferenceSession(
             copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

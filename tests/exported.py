@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ltmp_export.graph import validate
 from ltmp_export.plan import Plan
 from ltmp_export.rewrite import lower
+from ltmp_export.validate import validate
 from ltmp_export.vit import Vit
 
 

@@ -24,7 +24,7 @@ import onnx
 from ltmp_cli.interrupts import end_on_termination
 from onnx import TensorProto, helper, numpy_helper
 
-from ltmp_export import cleanup, external, files, onnx_reading
+from ltmp_export import cleanup, detached, external, files, onnx_reading
 from ltmp_export.errors import LtmpError
 from ltmp_export.timing import processes
 
@@ -61,7 +61,7 @@ class Write:
         self.path = folder / "model.onnx"
 
     def prepare(self) -> None:
-        external.INLINE_LIMIT = 100_000
+        detached.INLINE_LIMIT = 100_000
         external.write_model(self.path, large_model(1.0))
 
     def act(self) -> None:

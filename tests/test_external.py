@@ -18,9 +18,10 @@ from ltmp_cli.main import app
 from onnx import TensorProto
 from typer.testing import CliRunner, Result
 
-from ltmp_export import external, graph, onnx_export, runtime
+from ltmp_export import detached, external, interface, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError
+from ltmp_export.validate import validate
 from tests.conftest import DIGITS_LTMP
 from tests.interrupted import large_model, value
 
@@ -95,7 +96,7 @@ def test_what_is_stored_beside_a_large_model(folder: Path) -> None:
     succeeded(ltmp("export", "ckpt.pth.tar", "--no-check"))
     end = 0
     for tensor in only_the_graph(Path("model.onnx")).graph.initializer:
-        is_large = math.prod(tensor.dims) * 4 >= external.LARGE
+        is_large = math.prod(tensor.dims) * 4 >= detached.LARGE
         assert (tensor.data_location == TensorProto.EXTERNAL) == is_large
         if is_large:
             assert "threshold" not in tensor.name
@@ -169,21 +170,21 @@ def test_names_that_are_no_text(folder: Path) -> None:
 @pytest.mark.usefixtures("large")
 def test_sessions_and_the_checker_get_a_large_model_in_parts(digits: Digits) -> None:
     model = onnx_export.to_onnx(digits("ltmp"), opset=17)
-    light, weights = external.detach(model)
+    light, weights = detached.detach(model)
     assert light.ByteSize() < 300_000 < 4_000_000 < sum(w.nbytes for w in weights.values())
-    assert external.without_weights(model).ByteSize() < 300_000
+    assert detached.without_weights(model).ByteSize() < 300_000
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     whole = ort.InferenceSession(model.SerializeToString(), providers=[runtime.CPU])
     expected = whole.run(None, {"images": images})[0]
     np.testing.assert_array_equal(runtime.Session(model).run(images)[0], expected)
-    tapped = runtime.TappedSession(model, runtime.count_taps(6)).run(images)
+    tapped = runtime.TappedSession(model, interface.count_taps(6)).run(images)
     np.testing.assert_array_equal(tapped["logits"], expected)
     assert tapped["block_05/count"].shape == (2,)
     wrong = onnx.ModelProto()
     wrong.CopyFrom(model)
     wrong.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(ExportError, match="checker refuses"):
-        graph.validate(wrong, 17)
+        validate(wrong, 17)
 
 
 def test_a_small_model_is_one_file_as_it_was(folder: Path, digits: Digits) -> None:
@@ -192,8 +193,8 @@ def test_a_small_model_is_one_file_as_it_was(folder: Path, digits: Digits) -> No
     content = (folder / "model.onnx").read_bytes()
     assert (written.data, written.bytes) == (None, len(content))
     assert content == model.SerializeToString()
-    assert external.without_weights(model) is model
-    assert external.detach(model) == (model, {})
+    assert detached.without_weights(model) is model
+    assert detached.detach(model) == (model, {})
 
 
 def test_a_graph_that_is_too_large_without_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +203,7 @@ def test_a_graph_that_is_too_large_without_its_weights(monkeypatch: pytest.Monke
             raise ValueError("exceeds maximum protobuf size of 2GB")
 
     with pytest.raises(ExportError, match="more than 2 GB without the weights"):
-        external.serialised(Endless())  # type: ignore[arg-type]
+        detached.serialised(Endless())  # type: ignore[arg-type]
 
 
 def test_a_file_that_lacks_a_weight_has_no_dense_model(folder: Path) -> None:

@@ -23,6 +23,7 @@ from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import GraphBuilder
 from ltmp_export.precision import Precision
+from ltmp_export.validate import validate
 
 Digits = Callable[[str], Checkpoint]
 ALL_OPSETS = range(graph.OLDEST_OPSET, runtime.newest_opset() + 1)
@@ -199,17 +200,17 @@ def identity(opset: int = 17) -> onnx.ModelProto:
 
 
 def test_validate_refuses_another_opset_domain_or_shape() -> None:
-    graph.validate(identity(), 17)
+    validate(identity(), 17)
     with pytest.raises(ExportError, match=r"declares opsets \{'': 17\}; expected \{'': 18\}"):
-        graph.validate(identity(), 18)
+        validate(identity(), 18)
     foreign = identity()
     foreign.graph.node[0].domain = "com.microsoft"
     with pytest.raises(ExportError, match="com.microsoft"):
-        graph.validate(foreign, 17)
+        validate(foreign, 17)
     wrong = identity()
     wrong.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(ExportError, match="checker refuses"):
-        graph.validate(wrong, 17)
+        validate(wrong, 17)
 
 
 def test_constants_are_shared_and_names_stay_unique() -> None:

@@ -17,7 +17,7 @@ from ltmp_cli.main import app
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
-from ltmp_export import external, limits, onnx_reading
+from ltmp_export import detached, limits, onnx_reading
 from ltmp_export.errors import InputError
 from tests.conftest import DIGITS_LTMP
 from tests.interrupted import large_model, value
@@ -331,7 +331,7 @@ def test_a_tensor_that_is_a_part(tmp_path: Path) -> None:
 def test_every_type_of_onnx_that_is_sound_is_read(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     for data_type in set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}:
-        bits = external.element_bits(data_type)
+        bits = detached.element_bits(data_type)
         if bits is None:
             assert TensorProto.DataType.Name(data_type)[:6] in ("STRING", "FLOAT6")
             continue

@@ -16,11 +16,12 @@ from timm.models.vision_transformer import VisionTransformer
 from ltmp_export import onnx_export, timm_vit
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.choices import Choices
-from ltmp_export.graph import GraphBuilder, validate
+from ltmp_export.graph import GraphBuilder
 from ltmp_export.layers import Layers
 from ltmp_export.plan import MergeMost, Plan
 from ltmp_export.precision import DYNAMIC, INT8, STATIC, Activation, Precision
 from ltmp_export.preprocessing import Preprocessing
+from ltmp_export.validate import validate
 from ltmp_export.vit import Vit
 from tests import random_vits
 from tests.precise import (

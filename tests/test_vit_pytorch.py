@@ -21,11 +21,11 @@ from ltmp_export import rewrite, vit_pytorch
 from ltmp_export.build import BuiltVit, build
 from ltmp_export.contents import take_apart
 from ltmp_export.errors import InputError
-from ltmp_export.graph import validate
 from ltmp_export.plan import dense_plan
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.runtime import Session
 from ltmp_export.timm_names import resolve
+from ltmp_export.validate import validate
 from tests.saying import says
 
 TOLERANCE = 1e-4  # measured: 3e-6

@@ -246,13 +246,13 @@ WRITERS = """
     from ltmp_export import external
     from tests.interrupted import large_model
 
-    external.INLINE_LIMIT = 100_000
+    detached.INLINE_LIMIT = 100_000
     first, path = float(sys.argv[1]), Path(sys.argv[2])
     for number in range(100):
         if number % 10 == 9:
-            external.INLINE_LIMIT = 2**31  # as one file
+            detached.INLINE_LIMIT = 2**31  # as one file
         external.write_model(path, large_model(first + number))
-        external.INLINE_LIMIT = 100_000
+        detached.INLINE_LIMIT = 100_000
 """
 
 
@@ -284,9 +284,9 @@ def test_writers_at_once_leave_one_complete_model(tmp_path: Path) -> None:
 EXPORTS = """
     import sys
     import ltmp_export
-    from ltmp_export import external
+    from ltmp_export import detached
 
-    external.INLINE_LIMIT = int(sys.argv[2])
+    detached.INLINE_LIMIT = int(sys.argv[2])
     checkpoint = ltmp_export.load_checkpoint(sys.argv[1])
     for _ in range(5):
         ltmp_export.export(checkpoint, "model.onnx", check=False)

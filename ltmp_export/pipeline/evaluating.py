@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import chance, datasets, families, files, onnx_export, runtime
+from ltmp_export import chance, datasets, families, files, interface, onnx_export, runtime
 from ltmp_export.checkpoint import Checkpoint, load_checkpoint
 from ltmp_export.choices import Choices
 from ltmp_export.contents import locate
@@ -153,8 +153,8 @@ def evaluate(
         kind = Kind.of(
             exported, class_map, class_order, (choices or Choices()).over(exported.choices)
         )
-        size = batch_size or runtime.fixed_batch(exported.proto) or BATCH
-        runtime.require_batches(exported.proto, str(path), [size])
+        size = batch_size or interface.fixed_batch(exported.proto) or BATCH
+        interface.require_batches(exported.proto, str(path), [size])
         images = _images(source, kind, samples)
         chosen = providers or (runtime.CPU,)
         subject = _in_onnxruntime(exported, images, size, threads, chosen, workers)
@@ -206,7 +206,7 @@ def _in_onnxruntime(
     providers: Sequence[str],
     workers: int,
 ) -> _Subject:
-    names = runtime.count_taps(exported.vit.depth)
+    names = interface.count_taps(exported.vit.depth)
     session = runtime.TappedSession(
         exported.proto,
         names,

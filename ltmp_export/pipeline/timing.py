@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from ltmp_export import files, inputs, onnx_export, onnx_reading, opsets, runtime
+from ltmp_export import files, inputs, interface, onnx_export, onnx_reading, opsets
 from ltmp_export.choices import Choices
 from ltmp_export.errors import InputError
 from ltmp_export.onnx_export import ExportedModel
@@ -62,7 +62,7 @@ def bench(
     """
     settings = settings or Settings()
     exported = onnx_export.read_exported(Path(model))
-    runtime.require_batches(exported.proto, str(model), settings.sizes)
+    interface.require_batches(exported.proto, str(model), settings.sizes)
     _require_one_comparison(side_by_side, precisions, baseline)
     if calibration_images is not None and precisions is None:
         raise InputError("--calibration-images is about --precisions; give that, too")
@@ -91,8 +91,8 @@ def bench(
         other = _dense(exported, checkpoint)
     elif baseline is not None:
         other = onnx_reading.read(Path(baseline))
-        runtime.require_images(other, str(baseline), exported.vit.input_size)
-        runtime.require_batches(other, str(baseline), settings.sizes)
+        interface.require_images(other, str(baseline), exported.vit.input_size)
+        interface.require_batches(other, str(baseline), settings.sizes)
     report = measure(
         exported,
         chosen,
@@ -153,7 +153,7 @@ def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.Model
     return onnx_export.to_onnx(
         replace(checkpoint, plan=dense_plan(checkpoint.vit.depth)),
         opset=exported.opset,
-        batch_size=runtime.fixed_batch(exported.proto),
+        batch_size=interface.fixed_batch(exported.proto),
     )
 
 

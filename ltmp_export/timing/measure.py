@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ltmp_export import runtime
+from ltmp_export import interface, runtime
 from ltmp_export.errors import InputError
 from ltmp_export.inputs import Images, batches
 from ltmp_export.macs import dense_macs, executed_macs
@@ -158,7 +158,7 @@ def _rows(
 
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
     """Tokens [n, depth] after each block of each image, alone."""
-    taps = runtime.count_taps(exported.vit.depth)
+    taps = interface.count_taps(exported.vit.depth)
     session = runtime.TappedSession(
         exported.proto, taps, providers=settings.providers, threads=settings.threads
     )

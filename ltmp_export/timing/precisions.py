@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltmp_export import external, halves, onnx_export, quantisation, runtime
+from ltmp_export import external, halves, interface, onnx_export, quantisation
 from ltmp_export.checkpoint import Checkpoint
 from ltmp_export.inputs import Images
 from ltmp_export.onnx_export import ExportedModel
@@ -65,7 +65,7 @@ def rivals(
     found = []
     for label, (source, precision) in wanted.items():
         progress(f"writing {label}")
-        batch_size = runtime.fixed_batch(exported.proto)
+        batch_size = interface.fixed_batch(exported.proto)
         if precision.kind == FP16:
             model, _ = halves.fitted(
                 source, [origin.calibration], precision, opset=exported.opset,

@@ -1,0 +1,85 @@
+"""What a graph takes and gives, asked of any model, and inner tensors made outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+from onnx import TensorProto, helper
+
+from ltmp_export.errors import InputError
+
+
+def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
+    """The names that no node of the graph gives."""
+    produced = {output for node in model.graph.node for output in node.output}
+    return [name for name in names if name not in produced]
+
+
+def count_taps(depth: int) -> dict[str, int]:
+    """The token count of each block, [B] int64, as `TappedSession` takes them."""
+    return {f"block_{block:02d}/count": int(TensorProto.INT64) for block in range(depth)}
+
+
+def require_images(model: onnx.ModelProto, name: str, input_size: Sequence[int]) -> None:
+    """Check that any model takes [batch, *input_size] and gives [batch, classes].
+
+    Raises:
+        InputError: It has other inputs or outputs, or fixed other sizes.
+    """
+    found = [_sizes(value) for value in _inputs(model)]
+    fits = len(found) == 1 and len(found[0]) == 1 + len(input_size)
+    fits = fits and all(a in (None, b) for a, b in zip(found[0][1:], input_size, strict=True))
+    if not fits or len(_sizes(model.graph.output[0])) != 2:
+        raise InputError(
+            f"{name} takes {found} and gives {_sizes(model.graph.output[0])}; expected one input "
+            f"[batch, {', '.join(map(str, input_size))}], and [batch, classes]"
+        )
+
+
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The only batch size a model takes, or None if it takes any."""
+    sizes = _sizes(_inputs(model)[0])
+    return sizes[0] if sizes else None
+
+
+def require_batches(model: onnx.ModelProto, name: str, batch_sizes: Sequence[int]) -> None:
+    """Check that a model takes batches of these sizes.
+
+    Raises:
+        InputError: It takes another size only.
+    """
+    fixed = fixed_batch(model)
+    if fixed is not None and (others := [size for size in batch_sizes if size != fixed]):
+        raise InputError(
+            f"{name} takes batches of {fixed} only, asked for {', '.join(map(str, others))}; give "
+            f"--batch-size {fixed}, or export it without --batch-size for batches of any size"
+        )
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs of a graph that are not weights."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The axes of an input or output; None for a free one."""
+    axes = value.type.tensor_type.shape.dim
+    return [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
+
+
+def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:
+    """A copy of the model that also outputs named inner tensors; the file is not touched.
+
+    Args:
+        model: The model.
+        tensors: Element type (`onnx.TensorProto`) by tensor name; all must exist in the graph.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    present = {entry.name for entry in copy.graph.output}
+    for name, kind in tensors.items():
+        if name not in present:
+            copy.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return copy
