@@ -12,7 +12,7 @@ import os
 import signal
 from types import FrameType
 
-from ltmp_export import cleanup
+from ltmp_export.files import undo
 
 _SHOW_CURSOR = "\r\x1b[2K\x1b[?25h"  # and an empty line, where the spinner was
 
@@ -24,21 +24,21 @@ def end_on_termination() -> None:
 
     One that the command was started with ignored (by nohup, in the background) stays ignored.
     """
-    for number in cleanup.SIGNALS:
+    for number in undo.SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     atexit.register(_ignore)  # the work is done, and said to be
 
 
 def _ignore() -> None:
-    for number in cleanup.SIGNALS:
+    for number in undo.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
         _ignore()  # a second one must not cut short what follows
-        cleanup.undo_all()
+        undo.undo_all()
         words = "interrupted\n" if number == signal.SIGINT else ""
         text = (_SHOW_CURSOR if spinning else "") + words
         os.write(2, text.encode())  # past Python's buffer, which may be in use here and now

@@ -151,11 +151,11 @@ def finetune(
     with training_progress(reduction_target, shown=first) as (progress, watch):
         parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
         from ltmp_export import reports
-        from ltmp_export.pipeline import finetuning
+        from ltmp_export.commands import finetune as commands_finetune
         from ltmp_export.training.settings import Settings
 
         starts = {"merge": start_merge, "prune": start_prune}
-        done = finetuning.finetune(
+        done = commands_finetune.finetune(
             checkpoint,
             data,
             output,
@@ -267,13 +267,14 @@ def calibrate(
     parsing.require_outputs([output, plot, json], [checkpoint, images, base_checkpoint, class_map])
     with spinner() as progress:
         parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
-        from ltmp_export import files, reports
+        from ltmp_export import reports
         from ltmp_export.calibration.targets import Spread
-        from ltmp_export.pipeline import calibrating
+        from ltmp_export.commands import calibrate as commands_calibrate
+        from ltmp_export.files import disk
 
         if plot is not None:
             reports.require_matplotlib()
-        done = calibrating.calibrate(
+        done = commands_calibrate.calibrate(
             checkpoint,
             images,
             targets,
@@ -296,7 +297,7 @@ def calibrate(
     warn_of(done)
     write_json(json, done.to_json())
     if plot is not None:
-        files.write_bytes(plot, reports.sweep_png(done))
+        disk.write_bytes(plot, reports.sweep_png(done))
     show(reports.calibrate_summary(done))
 
 
@@ -353,9 +354,9 @@ def evaluate(
     with spinner() as progress:
         parsing.require_measurable(model, choices)
         from ltmp_export import reports
-        from ltmp_export.pipeline import evaluating
+        from ltmp_export.commands.eval import evaluate
 
-        done = evaluating.evaluate(
+        done = evaluate(
             model,
             data,
             samples=samples,

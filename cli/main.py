@@ -54,9 +54,9 @@ def _top(
     ] = False,
 ) -> None:
     """Options that hold for every command."""
-    from ltmp_export import limits
+    from ltmp_export.files import memory
 
-    context.with_resource(limits.memory_limit(memory_limit))
+    context.with_resource(memory.memory_limit(memory_limit))
 
 
 @app.command()
@@ -120,10 +120,10 @@ def export(
     with spinner() as progress:
         parsing.require_takeable(checkpoint, choices)
         from ltmp_export import reports
-        from ltmp_export.pipeline import exporting
-        from ltmp_export.precision import Precision
+        from ltmp_export.commands import export as commands_export
+        from ltmp_export.precision.formats import Precision
 
-        done = exporting.export(
+        done = commands_export.export(
             checkpoint,
             output,
             opset=opset,
@@ -207,13 +207,16 @@ def check(
     parsing.require_new_folder(save_repro, [json, junit])
     with spinner() as progress:
         parsing.require_checkable(model, checkpoint, choices, repro)
-        from ltmp_export import files, reports
-        from ltmp_export.pipeline import checking
+        from ltmp_export import reports
+        from ltmp_export.commands import check as commands_check
+        from ltmp_export.files import disk
 
         if repro is not None:
-            found = checking.replay(repro, model, checkpoint, choices=choices, progress=progress)
+            found = commands_check.replay(
+                repro, model, checkpoint, choices=choices, progress=progress
+            )
         else:
-            found = checking.check(
+            found = commands_check.check(
                 *parsing.model_and_checkpoint(model, checkpoint),
                 images=images,
                 samples=samples,
@@ -227,7 +230,7 @@ def check(
     warn(*found.warnings)
     write_json(json, found.to_json())
     if junit is not None:
-        files.write_bytes(junit, reports.to_junit(found, strict))
+        disk.write_bytes(junit, reports.to_junit(found, strict))
     show(reports.check_summary(found))
     annotate(reports.github_annotations(found, strict))
     if save_repro is not None:
@@ -283,8 +286,9 @@ def bench(
     parsing.require_beside("--calibration-images", calibration_images, "--precisions", precisions)
     parsing.require_beside("--max-regression", max_regression, "--compare", compare)
     with spinner() as progress:
-        from ltmp_export import files, reports
-        from ltmp_export.pipeline import timing
+        from ltmp_export import reports
+        from ltmp_export.commands import bench as commands_bench
+        from ltmp_export.files import disk
         from ltmp_export.timing import regression, settings
 
         asked = settings.Settings(
@@ -302,7 +306,7 @@ def bench(
         earlier = None if compare is None else regression.read(compare, asked)
         if plot is not None:
             reports.require_matplotlib()
-        measured = timing.bench(
+        measured = commands_bench.bench(
             model,
             images=images,
             samples=samples,
@@ -317,7 +321,7 @@ def bench(
     warn(*measured.warnings)
     write_json(json, measured.to_json())
     if plot is not None:
-        files.write_bytes(plot, reports.plot_png(measured))
+        disk.write_bytes(plot, reports.plot_png(measured))
     show(reports.bench_summary(measured))
     if earlier is not None:
         changes = regression.compare(earlier, measured, allowed)
@@ -367,9 +371,12 @@ def inspect(
     parsing.require_beside("--samples", samples, "--images", images)
     with spinner() as progress:
         progress("reading")
-        from ltmp_export import inspection, reports
+        from ltmp_export import reports
+        from ltmp_export.commands import inspect as commands_inspect
 
-        facts = inspection.inspect(file, choices, images=images, samples=samples, progress=progress)
+        facts = commands_inspect.inspect(
+            file, choices, images=images, samples=samples, progress=progress
+        )
     if json:
         typer.echo(reports.to_json(facts), nl=False)
     else:
@@ -391,8 +398,8 @@ def demo(
     """Export, check and time the embedded digits checkpoint, and say what happened."""
     with spinner() as progress:
         from ltmp_export import reports
-        from ltmp_export.pipeline import showing
+        from ltmp_export.commands import demo as commands_demo
 
-        done = showing.demo(folder, progress)
+        done = commands_demo.demo(folder, progress)
     show(reports.demo_summary(done))
     raise typer.Exit(0 if done.check.passed() else 1)

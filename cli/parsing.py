@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ltmp_export.choices import Choices
+    from ltmp_export.statements.choices import Choices
 
 
 def choices(
@@ -35,8 +35,8 @@ def choices(
     """
     size = None if image_size is None else integers("--img-size", image_size, "224,160")
     at = None if merge_at is None else integers("--merge-at", merge_at, "3,6,9", least=0)
-    from ltmp_export.choices import Choices
     from ltmp_export.errors import InputError
+    from ltmp_export.statements.choices import Choices
 
     if size is not None and len(size) > 2:
         raise InputError(f"--img-size {image_size}: expected one number, or height,width")
@@ -129,12 +129,12 @@ def require_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None
     Raises:
         InputError: One cannot be written, or is another file of the same command.
     """
-    from ltmp_export import files
+    from ltmp_export.files import disk
 
     def given(paths: Sequence[Path | None]) -> list[Path]:
         return [path for path in paths if path is not None]
 
-    files.require_outputs(given(outputs), given(inputs))
+    disk.require_outputs(given(outputs), given(inputs))
 
 
 def model_and_checkpoint(model: Path | None, checkpoint: Path | None) -> tuple[Path, Path]:
@@ -183,8 +183,8 @@ def require_new_folder(folder: Path | None, others: Sequence[Path | None]) -> No
         InputError: It holds something, cannot be made, or is one of the others.
     """
     if folder is not None:
-        from ltmp_export import repro
         from ltmp_export.errors import InputError
+        from ltmp_export.parity import repro
 
         repro.require_new(folder)
         if folder.resolve() in [path.resolve() for path in others if path is not None]:
@@ -194,12 +194,13 @@ def require_new_folder(folder: Path | None, others: Sequence[Path | None]) -> No
 def require_takeable(
     checkpoint: Path, choices: Choices, *, dense: bool = False, learn: bool = False
 ) -> None:
-    """Refuse a checkpoint before what takes seconds to import, see `refusals.require_takeable`.
+    """Refuse a checkpoint before what takes seconds to import, see
+    `checkpoint.refusals.require_takeable`.
 
     Raises:
         InputError: It cannot be used.
     """
-    from ltmp_export import refusals
+    from ltmp_export.checkpoint import refusals
 
     refusals.require_takeable(checkpoint, choices, dense=dense, learn=learn)
 
@@ -210,13 +211,14 @@ def require_measurable(model: Path, choices: Choices) -> None:
     Raises:
         InputError: It is a checkpoint, and cannot be used.
     """
-    from ltmp_export import files, hub
+    from ltmp_export.checkpoint import hub
+    from ltmp_export.files import disk
 
     if hub.names_a_model(model) or model.is_dir():
         require_takeable(model, choices, dense=True)
         return
-    files.require_file(model, "an ONNX model or a checkpoint")
-    if not files.looks_like_onnx(model):
+    disk.require_file(model, "an ONNX model or a checkpoint")
+    if not disk.looks_like_onnx(model):
         require_takeable(model, choices, dense=True)
 
 
@@ -228,11 +230,12 @@ def require_checkable(
     Raises:
         InputError: One is missing or cannot be used.
     """
-    from ltmp_export import files, refusals
+    from ltmp_export.checkpoint import refusals
+    from ltmp_export.files import disk
 
     if repro is None:
         model, checkpoint = model_and_checkpoint(model, checkpoint)
     if model is not None:
-        files.require_file(model, "an ONNX model")
+        disk.require_file(model, "an ONNX model")
     if checkpoint is not None:
         refusals.require_readable(checkpoint, choices)

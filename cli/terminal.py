@@ -204,6 +204,7 @@ def _figures(record: Record, target: float) -> str:
 def write_json(path: Path | None, document: Mapping[str, Any]) -> None:
     """Write a report for machines, if a file was asked for."""
     if path is not None:
-        from ltmp_export import files, reports
+        from ltmp_export import reports
+        from ltmp_export.files import disk
 
-        files.write_bytes(path, reports.to_json(document).encode())
+        disk.write_bytes(path, reports.to_json(document).encode())

@@ -17,9 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltmp_export.calibration.targets import Spread
-    from ltmp_export.check_report import CheckReport
-    from ltmp_export.checkpoint import Checkpoint, load_checkpoint
-    from ltmp_export.choices import Choices
+    from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+    from ltmp_export.commands.bench import bench
+    from ltmp_export.commands.calibrate import CalibrateReport, calibrate
+    from ltmp_export.commands.check import check, replay
+    from ltmp_export.commands.demo import demo
+    from ltmp_export.commands.eval import EvalReport, evaluate
+    from ltmp_export.commands.export import ExportReport, export
+    from ltmp_export.commands.inspect import inspect
     from ltmp_export.errors import (
         CheckFailedError,
         ExportError,
@@ -27,31 +32,26 @@ if TYPE_CHECKING:
         LtmpError,
         UnavailableError,
     )
-    from ltmp_export.inspection import inspect
-    from ltmp_export.limits import memory_limit
-    from ltmp_export.pipeline.calibrating import CalibrateReport, calibrate
-    from ltmp_export.pipeline.checking import check, replay
-    from ltmp_export.pipeline.evaluating import EvalReport, evaluate
-    from ltmp_export.pipeline.exporting import ExportReport, export
-    from ltmp_export.pipeline.showing import demo
-    from ltmp_export.pipeline.timing import bench
+    from ltmp_export.files.memory import memory_limit
+    from ltmp_export.parity.report import CheckReport
+    from ltmp_export.statements.choices import Choices
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
 
 _HOME = {
-    "checkpoint": ("Checkpoint", "load_checkpoint"),
-    "choices": ("Choices",),
-    "limits": ("memory_limit",),
+    "checkpoint.load": ("Checkpoint", "load_checkpoint"),
+    "statements.choices": ("Choices",),
+    "files.memory": ("memory_limit",),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
-    "inspection": ("inspect",),
-    "check_report": ("CheckReport",),
+    "commands.inspect": ("inspect",),
+    "parity.report": ("CheckReport",),
     "calibration.targets": ("Spread",),
-    "pipeline.calibrating": ("CalibrateReport", "calibrate"),
-    "pipeline.checking": ("check", "replay"),
-    "pipeline.evaluating": ("EvalReport", "evaluate"),
-    "pipeline.exporting": ("ExportReport", "export"),
-    "pipeline.showing": ("demo",),
-    "pipeline.timing": ("bench",),
+    "commands.calibrate": ("CalibrateReport", "calibrate"),
+    "commands.check": ("check", "replay"),
+    "commands.eval": ("EvalReport", "evaluate"),
+    "commands.export": ("ExportReport", "export"),
+    "commands.demo": ("demo",),
+    "commands.bench": ("bench",),
     "timing.report": ("BenchReport",),
     "timing.settings": ("Settings",),
 }

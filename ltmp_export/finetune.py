@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     main(["finetune", *sys.argv[1:]])
 else:
-    from ltmp_export.pipeline.finetuning import FinetuneReport, finetune
+    from ltmp_export.commands.finetune import FinetuneReport, finetune
     from ltmp_export.training.settings import Settings
 
     __all__ = ["FinetuneReport", "Settings", "finetune"]

@@ -15,11 +15,11 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from ltmp_export import rounded
 from ltmp_export.errors import InputError
-from ltmp_export.plan import PatchMerge, Plan, Step, dense_plan
-from ltmp_export.rounded import Taken
-from ltmp_export.tokens import Choice, Decision, Tokens, apply
+from ltmp_export.plan.plan import PatchMerge, Plan, Step, dense_plan
+from ltmp_export.precision import eager
+from ltmp_export.precision.eager import Taken
+from ltmp_export.steps.eager import Choice, Decision, Tokens, apply
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Trace:
         tokens: [n, C] after each block.
         sizes: [n] patches per token, after each block.
         decisions: For each block, what its steps saw and chose.
-        excess: Of each int8 layer, see `rounded.RoundedLinear`.
+        excess: Of each int8 layer, see `precision.eager.RoundedLinear`.
     """
 
     logits: Tensor
@@ -52,8 +52,8 @@ class Reference:
     """Runs a plan on a timm model, unrewritten, one image at a time.
 
     Args:
-        model: A plain timm ViT with the weights, in eval mode, that `timm_vit.describe` accepts.
-        plan: The steps of each block.
+        model: A plain timm ViT with the weights, in eval mode, that `vit.describe.describe`
+        accepts. plan: The steps of each block.
         dtype: Precision of everything; float64 copies the model.
     """
 
@@ -79,7 +79,7 @@ class Reference:
                 holds the own decisions all the same. Blocks beyond its end decide freely.
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
-        rounded.set_taken(self.model, taken or {})
+        eager.set_taken(self.model, taken or {})
         model = self.model
         embedded = model._pos_embed(model.patch_embed(image.to(self.dtype)[None]))  # [1, N, C]
         x = model.norm_pre(embedded)[0]  # [N, C]
@@ -95,7 +95,7 @@ class Reference:
             decisions.append(decided)
         x, size = self._entering(len(tokens), x, size)
         logits = self._classify(model.norm(x), size)
-        excess = rounded.excesses(self.model)
+        excess = eager.excesses(self.model)
         return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions), excess)
 
     def _entering(self, block: int, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,8 +153,8 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor,
     """Proportional attention (SPEC §1, steps 1-2; arXiv 2210.09461).
 
     Args:
-        attn: timm's attention module; with a `rounded.MeanKey` if the metric has a projection of
-            its own.
+        attn: timm's attention module; with a `precision.eager.MeanKey` if the metric has a
+            projection of its own.
         x: [N, C] normalised tokens.
         size: [N] patches per token.
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import ltmp_export
 from ltmp_export import families
-from ltmp_export.checkpoint import Checkpoint, load_checkpoint
-from ltmp_export.choices import Choices
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.statements.choices import Choices
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"

@@ -11,11 +11,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ltmp_export.errors import InputError
-from ltmp_export.labelled import Labelled
-from ltmp_export.macs import executed_share
-from ltmp_export.plan import dense_plan
+from ltmp_export.images.labelled import Labelled
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.work import executed_share
 from ltmp_export.training.model import MaskedVit
-from ltmp_export.vit import Vit
 
 BATCH = 16
 

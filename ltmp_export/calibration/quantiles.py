@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ltmp_export.plan.geometry import Vit
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import candidates
 from ltmp_export.training.masked import Masked
 from ltmp_export.training.model import MaskedVit, State
-from ltmp_export.vit import Vit
 
 SCHEDULES = ("even", "early", "late")
 _NEAR = 200  # of the gaps between scores within a two-hundredth of the place, take the widest

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import limits
 from ltmp_export.calibration import quantiles
 from ltmp_export.calibration.measure import BATCH, Measured, dense_classes, measure
 from ltmp_export.calibration.quantiles import Shares
 from ltmp_export.calibration.search import Trial, search
 from ltmp_export.calibration.shift import shifted
-from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.labelled import Labelled
-from ltmp_export.plan import DENSE
+from ltmp_export.files import memory
+from ltmp_export.images.labelled import Labelled
+from ltmp_export.plan.plan import DENSE
 from ltmp_export.progress import Progress
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit
@@ -222,7 +222,7 @@ def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
     """
     vit = bench.source.vit
     held = 3 * 4 * len(scored) * vit.tokens * vit.width  # before, in and after a block
-    limits.require_memory(held, f"the tokens of {len(scored)} images (--samples)")
+    memory.require_memory(held, f"the tokens of {len(scored)} images (--samples)")
     flat = {kind: [0.5] * vit.depth for kind in bench.family.scalars}
     device = next(bench.source.model.parameters()).device
     model = bench.model(flat).to(device)

@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ltmp_export.plan import PatchMerge, Plan, Step
+from ltmp_export.plan.plan import PatchMerge, Plan, Step
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Family:
 
     Attributes:
         name: The file's name, for example "ltmp".
-        start: Where each kind of learned threshold starts, in the order of `contents.KINDS`.
-        counts: Kinds of which a block takes a fixed number.
+        start: Where each kind of learned threshold starts, in the order of
+        `checkpoint.contents.KINDS`. counts: Kinds of which a block takes a fixed number.
         weights: Names of tensors of its own, or None.
         distilled: Whether a distillation token is provided for.
         block_steps: From one scalar per kind to the block's steps.

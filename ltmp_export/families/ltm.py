@@ -3,7 +3,7 @@
 The merging half of LTMP (arXiv 2307.10780); SPEC §1. Not the paper "LTM-Transformer".
 """
 
-from ltmp_export.plan import Merge, Step
+from ltmp_export.plan.plan import Merge, Step
 
 START = {"merge": 1.0}
 

@@ -4,7 +4,7 @@ Bonnaerens & Dambre, "Learned Thresholds Token Merging and Pruning for Vision Tr
 TMLR 2023, arXiv 2307.10780; SPEC §1.
 """
 
-from ltmp_export.plan import Merge, Prune, Step
+from ltmp_export.plan.plan import Merge, Prune, Step
 
 START = {"merge": 0.9, "prune": 0.0}
 

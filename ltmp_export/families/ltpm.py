@@ -3,7 +3,7 @@
 The variant of LTMP with its two steps exchanged (arXiv 2307.10780); SPEC §1.
 """
 
-from ltmp_export.plan import Merge, Prune, Step
+from ltmp_export.plan.plan import Merge, Prune, Step
 
 START = {"merge": 1.0, "prune": 0.0}
 

@@ -4,7 +4,7 @@ The pruning of the fixed-rate baselines of LTMP (arXiv 2307.10780); SPEC §1. To
 attention is plain.
 """
 
-from ltmp_export.plan import PruneLeast, Step
+from ltmp_export.plan.plan import PruneLeast, Step
 
 COUNTS = ("prune",)
 

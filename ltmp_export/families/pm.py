@@ -3,7 +3,7 @@
 A fixed-rate baseline of LTMP (arXiv 2307.10780); SPEC §1. Pruning takes more of r block by block.
 """
 
-from ltmp_export.plan import MergeMost, PruneLeast, Step
+from ltmp_export.plan.plan import MergeMost, PruneLeast, Step
 
 COUNTS = ("merge", "prune")
 

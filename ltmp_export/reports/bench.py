@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.precision import FP32
+from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, GEMMS, REDUCED

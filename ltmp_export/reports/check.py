@@ -9,13 +9,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.check_report import CheckReport, batch_name
+from ltmp_export.parity.report import CheckReport, batch_name
 from ltmp_export.reports.tables import COLOURS, add_row, figure, new_table
 
 if TYPE_CHECKING:
-    from ltmp_export.fidelity import Fidelity
-    from ltmp_export.masked_distance import MaskedDistance
-    from ltmp_export.saturation import Products
+    from ltmp_export.parity.lower_precision import Fidelity
+    from ltmp_export.parity.masked_distance import MaskedDistance
+    from ltmp_export.runtimes.saturation import Products
 
 SHOWN_DIFFERENCES = 8
 LEGEND = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-from ltmp_export.check_report import CheckReport, Comparison, Invariance, batch_name, worst
+from ltmp_export.parity.report import CheckReport, Comparison, Invariance, batch_name, worst
 
 Case = tuple[str, Sequence[Comparison | Invariance]]
 SHOWN_ANNOTATIONS = 10  # GitHub shows no more of a kind in one step

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ltmp_export.precision import FP32
+from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import budget_line, check_summary
 from ltmp_export.reports.tables import COLOURS
 
 if TYPE_CHECKING:
-    from ltmp_export.pipeline.exporting import ExportReport
-    from ltmp_export.pipeline.showing import DemoReport
+    from ltmp_export.commands.demo import DemoReport
+    from ltmp_export.commands.export import ExportReport
 
 
 def export_summary(report: ExportReport) -> RenderableType:

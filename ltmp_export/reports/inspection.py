@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ltmp_export.precision import INT8, Precision
+from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
 
 
 def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
-    """What `inspection.inspect` found, as a list of facts and a table of thresholds."""
+    """What `commands.inspect.inspect` found, as a list of facts and a table of thresholds."""
     if facts["kind"] == "incomplete checkpoint":
         return _incomplete_summary(facts)
     rows = {
@@ -100,7 +100,7 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
     operators = sorted(facts["operators"].items(), key=lambda pair: -pair[1])
     rows = _precision_rows(facts["precision"])
     if facts["products"] is not None:
-        from ltmp_export.saturation import Products  # onnxruntime's import: half a second
+        from ltmp_export.runtimes.saturation import Products  # onnxruntime's import: half a second
 
         rows["int8 products"] = Products(**facts["products"]).describe()
     return rows | {

@@ -11,9 +11,9 @@ from rich.text import Text
 from ltmp_export.reports.tables import add_row, figure, new_table
 
 if TYPE_CHECKING:
-    from ltmp_export.pipeline.calibrating import CalibrateReport
-    from ltmp_export.pipeline.evaluating import EvalReport
-    from ltmp_export.pipeline.finetuning import FinetuneReport
+    from ltmp_export.commands.calibrate import CalibrateReport
+    from ltmp_export.commands.eval import EvalReport
+    from ltmp_export.commands.finetune import FinetuneReport
 
 
 def finetune_summary(report: FinetuneReport) -> RenderableType:

@@ -15,7 +15,7 @@ from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import BenchReport
 
 if TYPE_CHECKING:
-    from ltmp_export.pipeline.calibrating import CalibrateReport
+    from ltmp_export.commands.calibrate import CalibrateReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

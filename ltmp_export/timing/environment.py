@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from ltmp_export import runtime
+from ltmp_export.runtimes import session
 from ltmp_export.timing.report import Environment
 
 
@@ -15,7 +15,7 @@ def environment() -> Environment:
     """The machine this process runs on."""
     return Environment(
         processor=_processor(),
-        processors=runtime.processor_count(),
+        processors=session.processor_count(),
         system=f"{platform.system()} {platform.machine()}",
         onnxruntime=ort.__version__,
         available_providers=tuple(ort.get_available_providers()),

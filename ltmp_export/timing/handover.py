@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ltmp_export import external, runtime
-from ltmp_export.inputs import Images
-from ltmp_export.timing import profiling, providers, roofline
+from ltmp_export.images.inputs import Images
+from ltmp_export.model_file import external
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.runtimes import providers, session
+from ltmp_export.timing import profiling, roofline
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
 from ltmp_export.timing.processes import Process
 from ltmp_export.timing.settings import Settings
-from ltmp_export.vit import Vit
 
 
 class Handover:
@@ -53,7 +54,7 @@ class Handover:
         np.save(folder / "images.npy", images.pixels)
         self.shared: dict[str, Any] = {
             "images": str(folder / "images.npy"),
-            "threads": settings.threads or runtime.processor_count(),
+            "threads": settings.threads or session.processor_count(),
         }
         self.count = len(images)
 

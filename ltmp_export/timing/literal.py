@@ -19,10 +19,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
-from ltmp_export.checkpoint import Checkpoint, load_checkpoint
-from ltmp_export.choices import Choices
-from ltmp_export.plan import Merge, Plan, Prune
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.plan.plan import Merge, Plan, Prune
 from ltmp_export.reference import Reference
+from ltmp_export.statements.choices import Choices
 
 OPSET = 18  # the oldest that the exporter writes without converting down
 TOLERANCE = 1e-4  # relative to the largest logit; measured: 2e-6 on the digits

@@ -14,18 +14,15 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ltmp_export import interface, runtime
 from ltmp_export.errors import InputError
-from ltmp_export.inputs import Images, batches
-from ltmp_export.macs import dense_macs, executed_macs
-from ltmp_export.onnx_export import ExportedModel
+from ltmp_export.graph import interface
+from ltmp_export.images.inputs import Images, batches
+from ltmp_export.model_file.model import ExportedModel
+from ltmp_export.plan.work import dense_macs, executed_macs
 from ltmp_export.progress import Progress
-from ltmp_export.timing import (
-    profiling,
-    providers,
-    roofline,
-    rounds,
-)
+from ltmp_export.runtimes import providers
+from ltmp_export.runtimes import session as runtimes_session
+from ltmp_export.timing import profiling, roofline, rounds
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
@@ -35,7 +32,7 @@ from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 
 if TYPE_CHECKING:
-    from ltmp_export.checkpoint import Checkpoint
+    from ltmp_export.checkpoint.load import Checkpoint
     from ltmp_export.timing.precisions import Origin
 
 # What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
@@ -77,7 +74,7 @@ def measure(
         settings.providers, ort.get_all_providers(), ort.get_available_providers()
     )
     settings = replace(settings, providers=asked)
-    if settings.roofline and asked[0] != runtime.CPU:
+    if settings.roofline and asked[0] != runtimes_session.CPU:
         raise InputError(f"the roofline is one of the CPU; drop it, or {asked[0]}")
     progress("counting tokens")
     counts = _count_tokens(exported, images, settings)
@@ -159,7 +156,7 @@ def _rows(
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
     """Tokens [n, depth] after each block of each image, alone."""
     taps = interface.count_taps(exported.vit.depth)
-    session = runtime.TappedSession(
+    session = runtimes_session.TappedSession(
         exported.proto, taps, providers=settings.providers, threads=settings.threads
     )
     found = [session.run(pixels[None]) for pixels in images.pixels]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltmp_export import external, halves, interface, onnx_export, quantisation
-from ltmp_export.checkpoint import Checkpoint
-from ltmp_export.inputs import Images
-from ltmp_export.onnx_export import ExportedModel
-from ltmp_export.plan import dense_plan
-from ltmp_export.precision import FP16, INT8, KINDS, STATIC, Precision
+from ltmp_export.calibration import halves, quantise
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.graph import interface
+from ltmp_export.images.inputs import Images
+from ltmp_export.model_file import external
+from ltmp_export.model_file.model import ExportedModel, to_onnx
+from ltmp_export.plan.plan import dense_plan
+from ltmp_export.precision.formats import FP16, INT8, KINDS, STATIC, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import DENSE_INT8, REDUCED, Contender
 from ltmp_export.timing.processes import filling
@@ -73,10 +75,10 @@ def rivals(
             )  # fmt: skip
         else:
             if precision.kind == INT8:
-                source, precision = quantisation.prepare(
+                source, precision = quantise.prepare(
                     source, origin.calibration, precision, progress
                 )
-            model = onnx_export.to_onnx(
+            model = to_onnx(
                 source, opset=exported.opset, batch_size=batch_size, precision=precision
             )
         path = folder / f"{label}.onnx"

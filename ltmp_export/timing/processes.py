@@ -21,8 +21,10 @@ from types import TracebackType
 from typing import Any
 
 import ltmp_export
-from ltmp_export import cleanup, errors, limits
+from ltmp_export import errors
 from ltmp_export.errors import ExportError, InputError, LtmpError, UnavailableError
+from ltmp_export.files import undo
+from ltmp_export.files.memory import current_memory_limit
 
 # Isolated (-I), nothing in the current folder can stand in for a module; the modules' folders are
 # the parent's. An interrupt is the parent's business.
@@ -31,7 +33,7 @@ _BOOT = (
     "import json, sys\n"
     "start = json.loads(sys.stdin.readline())\n"
     "sys.path[:] = start.pop('path')\n"
-    "from ltmp_export.limits import memory_limit\n"
+    "from ltmp_export.files.memory import memory_limit\n"
     "from ltmp_export.timing import worker\n"
     "with memory_limit(start.pop('memory_limit')):\n    worker.main(start)\n"
 )
@@ -45,7 +47,7 @@ def workplace() -> Iterator[Path]:
         InputError: None can be made.
     """
     try:
-        with cleanup.postponed():  # it tries folders by writing to them
+        with undo.postponed():  # it tries folders by writing to them
             place = tempfile.gettempdir()
     except OSError as err:
         raise InputError(
@@ -53,7 +55,7 @@ def workplace() -> Iterator[Path]:
             "variable TMPDIR"
         ) from err
     folder = Path(place).resolve() / f"ltmp-bench-{secrets.token_hex(6)}"
-    with cleanup.undone(partial(shutil.rmtree, folder, ignore_errors=True)):
+    with undo.undone(partial(shutil.rmtree, folder, ignore_errors=True)):
         try:
             folder.mkdir(mode=0o700)
         except OSError as err:
@@ -95,11 +97,11 @@ class Process:
     def __init__(self, label: str, start: Mapping[str, Any], folder: Path) -> None:
         self.label = label
         self._log = folder / f"{secrets.token_hex(6)}.log"
-        own = {"path": _search_path(), "memory_limit": limits.current_memory_limit()}
+        own = {"path": _search_path(), "memory_limit": current_memory_limit()}
         self._start = dict(start) | own
         self._exit = contextlib.ExitStack()
         try:
-            with cleanup.postponed(), self._log.open("xb") as log:  # no child that nobody knows of
+            with undo.postponed(), self._log.open("xb") as log:  # no child that nobody knows of
                 self._child = subprocess.Popen(  # noqa: S603
                     [sys.executable, "-I", "-c", _BOOT],
                     stdin=subprocess.PIPE,
@@ -109,7 +111,7 @@ class Process:
                     text=True,
                     encoding="utf-8",
                 )
-                self._exit.enter_context(cleanup.undone(partial(_end, self._child)))
+                self._exit.enter_context(undo.undone(partial(_end, self._child)))
         except OSError as err:
             raise ExportError(f"no process for {label} can be started: {err.strerror}") from err
 
@@ -138,7 +140,7 @@ class Process:
         return self._exchange(self._start)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """One method of `worker.Worker`.
+        """One method of `timing.worker.Worker`.
 
         Raises:
             LtmpError: It failed or died.

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ltmp_export import files
 from ltmp_export.errors import InputError
+from ltmp_export.files import disk
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
 from ltmp_export.timing.settings import Settings
@@ -83,7 +83,7 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
         InputError: It is not a report of `bench` of a version that is known, or lacks a batch size;
             or there are too few rounds in it or to come.
     """
-    files.require_file(path, "a report written by 'ltmp bench --json'")
+    disk.require_file(path, "a report written by 'ltmp bench --json'")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as err:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ltmp_export.inputs import batches
-from ltmp_export.plain import plain
+from ltmp_export.files.plain import plain
+from ltmp_export.images.inputs import batches
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile
 from ltmp_export.timing.statistics import Timing

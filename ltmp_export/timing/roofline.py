@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from ltmp_export.graph import GraphBuilder
-from ltmp_export.macs import incoming
-from ltmp_export.plan import Plan
-from ltmp_export.vit import Vit
+from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.work import incoming
 
 OPSET = 17
 

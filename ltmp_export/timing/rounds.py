@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export.errors import LtmpError
-from ltmp_export.inputs import batches
+from ltmp_export.images.inputs import batches
 from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.processes import Process

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ltmp_export import hub
-from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.checkpoint import hub
+from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import LtmpError
 from ltmp_export.timing import literal
 from ltmp_export.timing.contenders import (

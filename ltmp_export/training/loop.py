@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ltmp_export.errors import InputError
-from ltmp_export.labelled import Labelled, load
+from ltmp_export.images.labelled import Labelled, load
+from ltmp_export.plan.geometry import Vit
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.model import MaskedVit
 from ltmp_export.training.processes import Process
 from ltmp_export.training.settings import Settings
-from ltmp_export.vit import Vit
 
 
 class Record(NamedTuple):
@@ -115,7 +115,7 @@ class Trainer:
     """A run and its state.
 
     Args:
-        model: What is trained; frozen but for its thresholds unless `settings.train_all`.
+        model: What is trained; frozen but for its thresholds unless `timing.settings.train_all`.
         vit: Its geometry.
         data: What it is trained on.
         settings: How.

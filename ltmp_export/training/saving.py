@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import torch
 
-from ltmp_export.checkpoint import Checkpoint
+from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.training.settings import Settings
 

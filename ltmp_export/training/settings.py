@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.pictures import CROP
+from ltmp_export.images.pictures import CROP
 
 FORMS = ("aligned", "published")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -30,7 +30,7 @@ class Settings:
         budget_weight: Factor of (r - target)² in the loss.
         label_smoothing: Of the cross-entropy.
         train_all: Learning rate of everything else (AdamW); None leaves it frozen.
-        augment: See `pictures.training_transform`.
+        augment: See `images.pictures.training_transform`.
         held_out: Share of the images to measure on, where the data do not tell.
         seed: Of the order of the images, their augmentation and the split.
         precision: Of the products, where the device has it; decisions are taken in float32.

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ltmp_export import files
 from ltmp_export.errors import InputError
+from ltmp_export.files import disk
 from ltmp_export.training import history
 from ltmp_export.training.loop import Record, Trainer
 
@@ -61,7 +61,7 @@ def write(path: Path, trainer: Trainer, records: Sequence[Record], run: Mapping[
     scaler = json.dumps(trainer.scaler.state_dict())
     metadata = {_SIGNATURE: json.dumps(run, sort_keys=True), _SCALER: scaler}
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    files.write_bytes(path, save(whole, metadata))
+    disk.write_bytes(path, save(whole, metadata))
 
 
 def read(path: Path, run: Mapping[str, Any]) -> Saved:
@@ -70,7 +70,7 @@ def read(path: Path, run: Mapping[str, Any]) -> Saved:
     Raises:
         InputError: There is none, it is damaged, or of a run that was started otherwise.
     """
-    files.require_file(path, "the state of an interrupted run; start it without --resume")
+    disk.require_file(path, "the state of an interrupted run; start it without --resume")
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

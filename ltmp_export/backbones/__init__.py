@@ -1,0 +1,1 @@
+"""The networks whose tokens are reduced, a folder each."""

@@ -1,0 +1,1 @@
+"""Plain Vision Transformers: read, built, described, and lowered to ONNX."""

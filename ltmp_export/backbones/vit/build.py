@@ -1,0 +1,229 @@
+"""From weights to their timm model: geometry from shapes, the rest from a name or `facts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from ltmp_export.backbones.vit import facts, features, positions, vit_pytorch
+from ltmp_export.backbones.vit.departures import departures, require_same_model
+from ltmp_export.backbones.vit.describe import describe
+from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
+from ltmp_export.backbones.vit.positions import Grid
+from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.statements import timm_names
+from ltmp_export.statements.gather import Answer, Statements
+from ltmp_export.statements.timm_names import TimmName
+
+Weights = Mapping[str, torch.Tensor]
+
+# What `facts` settles, as arguments of `VisionTransformer`.
+_ARGUMENTS = {
+    "num_heads": "num_heads",
+    "act": "act_layer",
+    "norm_eps": "norm_layer",
+    "pool": "global_pool",
+}
+
+
+@dataclass(frozen=True)
+class BuiltVit:
+    """A timm model that holds the checkpoint's weights.
+
+    Attributes:
+        model: In eval mode.
+        vit: Its geometry.
+        answers: What the weights do not tell, by timm's word, and where it is from.
+        warnings: What was changed to build it, and how it is not what its name says.
+    """
+
+    model: VisionTransformer
+    vit: Vit
+    answers: Mapping[str, Answer]
+    warnings: tuple[str, ...]
+
+
+def build(
+    weights: Weights,
+    name: str | None,
+    says: Statements | None = None,
+    *,
+    source: str = "the checkpoint",
+    timm_name: TimmName | None = None,
+    where: str = "its name",
+) -> BuiltVit:
+    """Build the timm model these weights belong to and load them, every key matched.
+
+    Args:
+        weights: timm names, no prefix, no thresholds, no weights of a token-reduction method.
+        name: What to call the model.
+        says: What the file and the user say of it.
+        source: Where the weights come from, for messages.
+        timm_name: The model of timm's that it is, where a name tells; else only shapes do.
+        where: Who calls it so.
+
+    Raises:
+        InputError: Not a plain ViT, shapes contradict the name, something must be stated, or the
+            model has a feature that is not supported (the message names it).
+    """
+    _require_plain_vit(weights, source)
+    says = says or Statements()
+    named = None if timm_name is None else _named(timm_name, where, says)
+    if named is not None:
+        require_same_model(weights, named, source)
+    grid = _grid(weights, named, says, source)
+    same = says.image_size == says.stored_size
+    weights, warnings = positions.resized(weights, grid, None if same else says.image_size)
+    shape = _kwargs_from_shapes(weights, grid, says.image_size or says.stored_size)
+    settled = facts.settle(weights, named, says, source)
+    if named is not None:
+        warnings += departures(weights, named, shape, settled)
+        ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
+        model = timm_names.create(named.timm.name, **ours)
+    else:
+        model = _unnamed(weights, shape, settled)
+    if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
+        model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
+    _load(model, weights, name, source)
+    model.eval().requires_grad_(False)
+    return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
+
+
+def _named(name: TimmName, where: str, says: Statements) -> Named:
+    """A model by name, with the arguments that the file states for it.
+
+    Raises:
+        InputError: It is not that of a plain ViT.
+    """
+    model = timm_names.create(name.name, **says.arguments)
+    if not isinstance(model, VisionTransformer):
+        raise InputError(
+            f"{name.name} is a {type(model).__name__}; expected a plain VisionTransformer"
+        )
+    return Named(name, where, model)
+
+
+def _grid(weights: Weights, named: Named | None, says: Statements, source: str) -> Grid:
+    """The grid of patches, see `vit.positions.grid`."""
+    unplaced = says.unplaced
+    if unplaced is None and named is not None:
+        unplaced = bool(named.model.no_embed_class)
+    by_name = None if named is None else named.timm.image_size
+    return positions.grid(
+        weights,
+        says.stored_size,
+        says.image_size,
+        usual=(says.usual_size, by_name),
+        unplaced=True if says.assume_defaults and unplaced is None else unplaced,
+        source=source,
+    )
+
+
+def _require_plain_vit(weights: Weights, source: str) -> None:
+    """The keys without which nothing can be told."""
+    features.require_plain(source, weights)
+    _require_ranks(weights)
+
+
+def _kwargs_from_shapes(
+    weights: Weights, grid: Grid, image_size: tuple[int, int] | None
+) -> dict[str, Any]:
+    """The `VisionTransformer` arguments that names and shapes determine."""
+    width, in_chans, *patch = weights["patch_embed.proj.weight"].shape
+    block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
+    hidden = weights["blocks.0.mlp.fc1.weight"].shape[0]
+    return {
+        "img_size": image_size or grid.image_size,
+        "patch_size": tuple(patch),
+        "in_chans": in_chans,
+        "num_classes": weights["head.weight"].shape[0],
+        "embed_dim": width,
+        "depth": features.block_count(weights),
+        "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
+        "qkv_bias": "attn.qkv.bias" in block,
+        "proj_bias": "attn.proj.bias" in block,
+        "qk_norm": "attn.q_norm.weight" in block,
+        "scale_attn_norm": "attn.norm.weight" in block,
+        "scale_mlp_norm": "mlp.norm.weight" in block,
+        "init_values": 1e-5 if "ls1.gamma" in block else None,
+        "no_embed_class": not grid.prefix,
+        "pre_norm": "norm_pre.weight" in weights,
+    }
+
+
+def _require_ranks(weights: Weights) -> None:
+    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3, "head.weight": 2}
+    ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
+    optional = {"cls_token": 3, "dist_token": 3, "blocks.0.attn.q_norm.weight": 1}
+    ranks |= {key: rank for key, rank in optional.items() if key in weights}
+    for key, rank in ranks.items():
+        shape = tuple(weights[key].shape) if key in weights else None
+        if shape is None or len(shape) != rank or 0 in shape:
+            raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
+    copies, rows = len(weights["pos_embed"]), len(weights["blocks.0.attn.qkv.weight"])
+    if copies != 1:
+        raise InputError(f"pos_embed is of {copies} images; expected 1")
+    if rows % 3:
+        raise InputError(f"blocks.0.attn.qkv.weight has {rows} rows; expected a multiple of 3")
+
+
+def _overrides(
+    named: Named, shape: dict[str, Any], weights: Weights, settled: Facts
+) -> dict[str, Any]:
+    """The arguments a fine-tuned model may rightly have other than its timm name says."""
+    free = ("img_size", "in_chans", "num_classes", "init_values", "no_embed_class", "depth")
+    chosen = {key: shape[key] for key in (*free, "patch_size", "mlp_ratio")}
+    chosen |= {"global_pool": settled.pool, "fc_norm": "fc_norm.weight" in weights}
+    own = {_ARGUMENTS[key] for key, one in settled.answers.items() if one.where == named.told}
+    return chosen | {key: v for key, v in _stated(settled).items() if key not in own}
+
+
+def _stated(settled: Facts) -> dict[str, Any]:
+    """What is settled, as `VisionTransformer` takes it."""
+    norm = partial(nn.LayerNorm, eps=settled.norm_eps)
+    return {"num_heads": settled.heads, "act_layer": settled.act, "norm_layer": norm}
+
+
+def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Module:
+    """The model of these shapes."""
+    shape |= {"num_heads": settled.heads, "fc_norm": "fc_norm.weight" in weights}
+    factory: Any = partial(vit_pytorch.model, attention_width=attention_width(weights))
+    if vit_pytorch.NORM not in weights:
+        factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
+        shape |= _stated(settled) | {"global_pool": settled.pool}
+    try:
+        with torch.device("meta"):
+            model: nn.Module = factory(**shape)
+    except timm_names.BUILD_ERRORS as err:
+        raise InputError(f"timm cannot build a ViT of these shapes: {err}") from err
+    return model
+
+
+def _load(model: nn.Module, weights: Weights, name: str | None, source: str) -> None:
+    """Every key must be there with its shape; the model takes the tensors themselves."""
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in weights.items()}
+    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
+    other = [
+        f"{k} {found[k]}, expected {expected[k]}"
+        for k in sorted(expected.keys() & found)
+        if found[k] != expected[k]
+    ]
+    parts = [
+        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
+        for word, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", other))
+        if keys
+    ]
+    if parts:
+        raise InputError(
+            f"{source}: the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}"
+        )
+    model.load_state_dict(dict(weights), assign=True)

@@ -1,0 +1,123 @@
+"""A timm model read back as a `Vit`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from timm.layers import LayerScale, Mlp, PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import nn
+
+from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
+from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import Vit
+
+
+def describe(model: nn.Module, name: str) -> Vit:
+    """The geometry of a timm model, refusing by name whatever the rewrite does not cover.
+
+    Raises:
+        InputError: The model has a feature that is not supported.
+    """
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        raise InputError(f"{type(model).__name__} is not supported; expected VisionTransformer")
+    _refuse_features(model)
+    timm_model: Any = model  # timm's attributes are untyped
+    first = timm_model.blocks[0]
+    return Vit(
+        name=name,
+        image_size=tuple(timm_model.patch_embed.img_size),
+        patch_size=tuple(timm_model.patch_embed.patch_size),
+        in_chans=timm_model.patch_embed.proj.in_channels,
+        classes=timm_model.num_classes,
+        depth=len(timm_model.blocks),
+        width=timm_model.embed_dim,
+        mlp_width=first.mlp.fc1.out_features,
+        heads=first.attn.num_heads,
+        head_width=first.attn.head_dim,
+        norm_eps=norm_eps(model),
+        activation=activation(first.mlp.act),
+        pool=timm_model.global_pool,
+        prefix=timm_model.num_prefix_tokens,
+    )
+
+
+def kinds(model: nn.Module) -> list[str]:
+    """Classes of timm's that a plain ViT does not have; names of weights may not tell them."""
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        return [f"timm's class {type(model).__name__}"]
+    timm_model: Any = model  # timm's attributes are untyped
+    first = timm_model.blocks[0]
+    found = {type(first): Block, type(getattr(first, "attn", None)): Attention}
+    return [f"timm's {own.__name__}" for own, plain in found.items() if own is not plain]
+
+
+def _refuse_features(model: VisionTransformer) -> None:
+    embedding = model.patch_embed
+    normed = type(embedding) is NormedPatchEmbed
+    (height, width), (ph, pw) = embedding.img_size, embedding.patch_size
+    whole = height % ph == 0 and width % pw == 0
+    unsupported = {
+        "a model without class token": model.cls_token is None and not normed,
+        "images that are no whole number of patches": normed and not whole,
+        "a model without position embedding": model.pos_embed is None,
+        "register tokens": getattr(model, "reg_token", None) is not None,
+        "attention pooling": model.attn_pool is not None,
+        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
+        "pool_include_prefix": getattr(model, "pool_include_prefix", False),
+        "dynamic_img_size": model.dynamic_img_size,
+        f"{type(embedding).__name__}": not normed and type(embedding) is not PatchEmbed,
+        f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
+    }
+    for block in model.blocks:
+        if type(block) is not Block:
+            unsupported[type(block).__name__] = True
+            break
+        attn, mlp = block.attn, block.mlp
+        unsupported |= {
+            type(attn).__name__: type(attn) is not Attention,
+            "gated attention": getattr(attn, "gate", None) is not None,
+            type(mlp).__name__: type(mlp) is not Mlp,
+            type(block.ls1).__name__: type(block.ls1) not in (LayerScale, nn.Identity),
+        }
+    named = [feature for feature, present in unsupported.items() if present]
+    if named:
+        raise InputError(f"not supported in the exported form: {', '.join(named)}")
+
+
+def norm_eps(model: VisionTransformer) -> float:
+    """The one epsilon of all LayerNorms; other kinds of norm are refused."""
+    found: dict[float, str] = {}
+    for path, module in model.named_modules():
+        if not re.search(r"(^|[._])(fc_norm|norm\d?|norm_pre)$", path):
+            continue
+        if isinstance(module, nn.LayerNorm):
+            found[module.eps] = path
+        elif type(module) is not nn.Identity:
+            raise InputError(f"{type(module).__name__} ({path}) is not supported; only LayerNorm")
+    if len(found) != 1:
+        raise InputError(f"LayerNorms with different epsilons are not supported: {found}")
+    return next(iter(found))
+
+
+def activation(module: nn.Module) -> str:
+    """An activation as one of `plan.geometry.ACTIVATIONS`.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    kind = type(module).__name__
+    if kind == "GELU":
+        tanh = getattr(module, "approximate", "none") == "tanh"
+        return "gelu_tanh" if tanh else "gelu"
+    names = {
+        "GELUTanh": "gelu_tanh",
+        "QuickGELU": "quick_gelu",
+        "QuickGELUActivation": "quick_gelu",
+    }
+    names |= {"SiLU": "silu", "Swish": "silu", "ReLU": "relu"}
+    if kind not in names:
+        raise InputError(f"activation {kind} is not supported; only {', '.join(names)} and GELU")
+    return names[kind]

@@ -1,0 +1,225 @@
+"""What weights do not tell of a ViT: known, near-certain, or asked for.
+
+Known is what a flag, the file, the model's name or a shape says. Near-certain is what every public
+ViT of such weights has; it is taken, said, and written into the exported file. Everything else is
+asked for, all of it in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ltmp_export.backbones.vit import vit_pytorch_keys as vit_pytorch
+from ltmp_export.backbones.vit.features import Shaped
+from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import ACTIVATIONS, POOLS
+from ltmp_export.statements.gather import Answer, Statements
+
+if TYPE_CHECKING:
+    from ltmp_export.statements.timm_names import TimmName
+
+# What needs timm is imported where a name is known: PyTorch and timm take seconds.
+
+Weights: TypeAlias = Mapping[str, Shaped]  # read or not
+
+HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
+USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads of 64 channels
+SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
+NORM_EPS = 1e-6
+
+
+class Named(NamedTuple):
+    """A model that timm knows by name.
+
+    Attributes:
+        timm: Its name.
+        where: Who calls it so: a flag, or a place in the file.
+        model: As timm builds it, without numbers in its weights.
+    """
+
+    timm: TimmName
+    where: str
+    model: Any
+
+    @property
+    def normalises_average(self) -> bool:
+        """Whether there is a norm behind the pooling."""
+        return any(key.startswith("fc_norm.") for key in self.model.state_dict())
+
+    @property
+    def told(self) -> str:
+        """Where a fact comes from that the name tells."""
+        return f"{self.timm.name} ({self.where})"
+
+
+class Question(NamedTuple):
+    """What has to be stated, how, and why nothing tells it."""
+
+    what: str
+    flag: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the weights do not tell.
+
+    Attributes:
+        answers: By timm's word for it: num_heads, act, norm_eps, pool.
+    """
+
+    answers: Mapping[str, Answer]
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return int(self.answers["num_heads"].value)
+
+    @property
+    def act(self) -> str:
+        """One of `plan.geometry.ACTIVATIONS`."""
+        return str(self.answers["act"].value)
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of every LayerNorm."""
+        return float(self.answers["norm_eps"].value)
+
+    @property
+    def pool(self) -> str:
+        """One of `plan.geometry.POOLS`."""
+        return str(self.answers["pool"].value)
+
+
+def settle(weights: Weights, named: Named | None, says: Statements, source: str) -> Facts:
+    """Find out, or ask.
+
+    Args:
+        weights: timm names.
+        named: The model by name, if there is one.
+        says: What is said.
+        source: Where the weights come from, for messages.
+
+    Raises:
+        InputError: Something has to be stated, or what is stated does not fit the weights.
+    """
+    if vit_pytorch.NORM in weights:
+        _require_no_flags(says, source)
+    pooling = _pool(weights, named, says)
+    found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
+    found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
+    questions = [one for one in found.values() if isinstance(one, Question)]
+    if questions:
+        raise InputError(_asked(questions, source))
+    answers = {key: one for key, one in found.items() if isinstance(one, Answer)}
+    _require_possible(weights, answers, source)
+    return Facts(answers)
+
+
+def _asked(questions: list[Question], source: str) -> str:
+    """All questions in one line."""
+    what = " and ".join(f"{one.what} ({one.why})" for one in questions)
+    flags = " ".join(one.flag for one in questions)
+    return f"{source}: nothing tells {what}; state {flags}, or the model's name with --model"
+
+
+def _require_no_flags(says: Statements, source: str) -> None:
+    for said in (says.act, says.norm_eps, says.pool):
+        if said is not None and said.where.startswith("--"):
+            raise InputError(
+                f"{source}: {vit_pytorch.SAYS} fixes what {said.where} states; drop it"
+            )
+
+
+def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: str) -> None:
+    heads, width = answers["num_heads"], attention_width(weights)
+    if heads.value < 1 or width % heads.value:
+        raise InputError(
+            f"{source}: {heads.value} heads ({heads.where}) do not divide the attention width "
+            f"{width}; state the right number with --num-heads"
+        )
+    pool, act = answers["pool"], answers["act"]
+    if pool.value not in POOLS:
+        raise InputError(
+            f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
+        )
+    if act.value not in ACTIVATIONS:
+        raise InputError(
+            f"{source} has the activation {act.value!r} ({act.where}); supported are "
+            f"{', '.join(ACTIVATIONS)}; if it is one of these by another name, state it with --act"
+        )
+
+
+def attention_width(weights: Weights) -> int:
+    """Channels of all heads together."""
+    return int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3
+
+
+def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
+    """The number of heads; the norm of q tells it, too."""
+    if says.heads is not None:
+        return Answer(*says.heads)
+    width = attention_width(weights)
+    normed = weights.get("blocks.0.attn.q_norm.weight")
+    if normed is not None and width % normed.shape[0] == 0 and normed.shape[0] < width:
+        return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
+    if named is not None:
+        return Answer(named.model.blocks[0].attn.num_heads, named.told)
+    usual = width == weights["patch_embed.proj.weight"].shape[0] and width in USUAL_WIDTHS
+    if width % HEAD_WIDTH == 0 and (usual or says.authors or says.assume_defaults):
+        return Answer(width // HEAD_WIDTH, f"{HEAD_WIDTH} channels a head", True)
+    why = f"width {width}"
+    if width in SIXTEEN_HEADS:
+        why += ", at which published ViTs have 16"
+    return Question("the number of heads", "--num-heads", why)
+
+
+def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
+    if vit_pytorch.NORM in weights:
+        return Answer("gelu", vit_pytorch.SAYS)
+    if says.act is not None:
+        return Answer(*says.act)
+    if named is not None:
+        from ltmp_export.backbones.vit import describe
+
+        return Answer(describe.activation(named.model.blocks[0].mlp.act), named.told)
+    if "norm_pre.weight" in weights and not says.assume_defaults:
+        flag = f"--act {'|'.join(ACTIVATIONS)}"
+        return Question("the activation", flag, "CLIP's are gelu or quick_gelu")
+    return Answer("gelu", "usual", True)
+
+
+def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
+    if vit_pytorch.NORM in weights:
+        return Answer(vit_pytorch.NORM_EPS, vit_pytorch.SAYS)
+    if says.norm_eps is not None:
+        return Answer(*says.norm_eps)
+    if named is not None:
+        from ltmp_export.backbones.vit import describe
+
+        return Answer(describe.norm_eps(named.model), named.told)
+    if "norm_pre.weight" in weights and not says.assume_defaults:
+        return Question("the epsilon of its LayerNorms", "--norm-eps 1e-5|1e-6", "CLIP's is 1e-5")
+    return Answer(NORM_EPS, "usual", True)
+
+
+def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
+    """How tokens are pooled: a norm behind the pooling tells averages, nothing tells the rest."""
+    if vit_pytorch.NORM in weights:
+        return Answer("avg", vit_pytorch.SAYS)
+    if says.pool is not None:
+        return Answer(*says.pool)
+    if "dist_token" in weights:
+        return Answer("token", "dist_token is there")
+    normed = "fc_norm.weight" in weights
+    if named is not None and normed == named.normalises_average:
+        open_still = not normed and named.model.global_pool == "token" and not says.trained
+        return Answer(named.model.global_pool, named.told, open_still)
+    if normed:
+        return Answer("avg", "fc_norm.weight is there", True)
+    if named is not None and named.model.global_pool != "token" and not says.assume_defaults:
+        why = f"{named.timm.name} pools by {named.model.global_pool} and has fc_norm, which is not"
+        return Question("the pooling", f"--pool {'|'.join(POOLS)}", f"{why} in the file")
+    return Answer("token", "usual", True)

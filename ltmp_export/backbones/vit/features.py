@@ -1,0 +1,245 @@
+"""What makes a checkpoint more, or less, than the plain ViT that is supported, by names and shapes.
+
+All of it is told at once: who reads one feature per attempt gives up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+from ltmp_export.backbones.vit import architectures, vit_pytorch_keys
+from ltmp_export.errors import InputError
+
+MERGE = (
+    "merge the adapter into the model's weights first (peft: model.merge_and_unload()), "
+    "then save their state_dict"
+)
+RENAME = "rename"
+# What plain ViTs may hold that nothing uses at inference, and why.
+UNUSED: Mapping[str, str] = {"mask_token": "which only pretraining uses"}
+
+_ADAPTER = re.compile(
+    r"(^|\.)(lora_(A|B|embedding_[AB]|magnitude_vector)|ia3_l|hada_w[12]_[ab]|oft_r)(\.|$)"
+)
+# Keys of features that are not supported. Patterns match whole keys, of the first block where the
+# feature is of blocks; the first key that matches is shown.
+_B = r"blocks\.\d+\."
+_KEYS: tuple[tuple[str, str], ...] = (
+    (r"(embeds\.)?(reg_token|register_tokens)", "register tokens"),
+    (r"attn_pool\..*", "attention pooling"),
+    (r"pre_logits\..*", "a layer between pooling and classifier"),
+    (r"decoder_(embed|blocks|pos_embed|pred).*", "a decoder"),
+    (r"(embeds\.pos_embed_[xy]|pos_embed_[hw])", "a position embedding by rows and columns"),
+    (r"patch_embed\.(backbone|conv\w*|proj\.\d+|stem)\..*", "a convolutional stem"),
+    (r"patch_embed\.norm\..*", "a norm in the patch embedding"),
+    (r"(rope|rope_embed)\..*|" + _B + r"attn\.rope\..*", "rotary position embedding"),
+    (_B + r"attn\.rel(ative)?_pos.*|(shared_)?rel_pos.*", "relative position bias"),
+    (_B + r"attn\.gate\w*\..*", "gated attention"),
+    (_B + r"attn\.[qkv]_proj\..*", "projections of q, k and v apart"),
+    (_B + r"attn\.[qkv]_bias", "biases of q and v alone"),
+    (_B + r"(attn\.)?lambda_[qk]\d", "differential attention"),
+    (_B + r"attn\.proj_[lw]\..*", "talking heads"),
+    (_B + r"in_proj\..*|" + _B + r"(attns|ffns)\..*", "parallel attention and MLP"),
+    (_B + r"mlp\.(w12|w[123]|fc1_g|fc1_x|gate_proj)\..*", "SwiGLU"),
+    (_B + r"(mlp\.)?(experts|router|moe)\..*", "mixture of experts"),
+    (_B + r"gamma_[12]|" + _B + r"ls[12]", "layer scale under other names than ls1.gamma"),
+    (r"blocks\.\d+\.\d+\..*", "blocks in chunks"),
+)
+_LONGEST_NAME = 200  # characters
+_CLASSIFIER = re.compile(
+    r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head|lm_head)(\.\w+)*\.weight"
+)
+_VIT = re.compile(r"blocks\.\d+\.(\d+\.)?(norm1|attn|in_norm|gamma_1)(\.|$).*")
+
+
+class Shaped(Protocol):
+    """A tensor, read or not."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+
+
+def require_plain(
+    source: str,
+    weights: Mapping[str, Shaped],
+    prefix: str = "",
+    beside: Mapping[str, object] | None = None,
+    more: Iterable[str] = (),
+) -> None:
+    """Check that these are the weights of a ViT that is supported, as far as names tell.
+
+    Args:
+        source: Where they come from, for messages.
+        weights: By timm's names, without those of a method.
+        prefix: What stands before these names in the file.
+        beside: What else the file holds: a classifier may be there.
+        more: Features that are not supported and that names do not tell.
+
+    Raises:
+        InputError: They are an adapter's, of another architecture, or of a ViT with features that
+            are not supported; all of these are named.
+    """
+    beside = beside or {}
+    names = architectures.telling((*weights, *beside))
+    if (adapter := next(filter(_ADAPTER.search, names), None)) is not None:
+        raise InputError(f"{source} holds an adapter (LoRA or kin: {adapter}); {MERGE}")
+    if vit_pytorch_keys.NORM in weights:  # all its keys are there and known
+        return
+    vit = any(map(_VIT.fullmatch, names))
+    inner = (key for key in weights if not (vit and key.startswith("patch_embed.")))
+    if (other := architectures.foreign(inner)) is not None:
+        raise InputError(
+            f"{source}: not a plain timm VisionTransformer: it looks like {other.name} "
+            f"({other.key}); {other.way or _EXPECTED}"
+        )
+    missing = [*more, *unsupported(weights, prefix, beside)]
+    if not missing:
+        return
+    if not vit:
+        first = ", ".join(key[:60] for key in list(weights)[:4])
+        raise InputError(
+            f"{source}: not a plain timm VisionTransformer with a class token and a classifier: "
+            f"{', '.join(missing)} (the first keys: {first})"
+        )
+    like = architectures.kin(weights)
+    raise InputError(
+        f"{source} is a ViT with features that are not supported: {', '.join(missing)}"
+        f"{f'; it looks like {like}' if like else ''}; {_way(weights, missing)}"
+    )
+
+
+_EXPECTED = (
+    "expected a plain ViT with a class token and a classifier, like timm's deit_small_patch16_224"
+)
+
+
+def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
+    """What to do."""
+    if len(missing) > 1 or "head.weight" in weights:
+        return _EXPECTED
+    if RENAME in missing[0]:
+        return "save it so, and give that file"
+    return (
+        "its features alone cannot be exported yet: fine-tune it with a classifier, and give that "
+        "checkpoint"
+    )
+
+
+def unsupported(
+    weights: Mapping[str, Shaped], prefix: str = "", beside: Mapping[str, object] | None = None
+) -> Iterator[str]:
+    """Each feature with the key that shows it."""
+    if "cls_token" not in weights:
+        yield "no class token (cls_token missing)"
+    names = architectures.telling(weights)
+    for pattern, name in _KEYS:
+        compiled = re.compile(pattern)
+        if (key := next(filter(compiled.fullmatch, names), None)) is not None:
+            yield f"{name} ({key})"
+    if _stacked_mlp(weights):
+        rows, columns = _shape(weights, "mlp.fc1.weight")[0], _shape(weights, "mlp.fc2.weight")[1]
+        yield f"SwiGLU (blocks.0.mlp.fc1.weight has {rows} rows for fc2's {columns} columns)"
+    if _has(weights, "norm1.weight") and not _has(weights, "norm1.bias"):
+        yield "RMSNorm (blocks.0.norm1.weight without a bias)"
+    for key in ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
+        if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
+            yield f"{key} missing"
+    if "head.weight" not in weights:
+        yield f"no classifier (head.weight missing{_found(weights, prefix, beside or {})})"
+
+
+def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
+    """'; found …' with what may be the classifier."""
+    width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
+    candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
+    for key, value in candidates:
+        shape = list(getattr(value, "shape", ()))
+        named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
+        if not named or len(shape) != 2:
+            continue
+        found, module = f"; found {key} {shape}", key.removesuffix(".weight")
+        if shape[1] != width:
+            return f"{found}, which takes more than the class token"
+        return f"{found}: {RENAME} {module}.* to {prefix}head.*, if it takes the class token"
+    return ""
+
+
+def _has(weights: Mapping[str, Shaped], leaf: str) -> bool:
+    return f"blocks.0.{leaf}" in weights
+
+
+def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
+    found = weights.get(f"blocks.0.{leaf}")
+    return () if found is None else tuple(found.shape)
+
+
+def _stacked_mlp(weights: Mapping[str, Shaped]) -> bool:
+    """Whether the first layer of the MLP gives gates and values in one matrix."""
+    first, second = _shape(weights, "mlp.fc1.weight"), _shape(weights, "mlp.fc2.weight")
+    return len(first) == len(second) == 2 and first[0] == 2 * second[1] and 0 not in second
+
+
+_WHOLE_BLOCK = (
+    *("norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.proj.weight"),
+    *("norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight"),
+)
+_PLAIN = re.compile(
+    r"(cls_token|dist_token|pos_embed|(patch_embed\.(proj|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
+    r"|mlp\.(fc1|fc2|norm))\.(weight|bias)|ls[12]\.gamma))"
+)
+_OF_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(.*)")
+
+
+def block_count(weights: Iterable[str]) -> int:
+    """Number of blocks; the indices must run from 0 without a gap.
+
+    Raises:
+        InputError: A block is missing.
+    """
+    found = {int(match[1]) for key in weights if (match := _OF_BLOCK.fullmatch(key))}
+    if found and max(found) >= len(found):
+        first = next(index for index in range(len(found)) if index not in found)
+        raise InputError(f"block {first} has no weights, though block {max(found)} has")
+    return len(found)
+
+
+def require_complete(source: str, name: str | None, weights: Mapping[str, Shaped]) -> None:
+    """Check that a plain ViT has in each block what the others have, and nothing of other names.
+
+    Args:
+        source: Where the weights come from, for messages.
+        name: What the model is called, if it is.
+        weights: By timm's names, without those of a method.
+
+    Raises:
+        InputError: It has not.
+    """
+    depth = block_count(weights)
+    leaves = Counter(m[2] for key in weights if (m := _OF_BLOCK.fullmatch(key)))
+    wanted = {*_WHOLE_BLOCK, *(leaf for leaf, count in leaves.items() if 2 * count > depth)}
+    named = (f"blocks.{block}.{leaf}" for block in range(depth) for leaf in wanted)
+    missing = sorted(key for key in named if key not in weights)
+    unexpected = sorted(key for key in weights if not _PLAIN.fullmatch(key))
+    require_none(source, name, missing=missing, unexpected=unexpected)
+
+
+def require_none(source: str, name: str | None, **wrong: list[str]) -> None:
+    """Check that there are no keys of the kinds that are wrong.
+
+    Raises:
+        InputError: There are.
+    """
+    parts = [
+        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
+        for word, keys in wrong.items()
+        if keys
+    ]
+    if parts:
+        raise InputError(
+            f"{source}: the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}"
+        )

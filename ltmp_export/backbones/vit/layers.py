@@ -1,0 +1,202 @@
+"""The layers of a ViT in ONNX that treat each token, or each patch, by itself; and PatchMerger's.
+
+Which layers there are follows from the names of the weights. Tokens are float32 between layers; in
+float16 files what a linear layer gives is float16 until it is cast back.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import PatchMerge
+from ltmp_export.precision.formats import (
+    FP16,
+    INTEGERS,
+    REST,
+    REST_LEVELS,
+    SCALE,
+    ZERO,
+    Activation,
+    Precision,
+)
+from ltmp_export.precision.weights import quantised
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Writes them.
+
+    Attributes:
+        g: Where to.
+        vit: Geometry.
+        precision: What linear layers compute in.
+        one: For int8 the float32 scalar 1, as something that is computed from the images: with it
+            as the scale of the activations onnxruntime joins an integer product with what follows
+            (`MatMulIntegerToFloat`), which it does not where it finds nothing but constants.
+    """
+
+    g: GraphBuilder
+    vit: Vit
+    precision: Precision
+    one: Name = ""
+
+    def half(self, place: str) -> AbstractContextManager[None]:
+        """Write what follows in float16, if a float16 file has room there; see `Precision.kept`."""
+        wanted = self.precision.kind == FP16 and place not in self.precision.kept
+        return self.g.half(wanted, place)
+
+    def linear(self, path: str, x: Name) -> Name:
+        """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""
+        if path in self.precision.layers:
+            return self._linear_int8(path, x, self.precision.layers[path])
+        with self.half(path):
+            inputs = [self.g.cast(x), self.g.weight(f"{path}.weight")]
+            if f"{path}.bias" in self.g.weights:
+                inputs.append(self.g.weight(f"{path}.bias"))
+            return self.g.op("Gemm", *inputs, transB=1)
+
+    def _linear_int8(self, path: str, x: Name, given: Activation) -> Name:
+        """The same with int8 products: rows quantised to uint8, weights to int8 by column.
+
+        The names of what it quantises are stable, see `precision.record.names`. Each product has a
+        copy of the weights: with `session.x64quantprecision` onnxruntime replaces them, once for
+        each.
+        """
+        g = self.g
+        weight, columns = quantised(np.asarray(g.weights[f"{path}.weight"]))
+        scale, total = "", ""
+        for term, suffix in enumerate(("", REST)[: given.terms]):
+            q, scale, zero = self._rounded(path, x, given, term, scale)
+            stored = g.stored(f"{path}.weight.int8{suffix}", weight)
+            product = g.op("Cast", g.op("MatMulInteger", q, stored, zero), to=TensorProto.FLOAT)
+            if given.scale is None:
+                factors = g.op("Mul", scale, g.stored(f"{path}.weight.scale", columns))
+            else:
+                constant = columns * np.float32(given.steps()[term][0])
+                factors = g.op("Mul", self.one, g.stored(f"{path}.weight.scale{suffix}", constant))
+            y = g.op("Mul", product, factors)
+            if not term and f"{path}.bias" in g.weights:
+                y = g.op("Add", y, g.weight(f"{path}.bias"))
+            total = g.op("Add", total, y) if term else y
+            x = g.op("Sub", x, g.op("DequantizeLinear", q, scale, zero))
+        return total
+
+    def _rounded(
+        self, path: str, x: Name, given: Activation, term: int, before: Name
+    ) -> tuple[Name, Name, Name]:
+        """Rows as uint8, with their scale and zero point; `before` is the first term's scale."""
+        g, leaf = self.g, path.rpartition(".")[2]
+        name = f"{leaf}{INTEGERS}{REST if term else ''}"
+        if given.scale is None and not term:
+            names = (name, f"{leaf}{SCALE}", f"{leaf}{ZERO}")
+            q, scale, zero = g.ops("DynamicQuantizeLinear", x, names=names)
+            return q, scale, zero
+        if given.scale is None:
+            scale, zero = g.op("Mul", before, g.number(1 / REST_LEVELS)), g.byte(128)
+        else:
+            step, point = given.steps()[term]
+            scale, zero = g.number(step), g.byte(point)
+        return g.op("QuantizeLinear", x, scale, zero, name=name), scale, zero
+
+    def exact(self, x: Name) -> Name:
+        """What a linear layer gave, as float32."""
+        return self.g.cast(x)
+
+    def mean_key(self, path: str, x: Name) -> Name:
+        """Keys for the metric of similarity in float32, by a projection of their own.
+
+        Args:
+            path: Of the attention.
+            x: [T, C] normalised tokens.
+
+        Returns:
+            [T, D]: the mean over heads, of unit length.
+        """
+        g, vit = self.g, self.vit
+        whole = {part: f"{path}.qkv.{part}" for part in ("weight", "bias")}
+        keys = {
+            part: np.asarray(g.weights[name]).reshape(3, vit.heads, vit.head_width, -1)[1]
+            for part, name in whole.items()
+            if name in g.weights
+        }  # [H, D, C] and [H, D, 1]
+        separate = f"{path}.k_norm.weight" in g.weights  # each head is normalised before the mean
+        inputs = [x]
+        for part, array in keys.items():
+            shown = array if separate else array.mean(axis=0, dtype=np.float64, keepdims=True)
+            shown = shown.astype(np.float32).reshape(-1, array.shape[-1])
+            stored = shown if part == "weight" else shown[:, 0]
+            inputs.append(g.stored(f"{path}.metric.{part}", stored))
+        metric = g.op("Gemm", *inputs, transB=1)
+        if separate:
+            per_head = g.reshape(metric, -1, vit.heads, vit.head_width)
+            metric = g.reduce("ReduceMean", self.norm(f"{path}.k_norm", per_head), [1])
+        return g.op("LpNormalization", metric, axis=-1, p=2)
+
+    def norm(self, path: str, x: Name) -> Name:
+        """LayerNorm if the weights have one of that name, else nothing."""
+        if f"{path}.weight" not in self.g.weights:
+            return x
+        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
+        return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
+
+    def layer_scale(self, path: str, x: Name) -> Name:
+        """LayerScale if the weights have one of that name, else nothing."""
+        if f"{path}.gamma" not in self.g.weights:
+            return x
+        return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
+
+    def mlp(self, path: str, x: Name) -> Name:
+        """Normalised rows [T, C] → [T, C], without the residual."""
+        hidden = self.linear(f"{path}.mlp.fc1", x)
+        with self.half(f"{path}.mlp.act"):
+            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
+        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
+        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
+
+    def patches(self, images: Name) -> Name:
+        """[B, channels, height, width] → embedded patches [B, patches, C]."""
+        g, vit = self.g, self.vit
+        if "patch_embed.norm_pre.weight" in g.weights:
+            return self._normed_patches(images)
+        with self.half("patch_embed.proj"):
+            inputs = [g.cast(images), g.weight("patch_embed.proj.weight")]
+            if "patch_embed.proj.bias" in g.weights:
+                inputs.append(g.weight("patch_embed.proj.bias"))
+            grid = g.op(
+                "Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size)
+            )
+            x = g.op("Transpose", g.reshape(grid, 0, vit.width, vit.patches), perm=[0, 2, 1])
+        return self.norm("patch_embed.norm", self.exact(x))
+
+    def _normed_patches(self, images: Name) -> Name:
+        """The same where the pixels of a patch are normalised before they are projected."""
+        g, vit = self.g, self.vit
+        (height, width), (ph, pw) = vit.image_size, vit.patch_size
+        images = self.exact(images)
+        x = g.reshape(images, 0, vit.in_chans, height // ph, ph, width // pw, pw)
+        x = g.op("Transpose", x, perm=[0, 2, 4, 1, 3, 5])  # [B, rows, columns, channels, ph, pw]
+        x = g.reshape(x, -1, vit.in_chans * ph * pw)  # [B * patches, pixels]
+        weight = g.reshape(g.weight("patch_embed.proj.weight"), vit.width, -1)
+        inputs = [self.norm("patch_embed.norm_pre", x), weight]
+        if "patch_embed.proj.bias" in g.weights:
+            inputs.append(g.weight("patch_embed.proj.bias"))
+        x = self.norm("patch_embed.norm", g.op("Gemm", *inputs, transB=1))
+        return g.reshape(x, -1, vit.patches, vit.width)
+
+    def patch_merge(self, merge: PatchMerge, x: Name) -> Name:
+        """Tokens [B, N, C] → [B, prefix + M, C], the patches mixed anew (see `plan.PatchMerge`)."""
+        g, prefix = self.g, self.vit.prefix
+        weight, bias = (g.weight(f"{merge.name}.norm.{part}") for part in ("weight", "bias"))
+        patches = g.slice(x, 1, prefix) if prefix else x
+        normed = g.layer_norm(patches, weight, bias, merge.eps)
+        queries = g.op("Transpose", g.weight(f"{merge.name}.queries"), perm=[1, 0])  # [C, M]
+        scores = g.op("Mul", g.op("MatMul", normed, queries), g.number(merge.scale))  # [B, N, M]
+        shares = g.op("Softmax", g.op("Transpose", scores, perm=[0, 2, 1]), axis=-1)
+        mixed = g.op("MatMul", shares, normed)  # [B, M, C]
+        return g.op("Concat", g.slice(x, 1, 0, prefix), mixed, axis=1) if prefix else mixed

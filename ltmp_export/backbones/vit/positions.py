@@ -1,0 +1,184 @@
+"""The position embedding: the grid of patches it is for, and resizing it to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ltmp_export.backbones.vit.features import Shaped
+from ltmp_export.errors import InputError
+from ltmp_export.files import memory
+from ltmp_export.plan.geometry import MOST_PIXELS, Size
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the rows of a position embedding stand for.
+
+    Attributes:
+        rows: Patches down the image.
+        columns: Patches across.
+        patch: (height, width) of one in pixels.
+        prefix: Rows before those of the patches: the class token's, the distillation token's.
+    """
+
+    rows: int
+    columns: int
+    patch: Size
+    prefix: int
+
+    @property
+    def image_size(self) -> Size:
+        """(height, width) in pixels."""
+        return (self.rows * self.patch[0], self.columns * self.patch[1])
+
+
+def grid(
+    weights: Mapping[str, Shaped],
+    stated: Size | None,
+    asked: Size | None,
+    *,
+    usual: Sequence[Size | None] = (),
+    unplaced: bool | None = None,
+    source: str = "the checkpoint",
+) -> Grid:
+    """The grid of a checkpoint's position embedding, or a question.
+
+    Of images as stated; else a square, with a row for each token before the patches, or with none
+    where that is said; else of images as asked for.
+
+    Args:
+        weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`; its tokens before
+            the patches have rows of their own or none.
+        stated: (height, width) of the images, as the checkpoint states it.
+        asked: (height, width) that the user states; a square goes before it, since the user may
+            well ask for another size than the checkpoint's.
+        usual: (height, width) that models of its name or configuration have.
+        unplaced: Whether the tokens before the patches have no rows, where something says so.
+        source: Where the weights come from, for messages.
+
+    Raises:
+        InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
+    """
+    rows = weights["pos_embed"].shape[1]
+    height, width = weights["patch_embed.proj.weight"].shape[2:]
+    patch, prefix = (height, width), prefix_tokens(weights)
+    befores = list(dict.fromkeys((0, prefix) if unplaced else (prefix, 0)))
+    # A name that gives these tokens positions leaves no reading without.
+    possible = befores[:1] if unplaced is False else befores
+    taken = befores if unplaced else befores[:1]
+    for size, allowed in ((stated, possible), *((size, taken) for size in usual)):
+        if size is not None and (found := _fitting(rows, size, patch, allowed)):
+            return found
+    if stated is not None and asked is None:
+        raise InputError(_contradiction(rows, stated, patch, possible))
+    for before in taken:
+        side = math.isqrt(max(rows - before, 0))
+        if side and side * side == rows - before:
+            return Grid(side, side, patch, before)
+    if asked is not None and (found := _fitting(rows, asked, patch, befores)):
+        return found
+    raise InputError(_question(rows, patch, prefix, possible, asked, source))
+
+
+def prefix_tokens(weights: Mapping[str, Shaped]) -> int:
+    """Tokens before the patches: class, distillation and register tokens."""
+    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
+    return ("cls_token" in weights) + ("dist_token" in weights) + registers
+
+
+def _fitting(rows: int, size: Size, patch: Size, befores: Sequence[int]) -> Grid | None:
+    """The grid of images of this size, if the embedding has its rows."""
+    down, across = size[0] // patch[0], size[1] // patch[1]
+    if down * across and rows - down * across in befores:
+        return Grid(down, across, patch, rows - down * across)
+    return None
+
+
+def _contradiction(rows: int, size: Size, patch: Size, befores: Sequence[int]) -> str:
+    patches = (size[0] // patch[0]) * (size[1] // patch[1])
+    wanted = " or ".join(str(patches + before) for before in befores)
+    return (
+        f"the checkpoint states images of {size[0]}x{size[1]}, {patches} patches, but its "
+        f"position embedding has {rows} rows; expected {wanted}; state the right size with "
+        "--img-size"
+    )
+
+
+def _question(
+    rows: int,
+    patch: Size,
+    prefix: int,
+    befores: Sequence[int],
+    asked: Size | None,
+    source: str,
+) -> str:
+    """What the rows can be for, in one line."""
+    readings = []
+    for before in befores:
+        sizes = [f"{h * patch[0]}x{w * patch[1]}" for h, w in _shapes(rows - before)]
+        if sizes and prefix and not before:
+            sizes[-1] += " if those tokens have none"
+        readings += sizes
+    known = f"; fitting are {', '.join(readings)}" if readings else ""
+    square = "no square of patches" + (" and one for each token before them" if prefix else "")
+    tried = "" if asked is None else f", and {asked[0]}x{asked[1]} would have other patches"
+    return (
+        f"{source}: the position embedding has {rows} rows, which is {square}{tried}; state the "
+        f"image size it was trained at (--img-size HEIGHT,WIDTH){known}"
+    )
+
+
+def _shapes(patches: int) -> list[Size]:
+    """The grid nearest to a square of so many patches, lying and standing; none if all are slim."""
+    for down in range(math.isqrt(max(patches, 0)), 0, -1):
+        if patches % down == 0:
+            across = patches // down
+            if across > 4 * down:
+                return []
+            return [(down, across)] if down == across else [(across, down), (down, across)]
+    return []
+
+
+def resized(
+    weights: Mapping[str, torch.Tensor], old: Grid, asked: Size | None
+) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
+    """The weights for images of the size asked for, and a warning if that changed them.
+
+    The embedding is resampled as timm does (bicubic, antialiased).
+
+    Raises:
+        InputError: The size is no whole number of patches, or takes more than the memory limit.
+    """
+    if asked is None:
+        return weights, ()
+    (height, width), patch = asked, old.patch
+    if not 0 < min(height, width) <= max(height, width) <= MOST_PIXELS:
+        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
+    if height % patch[0] or width % patch[1]:
+        raise InputError(
+            f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
+        )
+    new = (height // patch[0], width // patch[1])
+    if new == (old.rows, old.columns):
+        return weights, ()
+    size = new[0] * new[1] * weights["pos_embed"].shape[2] * 4
+    memory.require_memory(size, f"a position embedding of {new[0]}x{new[1]} patches")
+    from timm.layers import resample_abs_pos_embed
+
+    made = resample_abs_pos_embed(
+        weights["pos_embed"],
+        new_size=list(new),
+        old_size=[old.rows, old.columns],
+        num_prefix_tokens=old.prefix,
+    )
+    warning = (
+        f"position embedding resized from {old.rows}x{old.columns} to {new[0]}x{new[1]} patches; "
+        "thresholds and accuracy are those of the old size: check them on images"
+    )
+    return {**weights, "pos_embed": made}, (warning,)

@@ -1,0 +1,139 @@
+"""How many tokens each block may keep where shapes have to be static.
+
+A budget is the number of rows that a block's MLP, and the next block, run on for every image. An
+image that needs fewer tokens leaves rows empty; one that needs more loses its least important ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.graph import interface
+from ltmp_export.graph.ragged import LEAST_SLOTS
+from ltmp_export.images.inputs import Images, batches
+from ltmp_export.model_file import model
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Plan
+from ltmp_export.progress import Progress, silent
+from ltmp_export.runtimes.session import TappedSession
+
+AUTO = "auto:"
+BATCH = 8
+
+
+class Budget(NamedTuple):
+    """A budget, and what images it was made from.
+
+    Attributes:
+        keep: [depth] tokens that each block may keep.
+        images: How many images were measured; 0 for a budget that was stated.
+        fitting: How many of them lose nothing in any block.
+    """
+
+    keep: tuple[int, ...]
+    images: int = 0
+    fitting: int = 0
+
+
+def is_automatic(text: str) -> bool:
+    """Whether a budget is to be measured."""
+    return text.startswith(AUTO)
+
+
+def require_learned(plan: Plan) -> None:
+    """Check that a plan's counts depend on the image.
+
+    Raises:
+        InputError: They do not.
+    """
+    if plan.static:
+        raise InputError(
+            f"family {plan.family} keeps the same number of tokens of every image: its graph is "
+            "static without --keep-tokens"
+        )
+
+
+def stated(text: str, vit: Vit) -> Budget:
+    """A budget written as one number for each block.
+
+    Raises:
+        InputError: It is no such thing, or does not fit the model.
+    """
+    try:
+        keep = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        keep = ()
+    if not keep:
+        raise InputError(
+            f"--keep-tokens {text}: expected a number of tokens for each block, like 160,150,…, or "
+            "auto:p99 to have them measured on --images"
+        )
+    if len(keep) != vit.depth:
+        raise InputError(
+            f"--keep-tokens {text}: {len(keep)} numbers, but the model has {vit.depth} blocks"
+        )
+    falling = all(b <= a for a, b in zip((vit.tokens, *keep), keep, strict=False))
+    if not falling or keep[-1] < LEAST_SLOTS:
+        raise InputError(
+            f"--keep-tokens {text}: expected numbers that do not rise, from at most {vit.tokens} "
+            f"(class token included) down to at least {LEAST_SLOTS}"
+        )
+    return Budget(keep)
+
+
+def quantile(text: str) -> float:
+    """The quantile in `auto:p99`, as a share; `auto:max` is 1.
+
+    Raises:
+        InputError: It is no such thing.
+    """
+    level = text.removeprefix(AUTO)
+    try:
+        share = 1.0 if level == "max" else float(level.removeprefix("p")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0.0 < share <= 1.0 or not level.startswith(("p", "max")):
+        raise InputError(f"--keep-tokens {text}: expected auto:p99, auto:p99.5, … or auto:max")
+    return share
+
+
+def measured(
+    checkpoint: Checkpoint,
+    images: Images,
+    share: float,
+    opset: int,
+    progress: Progress = silent,
+) -> Budget:
+    """The smallest budget that holds a share of the images' tokens, block by block.
+
+    Args:
+        checkpoint: Whose tokens; its dynamic graph is run on the images.
+        images: Pictures like those the model will see.
+        share: Of the images that must fit in each block, above 0 and up to 1.
+        opset: Of that graph.
+        progress: Called with a few words as it goes.
+
+    Raises:
+        InputError: The model has fewer tokens than a static graph needs.
+    """
+    if checkpoint.vit.tokens < LEAST_SLOTS:
+        raise InputError(
+            f"a static graph needs {LEAST_SLOTS} tokens; this model has {checkpoint.vit.tokens}"
+        )
+    taps = interface.count_taps(checkpoint.vit.depth)
+    session = TappedSession(model.to_onnx(checkpoint, opset=opset), taps)
+    found: list[NDArray[np.int64]] = []
+    for index in batches(len(images), min(BATCH, len(images))):
+        result = session.run(images.pixels[index])
+        found.append(np.stack([result[name] for name in taps], 1))
+        done = min(len(images), len(found) * BATCH)
+        progress(f"counting tokens of image {done} of {len(images)}")
+    counts = np.concatenate(found)[: len(images)]  # [n, depth]
+    keep = np.quantile(counts, share, axis=0, method="higher").clip(min=LEAST_SLOTS)
+    fitting = int((counts <= keep).all(1).sum())
+    return Budget(tuple(int(most) for most in keep), len(images), fitting)

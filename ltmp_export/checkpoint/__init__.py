@@ -1,0 +1,1 @@
+"""From a file of any dialect to a checkpoint: weights, frozen plan, geometry."""

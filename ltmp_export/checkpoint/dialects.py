@@ -1,0 +1,336 @@
+"""Who wrote a checkpoint, and where in it the model is (SPEC §2).
+
+    timm's CheckpointSaver       state_dict, arch, args, perhaps state_dict_ema, optimizer
+    PyTorch Lightning            state_dict under the name of an attribute (`model.`, `net.`, …)
+    Hugging Face                 model.safetensors or pytorch_model.bin, config.json beside it
+    DeiT and others              {"model": …}
+    bare                         the state_dict itself
+
+A dialect is told by its keys. The model's prefix is what stands before the patch embedding (timm's
+or vit-pytorch's, see `vit_pytorch`) or a block's threshold, so that any attribute name does;
+wrappers (DDP, torch.compile, FSDP) are taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltmp_export.checkpoint.containers.stored import StoredTensor
+from ltmp_export.errors import InputError
+from ltmp_export.statements.gather import CONFIG
+
+HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+_MODEL = re.compile(r"((?:[^.]+\.)*?)(?:patch_embed\.proj|to_patch_embedding\.1)\.weight")
+_THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
+_AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
+_NAMES = ("model", "model_name", "arch", "architecture")
+_MOST_CONFIG = 2**20  # bytes of a config.json
+_LONGEST_NAME = 200  # characters
+_COUNTER = "n_averaged"  # of torch's AveragedModel
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The model in a file, and what the file says of it.
+
+    Attributes:
+        state: Stored values under timm's names.
+        arch: The name the file gives the model.
+        arch_in: Where that name stands in the file.
+        others: Other names that it gives in other places.
+        args: What else it says, in the words of timm's training script.
+        trained: Parameters that its optimizer trained; None where it has no optimizer.
+        found: What the file is and what was taken of it, for a person.
+        prefix: What stands before the model's keys in the file, wrappers apart.
+        beside: Values that were left out, by their names in the file.
+        configured: Which of `args` are from a config.json.
+    """
+
+    state: Mapping[str, Any]
+    arch: str | None
+    arch_in: str
+    others: tuple[str, ...]
+    args: Mapping[str, Any]
+    trained: int | None
+    found: tuple[str, ...]
+    prefix: str
+    beside: Mapping[str, Any]
+    configured: frozenset[str] = frozenset()
+
+
+def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
+    """Find the model in the top level of a file.
+
+    Args:
+        path: The file; Hugging Face's have a config.json beside them.
+        top: Its content.
+        use_ema: Take averaged weights (True), never (False), or only where there are no others.
+
+    Raises:
+        InputError: There is no model, several, or not the one asked for.
+    """
+    finder = _Finder(path, top, use_ema)
+    state = finder.state()
+    config = _config(path)
+    args = _arguments(top)
+    configured = frozenset[str]()
+    if config:
+        words = from_config(config)
+        configured = frozenset(words.keys() - {k for k, v in args.items() if v is not None})
+        args = {**words, **{k: v for k, v in args.items() if k not in configured}}
+        finder.found.append(f"{CONFIG} beside it")
+    names: dict[str, str] = {}
+    for where, name in _names(top, args, config).items():
+        if _is_name(name):
+            names.setdefault(name, where)
+    trained = _trained(top)
+    if trained is not None:
+        finder.found.append(f"optimizer of {trained} parameters, not read")
+    arch, *others = names or (None,)
+    found = (_writer(path, top, config), *_origin(top), *finder.found)
+    where = "" if arch is None else names[arch]
+    more = tuple(map(str, others))
+    beside = finder.prefix, finder.beside
+    return Dialect(state, arch, where, more, args, trained, found, *beside, configured)
+
+
+def _is_name(value: Any) -> bool:
+    """A name that can be shown."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> str:
+    """What kind of file it is."""
+    if "pytorch-lightning_version" in top:
+        return "PyTorch Lightning checkpoint"
+    if config:
+        return "Hugging Face model"
+    if isinstance(top.get("args"), (argparse.Namespace, Mapping)) and "arch" in top:
+        epoch = top.get("epoch")
+        return f"timm training checkpoint{f', epoch {epoch}' if isinstance(epoch, int) else ''}"
+    holder = next((key for key in (*_PLAIN, *_AVERAGED) if _holds_tensors(top.get(key))), None)
+    return "bare state_dict" if holder is None else f"dictionary with {holder!r}"
+
+
+def _origin(top: Mapping[Any, Any]) -> list[str]:
+    """What a checkpoint of this tool says of how it was made."""
+    told = top.get("ltmp")
+    if not isinstance(told, Mapping):
+        return []
+    command, source, versions = (told.get(key) for key in ("command", "source", "versions"))
+    file = source.get("file") if isinstance(source, Mapping) else None
+    version = versions.get("ltmp") if isinstance(versions, Mapping) else None
+    if not all(map(_is_name, (command, file, version))):
+        return []
+    return [f"made by ltmp {command} {version} from {file}"]
+
+
+@dataclass
+class _Finder:
+    """Looks for the state_dict and keeps what it sees."""
+
+    path: Path
+    top: Mapping[Any, Any]
+    use_ema: bool | None
+    found: list[str] = field(default_factory=list)
+    prefix: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """Stored values under timm's names."""
+        outer = self._outer()
+        plain: dict[str, Any] = {}
+        wrapped: set[str] = set()
+        for key, value in outer.items():
+            if not isinstance(key, str):
+                raise InputError(
+                    f"{self.path}: a key of its state_dict is a {type(key).__name__}; expected "
+                    "names of tensors"
+                )
+            parts = key.split(".")
+            wrapped.update(_WRAPPERS.intersection(parts))
+            name = ".".join(part for part in parts if part not in _WRAPPERS)
+            if name in plain:
+                raise InputError(f"{self.path}: {name} is there twice, with different prefixes")
+            plain[name] = value
+        if wrapped:
+            self.found.append(f"wrapped as {', '.join(sorted(wrapped))}: taken off")
+        return self._under_prefix(plain)
+
+    def _outer(self) -> Mapping[Any, Any]:
+        """The mapping of tensors inside the file's top level."""
+        top = self.top
+        held = [key for key in _PLAIN if _holds_tensors(top.get(key))]
+        if len(held) > 1:
+            raise InputError(
+                f"{self.path} holds weights under {' and '.join(map(repr, held))}; save one of them"
+            )
+        plain = held[0] if held else None
+        averaged = next((key for key in _AVERAGED if _holds_tensors(top.get(key))), None)
+        if averaged is not None and (self.use_ema or plain is None):
+            if self.use_ema is False:
+                raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")
+            self._take_averaged(averaged, plain is None)
+            return dict(top[averaged])
+        if plain is not None:
+            if averaged is not None:
+                self.found.append(f"weights of {plain!r}; {averaged} is there, too (--use-ema)")
+            return dict(top[plain])
+        if any(isinstance(value, StoredTensor) for value in top.values()):
+            return top
+        if any(isinstance(top.get(key), Mapping) and not top[key] for key in _PLAIN):
+            raise InputError(f"{self.path} holds no weights: its state_dict is empty")
+        keys = ", ".join(str(key)[:40] for key in list(top)[:6] if isinstance(key, str))
+        raise InputError(
+            f"{self.path} holds no weights: found {keys or 'nothing'}; expected 'state_dict' or "
+            "'model'"
+        )
+
+    def _take_averaged(self, where: str, alone: bool) -> None:
+        why = "there are no others" if alone else "asked for"
+        self.found.append(f"averaged weights ({where}): {why}")
+
+    def _under_prefix(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of one model, without what stands before all of them."""
+        prefix, prefixes = self._prefix(state), self._prefixes(state)
+        kept, left = {}, []
+        for key, value in state.items():
+            longest = max((p for p in prefixes if key.startswith(p)), key=len, default=None)
+            if longest == prefix or not prefixes:
+                kept[key.removeprefix(prefix)] = value
+            else:
+                left.append(key)
+        kept.pop(_COUNTER, None)
+        for key in left:
+            if (match := _THRESHOLDS.fullmatch(key)) and match[1] not in prefixes:
+                raise InputError(
+                    f"{self.path}: thresholds stand under {match[1]!r}, the model under "
+                    f"{prefix!r}; save them together"
+                )
+        self.prefix, self.beside = prefix, {key: state[key] for key in left}
+        if prefix:
+            self.found.append(f"prefix {prefix!r} taken off {len(kept)} keys")
+        if left:
+            shown = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+            self.found.append(f"left out: {len(left)} keys of something else ({shown})")
+        return kept
+
+    def _prefixes(self, state: Mapping[str, Any]) -> set[str]:
+        """What stands before a model's keys, for every model there is."""
+        for pattern in (_MODEL, _THRESHOLDS):
+            if matches := {m[1] for key in state if (m := pattern.fullmatch(key))}:
+                return matches
+        return set()
+
+    def _prefix(self, state: Mapping[str, Any]) -> str:
+        prefixes = self._prefixes(state) or {""}
+        averaged = {prefix for prefix in prefixes if _AVERAGE.search(prefix)}
+        plain = prefixes - averaged
+        if len(plain) > 1:  # a teacher has no thresholds
+            learned = {m[1] for key in state if (m := _THRESHOLDS.fullmatch(key))}
+            plain = plain & learned or plain
+        inside = any(_holds_tensors(self.top.get(key)) for key in _AVERAGED)
+        wanted = averaged if self.use_ema and not inside else plain or averaged
+        if self.use_ema and not wanted:
+            raise InputError(f"{self.path} holds no EMA weights (state_dict_ema); drop --use-ema")
+        if self.use_ema is False and wanted <= averaged:
+            raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")
+        if len(wanted) > 1:
+            names = ", ".join(repr(prefix) for prefix in sorted(wanted))
+            raise InputError(f"{self.path} holds several models, under {names}; save one of them")
+        (prefix,) = wanted
+        if prefix in averaged:
+            self._take_averaged(prefix, not plain)
+        return prefix
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(v, StoredTensor) for v in value.values())
+
+
+def _arguments(top: Mapping[Any, Any]) -> dict[str, Any]:
+    """The training script's arguments, those that say something.
+
+    Of timm's script `gp` says something, too, where it is None: pooling is as the model has it.
+    """
+    found: dict[str, Any] = {}
+    for key in ("hyper_parameters", "args"):
+        args = top.get(key)
+        if isinstance(args, argparse.Namespace):
+            args = vars(args)
+        if isinstance(args, Mapping):
+            told = {k: v for k, v in args.items() if isinstance(k, str)}
+            found |= {k: v for k, v in told.items() if v is not None or k == "gp"}
+    return found
+
+
+def _names(
+    top: Mapping[Any, Any], args: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a file calls its model, by the place where it does, the surest first."""
+    told = {"arch": top.get("arch")} | {f"args.{key}": args.get(key) for key in _NAMES}
+    return told | {CONFIG: config.get("architecture")}
+
+
+def _trained(top: Mapping[Any, Any]) -> int | None:
+    """Parameters in the optimizer's groups that had a learning rate."""
+    states = [top.get("optimizer"), *(_listed(top.get("optimizer_states")))]
+    groups = [
+        group
+        for state in states
+        if isinstance(state, Mapping)
+        for group in _listed(state.get("param_groups"))
+        if isinstance(group, Mapping)
+    ]
+    if not groups:
+        return None
+    return sum(
+        len(_listed(group.get("params")))
+        for group in groups
+        if group.get("initial_lr", group.get("lr")) != 0
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """Hugging Face's description of the model, if there is one."""
+    file = path.parent / CONFIG
+    if path.name not in HUGGING_FACE or not file.is_file():
+        return {}
+    try:
+        if file.stat().st_size > _MOST_CONFIG:
+            raise InputError(f"{file} has more than {_MOST_CONFIG >> 20} MiB; expected a few kB")
+        text = file.read_text(encoding="utf-8")
+        json.dumps(config := json.loads(text), ensure_ascii=False).encode()
+    except (OSError, ValueError, RecursionError) as err:
+        raise InputError(f"{file} is damaged ({type(err).__name__}); mend or remove it") from err
+    if not isinstance(config, dict):
+        raise InputError(f"{file} is a JSON {type(config).__name__}; expected an object")
+    return config if "architecture" in config or "pretrained_cfg" in config else {}
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Timm's configuration on the Hub, in the words of its training script."""
+    found: dict[str, Any] = {}
+    for part in ("pretrained_cfg", "model_args"):
+        if isinstance(config.get(part), dict):
+            found |= config[part]
+        if not found.get("usual_size"):  # of the weights that it began with
+            size = found.pop("input_size", None)
+            found["usual_size"] = size[1:] if isinstance(size, list) and len(size) == 3 else None
+    found |= {key: config[key] for key in ("num_classes", "label_names") if key in config}
+    pool = config.get("global_pool", found.get("global_pool"))
+    return {k: v for k, v in (found | {"gp": pool}).items() if v is not None}

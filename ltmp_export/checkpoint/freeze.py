@@ -1,0 +1,260 @@
+"""The reduction of a checkpoint as a `Plan`: thresholds, counts from r, or weights of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ltmp_export import families
+from ltmp_export.checkpoint import rates
+from ltmp_export.checkpoint.outline import KINDS
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.files.near_misses import did_you_mean
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import DENSE, PatchMerge, Plan, dense_plan
+from ltmp_export.statements.choices import Choices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ltmp_export.checkpoint.contents import Contents
+
+T = TypeVar("T")
+
+DEFAULT_FAMILY = "ltmp"  # to make thresholds of
+_HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
+_MERGER_EPS = 1e-5  # of PatchMerger's LayerNorm in both public dialects
+_MERGER_PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
+
+
+class Frozen(NamedTuple):
+    """A plan, what it comes to, what was assumed for it, and what looks wrong."""
+
+    plan: Plan
+    found: tuple[str, ...] = ()
+    assumed: Mapping[str, Any] = MappingProxyType({})
+    warnings: tuple[str, ...] = ()
+
+
+def without_own(weights: Mapping[str, T], family: str) -> dict[str, T]:
+    """The weights of the ViT alone."""
+    own = None if family == DENSE else families.load(family).weights
+    return {key: v for key, v in weights.items() if own is None or not own.fullmatch(key)}
+
+
+def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: Vit) -> Frozen:
+    """The plan of a checkpoint.
+
+    Args:
+        path: The file, for messages.
+        contents: What it holds.
+        family: One of `families.names()`, or "dense".
+        choices: What the user states.
+        vit: Geometry.
+
+    Raises:
+        InputError: Something is missing, has to be stated, or does not fit the model.
+    """
+    if family == DENSE:
+        return Frozen(dense_plan(vit.depth))
+    method = families.load(family)
+    require_tokens(method, vit.prefix, path)
+    if method.weights is not None:
+        return _patch_merges(path, contents.weights, method, choices, vit)
+    if method.counts:
+        return _counted(path, method, choices, vit)
+    plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
+    return Frozen(plan, warnings=tuple(_untrained(plan)))
+
+
+def require_stated(path: Path, family: Family, choices: Choices) -> None:
+    """Check that it is said how many tokens a family with fixed numbers takes.
+
+    Raises:
+        InputError: It is not, or in two ways.
+    """
+    if not family.counts:
+        return
+    if choices.rate is not None and choices.reduction_target is not None:
+        raise InputError("--r and --reduction-target say the same in two ways; give one")
+    if not choices.rated:
+        raise InputError(
+            f"{path}: family {family.name} takes a fixed number of tokens from each block, which "
+            "no file holds; state it with --r 8, or --reduction-target 0.6 to have it picked"
+        )
+
+
+def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Family:
+    """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
+
+    Args:
+        path: The checkpoint, for messages.
+        stated: What the user states.
+        own: The checkpoint's own family, or "dense".
+        prefix: Tokens before the patches.
+
+    Raises:
+        InputError: There is no such family, it has no thresholds, or does not take the model.
+    """
+    name = stated or (DEFAULT_FAMILY if own == DENSE else own)
+    if name in families.counted():
+        raise InputError(
+            f"family {name} has no thresholds to make; it needs none: ltmp export --family {name} "
+            "--r 8"
+        )
+    if name not in families.learned():
+        raise InputError(
+            f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"
+            f"{did_you_mean(name, families.learned())}"
+        )
+    family = families.load(name)
+    require_tokens(family, prefix, path)
+    return family
+
+
+def require_tokens(family: Family, prefix: int, path: Path) -> None:
+    """Check that a family provides for the tokens that stand before the patches.
+
+    Raises:
+        InputError: It does not.
+    """
+    if prefix == 2 and not family.distilled:
+        able = [name for name in families.names() if families.load(name).distilled]
+        raise InputError(
+            f"{path} has a distillation token, which family {family.name} does not provide for; "
+            f"only {', '.join(able)} does"
+        )
+    if prefix == 0 and family.weights is None:
+        raise InputError(f"{path} has no class token, which family {family.name} needs")
+
+
+def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
+    """The plan of r as it is stated, or as the target picks it."""
+    require_stated(path, family, choices)
+    if choices.rate is not None:
+        stated = rates.parse(choices.rate, vit.depth)
+    else:
+        stated = rates.reaching(family, float(choices.reduction_target or 0), vit)
+    plan = rates.plan(family, stated, vit)
+    tokens = " ".join(map(str, rates.counts(plan, vit)))
+    r = ",".join(map(str, stated if len(set(stated)) > 1 else stated[:1]))
+    left = f"{rates.share(plan, vit):.1%} of the dense multiply-accumulates"
+    note = f"r {r}: {left}, tokens after each block {tokens}"
+    if not any(plan.blocks):
+        doubt = f"family {family.name} with this r reduces nothing"
+        return Frozen(plan, (note,), warnings=(doubt,))
+    return Frozen(plan, (note,))
+
+
+def _patch_merges(
+    path: Path, weights: Mapping[str, Tensor], family: Family, choices: Choices, vit: Vit
+) -> Frozen:
+    """PatchMerger's layers and where they stand."""
+    if family.weights is None or family.patch_merge is None:
+        raise ValueError(f"family {family.name} has no weights of its own")
+    own = {key: value for key, value in weights.items() if family.weights.fullmatch(key)}
+    layers = sorted({int(key.split(".")[1]) for key in own})
+    if layers != list(range(len(layers))):
+        raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
+    before = _positions(path, len(layers), choices, vit)
+    scale = _scale(choices, vit)
+    assumed: dict[str, Any] = {}
+    if choices.merge_at is None:
+        assumed["merge_at"] = before
+    if choices.merge_scale is None:
+        assumed["merge_scale"] = "one" if scale == 1.0 else "1/√C"
+    merges: dict[int, PatchMerge] = {}
+    for index, block in zip(layers, before, strict=True):
+        queries = own.get(f"cluster_layers.{index}.queries")
+        tokens = len(queries) if queries is not None and queries.ndim else 0
+        merges[block] = family.patch_merge(index, tokens, scale, _MERGER_EPS)
+        _require_parts(path, own, merges[block].name, vit.width)
+    plan = Plan(family.name, ((),) * vit.depth, merges, own)
+    last = vit.depth in merges and vit.pool == "token"
+    doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
+    return Frozen(plan, assumed=assumed, warnings=(doubt,) if last else ())
+
+
+def _require_parts(path: Path, own: Mapping[str, Tensor], name: str, width: int) -> None:
+    """Check that a layer of PatchMerger is whole.
+
+    Raises:
+        InputError: It is not.
+    """
+    for part, dimensions in _MERGER_PARTS.items():
+        expected = f"[tokens, {width}]" if dimensions == 2 else f"[{width}]"
+        tensor = own.get(f"{name}.{part}")
+        if tensor is None:
+            raise InputError(f"{path}: {name}.{part} is missing; expected {expected}")
+        shape = tuple(tensor.shape)
+        if len(shape) != dimensions or shape[-1] != width or shape[0] < 1:
+            raise InputError(f"{path}: {name}.{part} is {list(shape)}; expected {expected}")
+
+
+def _scale(choices: Choices, vit: Vit) -> float:
+    """Of PatchMerger's scores; by default what its dialect has.
+
+    Raises:
+        InputError: The scale is stated in other words than there are.
+    """
+    sqrt, one = vit.width**-0.5, 1.0
+    if choices.merge_scale is None:
+        return one if vit.prefix else sqrt
+    if choices.merge_scale not in ("one", "sqrt"):
+        raise InputError(f"--merge-scale {choices.merge_scale}: expected one or sqrt")
+    return sqrt if choices.merge_scale == "sqrt" else one
+
+
+def _positions(path: Path, layers: int, choices: Choices, vit: Vit) -> tuple[int, ...]:
+    """Before which blocks PatchMerger's layers stand; of vit-pytorch's one, in the middle.
+
+    Raises:
+        InputError: They have to be stated, or do not fit.
+    """
+    at = choices.merge_at
+    if at is None:
+        if vit.prefix or layers != 1 or vit.depth < 2:
+            raise InputError(
+                f"{path} does not say where its {layers} layers of PatchMerger stand; state the "
+                "blocks before which they do, like --merge-at 3,6,9"
+            )
+        return (vit.depth // 2,)
+    if len(at) != layers or list(at) != sorted(set(at)) or not 0 <= at[0] <= at[-1] <= vit.depth:
+        raise InputError(
+            f"--merge-at {','.join(map(str, at))}: expected {layers} rising numbers from 0 to "
+            f"{vit.depth}, one for each layer of PatchMerger in {path}"
+        )
+    return at
+
+
+def _complete(
+    path: Path, thresholds: Mapping[str, Mapping[int, float]], family: Family, depth: int
+) -> dict[str, Sequence[float]]:
+    complete: dict[str, Sequence[float]] = {}
+    for kind in family.scalars:
+        found = thresholds[kind]
+        missing = sorted(set(range(depth)) - found.keys())
+        extra = sorted(found.keys() - set(range(depth)))
+        if missing or extra:
+            what = (
+                f"missing in blocks {missing}" if missing else f"of blocks {extra} without weights"
+            )
+            raise InputError(f"{path}: {kind} thresholds {what}; the model has {depth} blocks")
+        complete[kind] = [found[block] for block in range(depth)]
+    return complete
+
+
+def _untrained(plan: Plan) -> list[str]:
+    """A warning for each kind of threshold that is still where training starts, in any family."""
+    known = [families.load(name).start for name in families.learned()]
+    starts = {kind: [start[kind] for start in known if kind in start] for kind in KINDS}
+    return [
+        f"all {kind} thresholds are at their initial value {numbers[0]:g}: never fine-tuned"
+        for kind, numbers in plan.thresholds().items()
+        if len(set(numbers)) == 1
+        and any(math.isclose(numbers[0], start, abs_tol=_HALF_PRECISION) for start in starts[kind])
+    ]

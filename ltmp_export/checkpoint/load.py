@@ -1,0 +1,189 @@
+"""From a file to a `Checkpoint`: weights, frozen plan, architecture and preprocessing (SPEC §2).
+
+What a file does not say is asked for, never guessed; what had to be assumed is in `notes`, what
+looks wrong but can be used is in `warnings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from timm.models.vision_transformer import VisionTransformer
+
+from ltmp_export.backbones.vit import build
+from ltmp_export.checkpoint import bases, dialects, freeze, hub, refusals
+from ltmp_export.checkpoint.contents import Contents, take_apart
+from ltmp_export.checkpoint.identify import identify
+from ltmp_export.files import disk, memory
+from ltmp_export.images import preprocessing
+from ltmp_export.images.preprocessing import Preprocessing
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Plan
+from ltmp_export.reference import verify_against_timm
+from ltmp_export.statements import gather, timm_names
+from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.gather import Answer
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A fine-tuned checkpoint, read, checked and frozen.
+
+    Attributes:
+        path: The file; inside a Hugging Face folder, the one with the weights.
+        sha256: Digest of the file.
+        base_sha256: Digest of the base checkpoint, where there is one.
+        arch: The name the file gives itself, if any.
+        plan: Family and frozen thresholds per block; "dense" for a plain ViT.
+        vit: Geometry of the dense model.
+        model: timm's model with the weights, eval mode, float32.
+        preprocessing: Normalisation and resize.
+        label_names: Class names where the file knows them.
+        choices: What the user stated.
+        found: What the file is, what was taken of it, and why it is that family.
+        notes: What was assumed, for a person.
+        warnings: What looks wrong.
+        answers: What the weights do not tell, by timm's word for it, and where it is from.
+        assumed: What nothing tells and was taken as it usually is, by timm's word for it.
+    """
+
+    path: Path
+    sha256: str
+    base_sha256: str | None
+    arch: str | None
+    plan: Plan
+    vit: Vit
+    model: VisionTransformer = field(repr=False)
+    preprocessing: Preprocessing
+    label_names: tuple[str, ...] | None
+    choices: Choices
+    found: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    answers: Mapping[str, Answer] = field(default_factory=dict, repr=False)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_checkpoint(
+    path: str | Path, choices: Choices | None = None, *, dense: bool = False
+) -> Checkpoint:
+    """Read a checkpoint of a token-reducing ViT, or a plain one for a fixed-rate family.
+
+    Args:
+        path: A file of any dialect that `checkpoint.dialects` lists, a folder with Hugging Face
+            files, `timm:NAME`, or thresholds only (then `statements.choices.base_checkpoint` holds
+            the weights).
+        choices: What the file does not say, or what the user wants otherwise.
+        dense: Take a plain ViT without thresholds as it is, too; its plan then reduces nothing.
+
+    Raises:
+        InputError: The file cannot be read or used, or something must be stated.
+    """
+    path, choices = Path(path), choices or Choices()
+    base, pretrained = choices.base_checkpoint, hub.names_a_model(path)
+    refusals.require_takeable(path, choices, dense=dense)
+    if pretrained:
+        name, path = hub.fetch(path)
+        choices = replace(choices, model=choices.model or name)
+    own = take_apart(path, choices.use_ema if base is None else None)
+    contents, base_file, doubts = bases.with_base(
+        own, choices, lambda file: take_apart(hub.file_of(file), choices.use_ema)
+    )
+    identity = identify(own.path, contents, choices, dense=dense)
+    called = identity.model
+    named = None if called.written is None else timm_names.resolve(called.written)
+    args, configured = _with_hub(contents, named)
+    says = gather.gather(args, choices, authors=called.authors, configured=configured)
+    warnings = [*doubts, *identity.warnings]
+    built = build.build(
+        freeze.without_own(contents.weights, identity.family),
+        called.written if named is None else named.name,
+        replace(says, trained=says.trained or pretrained),
+        source=str(base_file or own.path),
+        timm_name=named,
+        where=called.where,
+    )
+    frozen = freeze.freeze(own.path, contents, identity.family, choices, built.vit)
+    warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
+    _require_attention(built.vit)
+    verify_against_timm(built.model, built.vit.input_size, built.vit.name)
+    prepared = preprocessing.resolve(choices, args, built.vit, named, configured)
+    answers = {**built.answers, **prepared.answers}
+    guessed = {key: one.value for key, one in answers.items() if one.assumed}
+    assumed = {**guessed, **frozen.assumed}
+    renamed = [named.note] if named is not None and named.note else []
+    if named is None and called.written is not None:
+        renamed = [f"{called.written}: no name of timm's"]
+    return Checkpoint(
+        path=own.path,
+        sha256=disk.sha256(own.path),
+        base_sha256=None if base_file is None else disk.sha256(base_file),
+        arch=contents.arch,
+        plan=frozen.plan,
+        vit=built.vit,
+        model=built.model,
+        preprocessing=prepared.preprocessing,
+        label_names=_label_names(contents.args, built.vit),
+        choices=choices,
+        found=(*contents.found, *renamed, identity.reason, *frozen.found),
+        answers=answers,
+        assumed=assumed,
+        notes=gather.spoken(assumed),
+        warnings=(*warnings, *prepared.warnings),
+    )
+
+
+def _with_hub(
+    contents: Contents, named: timm_names.TimmName | None
+) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """The file's words, and what the Hub says of the model it began with; which are of a config.
+
+    Classes and their names are the Hub's model's, not the file's.
+    """
+    if named is None or not named.hub:
+        return contents.args, contents.configured
+    words = dialects.from_config(named.hub)
+    theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
+    own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
+    added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})
+    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, (
+        contents.configured | added
+    )
+
+
+def _require_attention(vit: Vit) -> None:
+    """Check that one image fits: the reference holds one block's attention in float64.
+
+    Raises:
+        InputError: It takes more than the memory limit.
+    """
+    tokens = vit.tokens
+    size = 2 * 8 * vit.heads * tokens**2  # logits and weights
+    memory.require_memory(size, f"attention among the {tokens} tokens of one image")
+
+
+def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
+    """A warning for each number the file states that its weights have otherwise."""
+    told = []
+    names = args.get("label_names")
+    pairs = (
+        ("num_classes", args.get("num_classes"), "classes", model.classes),
+        ("label_names", len(names) if isinstance(names, (list, tuple)) else None, "classes",
+         model.classes),
+        ("in_chans", args.get("in_chans"), "channels", model.in_chans),
+    )  # fmt: skip
+    for key, stated, what, real in pairs:
+        if type(stated) is int and stated != real:
+            told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
+    return told
+
+
+def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:
+    names = args.get("label_names")
+    if not isinstance(names, (list, tuple)) or len(names) != model.classes:
+        return None
+    known = all(isinstance(name, (str, int)) for name in names)
+    return tuple(map(str, names)) if known else None

@@ -1,0 +1,197 @@
+"""What a checkpoint file says of itself, told by names, shapes and arguments (SPEC §2).
+
+Nothing here needs PyTorch, whose import takes seconds: what cannot be used is refused before that.
+Of the numbers only the thresholds are read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltmp_export.backbones.vit import features, vit_pytorch_keys
+from ltmp_export.backbones.vit.features import Shaped
+from ltmp_export.checkpoint import dialects
+from ltmp_export.checkpoint.containers.elements import FLOATS
+from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
+from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
+from ltmp_export.errors import InputError
+from ltmp_export.files import disk, memory
+
+KINDS = ("merge", "prune")
+
+_THRESHOLD = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(merge|prune)_masker\.threshold")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A file taken apart, its weights not yet read.
+
+    Attributes:
+        path: The file.
+        arch: The name it gives the model.
+        arch_in: Where that name stands in the file.
+        others: Other names that it gives in other places.
+        args: The training script's arguments, or what stands for them.
+        weights: By timm's names; of vit-pytorch's still with the shapes they have there.
+        thresholds: By kind, then by block.
+        trained: Parameters that its optimizer trained; None where it has no optimizer.
+        found: What the file is and what was taken of it, for a person.
+        stored: The weights as they stand in the file, by the names they have there.
+        prefix: What stands before the model's keys in the file.
+        beside: What stands there beside the model, by its names.
+        configured: Which of `args` are from a config.json.
+    """
+
+    path: Path
+    arch: str | None
+    arch_in: str
+    others: tuple[str, ...]
+    args: Mapping[str, Any]
+    weights: Mapping[str, Shaped]
+    thresholds: Mapping[str, Mapping[int, float]]
+    trained: int | None
+    found: tuple[str, ...]
+    stored: Mapping[str, StoredTensor]
+    prefix: str
+    beside: Mapping[str, Any]
+    configured: frozenset[str] = frozenset()
+
+
+def locate(path: Path) -> Path:
+    """The checkpoint file: `path` itself, or the one in a Hugging Face folder.
+
+    Raises:
+        InputError: A folder without one, or there is nothing.
+    """
+    if not os.path.isdir(path):  # False for a name that is too long
+        disk.require_file(path, WHAT)
+        return path
+    for name in dialects.HUGGING_FACE:
+        if (path / name).is_file():
+            return path / name
+    expected = " or ".join(dialects.HUGGING_FACE)
+    sharded = sorted(path.glob("*.index.json"))
+    if sharded:
+        raise InputError(f"{path} holds a model in pieces ({sharded[0].name}); expected {expected}")
+    adapters = sorted(path.glob("adapter_*"))
+    if adapters:
+        raise InputError(f"{path} holds an adapter alone ({adapters[0].name}); {features.MERGE}")
+    raise InputError(f"{path} is a directory without {expected}; expected {WHAT}")
+
+
+def outline(path: Path, use_ema: bool | None = False) -> Outline:
+    """Take a file apart without reading its weights or deciding yet what model it is.
+
+    Args:
+        path: The file, or a Hugging Face folder.
+        use_ema: See `checkpoint.dialects.understand`.
+
+    Raises:
+        InputError: It cannot be read, holds something that is no tensor, or more than the memory
+            limit; or a threshold is none.
+    """
+    path = locate(path)
+    dialect = dialects.understand(path, open_weights(path), use_ema)
+    if not dialect.state:
+        raise InputError(f"{path} holds no weights: its state_dict is empty")
+    for key, value in dialect.state.items():
+        _require_whole(path, key, value)
+    _require_memory(path, dialect.state)
+    stored: dict[str, StoredTensor] = {}
+    thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
+    for key, value in dialect.state.items():
+        if match := _THRESHOLD.fullmatch(key):
+            thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
+        else:
+            stored[key] = value
+    found = list(dialect.found)
+    for key in [key for key in stored if key in features.UNUSED]:
+        found.append(f"left out: {key}, {features.UNUSED[key]}")
+        del stored[key]
+    if scale := next((key for key in dialect.beside if key.endswith("logit_scale")), None):
+        found.append(f"beside it {scale}: its head projects to CLIP's embeddings, not to classes")
+    found += _described(stored, thresholds)
+    weights, args = stored, dialect.args
+    if vit_pytorch_keys.QUERIES in stored and vit_pytorch_keys.is_vit_pytorch(stored):
+        if vit_pytorch_keys.has_one_head(stored):
+            args = {**args, "num_heads": 1}
+        named = vit_pytorch_keys.expected(stored, str(path))
+        weights = {named[key][0]: value for key, value in stored.items()}
+        found.append("names of vit-pytorch: taken as timm's")
+    return Outline(
+        path=path,
+        arch=dialect.arch,
+        arch_in=dialect.arch_in,
+        others=dialect.others,
+        args=args,
+        weights=weights,
+        thresholds=thresholds,
+        trained=dialect.trained,
+        found=tuple(found),
+        stored=stored,
+        prefix=dialect.prefix,
+        beside=dialect.beside,
+        configured=dialect.configured,
+    )
+
+
+def require_floats(own: Outline) -> None:
+    """Check that the weights are numbers to compute with.
+
+    Raises:
+        InputError: One is not.
+    """
+    for key, value in own.stored.items():
+        _require_float(own.path, key, value)
+
+
+def _require_whole(path: Path, key: str, value: Any) -> None:
+    """A dense tensor that takes the memory it claims."""
+    if not isinstance(value, StoredTensor):
+        raise InputError(f"{path}: {key} is a {type(value).__name__}; expected a tensor")
+    if value.numel * value.dtype.itemsize > value.storage_bytes:
+        raise InputError(f"{path}: {key} claims the shape {value.shape} but holds fewer numbers")
+
+
+def _require_float(path: Path, key: str, value: StoredTensor) -> None:
+    if value.dtype not in FLOATS:
+        raise InputError(f"{path}: {key} is {value.dtype}; expected a tensor of floats")
+
+
+def _require_memory(path: Path, state: Mapping[str, StoredTensor]) -> None:
+    """Both what is read and what it becomes."""
+    read = sum(value.storage_bytes for value in state.values())
+    made = sum(value.numel * 4 for value in state.values())
+    memory.require_memory(max(read, made), f"{path}: its {len(state)} tensors")
+
+
+def _threshold(path: Path, key: str, value: StoredTensor) -> float:
+    _require_float(path, key, value)
+    if value.numel != 1:
+        raise InputError(f"{path}: {key} has shape {value.shape}; expected one float")
+    try:
+        number = value.number()
+    except DamagedError as err:
+        raise InputError(f"{path} is damaged: {key}: {err}") from err
+    if not (math.isfinite(number) and 0.0 <= number <= 1.0):
+        raise InputError(f"{path}: {key} is {number}; a threshold lies in [0, 1]")
+    return number
+
+
+def _described(
+    stored: Mapping[str, StoredTensor], thresholds: Mapping[str, Mapping[int, float]]
+) -> list[str]:
+    """What was taken."""
+    kinds = sorted({value.dtype.name for value in stored.values()})
+    counts = [f"{len(values)} {kind} thresholds" for kind, values in thresholds.items() if values]
+    parts = [f"{len(stored)} tensors of {' and '.join(kinds)}"] if stored else ["no weights"]
+    words = [", ".join([*parts, *(counts or ["no thresholds"])])]
+    if any(kind != "float32" for kind in kinds):
+        words.append("computed with as float32")
+    return words

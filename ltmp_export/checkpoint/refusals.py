@@ -1,0 +1,92 @@
+"""What can be told of a checkpoint before PyTorch is imported, whose import takes seconds.
+
+Of `timm:NAME` timm's configuration tells, before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ltmp_export import families
+from ltmp_export.backbones.vit import facts, features, positions
+from ltmp_export.checkpoint import bases, freeze, hub
+from ltmp_export.checkpoint.identify import identify
+from ltmp_export.checkpoint.outline import Outline, outline, require_floats
+from ltmp_export.plan.plan import DENSE
+from ltmp_export.statements import gather
+from ltmp_export.statements.choices import Choices
+
+
+class Told(NamedTuple):
+    """A file, the whole with its base if it has one, and where the weights are."""
+
+    own: Outline
+    whole: Outline
+    source: Path
+
+
+def require_readable(path: Path, choices: Choices) -> Told:
+    """Check that a file, with its base if it has one, holds a plain ViT.
+
+    Raises:
+        InputError: It cannot be read or used; the message says why and what to do.
+    """
+    base = choices.base_checkpoint
+    own = _taken(path, choices.use_ema if base is None else None)
+    _require_plain(own)
+    whole, base_file, _ = bases.with_base(own, choices, lambda p: _taken(p, choices.use_ema))
+    if base_file is not None:
+        _require_plain(replace(whole, path=base_file))
+    return Told(own, whole, base_file or own.path)
+
+
+def require_takeable(
+    path: str | Path, choices: Choices | None = None, *, dense: bool = False, learn: bool = False
+) -> None:
+    """Refuse what the file alone decides, or timm's configuration.
+
+    Args:
+        path: A file, a Hugging Face folder, or `timm:NAME`.
+        choices: What the user states.
+        dense: Whether a model without thresholds will do.
+        learn: Whether thresholds are to be made for it.
+
+    Raises:
+        InputError: It cannot be used; the message says why and what to do.
+    """
+    path, choices = Path(path), choices or Choices()
+    if hub.names_a_model(path):
+        choices = replace(choices, model=choices.model or hub.name_in(path))
+    own, whole, source = require_readable(path, choices)
+    path = own.path
+    identity = identify(path, whole, choices, dense=dense)
+    weights = freeze.without_own(whole.weights, identity.family)
+    if whole.weights is whole.stored:  # names that are timm's in the file
+        features.require_complete(str(source), identity.model.written, weights)
+    prefix = ("cls_token" in weights) + ("dist_token" in weights)
+    if identity.family != DENSE:
+        method = families.load(identity.family)
+        freeze.require_tokens(method, prefix, path)
+        freeze.require_stated(path, method, choices)
+    if identity.model.written is None and whole.weights is whole.stored:
+        says = gather.gather(whole.args, choices)
+        unplaced = True if says.assume_defaults and says.unplaced is None else says.unplaced
+        positions.grid(
+            weights, says.stored_size, says.image_size, usual=(says.usual_size,),
+            unplaced=unplaced, source=str(source),
+        )  # fmt: skip
+        facts.settle(weights, None, says, str(source))
+    if learn:
+        freeze.require_learned(path, choices.family, identity.family, prefix)
+
+
+def _taken(path: Path, use_ema: bool | None) -> Outline:
+    return hub.configured(path) if hub.names_a_model(path) else outline(path, use_ema)
+
+
+def _require_plain(own: Outline) -> None:
+    if own.weights:
+        features.require_plain(str(own.path), own.weights, own.prefix, own.beside)
+        require_floats(own)

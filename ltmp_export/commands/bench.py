@@ -1,0 +1,186 @@
+"""ONNX file → contenders → rounds → report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from ltmp_export.errors import InputError
+from ltmp_export.files import disk
+from ltmp_export.graph import interface
+from ltmp_export.images import inputs
+from ltmp_export.model_file import reading
+from ltmp_export.model_file.model import ExportedModel, dense_baseline, read_exported, to_onnx
+from ltmp_export.plan.plan import dense_plan
+from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
+from ltmp_export.progress import Progress, silent
+from ltmp_export.runtimes import opsets
+from ltmp_export.statements.choices import Choices
+from ltmp_export.timing.contenders import DENSE
+from ltmp_export.timing.measure import measure
+from ltmp_export.timing.report import BenchReport
+from ltmp_export.timing.settings import Settings
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint.load import Checkpoint
+
+# What reads checkpoints is imported where it is used: PyTorch and timm take seconds.
+
+
+def bench(
+    model: str | Path,
+    *,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    baseline: str | Path | None = DENSE,
+    side_by_side: str | Path | None = None,
+    precisions: str | Path | None = None,
+    base_checkpoint: str | Path | None = None,
+    calibration_images: str | Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> BenchReport:
+    """Time an exported file per image, against the dense model of the same weights.
+
+    Args:
+        model: File written by `export`.
+        images: A folder of pictures or an `.npz`, see `images.inputs.load_images`.
+        samples: Time at most so many images; all by default.
+        baseline: "dense" for the dense model of the same weights, an ONNX file, or None.
+        side_by_side: The checkpoint the file was exported from: time what one would pick instead,
+            too (eager PyTorch, a literal export, OpenVINO). `baseline` must then be "dense".
+        precisions: The checkpoint the file was exported from: time it in the other precisions, too,
+            and the dense model in int8. `baseline` must then be "dense", and `side_by_side` None.
+        base_checkpoint: The dense weights of a thresholds-only checkpoint.
+        calibration_images: For the int8 of `precisions`, as for `export`.
+        settings: Batch sizes, threads, rounds and providers.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: A file cannot be used.
+        UnavailableError: A provider is missing, or is not the one that runs.
+        ExportError: onnxruntime does not run a model.
+    """
+    settings = settings or Settings()
+    exported = read_exported(Path(model))
+    interface.require_batches(exported.proto, str(model), settings.sizes)
+    _require_one_comparison(side_by_side, precisions, baseline)
+    if calibration_images is not None and precisions is None:
+        raise InputError("--calibration-images is about --precisions; give that, too")
+    if precisions is not None:
+        _require_precisions(exported)
+    checkpoint = None
+    origin = precisions if side_by_side is None else side_by_side
+    if origin is not None:
+        progress("reading the checkpoint")
+        base = None if base_checkpoint is None else Path(base_checkpoint)
+        checkpoint = _origin(exported, Path(origin), base)
+    lowered, remarks = None, list[str]()
+    if precisions is not None and checkpoint is not None:
+        from ltmp_export.commands.stages import calibration
+        from ltmp_export.timing.precisions import Origin
+
+        lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
+        remarks += lowered.calibration.remarks
+    source = None if images is None else Path(images)
+    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
+    if source is None and exported.checkpoint_sha256 != disk.sha256(inputs.fixture(inputs.DIGITS)):
+        chosen = replace(chosen, labels=None)  # another model's classes need not be digits
+    other: onnx.ModelProto | None = None
+    if baseline == DENSE:
+        progress("writing the dense model of the same weights")
+        other = _dense(exported, checkpoint)
+    elif baseline is not None:
+        other = reading.read(Path(baseline))
+        interface.require_images(other, str(baseline), exported.vit.input_size)
+        interface.require_batches(other, str(baseline), settings.sizes)
+    report = measure(
+        exported,
+        chosen,
+        settings,
+        baseline=other,
+        baseline_name=None if baseline is None else _label(baseline),
+        checkpoint=None if side_by_side is None else checkpoint,
+        lowered=lowered,
+        progress=progress,
+    )
+    return replace(report, warnings=tuple(dict.fromkeys((*chosen.remarks, *remarks))))
+
+
+def _require_one_comparison(
+    side_by_side: str | Path | None, precisions: str | Path | None, baseline: str | Path | None
+) -> None:
+    """Check what is asked for beside the baseline.
+
+    Raises:
+        InputError: It does not go together.
+    """
+    if side_by_side is not None and precisions is not None:
+        raise InputError("--side-by-side and --precisions are two tables; ask for one at a time")
+    if baseline == DENSE:
+        return
+    if side_by_side is not None:
+        raise InputError("side by side, the baseline is the dense model; drop the other one")
+    if precisions is not None:
+        raise InputError("with --precisions, the baseline is the dense model; drop the other one")
+
+
+def _require_precisions(exported: ExportedModel) -> None:
+    """Check that the other precisions can be written at a file's opset.
+
+    Raises:
+        InputError: One cannot.
+    """
+    scales = exported.precision.scales
+    asked = [Precision(FP32), Precision(FP16), Precision(INT8, scales=scales)]
+    try:
+        for one in (*asked, Precision(INT8, scales=scales, protected=False)):
+            opsets.require(exported.opset, one, exported.vit.activation)
+    except InputError as err:
+        raise InputError(
+            f"--precisions writes all of them at the opset of {exported.path}, but {err}, and "
+            "export that file again"
+        ) from err
+
+
+def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.ModelProto:
+    """The dense model in float32: of weights that no precision has rounded, where they are known.
+
+    Raises:
+        LtmpError: The weights do not make a model.
+    """
+    if checkpoint is None:
+        return dense_baseline(exported)
+    return to_onnx(
+        replace(checkpoint, plan=dense_plan(checkpoint.vit.depth)),
+        opset=exported.opset,
+        batch_size=interface.fixed_batch(exported.proto),
+    )
+
+
+def _label(baseline: str | Path) -> str:
+    """A file that happens to be called "dense" is not the dense model."""
+    return (
+        f"./{baseline}" if isinstance(baseline, Path) and str(baseline) == DENSE else str(baseline)
+    )
+
+
+def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoint:
+    """The checkpoint an exported file comes from, loaded as it was for the export.
+
+    Raises:
+        InputError: It comes from another one.
+    """
+    from ltmp_export.checkpoint.load import load_checkpoint
+    from ltmp_export.commands import belonging
+
+    stated = belonging.as_exported(exported, path, Choices(base_checkpoint=base))
+    if not belonging.is_source(exported, path):
+        raise InputError(
+            f"{exported.path} was exported from another file than {path}; give the checkpoint it "
+            "was exported from"
+        )
+    return belonging.under_budget(exported, load_checkpoint(path, stated))

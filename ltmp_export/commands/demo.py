@@ -1,0 +1,49 @@
+"""Everything on the embedded example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltmp_export.checkpoint.load import load_checkpoint
+from ltmp_export.commands.bench import bench
+from ltmp_export.commands.check import check
+from ltmp_export.commands.export import ExportReport, export
+from ltmp_export.errors import InputError
+from ltmp_export.files import disk
+from ltmp_export.images import inputs
+from ltmp_export.parity.report import CheckReport
+from ltmp_export.progress import Progress, silent
+from ltmp_export.timing.report import BenchReport
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """The three reports of the embedded example."""
+
+    export: ExportReport
+    check: CheckReport
+    bench: BenchReport
+
+
+def demo(folder: str | Path, progress: Progress = silent) -> DemoReport:
+    """Export, check and time the embedded digits checkpoint.
+
+    Args:
+        folder: Where `digits_ltmp.pth.tar` (a copy of the checkpoint) and `model.onnx` go; it is
+            made if it does not exist.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(f"cannot make the folder {folder}: {err.strerror}") from err
+    disk.write_bytes(folder / inputs.DIGITS, inputs.fixture(inputs.DIGITS).read_bytes())
+    checkpoint = load_checkpoint(folder / inputs.DIGITS)
+    exported = export(checkpoint, folder / "model.onnx", progress=progress)
+    checked = check(exported.output, checkpoint, samples=48, progress=progress)
+    return DemoReport(exported, checked, bench(exported.output, progress=progress))

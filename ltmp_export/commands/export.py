@@ -1,0 +1,304 @@
+"""checkpoint file → Checkpoint → ONNX model → parity → file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from ltmp_export.calibration import budgets, halves, quantise
+from ltmp_export.calibration.budgets import Budget
+from ltmp_export.checkpoint import rates
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.commands.stages import calibration, loaded
+from ltmp_export.errors import InputError
+from ltmp_export.files import disk
+from ltmp_export.images import inputs
+from ltmp_export.images.inputs import Images
+from ltmp_export.model_file import external
+from ltmp_export.model_file.model import require_batch_size, to_onnx
+from ltmp_export.parity import compare
+from ltmp_export.parity.report import CheckReport
+from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
+from ltmp_export.progress import Progress, silent
+from ltmp_export.runtimes import opsets
+from ltmp_export.statements.choices import Choices
+
+SCHEMA_VERSION = 1
+DEFAULT_OPSET = 17
+QUICK_SAMPLES = 7
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        output: The file written.
+        data: The file beside it with its weights, for a model beyond 2 GB, else None.
+        bytes: Size of both.
+        opset: Declared version of the standard domain.
+        batch_size: The only batch size it takes, or None if it takes any.
+        family: Token-reduction family.
+        mode: "static" where every shape but the batch is known before running, else "dynamic".
+        tokens: Tokens after each block, where no image has a say in it.
+        macs_share: Share of the dense multiply-accumulates, where no image has a say in it.
+        precision: In which numbers it computes.
+        budget: What a static file of a family with thresholds may keep.
+        architecture: timm name, the name the file gives itself, or "vit".
+        seconds: Time taken, check included.
+        check: The closing check, or None if it was switched off.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    output: Path
+    data: Path | None
+    bytes: int
+    opset: int
+    batch_size: int | None
+    family: str
+    mode: str
+    tokens: tuple[int, ...] | None
+    macs_share: float | None
+    precision: Precision
+    budget: Budget | None
+    architecture: str
+    seconds: float
+    check: CheckReport | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        document = asdict(replace(self, check=None, precision=Precision())) | {
+            "output": str(self.output)
+        }
+        document["data"] = None if self.data is None else str(self.data)
+        document["precision"] = self.precision.to_json()
+        document["budget"] = None if self.budget is None else self.budget._asdict()
+        document["check"] = None if self.check is None else self.check.to_json()
+        return document | {"schema_version": SCHEMA_VERSION, "kind": "export"}
+
+
+def export(
+    checkpoint: str | Path | Checkpoint,
+    output: str | Path = "model.onnx",
+    *,
+    opset: int = DEFAULT_OPSET,
+    batch_size: int | None = None,
+    token_counts: bool = False,
+    mode: str | None = None,
+    keep_tokens: str | None = None,
+    images: str | Path | None = None,
+    samples: int | None = None,
+    precision: Precision | None = None,
+    calibration_images: str | Path | None = None,
+    calibration_samples: int | None = None,
+    check: bool = True,
+    choices: Choices | None = None,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Export a checkpoint to an ONNX file that takes any batch, or single images.
+
+    The file appears at `output` only after everything, the check included, has succeeded. The
+    weights of a model beyond 2 GB go to a second file beside it, which must stay there.
+
+    Args:
+        checkpoint: File, or one loaded before (then `choices` must be None).
+        output: The file to write.
+        opset: Version of the standard domain, 16 to the newest onnxruntime loads.
+        batch_size: 1 for a file that takes single images only and is somewhat faster for them.
+        token_counts: Add the output `token_counts` int64 [batch, depth].
+        mode: "static" for a file in which every shape but the batch is known before running,
+            "dynamic" for one in which each image keeps its own number of tokens; by default what
+            the family is.
+        keep_tokens: For a static file of a family with thresholds: the most tokens that each block
+            keeps, `160,150,…`, or `auto:p99` for that quantile of the `images`' tokens. Images that
+            need more lose the least important ones; the output `overflow` int64 [batch, depth]
+            says how many.
+        images: A folder of pictures or an `.npz` to measure these on.
+        samples: Measure at most so many of them.
+        precision: In which numbers the file computes, float32 by default; of int8 without layers,
+            which are all.
+        calibration_images: For int8 and fp16 a folder of pictures or an `.npz` like those the model
+            will see; by default the embedded digits if they fit the model, else synthetic pictures.
+        calibration_samples: Take at most so many of them, 128 by default.
+        check: Compare a batch of mixed images with the reference before writing.
+        choices: What the checkpoint does not say.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: The checkpoint, the output path or the batch size cannot be used.
+        ExportError: The graph could not be written as asked.
+        CheckFailedError: The graph is not the checkpoint's model; nothing is written.
+    """
+    started = time.perf_counter()
+    output = Path(output)
+    precision = precision or Precision()
+    opsets.require(opset, precision)
+    require_batch_size(batch_size)
+    source = loaded(checkpoint, choices, progress)
+    opsets.require(opset, precision, source.vit.activation)
+    base = source.choices.base_checkpoint
+    disk.require_outputs([output], [source.path, *([] if base is None else [base])])
+    budget, remarks = _budget(source, mode, keep_tokens, images, samples, opset, progress)
+    if budget is not None:
+        source = replace(source, plan=source.plan.within(budget.keep))
+    quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
+    given = calibration_images, calibration_samples
+    model, precision, measured = _written(
+        source, precision, given, quick,
+        opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
+    )  # fmt: skip
+    doubts = [*source.warnings, *remarks, *measured]
+    report = None
+    if check:
+        sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
+        report = compare.compare(
+            model, source, quick, batch_sizes=sizes, name=output, precision=precision,
+            progress=progress,
+        )  # fmt: skip
+        _require(report, precision)
+    written = external.write_model(output, model)
+    return ExportReport(
+        output=output,
+        data=written.data,
+        bytes=written.bytes,
+        opset=opset,
+        batch_size=batch_size,
+        family=source.plan.family,
+        mode="static" if source.plan.static else "dynamic",
+        tokens=rates.counts(source.plan, source.vit) if source.plan.counted else None,
+        macs_share=rates.share(source.plan, source.vit) if source.plan.static else None,
+        precision=precision,
+        budget=budget,
+        architecture=source.vit.name,
+        seconds=time.perf_counter() - started,
+        check=report,
+        notes=source.notes,
+        warnings=tuple(dict.fromkeys(doubts)),
+    )
+
+
+def _written(
+    source: Checkpoint,
+    precision: Precision,
+    given: tuple[str | Path | None, int | None],
+    quick: Images,
+    *,
+    opset: int,
+    batch_size: int | None,
+    token_counts: bool,
+    progress: Progress,
+) -> tuple[ModelProto, Precision, list[str]]:
+    """The model, its precision with what was measured on images, and what is to be said of these.
+
+    Args:
+        source: The checkpoint.
+        precision: What was asked for.
+        given: Images to measure on, and how many of them.
+        quick: What the export checks with.
+        opset: As for `model_file.model.to_onnx`; so are the next two.
+        batch_size: 1 or None.
+        token_counts: Whether to add that output.
+        progress: Called with a few words as each stage begins.
+    """
+    if precision.kind == FP16:
+        chosen = [quick] if given == (None, None) else [calibration(source, *given), quick]
+        model, precision = halves.fitted(
+            source, chosen, precision,
+            opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
+        )  # fmt: skip
+        return model, precision, _doubts(given, "float16 ranges", chosen[0])
+    doubts: list[str] = []
+    if precision.kind == INT8:
+        pictures = calibration(source, *given)
+        source, precision = quantise.prepare(source, pictures, precision, progress)
+        doubts += pictures.remarks
+        if precision.scales == STATIC:
+            doubts += _doubts(given, "int8 scales", pictures)
+    elif given != (None, None):
+        raise InputError(
+            "--calibration-images and --calibration-samples are about --precision int8 and fp16"
+        )
+    progress("writing the graph")
+    model = to_onnx(
+        source, opset=opset, batch_size=batch_size, token_counts=token_counts, precision=precision
+    )
+    return model, precision, doubts
+
+
+def _require(report: CheckReport, precision: Precision) -> None:
+    """Check that the closing check is passed; if not, what was kept in float32 is said, too.
+
+    Raises:
+        CheckFailedError: It is not.
+    """
+    if precision.kept:
+        report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
+    report.require()
+
+
+def _doubts(
+    given: tuple[str | Path | None, int | None], measured: str, pictures: Images
+) -> list[str]:
+    """What is to be said where something is measured on images that nobody gave."""
+    if given[0] is not None:
+        return []
+    return [
+        f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
+        "see with --calibration-images"
+    ]
+
+
+def _budget(
+    source: Checkpoint,
+    mode: str | None,
+    keep_tokens: str | None,
+    images: str | Path | None,
+    samples: int | None,
+    opset: int,
+    progress: Progress,
+) -> tuple[Budget | None, tuple[str, ...]]:
+    """What a static file of a family with thresholds may keep; None for any other file.
+
+    Returns:
+        That, and what should be known of the images it was measured on.
+
+    Raises:
+        InputError: Mode, budget and images do not go together, or not with the family.
+    """
+    family = source.plan.family
+    if mode not in (None, "static", "dynamic"):
+        raise InputError(f"mode {mode!r}: expected static or dynamic")
+    if mode == "dynamic" and source.plan.static:
+        raise InputError(
+            f"family {family} keeps the same number of tokens of every image, and has no dynamic "
+            "form; drop --mode"
+        )
+    if mode != "static" and keep_tokens is not None:
+        raise InputError("--keep-tokens is about --mode static; give that, too")
+    automatic = keep_tokens is not None and budgets.is_automatic(keep_tokens)
+    if (images is not None or samples is not None) and not automatic:
+        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
+    if keep_tokens is not None:
+        budgets.require_learned(source.plan)
+    if source.plan.static or mode != "static":
+        return None, ()
+    if keep_tokens is None:
+        raise InputError(
+            f"family {family} keeps as many tokens as an image needs; state the most that each "
+            "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
+        )
+    if not automatic:
+        return budgets.stated(keep_tokens, source.vit), ()
+    share = budgets.quantile(keep_tokens)
+    if images is None:
+        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
+    inputs.require_normalisation(Path(images), source.preprocessing)
+    found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
+    return budgets.measured(source, found, share, opset, progress), found.remarks

@@ -1,0 +1,320 @@
+"""A dense or fine-tuned ViT and labelled images → learned thresholds → checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.calibration.measure import Measured, dense_classes, measure
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.commands.stages import family_of
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.files import disk
+from ltmp_export.files.plain import plain
+from ltmp_export.images import chance, sets
+from ltmp_export.images.labelled import Labelled
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.progress import Progress, silent
+from ltmp_export.statements.choices import Choices
+from ltmp_export.training import history, saving, state
+from ltmp_export.training.budget import mac_ratio
+from ltmp_export.training.forms import ALIGNED, FORMS
+from ltmp_export.training.loop import Record, Trainer
+from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.processes import process
+from ltmp_export.training.settings import Settings
+
+Watch = Callable[[Record, int], None]
+SCHEMA_VERSION = 1
+SAVE_EVERY = 100
+FAR = 0.02  # from the target: worth a warning
+
+
+@dataclass(frozen=True)
+class FinetuneReport:
+    """What a run came to.
+
+    Attributes:
+        output: The checkpoint written.
+        history: The CSV written.
+        family: Token-reduction family.
+        target: Share of the blocks' multiply-accumulates asked for.
+        mac_ratio: Share of all multiply-accumulates that the deployed model executes on the images
+            held out.
+        tokens: Mean tokens after each block there.
+        accuracy: Its top-1 there.
+        dense_accuracy: Top-1 of the dense model there, with the weights before training.
+        held_out: How many images that is.
+        steps: Steps taken, over all runs of this training.
+        seconds: Time of this run.
+        thresholds: Per kind, one for each block.
+        notes: What was assumed.
+        warnings: What looks wrong.
+    """
+
+    output: Path
+    history: Path
+    family: str
+    target: float
+    mac_ratio: float
+    tokens: tuple[float, ...]
+    accuracy: float
+    dense_accuracy: float
+    held_out: int
+    steps: int
+    seconds: float
+    thresholds: dict[str, list[float]]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        paths = {"output": str(self.output), "history": str(self.history)}
+        return asdict(self) | paths | {"schema_version": SCHEMA_VERSION, "kind": "finetune"}
+
+
+def finetune(
+    checkpoint: str | Path,
+    data: str | Path,
+    output: str | Path,
+    settings: Settings,
+    *,
+    name: str | None = None,
+    validation: str | Path | None = None,
+    class_map: str | Path | None = None,
+    class_order: str | None = None,
+    choices: Choices | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    resume: bool = False,
+    save_every: int = SAVE_EVERY,
+    progress: Progress = silent,
+    watch: Watch = lambda record, total: None,
+) -> FinetuneReport | None:
+    """Learn thresholds, and write a checkpoint as the authors' script does.
+
+    Under torchrun every process calls this with the same arguments.
+
+    Args:
+        checkpoint: A dense ViT or a fine-tuned checkpoint, whose thresholds are then the start; or
+            `timm:NAME`.
+        data: A folder with a folder for each class, or an `.npz`; see `images.sets`.
+        output: The checkpoint to write; the history goes beside it, and while it runs the state.
+        settings: How to train.
+        name: What the output calls the dense model, where neither file nor timm knows it.
+        validation: Images to measure on, where they are not in `data`.
+        class_map: See `images.sets.Kind`.
+        class_order: Likewise.
+        choices: What the checkpoint does not say; `family` is the one to learn, ltmp by default.
+        device: See `timing.processes.process`.
+        workers: Processes that read images, beside each of those that train.
+        resume: Go on from the state that an interrupted run left beside the output.
+        save_every: Steps between two states saved; one is saved after each epoch, too.
+        progress: Called with a few words as each stage begins.
+        watch: Called after each step with what it gave and the number of all steps.
+
+    Returns:
+        What it came to; None in processes that do not write it.
+
+    Raises:
+        InputError: A file, image or setting cannot be used.
+        UnavailableError: There is no such device.
+    """
+    started, output = time.perf_counter(), Path(output)
+    if save_every < 1:
+        raise InputError(f"a state every {save_every} steps; expected at least 1")
+    progress("reading the checkpoint")
+    source = load_checkpoint(checkpoint, choices, dense=True)
+    name = saving.named(source, name)
+    method = family_of(source)
+    files_written = _Files.beside(output)
+    files_written.require(source, Path(data), resume)
+    progress("looking for images")
+    train, held_out = sets.split(
+        Path(data),
+        sets.Kind.of(source, class_map, class_order),
+        augment=settings.augment,
+        share=settings.held_out,
+        seed=settings.seed,
+        validation=None if validation is None else Path(validation),
+    )
+    start = _start(source, method, settings)
+    run = _described(source, method, train, held_out, settings)
+    dense = None
+    with process(device) as place:
+        source.model.to(place.device)
+        if place.first and settings.train_all is not None:  # the weights are about to change
+            progress("measuring the dense model")
+            dense = dense_classes(source.model, held_out, workers)
+        model = MaskedVit(source.model, method, start, FORMS[settings.form], settings.tau)
+        trainer = Trainer(model, source.vit, train, settings, place, workers)
+        records = state.restore(state.read(files_written.state, run), trainer) if resume else []
+        progress("training")
+        for record in trainer.run(len(records)):
+            records.append(record)
+            done, steps = len(records), trainer.course.steps
+            if place.first and (done % save_every == 0 or done % steps == 0):
+                state.write(files_written.state, trainer, records, run)
+                disk.write_bytes(files_written.history, history.to_csv(records))
+            watch(record, trainer.course.total)
+    if not place.first:
+        return None
+    progress("measuring on the images held out")
+    if dense is None:
+        dense = dense_classes(source.model, held_out, workers)
+    report = _report(trainer, source, method, held_out, dense, files_written)
+    remarks = dict.fromkeys((*train.remarks, *held_out.remarks))
+    report = replace(
+        report,
+        steps=len(records),
+        seconds=time.perf_counter() - started,
+        warnings=(*remarks, *report.warnings),
+    )
+    disk.write_bytes(files_written.history, history.to_csv(records))
+    disk.write_bytes(output, _content(report, source, settings, trainer, run, name))
+    disk.remove(files_written.state)
+    return report
+
+
+class _Files(NamedTuple):
+    """What a run writes."""
+
+    output: Path
+    history: Path
+    state: Path
+
+    @classmethod
+    def beside(cls, output: Path) -> _Files:
+        """The history and the state beside the output."""
+        return cls(output, output.with_name(output.name + ".csv"), state.beside(output))
+
+    def require(self, source: Checkpoint, data: Path, resume: bool) -> None:
+        """Check that they can be written, and that no interrupted run is lost.
+
+        Raises:
+            InputError: They cannot, or one is.
+        """
+        disk.require_outputs(self, [source.path, data])
+        if self.state.exists() and not resume:
+            raise InputError(
+                f"{self.state} is there, of a run that was interrupted; go on with it (--resume), "
+                "or remove it to start anew"
+            )
+
+
+def _report(
+    trainer: Trainer,
+    source: Checkpoint,
+    method: Family,
+    held_out: Labelled,
+    dense: NDArray[np.int64],
+    written: _Files,
+) -> FinetuneReport:
+    """What the thresholds do when they are deployed, in whichever form they were trained."""
+    thresholds, labels = trainer.model.values(), held_out.require_labels()
+    deployed = MaskedVit(source.model, method, thresholds, ALIGNED).to(trainer.process.device)
+    reached = measure(deployed.eval(), source.vit, held_out, trainer.workers)
+    target, right = trainer.settings.reduction_target, float((dense == labels).mean())
+    doubts = chance.doubts(right, len(held_out), source.vit.classes, "top-1 of the dense model")
+    return FinetuneReport(
+        output=written.output,
+        history=written.history,
+        family=method.name,
+        target=target,
+        mac_ratio=reached.mac_ratio,
+        tokens=reached.tokens,
+        accuracy=reached.agreement(labels),
+        dense_accuracy=right,
+        held_out=len(held_out),
+        steps=0,
+        seconds=0.0,
+        thresholds=thresholds,
+        notes=source.notes,
+        warnings=(*source.warnings, *doubts, *_far(reached, source.vit, target)),
+    )
+
+
+def _content(
+    report: FinetuneReport,
+    source: Checkpoint,
+    settings: Settings,
+    trainer: Trainer,
+    run: Mapping[str, Any],
+    name: str | None,
+) -> bytes:
+    """The checkpoint."""
+    figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
+    result = {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
+    return saving.to_bytes(
+        source,
+        report.family,
+        report.thresholds,
+        name=name,
+        epoch=settings.epochs - 1,
+        metric=100 * report.accuracy,
+        args=saving.words(settings),
+        optimizer=saving.optimizer_record(trainer.optimizers),
+        provenance={"command": "finetune", "run": dict(run), "result": result},
+    )
+
+
+def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
+    """Where the thresholds start: as stated, as the checkpoint has them, as the family does."""
+    if strange := sorted(set(settings.start) - set(method.start)):
+        raise InputError(
+            f"family {method.name} has no {strange[0]} thresholds; drop --start-{strange[0]}"
+        )
+    own = source.plan.thresholds()
+    return {
+        kind: [settings.start[kind]] * source.vit.depth
+        if kind in settings.start
+        else own.get(kind, [start] * source.vit.depth)
+        for kind, start in method.start.items()
+    }
+
+
+def _described(
+    source: Checkpoint, method: Family, train: Labelled, held_out: Labelled, settings: Settings
+) -> dict[str, Any]:
+    """What a run is started with: that of the one to be resumed must be the same."""
+    words = {key.replace("_", " "): value for key, value in settings.to_json().items()}
+    return {
+        "checkpoint": source.sha256,
+        "base checkpoint": source.base_sha256,
+        "model": plain(source.vit.to_json()),
+        "preprocessing": plain(asdict(source.preprocessing)),
+        "family": method.name,
+        "images": _digest(train),
+        "images held out": _digest(held_out),
+        "number of images": len(train),
+        **words,
+    }
+
+
+def _digest(images: Labelled) -> str:
+    """Of a file, or of names and labels."""
+    names = hashlib.sha256("\n".join(images.names).encode())
+    names.update(images.require_labels().tobytes())
+    return images.sha256 or names.hexdigest()
+
+
+def _far(reached: Measured, vit: Vit, target: float) -> list[str]:
+    """A warning where the target, which is of the blocks, was missed."""
+    kept = torch.tensor(reached.tokens) / vit.tokens
+    ratio = float(mac_ratio(vit, kept))
+    if abs(ratio - target) <= FAR:
+        return []
+    return [
+        f"{ratio:.3f} of the blocks' multiply-accumulates are executed, the target is {target:g}: "
+        "train longer (--epochs), raise the learning rates (--lr-merge, --lr-prune), or start from "
+        "the output of 'ltmp calibrate'"
+    ]

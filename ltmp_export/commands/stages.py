@@ -1,0 +1,56 @@
+"""What the commands have in common: a checkpoint to begin with, and words on progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ltmp_export.checkpoint.freeze import require_learned
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.families import Family
+from ltmp_export.images import inputs
+from ltmp_export.images.inputs import Images
+from ltmp_export.progress import Progress
+from ltmp_export.statements.choices import Choices
+
+CALIBRATION_SAMPLES = 128
+
+
+def loaded(
+    checkpoint: str | Path | Checkpoint, choices: Choices | None, progress: Progress
+) -> Checkpoint:
+    """A checkpoint read now, or one that was read before.
+
+    Raises:
+        InputError: It cannot be read or used.
+        ValueError: Choices are given for one that was read before.
+    """
+    if not isinstance(checkpoint, Checkpoint):
+        progress("reading the checkpoint")
+        return load_checkpoint(checkpoint, choices)
+    if choices is not None:
+        raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
+    return checkpoint
+
+
+def calibration(source: Checkpoint, images: str | Path | None, samples: int | None) -> Images:
+    """What scales and ranges are measured on, see `images.inputs.load_images`; 128 given ones by
+    default.
+
+    Raises:
+        InputError: There is nothing to read, or it is of another geometry.
+    """
+    if images is None:
+        return inputs.load_images(None, source.vit, source.preprocessing, samples)
+    inputs.require_normalisation(Path(images), source.preprocessing)
+    count = CALIBRATION_SAMPLES if samples is None else samples
+    return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
+
+
+def family_of(source: Checkpoint) -> Family:
+    """The family to make thresholds of, see `checkpoint.freeze.require_learned`.
+
+    Raises:
+        InputError: There is no such family.
+    """
+    stated, own = source.choices.family, source.plan.family
+    return require_learned(source.path, stated, own, source.vit.prefix)

@@ -1,0 +1,276 @@
+"""Ragged batches in ONNX: tokens of all images packed as rows, padded only where images must meet.
+
+Each image keeps its own number of tokens, so a batch is ragged. The rows of all images stand one
+after the other, [T, C], in the order of the images:
+
+    packed  [a0 a1 a2 | b0 b1 b2 b3 b4 | c0]          T = 9 rows, counts 3 5 1
+    slots   [a0 a1 a2 a2 a2]   valid 1 1 1 0 0        B = 3 images, N = 5 slots
+            [b0 b1 b2 b3 b4]         1 1 1 1 1
+            [c0 c0 c0 c0 c0]         1 0 0 0 0
+
+Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
+deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
+repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
+them out of every result. In a graph for single images rows are slots, and what tells images from
+one another is not written.
+
+A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
+as few of them as possible, and those that several blocks or steps share are written once.
+All integers are int64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from ltmp_export.graph.builder import GraphBuilder, Name
+
+# In place of -inf, so that no constant of a graph is infinite: added to an attention score it gives
+# no attention at all, and no score is below it.
+LOWEST = float(np.finfo(np.float32).min)
+LEAST_SLOTS = 3  # the class token, a destination, a source: matching is never about nothing
+
+# In a batch slots are a multiple of this. onnxruntime adds up the product of one row (importance)
+# in such pieces, and what is left over in another order, which depends on the rest of the batch.
+SLOTS_STEP = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of each image are.
+
+    Attributes:
+        count: [B] tokens per image.
+        most: The most tokens an image can have, known before running.
+        images: [B, 1] 0, 1, 2, …; None in a graph for single images.
+        fixed: N, where it is known before running: row b * N + n is slot n of image b, empty or
+            not. None where rows are packed.
+        full: Whether no slot is known to be empty.
+        per_image: [B, 1] tokens.
+        offset: [B, 1] row of each image's class token; None in a graph for single images.
+        slots: [1] N; where rows are packed at least 3, and in a batch a multiple of 4.
+        position: [N] 0, 1, 2, …
+        rows: [B, N] row behind each slot.
+    """
+
+    g: GraphBuilder
+    count: Name
+    most: int
+    images: Name | None
+    fixed: int | None
+    full: bool
+    per_image: Name
+    offset: Name | None
+    slots: Name
+    position: Name
+    rows: Name
+
+    @property
+    def valid(self) -> Name:
+        """[B, N] bool, the slots that hold a token of their own."""
+        return self.g.op("Less", self.position, self.per_image)
+
+    def for_counts(self, count: Name) -> Layout:
+        """The layout of other token counts [B]."""
+        return make_layout(self.g, count, self.most, self.images)
+
+    def class_rows(self) -> Name:
+        """[B] packed row of each image's class token."""
+        if self.offset is None:
+            return self.g.ints(0)
+        return self.g.reshape(self.offset, -1)
+
+    def where_valid(self, values: Name) -> Name:
+        """[B, N] → [T], the slots that have a row of their own."""
+        flat = self.g.reshape(values, -1)
+        if self.fixed is not None:
+            return flat
+        return self.g.op("Compress", flat, self.g.reshape(self.valid, -1), axis=0)
+
+    # Attention
+
+    def split_heads(self, qkv: Name, heads: int, width: int) -> tuple[Name, Name, Name]:
+        """Packed rows [T, 3 * H * D] → queries, keys and values, [B, H, N, D] each.
+
+        Splitting, padding and exchanging axes is one Gather of D numbers at a time for each.
+        """
+        g = self.g
+        pieces = g.reshape(qkv, -1, width)  # [T * 3 * H, D]
+        first = g.op("Unsqueeze", g.op("Mul", self.rows, g.index(3 * heads)), g.ints(1))
+        q_place = g.op("Add", first, g.column(range(heads)))  # [B, H, N]
+        k_place, v_place = (g.op("Add", q_place, g.index(part * heads)) for part in (1, 2))
+        return (
+            g.op("Gather", pieces, q_place, axis=0, name="q"),
+            g.op("Gather", pieces, k_place, axis=0, name="k"),
+            g.op("Gather", pieces, v_place, axis=0, name="v"),
+        )
+
+    def join_heads(self, padded: Name, heads: int, width: int) -> Name:
+        """[B, H, N, D] → packed rows [T, H * D]."""
+        g = self.g
+        pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
+        place = self.position  # of a slot's first head: b * H * N + n
+        if self.images is not None:
+            before = g.op("Mul", self.images, g.op("Mul", self.slots, g.index(heads)))
+            place = g.op("Add", place, before)  # [B, N]
+        first = g.op("Unsqueeze", self.where_valid(place), g.ints(1))  # [T, 1]
+        steps = g.op("Mul", self.slots, g.ints(*range(heads)))  # [H]
+        gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
+        return g.reshape(gathered, -1, heads * width)
+
+    def score_bias(self, size: Name | None, largest: int) -> Name | None:
+        """What to add to attention scores [B, H, N, N]: log of the key's size; `LOWEST` if empty.
+
+        The logarithms are a table: onnxruntime's differ in the last bit by where a number stands in
+        its tensor, and with them an image's result by its batch.
+
+        Args:
+            size: [T]; [B, N] where N is fixed; None while every token stands for one patch.
+            largest: The most patches that a token can stand for.
+
+        Returns:
+            [B, 1, 1, N], or None where there is nothing to add.
+        """
+        g = self.g
+        if size is None and self.full:
+            return None
+        bias = g.number(0.0)
+        if size is not None:
+            bias = g.op("Gather", g.logarithms(largest), g.op("Cast", size, to=TensorProto.INT64))
+            if self.fixed is None:
+                bias = g.op("Gather", bias, self.rows, axis=0)
+        if not self.full:
+            bias = g.op("Where", self.valid, bias, g.number(LOWEST))
+        return g.op("Unsqueeze", bias, g.ints(1, 2))
+
+    def importance(self, weights: Name, heads: int) -> Name:
+        """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
+        g = self.g
+        if self.fixed is not None and self.full:
+            queries = g.row(1.0 / (heads * self.fixed), self.fixed)  # [1, N]
+            if self.images is not None:  # onnxruntime does not broadcast to an empty batch
+                batch = g.op("Shape", self.images, start=0, end=1)
+                shape = g.op("Concat", batch, g.ints(1, 1, self.fixed), axis=0)
+                queries = g.op("Expand", queries, shape)
+        else:
+            count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
+            share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
+            shares = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
+            queries = g.op("Unsqueeze", shares, g.ints(1, 2))
+        per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
+        return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
+
+    def metric(self, keys: Name, heads: int, width: int) -> Name:
+        """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
+        g = self.g
+        if self.images is None:  # a product with a row of 1 / H is faster than the mean of one
+            total = g.op("MatMul", g.row(1.0 / heads, heads), g.reshape(keys, heads, -1))
+            mean = g.reshape(total, 1, -1, width)
+        else:
+            mean = g.reduce("ReduceMean", keys, [1])
+        return g.op("LpNormalization", mean, axis=-1, p=2, name="metric")
+
+    def slots_of(self, rows: Name, width: int) -> Name:
+        """Metric by rows [T, D] → by slots [B, N, D]."""
+        if self.fixed is not None:
+            return self.g.reshape(rows, -1, self.fixed, width, name="metric")
+        return self.g.op("Gather", rows, self.rows, axis=0, name="metric")
+
+    # Matching
+
+    def destination_mask(self) -> Name | None:
+        """[B, 1, Nd] bool, the odd slots that hold a token; None where no source could take others.
+
+        A single image that is packed has empty slots only if it has no source.
+        """
+        if self.full or (self.images is None and self.fixed is None):
+            return None
+        return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, 1, step=2), self.g.ints(1))
+
+    def numbered(self, width: Name) -> Name:
+        """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
+        within = self.g.arange(self.most, width)
+        if self.images is None:
+            return self.g.op("Unsqueeze", within, self.g.ints(0))
+        return self.g.op("Add", within, self.g.op("Mul", self.images, width))
+
+    # Pooling
+
+    def mean_of_patches(self, x: Name, size: Name | None, prefix: int) -> Name:
+        """[T, C] → [B, C]: mean over the patches that an image's tokens stand for, zeros if none.
+
+        Args:
+            x: Tokens.
+            size: As in `score_bias`. Sizes are whole, so that no order changes their sum.
+            prefix: Tokens of an image before its patches, P.
+        """
+        g = self.g
+        patches, places, count = self.valid, self.rows, self.per_image
+        weights = None
+        if size is not None:
+            weights = g.op("Gather", size, places, axis=0) if self.fixed is None else size
+        if prefix:
+            patches, places = (g.slice(slots, 1, prefix) for slots in (patches, places))
+            weights = None if weights is None else g.slice(weights, 1, prefix)
+        if weights is None:
+            selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
+            if prefix:
+                count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
+            divisor = g.op("Cast", count, to=TensorProto.FLOAT)
+        else:
+            selected = g.op("Where", patches, weights, g.number(0.0))
+            total = g.reduce("ReduceSum", selected, [1], keepdims=True)
+            divisor = g.op("Max", total, g.number(1.0))
+        rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
+        selected = g.op("Unsqueeze", selected, g.ints(1))
+        if self.fixed is None:  # onnxruntime rounds the product of one row by how long it is
+            selected = g.op("Concat", selected, selected, axis=1)
+        total = g.op("MatMul", selected, rows)  # [B, 1 or 2, C]
+        return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
+
+
+def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) -> Layout:
+    """Lay out packed rows from token counts [B], or [1] of one image; the rest as in `Layout`."""
+    per_image = g.op("Unsqueeze", count, g.ints(1))
+    largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
+    slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
+    if images is not None:
+        fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
+        slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
+    position = g.arange(most + SLOTS_STEP, slots)
+    rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
+    offset = None
+    if images is not None:
+        offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
+        rows = g.op("Add", rows, offset)
+    return Layout(g, count, most, images, None, False, per_image, offset, slots, position, rows)
+
+
+def fixed_layout(
+    g: GraphBuilder, slots: int, images: Name | None, count: Name | None = None
+) -> Layout:
+    """Lay out images of so many slots each.
+
+    Args:
+        g: Where to write.
+        slots: N.
+        images: As in `Layout`.
+        count: [B] tokens in the first slots of each image; None if all hold one.
+    """
+    full = count is None
+    if count is None:
+        count = g.ints(slots)
+        if images is not None:
+            count = g.op("Expand", count, g.op("Shape", images, start=0, end=1))
+    position = g.counting(slots)
+    if images is None:
+        offset, rows = None, g.op("Unsqueeze", position, g.ints(0))  # [1, N]
+    else:
+        offset = g.op("Mul", images, g.index(slots))
+        rows = g.op("Add", position, offset)  # [B, N]
+    per_image = g.op("Unsqueeze", count, g.ints(1))
+    n = g.ints(slots)
+    return Layout(g, count, slots, images, slots, full, per_image, offset, n, position, rows)

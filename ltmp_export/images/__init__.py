@@ -1,0 +1,1 @@
+"""Pictures, arrays and labelled sets as model inputs."""

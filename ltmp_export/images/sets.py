@@ -1,0 +1,271 @@
+"""Where labelled images come from: folders of classes, or an `.npz`.
+
+    DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg    (also `validation` or `test` for `val`)
+    DIR/CLASS/*.jpg                                  split by a seed where two sets are needed
+    FILE.npz                                         arrays `images` and `labels`, likewise
+
+How the folders are numbered stands in `images.numbering`, which files are pictures in `folders`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltmp_export.errors import InputError
+from ltmp_export.files import disk
+from ltmp_export.files.near_misses import nearby_file
+from ltmp_export.images import folders, inputs, numbering, pictures
+from ltmp_export.images.folders import Found
+from ltmp_export.images.labelled import Arrays, Labelled, Pictures
+from ltmp_export.images.numbering import Numbers
+from ltmp_export.images.preprocessing import Preprocessing
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.statements.choices import Choices
+
+_VALIDATION = ("val", "validation", "test")
+
+
+class Model(Protocol):
+    """What is asked of a checkpoint or an exported file."""
+
+    @property
+    def vit(self) -> Vit:
+        """Geometry."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become inputs."""
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """Class names, where it knows them."""
+
+    @property
+    def choices(self) -> Choices:
+        """What the user stated when it was read or exported."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the images are for.
+
+    Attributes:
+        vit: Geometry they must have.
+        preprocessing: Normalisation and resize.
+        label_names: The model's class names, where known.
+        class_map: A file with a folder's name on each line, in the order of the classes.
+        class_order: One of `images.numbering.ORDERS`, where the user states it.
+        assume_defaults: Take natural order where it differs from the other and nothing tells.
+    """
+
+    vit: Vit
+    preprocessing: Preprocessing
+    label_names: tuple[str, ...] | None = None
+    class_map: Path | None = None
+    class_order: str | None = None
+    assume_defaults: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        class_map: str | Path | None = None,
+        class_order: str | None = None,
+        choices: Choices | None = None,
+    ) -> Kind:
+        """What a model's images must be; choices by default as when it was read or exported."""
+        path = None if class_map is None else Path(class_map)
+        assume = bool((choices or model.choices).assume_defaults)
+        prepared = replace(model.preprocessing, assumed=()) if assume else model.preprocessing
+        return cls(model.vit, prepared, model.label_names, path, class_order, assume)
+
+
+def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
+    """The images to measure on: `val` of a folder that has one, else all.
+
+    Args:
+        source: Folder or `.npz`.
+        kind: What the images must be.
+        classes: Whether labels are needed; else folders that are no classes are none, and those
+            whose order is open are left without labels.
+
+    Raises:
+        InputError: There are none, or they are not of this kind.
+    """
+    _require_source(source, kind)
+    if not os.path.isdir(source):
+        return _from_npz(source, kind)
+    folder = _validation(source)
+    if folder is None and (source / "train").is_dir():
+        raise InputError(
+            f"{source} has train/ but no {', '.join(f'{name}/' for name in _VALIDATION)}; name the "
+            "folder to measure on"
+        )
+    return _from_folder(folders.find(folder or source), kind, pictures.PLAIN, strict=classes)
+
+
+def halves(images: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """Two sets of the same size or nearly, drawn by a seed.
+
+    Raises:
+        InputError: There are fewer than two images.
+    """
+    if len(images) < 2:
+        raise InputError(f"{images.origin}: {len(images)} image, expected at least 2")
+    return _parted(images, images, 0.5, seed)
+
+
+def split(
+    source: Path,
+    kind: Kind,
+    *,
+    augment: str,
+    share: float,
+    seed: int,
+    validation: Path | None = None,
+) -> tuple[Labelled, Labelled]:
+    """Images to train on, and others to measure on.
+
+    Args:
+        source: Folder or `.npz`.
+        kind: What the images must be.
+        augment: See `images.pictures.training_transform`; an `.npz` is taken as it is.
+        share: Part to hold out where nothing else tells the two apart, in (0, 1).
+        seed: Of that split.
+        validation: Where the others are, else in `source`.
+
+    Raises:
+        InputError: There are none, they are not of this kind, or have no labels.
+    """
+    if not 0.0 < share < 1.0:
+        raise InputError(f"a share of {share:g} to hold out; expected one between 0 and 1")
+    _require_source(source, kind)
+    numbers = None
+    if os.path.isdir(source):
+        folder = source / "train" if (source / "train").is_dir() else source
+        found = folders.find(folder)
+        numbers = numbering.numbers(found, kind)
+        train = _from_folder(found, kind, augment, numbers)
+        validation = validation or (_validation(source) if folder != source else None)
+        plain = train if validation else _from_folder(found, kind, pictures.PLAIN, numbers)
+    else:
+        train = plain = _from_npz(source, kind)
+    if validation is None:
+        train, others = _parted(train, plain, share, seed)
+    elif numbers is not None and validation.is_dir():
+        there = folders.find(_validation(validation) or validation)
+        others = _from_folder(there, kind, pictures.PLAIN, numbers)
+    else:
+        others = held_out(validation, kind)
+    for images in (train, others):
+        images.require_labels()
+    return train, others
+
+
+def _parted(train: Labelled, plain: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """One set of images in two, drawn by a seed."""
+    order = np.random.default_rng(seed).permutation(len(train))
+    held = round(share * len(train))
+    if not 0 < held < len(train):
+        raise InputError(
+            f"{train.origin} has {len(train)} images, of which {held} would be held out; give "
+            "more images, another share, or the others apart"
+        )
+    return train.take(np.sort(order[held:])), plain.take(np.sort(order[:held]))
+
+
+def _require_source(source: Path, kind: Kind) -> None:
+    if not source.exists():
+        raise InputError(
+            f"{source} does not exist; expected a folder of class folders, or an .npz with "
+            f"'images' and 'labels'{nearby_file(source)}"
+        )
+    inputs.require_normalisation(source, kind.preprocessing)
+
+
+def _validation(folder: Path) -> Path | None:
+    return next((folder / name for name in _VALIDATION if (folder / name).is_dir()), None)
+
+
+def _from_npz(source: Path, kind: Kind) -> Labelled:
+    if kind.class_map is not None:
+        raise InputError(f"{source} has labels, not folders; drop --class-map {kind.class_map}")
+    if kind.class_order is not None:
+        raise InputError(f"{source} has labels, not folders; drop --class-order")
+    images = inputs.from_npz(source, kind.vit, kind.preprocessing)
+    index = np.arange(len(images))
+    origin, digest = str(source), disk.sha256(source)
+    return Labelled(Arrays(images.pixels), index, images.labels, images.names, origin, digest)
+
+
+def _from_folder(
+    found: Found,
+    kind: Kind,
+    augment: str,
+    numbers: Numbers | None = None,
+    *,
+    strict: bool = True,
+) -> Labelled:
+    """All pictures of a folder, with the classes of its folders if they are classes.
+
+    Args:
+        found: The pictures.
+        kind: What the images must be.
+        augment: See `images.pictures.training_transform`.
+        numbers: The class of each of its folders, where another set has told.
+        strict: Whether folders must be classes.
+    """
+    transform = pictures.training_transform(kind.vit, kind.preprocessing, augment)
+    reader = Pictures(found.paths, pictures.mode(kind.vit), transform)
+    remarks = list(found.remarks)
+    labels = None
+    try:
+        numbers = numbering.numbers(found, kind) if numbers is None else numbers
+        labels = None if numbers is None else _labels(found, numbers)
+    except InputError as err:
+        if strict or kind.class_map is not None:
+            raise
+        if isinstance(err, numbering.OpenOrderError):
+            remarks.append(f"no top-1: {err}")
+    if numbers is not None and labels is not None:
+        remarks += _missing(found, numbers, labels)
+    names = tuple(path.as_posix() for path in found.inside)
+    index, origin = np.arange(len(names)), str(found.folder)
+    return Labelled(reader, index, labels, names, origin, remarks=tuple(remarks))
+
+
+def _labels(found: Found, numbers: Numbers) -> NDArray[np.int64]:
+    """The class of each picture.
+
+    Raises:
+        InputError: One is in none.
+    """
+    for path in found.inside:
+        if len(path.parts) == 1:
+            raise InputError(
+                f"{found.folder / path} stands beside the class folders; put it into one"
+            )
+        if path.parts[0] not in numbers:
+            raise InputError(
+                f"{found.folder} has a folder {path.parts[0]!r}, which is none of the "
+                f"{len(numbers)} classes ({numbering.some(numbers)})"
+            )
+    return np.array([numbers[path.parts[0]] for path in found.inside], dtype=np.int64)
+
+
+def _missing(found: Found, numbers: Numbers, labels: NDArray[np.int64]) -> list[str]:
+    """A line on the classes that there are no pictures of."""
+    there = set(labels.tolist())
+    missing = [name for name, number in numbers.items() if number not in there]
+    if not missing:
+        return []
+    return [
+        f"{found.folder} has no pictures of {len(missing)} of the {len(numbers)} classes "
+        f"({numbering.some(missing)})"
+    ]

@@ -1,0 +1,332 @@
+"""Between checkpoints and ONNX files: writing one with its metadata (SPEC §3), reading it back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from ltmp_export.backbones.vit import lower
+from ltmp_export.errors import ExportError, InputError
+from ltmp_export.graph import interface
+from ltmp_export.images.preprocessing import CENTER, Preprocessing
+from ltmp_export.model_file import reading
+from ltmp_export.model_file.validate import validate
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.precision.formats import Precision
+from ltmp_export.precision.weights import Weights, integer_weight
+from ltmp_export.runtimes import opsets
+from ltmp_export.statements import gather
+from ltmp_export.statements.choices import Choices
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint.load import Checkpoint
+
+SCHEMA = "3"
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+# What parsing metadata that anyone may have written raises.
+_DAMAGED = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model file of this tool, as its metadata describes it.
+
+    Attributes:
+        path: The file.
+        proto: The parsed model, weights included.
+        plan: Family and steps of each block, without PatchMerger's weights.
+        vit: Geometry.
+        preprocessing: How images become inputs.
+        checkpoint_sha256: Digest of the checkpoint it was exported from.
+        label_names: Class names, where the checkpoint knew them.
+        choices: What was stated about the checkpoint at the export.
+        opset: Declared version of the standard domain.
+        precision: In which numbers it computes.
+        metadata: All `metadata_props` as written.
+        assumed: What nothing told at the export, see `checkpoint.load.Checkpoint`.
+    """
+
+    path: Path
+    proto: onnx.ModelProto = field(repr=False)
+    plan: Plan
+    vit: Vit
+    preprocessing: Preprocessing
+    checkpoint_sha256: str
+    label_names: tuple[str, ...] | None
+    choices: Choices
+    opset: int
+    precision: Precision
+    metadata: dict[str, str] = field(repr=False)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed at the export, for a person."""
+        return gather.spoken(self.assumed)
+
+
+def to_onnx(
+    checkpoint: Checkpoint,
+    *,
+    opset: int,
+    batch_size: int | None = None,
+    token_counts: bool = False,
+    precision: Precision | None = None,
+) -> onnx.ModelProto:
+    """Write a checkpoint as a validated ONNX model.
+
+    Args:
+        checkpoint: What to write.
+        opset: Version of the standard domain.
+        batch_size: 1 for a graph that takes single images, None for one that takes any batch.
+        token_counts: Add the output `token_counts` int64 [batch, depth].
+        precision: In which numbers it computes, float32 by default. For int8 its layers must be
+            known, see `calibration.quantise.prepare`.
+
+    Raises:
+        InputError: The opset is out of range, or the batch size something else.
+        ExportError: The graph is not what it must be.
+    """
+    require_batch_size(batch_size)
+    precision = precision or Precision()
+    opsets.require(opset, precision, checkpoint.vit.activation)
+    model = lower.lower(
+        checkpoint.vit,
+        checkpoint.plan,
+        _weights(checkpoint),
+        opset=opset,
+        batch_size=batch_size,
+        token_counts=token_counts,
+        precision=precision,
+        metadata=_metadata(checkpoint, opset, precision),
+    )
+    validate(model, opset)
+    return model
+
+
+def half_places(
+    checkpoint: Checkpoint, *, opset: int, batch_size: int | None, precision: Precision
+) -> dict[str, str]:
+    """`vit.lower.half_places` of a checkpoint."""
+    return lower.half_places(
+        checkpoint.vit, checkpoint.plan, _weights(checkpoint), opset=opset, batch_size=batch_size,
+        precision=precision,
+    )  # fmt: skip
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def require_batch_size(batch_size: int | None) -> None:
+    """Check that a graph can be written for this batch size.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if batch_size not in (None, 1):
+        raise InputError(
+            f"batch size {batch_size}: a file is exported for single images (1) or, by default, "
+            "for batches of any size"
+        )
+
+
+def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
+    """The dense float32 model of the same weights, opset and batch, written by the same code.
+
+    The weights are those that the file holds: of one in lower precision they are the rounded ones,
+    float16 as float32, int8 times its scales.
+
+    Raises:
+        InputError: The file lacks a weight, or an int8 weight the scales of its outputs.
+        ExportError: Its weights do not make a model.
+    """
+    try:
+        model = lower.lower(
+            exported.vit,
+            dense_plan(exported.vit.depth),
+            _Stored(exported.proto, exported.precision),
+            opset=exported.opset,
+            batch_size=interface.fixed_batch(exported.proto),
+        )
+    except (KeyError, IndexError, ExportError) as err:
+        reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"
+        raise InputError(
+            f"the dense model cannot be written from {exported.path}: {reason}; give another "
+            "baseline, or export it again"
+        ) from err
+    validate(model, exported.opset)
+    return model
+
+
+class _Stored(Mapping[str, NDArray[Any]]):
+    """The weights of a model as float32 by checkpoint name, each made when it is asked for.
+
+    Args:
+        model: The model.
+        precision: Which of its layers are int8, and how their weights were scaled.
+    """
+
+    def __init__(self, model: onnx.ModelProto, precision: Precision) -> None:
+        self._stored = Weights(model)
+        self._floats = {t.name: t for t in model.graph.initializer if t.data_type in _FLOATS}
+        self._int8 = {f"{path}.weight": (path, one) for path, one in precision.layers.items()}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name in self._int8:
+            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
+        array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
+        return array.astype(np.float32, copy=False)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._floats or name in self._int8
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._floats
+        yield from self._int8
+
+    def __len__(self) -> int:
+        return len(self._floats) + len(self._int8)
+
+
+def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:
+    vit, preprocessing = checkpoint.vit, checkpoint.preprocessing
+    packages = ("ltmp", "torch", "timm", "onnx", "onnxruntime")
+    words: dict[str, Any] = {
+        "ltmp.schema": SCHEMA,
+        "ltmp.family": checkpoint.plan.family,
+        "ltmp.thresholds": checkpoint.plan.thresholds(),
+        "ltmp.plan": checkpoint.plan.to_json(),
+        "ltmp.checkpoint_sha256": checkpoint.sha256,
+        "ltmp.base_sha256": checkpoint.base_sha256,
+        "ltmp.choices": checkpoint.choices.to_json(),
+        "ltmp.assumed": checkpoint.assumed,
+        "ltmp.opset": opset,
+        "ltmp.precision": precision.to_json(),
+        "ltmp.versions": {package: version(package) for package in packages},
+        "ltmp.vit": vit.to_json(),
+        "architecture": vit.name,
+        "input_size": vit.input_size,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "crop_pct": preprocessing.crop_pct,
+        "interpolation": preprocessing.interpolation,
+        "crop_mode": preprocessing.crop_mode,
+        "num_classes": vit.classes,
+    }
+    if checkpoint.label_names is not None:
+        words["label_names"] = checkpoint.label_names
+    known = {key: value for key, value in words.items() if value is not None}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in known.items()}
+
+
+def read_exported(path: Path) -> ExportedModel:
+    """Parse a file this tool exported.
+
+    Raises:
+        InputError: It is not ONNX, or its metadata are not this tool's.
+    """
+    model = reading.read(path)
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    if not all(isinstance(word, str) for pair in words.items() for word in pair):
+        raise InputError(f"{path} has damaged metadata (no text); export it again")
+    if words.get("ltmp.schema") != SCHEMA:
+        found = words.get("ltmp.schema", "none")
+        raise InputError(
+            f"{path} was not exported by this version of ltmp (ltmp.schema: found {found}, "
+            f"expected {SCHEMA}); export it with 'ltmp export'"
+        )
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    if str(opset) != words.get("ltmp.opset"):
+        stated = words.get("ltmp.opset")
+        raise InputError(f"{path} declares opset {opset}, its metadata {stated}; export it again")
+    try:
+        return _understood(path, model, words)
+    except _DAMAGED as err:
+        raise InputError(
+            f"{path} has damaged ltmp metadata ({err!s:.200}); export it again"
+        ) from err
+
+
+def _names_a_layer(path: str, vit: Vit) -> bool:
+    """Whether a model of this geometry has such a linear layer."""
+    if path in ("head", "head_dist"):
+        return path == "head" or vit.distilled
+    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))", path)
+    return found is not None and int(found[1]) < vit.depth
+
+
+def _names_a_place(place: str, vit: Vit) -> bool:
+    """Whether a float16 file of this geometry could keep that in float32."""
+    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
+    if found is not None:
+        return int(found[1]) < vit.depth
+    return place == "patch_embed.proj" or _names_a_layer(place, vit)
+
+
+def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
+    """The metadata as values that fit each other."""
+    vit = Vit.from_json(json.loads(words["ltmp.vit"]))
+    plan = Plan.from_json(json.loads(words["ltmp.plan"]))
+    if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
+        raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
+    plan.require_possible(vit.patches, vit.prefix)
+    precision = Precision.from_json(json.loads(words["ltmp.precision"]))
+    unknown = [path for path in precision.layers if not _names_a_layer(path, vit)]
+    if unknown:
+        raise ValueError(f"an int8 layer {unknown[0]!r}")
+    unknown = [place for place in precision.kept if not _names_a_place(place, vit)]
+    if unknown:
+        raise ValueError(f"kept in float32: {unknown[0]!r}")
+    choices = Choices.from_json(json.loads(words["ltmp.choices"]))
+    assumed = json.loads(words.get("ltmp.assumed", "{}"))
+    if not isinstance(assumed, dict):
+        raise ValueError(f"ltmp.assumed is a {type(assumed).__name__}")
+    preprocessing = Preprocessing(
+        mean=tuple(map(float, json.loads(words["mean"]))),
+        std=tuple(map(float, json.loads(words["std"]))),
+        crop_pct=float(words["crop_pct"]),
+        interpolation=words["interpolation"],
+        crop_mode=words.get("crop_mode", CENTER),  # files of before know no other
+        assumed=() if choices.assume_defaults else tuple(assumed),
+    )
+    preprocessing.require_known()
+    if not len(preprocessing.mean) == len(preprocessing.std) == vit.in_chans:
+        raise ValueError(f"a normalisation of other than {vit.in_chans} channels")
+    names = json.loads(words["label_names"]) if "label_names" in words else None
+    if names is not None and (not isinstance(names, list) or len(names) != vit.classes):
+        raise ValueError(f"label names of other than {vit.classes} classes")
+    return ExportedModel(
+        path=path,
+        proto=model,
+        plan=plan,
+        vit=vit,
+        preprocessing=preprocessing,
+        checkpoint_sha256=words["ltmp.checkpoint_sha256"],
+        label_names=None if names is None else tuple(map(str, names)),
+        choices=choices,
+        opset=int(words["ltmp.opset"]),
+        precision=precision,
+        metadata=words,
+        assumed=assumed,
+    )

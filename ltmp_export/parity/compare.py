@@ -1,0 +1,300 @@
+"""Is the exported file the model of the checkpoint? Decisions first, then numbers, image by image.
+
+The file's decisions (who merges, into whom, who stays) are read from its named tensors, and the
+reference, in float64, is made to take the same ones: so every block and the logits stay comparable,
+and each decision that the reference would take otherwise has a true distance from its threshold.
+Verdict of one image in one batch:
+
+    equal         the reference takes every decision alike, and all numbers agree
+    borderline    all numbers agree under the file's decisions, and each decision that differs is
+                  as near to its threshold as rounding explains
+    fail          a decision that is not, a number that differs, or a NaN in the file
+    inconclusive  the reference gives no number to compare with: the image leads to a NaN
+
+In lower precision the reference is the model that the file states, see `precision.eager`, and
+takes its integers, too; how near that model is to the checkpoint's in float32 is judged by
+`fidelity`. A file whose float16 tensors have no room for their numbers fails before all that, see
+`calibration.halves`.
+
+What rounding explains is measured, see `parity.judge`. Batch invariance is judged beside that, by
+the file alone: an image in a batch must come out as it does by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ltmp_export.calibration import halves
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.errors import ExportError
+from ltmp_export.graph import interface
+from ltmp_export.images.inputs import Images
+from ltmp_export.parity import lower_precision, taps, weights
+from ltmp_export.parity import report as check_report
+from ltmp_export.parity.differences import logit_difference
+from ltmp_export.parity.judge import Limits, differ, judge_all, limits
+from ltmp_export.parity.replay import ALONE, Observation, Observer, runs
+from ltmp_export.parity.report import CheckReport, Comparison, Invariance, StepSummary
+from ltmp_export.plan.plan import Fit, MergeMost, Plan, PruneLeast, Step
+from ltmp_export.precision.formats import FP32, Precision
+from ltmp_export.progress import Progress, silent
+from ltmp_export.runtimes import saturation
+
+BATCH_SIZES = (1, 2, 7)
+
+
+def compare(
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    images: Images,
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    name: str | Path = "model",
+    warnings: Sequence[str] = (),
+    stated: Plan | None = None,
+    precision: Precision | None = None,
+    progress: Progress = silent,
+) -> CheckReport:
+    """Run the file in onnxruntime and the reference from the checkpoint, and compare.
+
+    Each batch size runs over all images in turn; the last batch is filled up with the first images,
+    so that every batch has the size asked for. Every image is run alone as well, and in the largest
+    batches reversed.
+
+    Args:
+        model: The exported model.
+        checkpoint: What it should be the model of.
+        images: What to run.
+        batch_sizes: Images in a batch; all that the model takes of 1, 2 and 7 by default.
+        name: The model's file.
+        warnings: What looks wrong already.
+        stated: The steps that the file's metadata state, if it has any.
+        precision: That they state, float32 by default.
+        progress: Called with a few words as each image begins.
+
+    Raises:
+        InputError: A batch size is below 1, there twice, or not one the model takes.
+    """
+    if batch_sizes is None:
+        batch_sizes = default_batch_sizes(model)
+    precision = precision or Precision()
+    interface.require_batches(model, str(name), batch_sizes)
+    passes = runs(batch_sizes)
+    products = saturation.products(model)
+    report = CheckReport(
+        verdict="inconclusive",
+        reason="nothing was compared, which proves nothing; give at least one image",
+        model=str(name),
+        checkpoint=str(checkpoint.path),
+        images=images.origin,
+        comparisons=(),
+        warnings=tuple(warnings),
+        keep_tokens=checkpoint.plan.keep,
+        precision=precision.kind,
+        products=products,
+        saturates=None if products is None else saturation.saturates_here(),
+    )
+    if missing := interface.missing_tensors(model, taps.names(checkpoint.plan, precision)):
+        return _without_taps(report, model, checkpoint.plan, missing)
+    if not len(images):
+        return report
+    seen: list[Observation] = []
+    try:
+        if reason := halves.overflow(model, images, progress):
+            return replace(report, verdict="fail", reason=reason)
+        observer = Observer(model, checkpoint, images, passes, precision)
+        for number in range(len(images)):
+            progress(f"comparing image {number + 1} of {len(images)}")
+            seen += observer.observe(number)
+    except ExportError as err:
+        return replace(report, verdict="fail", reason=str(err))
+    allowed = limits(seen)
+    comparisons = judge_all(seen, images, allowed)
+    invariance: tuple[Invariance, ...] = ()
+    if precision.batch_invariant:
+        invariance = tuple(_invariance(seen, comparisons, allowed))
+    reason = (
+        _other_step(stated, checkpoint.plan)
+        or _other_threshold(model, checkpoint.plan)
+        or _other_weights(model, checkpoint, precision, report)
+    )
+    verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
+    found = None
+    if precision.kind != FP32:
+        found = lower_precision.summarise(precision.kind, [o.distance for o in seen if o.distance])
+        if verdict in ("equal", "borderline"):
+            reason = found.fault(precision.kind)
+            verdict = "fail" if reason else check_report.BOUNDED
+    return replace(
+        report,
+        verdict=verdict,
+        reason=reason,
+        comparisons=tuple(comparisons),
+        invariance=invariance,
+        fidelity=found,
+        blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
+    )
+
+
+def _other_weights(
+    model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision, report: CheckReport
+) -> str:
+    """Which stored weights are not the checkpoint's, or not exact on every processor."""
+    faults = [weights.other(model, checkpoint, precision)]
+    if report.products is not None:
+        faults.insert(0, report.products.fault(bool(report.saturates)))
+    return "; ".join(filter(None, faults))
+
+
+def default_batch_sizes(model: onnx.ModelProto) -> tuple[int, ...]:
+    """1, 2 and 7, or the only one that the model takes."""
+    fixed = interface.fixed_batch(model)
+    return BATCH_SIZES if fixed is None else (fixed,)
+
+
+def _without_taps(
+    report: CheckReport, model: onnx.ModelProto, plan: Plan, missing: Sequence[str]
+) -> CheckReport:
+    """The report on a file whose decisions cannot be read."""
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    family = words.get("ltmp.family", plan.family)
+    if family != plan.family:
+        reason = f"the file's blocks take the steps of {family}, the checkpoint's of {plan.family}"
+        return replace(report, verdict="fail", reason=reason)
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    reason = (
+        f"nothing was compared: the file lacks the named tensor {missing[0]}{more}, so its "
+        "decisions cannot be read; export it again, or check it before other tools rename tensors"
+    )
+    return replace(report, reason=reason)
+
+
+def _other_step(stated: Plan | None, plan: Plan) -> str:
+    """Which step the file's metadata state otherwise than the checkpoint has it, or nothing.
+
+    Thresholds are compared where they are stored; those of metadata are for people.
+    """
+    if stated is None or stated.thresholds() or stated == plan or stated.family != plan.family:
+        return ""
+    for block, (theirs, ours) in enumerate(zip(stated.blocks, plan.blocks, strict=True)):
+        if theirs != ours:
+            return f"block {block}: the file states {_named(theirs)}, the checkpoint {_named(ours)}"
+    places = [", ".join(map(str, p.patch_merges)) or "no block" for p in (stated, plan)]
+    if places[0] != places[1]:
+        return f"the file mixes tokens before {places[0]}, the checkpoint before {places[1]}"
+    return "the file states another size or scale of PatchMerger's layers than the checkpoint"
+
+
+def _named(steps: Sequence[Step]) -> str:
+    """A block's steps in a few words."""
+    return " and ".join(f"{step.kind} {_number(step)}" for step in steps) or "no step"
+
+
+def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
+    """Which stored threshold is not the checkpoint's, or nothing.
+
+    The scores of these images may all lie on one side of both; those of others would not.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for block, kind, name, threshold in taps.thresholds(plan):
+        if name in stored:
+            array = numpy_helper.to_array(stored[name])
+            if array.dtype.kind != "f" or array.size != 1:
+                shape = f"{array.dtype} {list(array.shape)}"
+                return f"block {block}: the file's {kind} threshold is {shape}, no number"
+            found = float(array.item())
+            if found != float(np.float32(threshold)):
+                return (
+                    f"block {block}: the {kind} threshold is {found:.9g} in the file, "
+                    f"{threshold:.9g} in the checkpoint"
+                )
+    return ""
+
+
+def _invariance(
+    seen: Sequence[Observation], comparisons: Sequence[Comparison], allowed: Limits
+) -> Iterator[Invariance]:
+    """Each image in each batch against the same image alone.
+
+    Of one image there is nothing to say: a batch of its copies mixes it with nothing else.
+    """
+    if len({one.number for one in seen}) < 2:
+        return
+    alone: dict[int, tuple[Observation, Comparison]] = {}
+    for one, comparison in zip(seen, comparisons, strict=True):
+        if one.run == ALONE:
+            alone[one.number] = one, comparison
+            continue
+        single, judged = alone[one.number]
+        block = _first_other_block(single, one)
+        error = logit_difference(one.logits, single.logits)
+        verdicts = {judged.verdict, comparison.verdict}
+        verdict, reason = "equal", ""
+        if "inconclusive" in verdicts:
+            verdict, reason = "inconclusive", comparison.reason or judged.reason
+        elif block is not None:
+            verdict = "fail" if "fail" in verdicts else "borderline"
+            reason = f"block {block}: other decisions in the batch than alone"
+        elif not error <= allowed.logits:
+            verdict, reason = "fail", f"the logits {differ(error, allowed.logits)}"
+        yield Invariance(
+            image=comparison.image,
+            group=comparison.group,
+            batch_size=one.run.size,
+            order=one.run.order,
+            verdict=verdict,
+            block=block,
+            reason=reason,
+            logit_error=error,
+        )
+
+
+def _first_other_block(a: Observation, b: Observation) -> int | None:
+    """First block in which two observations of an image hold different decisions."""
+    for block, (ours, theirs) in enumerate(zip(a.choices, b.choices, strict=False)):
+        if taps.digest((ours,)) != taps.digest((theirs,)):
+            return block
+    shorter = min(len(a.choices), len(b.choices))
+    return None if len(a.choices) == len(b.choices) else shorter
+
+
+def _number(step: Step) -> int | None:
+    """How many tokens a step takes, or keeps."""
+    if isinstance(step, Fit):
+        return step.keep
+    return step.count if isinstance(step, (MergeMost, PruneLeast)) else None
+
+
+def _summaries(
+    plan: Plan,
+    seen: Sequence[Observation],
+    allowed: Limits,
+) -> Iterator[StepSummary]:
+    """A row for each step of each block that was reached."""
+    for block, steps in enumerate(plan.blocks):
+        reached = [one for one in seen if block < len(one.deviation.blocks)]
+        for place in range(len(steps) if reached else 0):
+            found = [(one.number, one.deviation.blocks[block].steps[place]) for one in reached]
+            largest = [step.largest.difference for _, step in found if step.largest is not None]
+            yield StepSummary(
+                block=block,
+                step=steps[place].kind,
+                threshold=getattr(steps[place], "threshold", None),
+                number=_number(steps[place]),
+                margin=min(step.margin for _, step in found),
+                flips=sum(len(step.flips) for _, step in found),
+                flipped_images=len({number for number, step in found if step.flips}),
+                measured=allowed.measured[block, place],
+                bound=allowed.bound((block, place)),
+                score_error=max(largest, default=0.0),
+                score_allowed=allowed.scores[block, place],
+                token_error=max(one.deviation.blocks[block].tokens.difference for one in reached),
+                token_allowed=allowed.tokens[block],
+                token_ratio=allowed.ratios[block],
+            )

@@ -1,0 +1,157 @@
+"""Where a file's decisions differ from the reference's, and how near a decision was.
+
+Distances are relative to the score they belong to, as rounding errors are: an importance is a mean
+of softmax weights, whose error grows with it, so its distance is divided by it; a similarity is an
+inner product of unit vectors, whose error is the same everywhere, and is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ltmp_export.plan.plan import PruneLeast
+from ltmp_export.steps.eager import Choice, Decision, MergeDecision
+
+SMALLEST = torch.finfo(torch.float32).tiny  # below this an importance is zero to a float32 runtime
+
+
+STORIES = {
+    "merged": "is merged by the file, not by the reference",
+    "not merged": "is merged by the reference, not by the file",
+    "kept": "is kept by the file, pruned by the reference",
+    "pruned": "is pruned by the file, kept by the reference",
+    "partner": "is merged into another partner than the reference's",
+    "order": "stands before one of a higher score",
+}
+_TAKEN = {"merge": ("merged", "not merged"), "prune": ("kept", "pruned"), "fit": ("kept", "pruned")}
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One decision of one image that the reference, on the same tokens, takes otherwise.
+
+    Attributes:
+        block: Index of the block.
+        what: What the file did: a key of `STORIES`.
+        token: Row among the tokens that the step saw; the class token is 0.
+        score: The reference's score, in float64.
+        threshold: What the score is compared with; for a partner, the score of the file's; for an
+            order, the highest score behind it.
+        unit: What distances from it are measured in, see this module.
+    """
+
+    block: int
+    what: str
+    token: int
+    score: float
+    threshold: float
+    unit: float
+
+    @property
+    def margin(self) -> float:
+        """|score - threshold|."""
+        return abs(self.score - self.threshold)
+
+    @property
+    def distance(self) -> float:
+        """The margin in units of the score."""
+        return self.margin / self.unit
+
+    def describe(self, bound: float) -> str:
+        """One clause with everything a person needs; `bound` is the largest distance excused."""
+        score = "importance" if self.what in ("kept", "pruned") else "similarity"
+        other = "threshold"
+        if self.what == "partner":
+            other = "to the file's partner"
+        elif self.what == "order":
+            score, other = "score", "behind it"
+        return (
+            f"token {self.token} {STORIES[self.what]}: {score} {self.score:.9g}, {other} "
+            f"{self.threshold:.9g}, margin {self.margin:.1e}, rounding explains "
+            f"{bound * self.unit:.1e}"
+        )
+
+
+def unit(decision: Decision) -> Tensor:
+    """What an error of each score is measured in, [N]: importances in themselves, else 1."""
+    if isinstance(decision, MergeDecision):
+        return torch.ones_like(decision.score)
+    return decision.score.clamp_min(SMALLEST)
+
+
+def distances(decision: Decision) -> Tensor:
+    """Relative distance of each score but the class token's from the threshold, [N - 1]."""
+    apart = (decision.score - decision.threshold).abs() / unit(decision)
+    return apart[1:].double()
+
+
+def leads(decision: Decision) -> Tensor:
+    """How far ahead of the runner-up each merging source's partner is, [merging with a choice].
+
+    Exact ties are left out: with equal keys the lowest index wins on either side, mostly.
+    """
+    if not isinstance(decision, MergeDecision):
+        return decision.score.new_empty(0).double()
+    lead = (decision.score - decision.runner_up).double()[decision.chosen]
+    return lead[(lead > 0) & lead.isfinite()]
+
+
+def steps_down(decision: Decision) -> Tensor:
+    """By how much each score is above the next of an order that a later step reads, relative.
+
+    Exact ties are left out: of equal scores the lower row goes first on either side.
+    """
+    if decision.order is None or not _order_matters(decision):
+        return decision.score.new_empty(0).double()
+    others = decision.order[1:]  # the class token is always the first
+    apart = -decision.score[others].diff() / unit(decision)[others][1:]
+    return apart[apart > 0].double()
+
+
+def _order_matters(decision: Decision) -> bool:
+    """Whether a later step reads it; after a merge that ranks, tokens are sorted again."""
+    return isinstance(decision.step, PruneLeast) and decision.step.ordered
+
+
+def margin(decision: Decision) -> float:
+    """Relative distance of the decision that comes nearest to falling otherwise.
+
+    +inf where nothing was decided, NaN where a score is NaN.
+    """
+    near = torch.cat([distances(decision), leads(decision), steps_down(decision)])
+    return float(near.amin()) if len(near) else torch.inf
+
+
+def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Disagreement]:
+    """Where the reference's own decision differs from the one that was forced on it.
+
+    A source that the file alone merges must have the partner that the reference would have taken.
+    """
+    taken, left = _TAKEN[decision.step.kind]
+    flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
+    for index in flipped:
+        what = taken if choice.chosen[index] else left
+        yield _disagreement(block, what, decision, index, decision.threshold)
+    if isinstance(decision, MergeDecision) and choice.partner is not None:
+        elsewhere = choice.chosen & (decision.partner != choice.partner)
+        for index in torch.nonzero(elsewhere)[:, 0].tolist():
+            other = float(decision.similarity[index, choice.partner[index]])
+            yield _disagreement(block, "partner", decision, index, other)
+    if choice.order is not None and _order_matters(decision):
+        behind = choice.order[1:]  # the class token is always the first
+        highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after
+        for place in torch.nonzero(decision.score[behind] < highest)[:, 0].tolist():
+            index, other = int(behind[place]), float(highest[place])
+            yield _disagreement(block, "order", decision, index, other)
+
+
+def _disagreement(
+    block: int, what: str, decision: Decision, index: int, threshold: float
+) -> Disagreement:
+    token = 2 * index if isinstance(decision, MergeDecision) else index  # sources are even rows
+    score, scale = float(decision.score[index]), float(unit(decision)[index])
+    return Disagreement(block, what, token, score, threshold, scale)

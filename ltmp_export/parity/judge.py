@@ -1,0 +1,301 @@
+"""The verdict of one image in one run, from what was observed.
+
+What rounding does is measured, on all images of the check: see `parity.report` for what follows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ltmp_export.images.inputs import Images
+from ltmp_export.parity.differences import (
+    BlockDeviation,
+    Deviation,
+    VectorDifference,
+    logit_difference,
+)
+from ltmp_export.parity.replay import Observation
+from ltmp_export.parity.report import (
+    BOUND_FACTOR,
+    LEAST_ALLOWED,
+    LEAST_BOUND,
+    LEAST_EXCESS,
+    MEAN_FACTOR,
+    ROUNDING_FACTOR,
+    Comparison,
+    Flip,
+)
+
+StepKey = tuple[int, int]  # block, place of the step in it
+SMALLEST_MEAN = 1e-8  # no division by zero where a model computes exactly
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large differences may be, all relative.
+
+    Attributes:
+        embedded: Of a token vector before the first block.
+        tokens: Of a token vector after each block.
+        scores: Of a score, by step.
+        logits: Of a logit.
+        excess: How far an int8 layer's input may be from its integers beyond half a step, in steps.
+        measured: Largest score difference of the file over undisputed tokens, by step.
+        ratios: Mean difference of the token vectors after each block, divided by that of float32
+            in PyTorch; the median over the images.
+    """
+
+    embedded: float
+    tokens: Mapping[int, float]
+    scores: Mapping[StepKey, float]
+    logits: float
+    excess: float
+    measured: Mapping[StepKey, float]
+    ratios: Mapping[int, float]
+
+    def bound(self, key: StepKey) -> float:
+        """How far from its threshold a decision may be for rounding to explain another one."""
+        return min(max(BOUND_FACTOR * self.measured[key], LEAST_BOUND), self.scores[key])
+
+
+def limits(seen: Sequence[Observation]) -> Limits:
+    """Measure what rounding does."""
+    rounding = [one.rounding for one in seen]
+    blocks = [(number, block) for one in rounding for number, block in enumerate(one.blocks)]
+    scores = {key: _allowed(values) for key, values in _score_differences(rounding).items()}
+    return Limits(
+        embedded=_allowed([one.embedded.difference for one in rounding]),
+        tokens={
+            number: _allowed([b.tokens.difference for n, b in blocks if n == number])
+            for number in dict(blocks)
+        },
+        scores=scores,
+        logits=_allowed([one.logits for one in rounding]),
+        excess=max(LEAST_EXCESS, ROUNDING_FACTOR * _largest(rounding)),
+        measured=_measured(seen, scores),
+        ratios=_ratios(seen),
+    )
+
+
+def _largest(rounding: Sequence[Deviation]) -> float:
+    """The largest finite excess of float32 in PyTorch."""
+    found = [excess for one in rounding for excess in one.excess.values()]
+    return max((excess for excess in found if math.isfinite(excess)), default=0.0)
+
+
+def _allowed(rounding: Sequence[float]) -> float:
+    finite = [error for error in rounding if math.isfinite(error)]
+    return max(LEAST_ALLOWED, ROUNDING_FACTOR * max(finite, default=0.0))
+
+
+def _score_differences(deviations: Sequence[Deviation]) -> dict[StepKey, list[float]]:
+    found: dict[StepKey, list[float]] = {}
+    for one in deviations:
+        for number, block in enumerate(one.blocks):
+            for place, step in enumerate(block.steps):
+                differences = found.setdefault((number, place), [])
+                if step.largest is not None:
+                    differences.append(step.largest.difference)
+    return found
+
+
+def _measured(
+    seen: Sequence[Observation], allowed: Mapping[StepKey, float]
+) -> dict[StepKey, float]:
+    """An image whose scores are wrong altogether tells nothing about the file's rounding."""
+    found = dict.fromkeys(allowed, 0.0)
+    for one in seen:
+        for number, block in enumerate(one.deviation.blocks):
+            for place, step in enumerate(block.steps):
+                key = number, place
+                if step.largest is not None and step.largest.difference <= allowed[key]:
+                    found[key] = max(found[key], step.undisputed)
+    return found
+
+
+def _ratios(seen: Sequence[Observation]) -> dict[int, float]:
+    """The median: a single image may be wrong altogether. One that leads to a NaN is left out."""
+    found: dict[int, list[float]] = {}
+    for one in seen:
+        for number in range(len(one.deviation.blocks)):
+            found.setdefault(number, []).append(_ratio(one, number))
+    known = {number: [r for r in own if not math.isnan(r)] for number, own in found.items()}
+    return {number: float(np.median(ratios or [0.0])) for number, ratios in known.items()}
+
+
+def _ratio(one: Observation, block: int) -> float:
+    rounding = max(one.rounding.blocks[block].tokens.mean, SMALLEST_MEAN)
+    return one.deviation.blocks[block].tokens.mean / rounding
+
+
+def judge_all(seen: Sequence[Observation], images: Images, allowed: Limits) -> list[Comparison]:
+    """A comparison for each observation."""
+    comparisons = [_judge(one, images, allowed) for one in seen]
+    for index, other in _exchanged(seen, comparisons, allowed):
+        hint = f"; its logits are those of {images.names[other]}"
+        comparisons[index] = replace(comparisons[index], reason=comparisons[index].reason + hint)
+    return comparisons
+
+
+def _judge(one: Observation, images: Images, allowed: Limits) -> Comparison:
+    """The verdict of one image in one run."""
+    flips = tuple(
+        Flip(decision, allowed.bound((block, place)))
+        for block, at in enumerate(one.deviation.blocks)
+        for place, step in enumerate(at.steps)
+        for decision in step.flips
+    )
+    verdict, block, where, reason = "equal", None, "", ""
+    fault = next(_faults(one, allowed), None)
+    if not one.comparable:
+        verdict, where = "inconclusive", "reference"
+        reason = "NaN or infinite numbers in the reference itself: nothing to compare with"
+    elif fault is not None:
+        verdict, (block, where, reason) = "fail", fault
+    elif flips:
+        verdict, block = "borderline", flips[0].decision.block
+        where, more = f"block {block}", f"; {len(flips)} decisions in all" if flips[1:] else ""
+        reason = f"{where}: {flips[0].describe()}{more}"
+    margins = [
+        (step.margin, number)
+        for number, at in enumerate(one.deviation.blocks)
+        for step in at.steps
+        if step.margin < math.inf
+    ]
+    margin, margin_block = min(margins, default=(math.inf, None))
+    return Comparison(
+        number=one.number,
+        image=images.names[one.number],
+        group=images.groups[one.number],
+        batch_size=one.run.size,
+        order=one.run.order,
+        verdict=verdict,
+        where=where,
+        block=block,
+        reason=reason,
+        counts=one.counts,
+        expected_counts=one.expected_counts,
+        overflow=sum(_dropped(one)),
+        flips=flips,
+        logit_error=one.deviation.logits,
+        logit_allowed=allowed.logits,
+        top1=int(np.argmax(one.logits)),
+        expected_top1=int(np.argmax(one.expected_logits)),
+        margin=margin,
+        margin_block=margin_block,
+    )
+
+
+Fault = tuple[int | None, str, str]  # block, where, reason
+
+
+def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
+    """What is wrong with one image, in the order of the computation."""
+    found = one.deviation
+    if not found.embedded.difference <= allowed.embedded:
+        words = _vectors("before the first block", found.embedded, allowed.embedded)
+        yield None, "embedding", f"embedding: {words}"
+    for path, excess in found.excess.items():
+        if not excess <= allowed.excess:
+            at = int(path.split(".")[1]) if path.startswith("blocks.") else None
+            where = "head" if at is None else f"block {at}"
+            words = f"what {path} is given is not its input rounded: off by {excess:.2g} steps more"
+            yield at, where, f"{where}: {words} than rounding explains"
+    for number, block in enumerate(found.blocks):
+        for words in _block_faults(number, block, allowed):
+            yield number, f"block {number}", f"block {number}: {words}"
+        ratio = min(allowed.ratios[number], _ratio(one, number))
+        if ratio > MEAN_FACTOR:
+            words = (
+                f"block {number}: with the same decisions the vectors after it differ by "
+                f"{block.tokens.mean:.1e} on average, {ratio:.1f} times what rounding explains"
+            )
+            yield number, f"block {number}", words
+    if one.broken:
+        number = len(found.blocks)
+        yield number, f"block {number}", f"block {number}: broken decisions: {one.broken}"
+    if not found.logits <= allowed.logits:
+        words = f"with the same decisions the logits {differ(found.logits, allowed.logits)}"
+        yield None, "head", f"head: {words}"
+    counts_differ = one.stated is not None and tuple(one.stated) != one.counts
+    if counts_differ or one.counts != one.replay_counts:
+        yield None, "head", "head: the file's token counts are not those of its own decisions"
+    if one.overflow is not None and tuple(one.overflow) != _dropped(one):
+        yield None, "head", "head: the file's overflow is not what its own decisions drop"
+    apart = logit_difference(one.logits, one.tapped_logits)
+    if not apart <= allowed.logits:
+        words = f"the logits change by {apart:.1e} when the file's tensors are read"
+        yield None, "head", f"head: {words}"
+
+
+def _dropped(one: Observation) -> tuple[int, ...]:
+    """Tokens that the file's budget has no room for, by block."""
+    blocks = one.deviation.blocks
+    return tuple(sum(step.dropped for step in block.steps) for block in blocks)
+
+
+def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterator[str]:
+    for place, step in enumerate(block.steps):
+        key = number, place
+        off = step.largest
+        if off is not None and not off.difference <= allowed.scores[key]:
+            yield (
+                f"the {off.what} of token {off.token} is {off.score:.6g} in the file, "
+                f"{off.expected:.6g} in the reference{_cut(step.threshold)}: they "
+                f"{differ(off.difference, allowed.scores[key])}"
+            )
+        bound = allowed.bound(key)
+        far = [flip for flip in step.flips if not flip.distance <= bound]
+        if far:
+            more = f"; {len(step.flips)} decisions of this step differ" if step.flips[1:] else ""
+            yield far[0].describe(bound) + more
+        if step.unfounded is not None:
+            token, score = step.unfounded
+            yield (
+                f"what becomes of token {token} does not follow from the file's own score "
+                f"{score:.9g}{_cut(step.threshold, 9)}"
+            )
+    if block.sizes:
+        yield f"a token stands for {block.sizes:g} patches more or less than in the reference"
+    if not block.tokens.difference <= allowed.tokens[number]:
+        words = _vectors("after it", block.tokens, allowed.tokens[number])
+        yield f"with the same decisions {words}"
+
+
+def _cut(threshold: float, digits: int = 6) -> str:
+    """What divides the scores, if anything does."""
+    return f", threshold {threshold:.{digits}g}" if math.isfinite(threshold) else ""
+
+
+def _vectors(where: str, found: VectorDifference, allowed: float) -> str:
+    return (
+        f"the vectors {where} {differ(found.difference, allowed)}, of token {found.token} the most"
+    )
+
+
+def differ(error: float, allowed: float) -> str:
+    """How far off something is, and what is allowed."""
+    if math.isnan(error):
+        return "hold a NaN in the file"
+    return f"differ by {error:.1e} (allowed {allowed:.1e})"
+
+
+def _exchanged(
+    seen: Sequence[Observation], comparisons: Sequence[Comparison], allowed: Limits
+) -> Iterator[tuple[int, int]]:
+    """Comparisons that fail with the logits of another image, and that image."""
+    expected = {one.number: one.expected_logits for one in seen}
+    table = np.stack(list(expected.values()))  # [n, classes]
+    scale = np.abs(table).max(axis=1, initial=1.0)
+    for index, (one, comparison) in enumerate(zip(seen, comparisons, strict=True)):
+        if comparison.verdict == "fail":
+            with np.errstate(invalid="ignore"):  # what is infinite is like nothing
+                apart = np.abs(table - one.logits).max(axis=1) / scale
+                own = np.abs(table - expected[one.number]).max(axis=1) / scale
+            others = np.flatnonzero((apart <= allowed.logits) & (own > allowed.logits))
+            if len(others):
+                yield index, list(expected)[int(others[0])]

@@ -1,0 +1,258 @@
+"""One image after the other through the file and through the reference that follows it.
+
+Every image is run alone, in batches, and in the same batches reversed. The reference, in float64,
+takes the decisions the file took. One batch of each run is kept at a time, and of a finished image
+only what judging needs, so that memory does not grow with the tensors of many images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.errors import ExportError, InputError
+from ltmp_export.images.inputs import Images, batches
+from ltmp_export.parity import taps
+from ltmp_export.parity.differences import Deviation, deviation, is_finite, rounding
+from ltmp_export.parity.lower_precision import Distance, distance
+from ltmp_export.parity.report import batch_name
+from ltmp_export.parity.stated import model_of
+from ltmp_export.parity.taps import Choices, Record
+from ltmp_export.precision import eager
+from ltmp_export.precision.formats import FP16, FP32, Precision
+from ltmp_export.reference import Reference, Trace
+from ltmp_export.runtimes.session import Session, TappedSession
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over all images: batches of a size, the images in each as given or reversed."""
+
+    size: int
+    order: str = "given"
+
+    def place(self, number: int, count: int) -> tuple[int, NDArray[np.int64], int]:
+        """Where image `number` of `count` is run: which batch, the images in it, its row."""
+        which, row = divmod(number, self.size)
+        index = batches(count, self.size)[which]
+        if self.order == "given":
+            return which, index, row
+        return which, index[::-1], self.size - 1 - row
+
+
+ALONE = Run(1)
+
+
+def runs(batch_sizes: Sequence[int]) -> tuple[Run, ...]:
+    """Every image alone first, then at each size, then at the largest in another order.
+
+    Raises:
+        InputError: A size is below 1 or there twice.
+    """
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
+    if len(set(batch_sizes)) < len(batch_sizes):
+        raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
+    several = [Run(size) for size in batch_sizes if size > 1]
+    largest = [Run(max(batch_sizes), "reversed")] if several else []
+    return (ALONE, *several, *largest)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One image in one run, on both sides.
+
+    Attributes:
+        number: Index of the image.
+        run: Batch size and order.
+        logits: [classes] of the file as it is.
+        stated: [depth] of its output token_counts, or None without one.
+        overflow: [depth] of its output overflow, or None without one.
+        tapped_logits: [classes] of the copy whose inner tensors are read.
+        counts: Tokens after each block in the file.
+        choices: Its decisions, as far as they could be read.
+        broken: Why they could not be read further, else "".
+        deviation: How far the file is from the reference under the same decisions.
+        rounding: How far PyTorch in float32 is from it, under the same decisions.
+        comparable: Whether the reference gives numbers, and no NaN, to compare with.
+        replay_counts: Tokens after each block in that reference.
+        expected_counts: The same in the reference that decides by itself.
+        expected_logits: [classes] of the reference that decides by itself.
+        distance: From the float32 model, for an image that is run alone in lower precision.
+    """
+
+    number: int
+    run: Run
+    logits: NDArray[np.float32]
+    stated: NDArray[np.int64] | None
+    overflow: NDArray[np.int64] | None
+    tapped_logits: NDArray[np.float32]
+    counts: tuple[int, ...]
+    choices: Choices
+    broken: str
+    deviation: Deviation
+    rounding: Deviation
+    comparable: bool
+    replay_counts: tuple[int, ...]
+    expected_counts: tuple[int, ...]
+    expected_logits: NDArray[np.float64]
+    distance: Distance | None
+
+
+class Observer:
+    """Runs a file and the reference of its checkpoint.
+
+    Args:
+        model: The exported model.
+        checkpoint: What it should be the model of.
+        images: What to run.
+        passes: How to run them.
+        precision: Of the file.
+
+    Raises:
+        InputError: The file lacks a named tensor.
+        ExportError: onnxruntime does not load or run it.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        checkpoint: Checkpoint,
+        images: Images,
+        passes: Sequence[Run],
+        precision: Precision,
+    ) -> None:
+        self.images = images
+        self.passes = passes
+        self.plan = checkpoint.plan
+        self.vit = checkpoint.vit
+        self.precision = precision
+        stated = single = checkpoint.model
+        if precision.kind != FP32:
+            stated = single = model_of(model, checkpoint.model, precision)
+        if precision.kind == FP16:
+            single = eager.halved(stated, precision)
+        self.reference = Reference(stated, checkpoint.plan, torch.float64)
+        self.single = Reference(single, checkpoint.plan)
+        self.exact = self.reference
+        if precision.kind != FP32:
+            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+        self._untapped = _outputs(model, checkpoint, images, passes)
+        self._session = TappedSession(model, taps.names(checkpoint.plan, precision), quiet=True)
+        self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
+
+    def observe(self, number: int) -> Iterator[Observation]:
+        """One image in every run."""
+        replays: dict[bytes, Trace] = {}  # the same decisions are replayed once
+        roundings: dict[bytes, Deviation] = {}
+        own: Trace | None = None
+        pixels = self.images.pixels[number]
+        for run in self.passes:
+            record = self.record(run, number)
+            digest = taps.digest(record.choices(), record.taken)
+            if digest not in replays:
+                replays[digest] = replay = self.replay(number, record)
+                single = self.single.run(torch.from_numpy(pixels), record.choices(), record.taken)
+                roundings[digest] = rounding(single, record.choices(), replay)
+            replay = replays[digest]
+            outputs = self._untapped[run]
+            logits = outputs["logits"][number]
+            found = deviation(record, replay, logits)
+            expected = replay
+            if found.flips() or record.broken:
+                expected = own = own or self.reference.run(torch.from_numpy(pixels))
+            yield Observation(
+                number=number,
+                run=run,
+                logits=logits,
+                stated=outputs["token_counts"][number] if "token_counts" in outputs else None,
+                overflow=outputs["overflow"][number] if "overflow" in outputs else None,
+                tapped_logits=record.logits,
+                counts=record.counts,
+                choices=record.choices(),
+                broken=record.broken,
+                deviation=found,
+                rounding=roundings[digest],
+                comparable=is_finite(replay),
+                replay_counts=replay.counts,
+                expected_counts=expected.counts,
+                expected_logits=expected.logits.numpy(),
+                distance=self.distance(number, record, logits) if run == ALONE else None,
+            )
+
+    def distance(self, number: int, record: Record, logits: NDArray[np.float32]) -> Distance | None:
+        """How far an image in lower precision is from the float32 model."""
+        if self.precision.kind == FP32:
+            return None
+        pixels, choices = torch.from_numpy(self.images.pixels[number]), record.choices()
+        replayed, own = self.exact.run(pixels, choices), self.exact.run(pixels)
+        return distance(logits, record.counts, choices, replayed, own)
+
+    def replay(self, number: int, record: Record) -> Trace:
+        """The reference on an image, made to take the decisions of a record."""
+        pixels = torch.from_numpy(self.images.pixels[number])
+        return self.reference.run(pixels, record.choices(), record.taken)
+
+    def record(self, run: Run, number: int) -> Record:
+        """What the file computed for an image in a run."""
+        which, index, row = run.place(number, len(self.images))
+        if self._current.get(run, (None,))[0] != which:
+            self._current[run] = which, self._session.run(self.images.pixels[index])
+        tensors = self._current[run][1]
+        return taps.read(self.plan, tensors, row, self.vit.tokens, self.vit.prefix, self.precision)
+
+
+def _outputs(
+    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, passes: Sequence[Run]
+) -> dict[Run, dict[str, NDArray[Any]]]:
+    """Logits [n, classes], and [n, depth] of other outputs, of the file as it is, by run.
+
+    Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
+
+    Raises:
+        ExportError: The file does not run, or an output has another shape.
+    """
+    if not passes:
+        return {}
+    depth = checkpoint.vit.depth
+    widths = {"logits": checkpoint.vit.classes, "token_counts": depth, "overflow": depth}
+    position = {output.name: at for at, output in enumerate(model.graph.output)}
+    if "logits" not in position:
+        raise ExportError(f"the file has no output logits, only {', '.join(position)}")
+    given = {name: (position[name], width) for name, width in widths.items() if name in position}
+    session = Session(model, quiet=True)
+    return {run: _outputs_of_run(session, images, run, given) for run in passes}
+
+
+def _outputs_of_run(
+    session: Session, images: Images, run: Run, given: Mapping[str, tuple[int, int]]
+) -> dict[str, NDArray[Any]]:
+    """The outputs `given` by name, with their place and width, of every image in one run."""
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in given}
+    current, outputs = -1, []
+    for number in range(len(images)):
+        which, index, row = run.place(number, len(images))
+        if which != current:
+            current = which
+            try:
+                outputs = session.run(images.pixels[index])
+            except ExportError as err:
+                batch = batch_name(run.size, run.order)
+                raise ExportError(f"{images.names[number]}, batch {batch}: {err}") from err
+        for name, rows in found.items():
+            place, width = given[name]
+            output = outputs[place]
+            if output.shape != (run.size, width):
+                raise ExportError(
+                    f"a batch of {run.size} gives {name} of shape {list(output.shape)}; expected "
+                    f"{[run.size, width]}"
+                )
+            rows.append(output[row])
+    return {name: np.stack(rows) for name, rows in found.items()}

@@ -1,0 +1,314 @@
+"""What a check found: comparisons, batch invariance, blocks, and the verdict of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ltmp_export.errors import CheckFailedError
+from ltmp_export.files.plain import plain
+from ltmp_export.precision.formats import FP32
+
+if TYPE_CHECKING:
+    from ltmp_export.parity.decisions import Disagreement
+    from ltmp_export.parity.lower_precision import Fidelity
+    from ltmp_export.parity.masked_distance import MaskedDistance
+    from ltmp_export.runtimes.saturation import Products
+
+SCHEMA_VERSION = 5
+VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
+BOUNDED = "bounded"  # what a file of lower precision is at best, see `CheckReport.verdict`
+
+# Right files differ from the reference in float64 by rounding alone, about as much as PyTorch in
+# float32 does on the same images under the same decisions. That is measured in every check, for the
+# scores of each step, the tokens after each block and the logits; allowed is so many times as much.
+# Measured: at most 2.6 times (four families on digits, synthetic pictures and photographs, DeiT-S;
+# attention logits of up to 280; errors from 1e-7 to 5e-4).
+ROUNDING_FACTOR = 8.0
+LEAST_ALLOWED = 2e-6  # where few numbers were measured; float32 rounds by 6e-8
+
+# A wrong constant shifts all tokens a little, by less than rounding may shift one. So the mean over
+# the tokens of an image, divided by PyTorch's in float32, may not be above this for most images.
+# Measured: 0.7 to 1.1 for right files; 3.4 and more for a LayerNorm epsilon of 1e-5 on the digits.
+MEAN_FACTOR = 2.5
+
+# A decision is borderline where its score is nearer to the threshold than BOUND_FACTOR times the
+# largest difference measured on undisputed scores of the same step, at least LEAST_BOUND (where
+# few scores, or none, could be measured) and at most what is allowed of a score there.
+BOUND_FACTOR = 4.0
+LEAST_BOUND = 1e-6
+
+# An integer that an int8 layer is given may be further from its input than half a step by this many
+# steps, or by ROUNDING_FACTOR times what float32 in PyTorch is where that is more.
+LEAST_EXCESS = 0.05
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A decision that differs, and the largest distance that rounding explains."""
+
+    decision: Disagreement
+    bound: float
+
+    @property
+    def explained(self) -> bool:
+        """Whether the decision is borderline."""
+        return self.decision.distance <= self.bound
+
+    def describe(self) -> str:
+        """One clause for a person."""
+        return self.decision.describe(self.bound)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        derived = {"margin": self.decision.margin, "distance": self.decision.distance}
+        return asdict(self.decision) | derived | {"bound": self.bound, "explained": self.explained}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image in one batch, the file against the reference.
+
+    Attributes:
+        number: Index of the image.
+        image: Its name.
+        group: What it belongs to: its folder, or the whole set.
+        batch_size: Images in the batch it was run in.
+        order: "given", or "reversed" within the batch.
+        verdict: One of `VERDICTS`.
+        where: "embedding", "block N" or "head": the first place that is not equal, else "".
+        block: Its index, if it is a block.
+        reason: Why it is not equal, else "".
+        counts: Tokens after each block in the file.
+        expected_counts: The same in the reference, deciding by itself.
+        overflow: Tokens that the file's budget had no room for, over all blocks.
+        flips: The decisions that differ.
+        logit_error: Largest relative difference of a logit under the same decisions.
+        logit_allowed: The tolerance for it.
+        top1: Index of the file's largest logit.
+        expected_top1: The same in the reference.
+        margin: Relative distance of the reference's closest decision.
+        margin_block: Block of that decision.
+    """
+
+    number: int
+    image: str
+    group: str
+    batch_size: int
+    order: str
+    verdict: str
+    where: str
+    block: int | None
+    reason: str
+    counts: tuple[int, ...]
+    expected_counts: tuple[int, ...]
+    overflow: int
+    flips: tuple[Flip, ...]
+    logit_error: float
+    logit_allowed: float
+    top1: int
+    expected_top1: int
+    margin: float
+    margin_block: int | None
+
+    def title(self) -> str:
+        """Image and batch, for a person."""
+        return f"{self.image}, batch {batch_name(self.batch_size, self.order)}"
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """One image in a batch, against the same image alone, both in the file.
+
+    Attributes:
+        image: Name of the image.
+        group: What it belongs to.
+        batch_size: Images in the batch.
+        order: "given" or "reversed".
+        verdict: One of `VERDICTS`; "borderline" where decisions differ that rounding explains.
+        block: First block with another decision, or None.
+        reason: Why it is not equal, else "".
+        logit_error: Largest relative difference of a logit.
+    """
+
+    image: str
+    group: str
+    batch_size: int
+    order: str
+    verdict: str
+    block: int | None
+    reason: str
+    logit_error: float
+
+    def title(self) -> str:
+        """Image and batch, for a person."""
+        return f"{self.image}, batch {batch_name(self.batch_size, self.order)} against alone"
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """One step of a block over all images and batches; all differences are relative.
+
+    Attributes:
+        block: Index of the block.
+        step: "merge", "prune" or "fit".
+        threshold: The checkpoint's, or None where a number is given instead.
+        number: How many tokens are merged or pruned, or at most kept; None with a threshold.
+        margin: The reference's closest decision.
+        flips: Decisions that differ, every batch counted.
+        flipped_images: Images with one.
+        measured: Largest score difference over undisputed tokens.
+        bound: Distance from the threshold that rounding explains, from `measured`.
+        score_error: Largest score difference over all tokens.
+        score_allowed: The tolerance for it.
+        token_error: Largest difference of a token vector after the block.
+        token_allowed: The tolerance for it.
+        token_ratio: Mean difference of the token vectors, divided by PyTorch's in float32; the
+            median over the images.
+    """
+
+    block: int
+    step: str
+    threshold: float | None
+    number: int | None
+    margin: float
+    flips: int
+    flipped_images: int
+    measured: float
+    bound: float
+    score_error: float
+    score_allowed: float
+    token_error: float
+    token_allowed: float
+    token_ratio: float
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All that a check found.
+
+    Attributes:
+        verdict: The worst of all, see `VERDICTS`. In lower precision these tell whether the file
+            computes what it states; if it does and is within the bounds of `fidelity`, "bounded",
+            if it is not, "fail".
+        reason: What is wrong with the file as a whole, or why nothing was compared, else "".
+        model: The exported file, or what stands for it.
+        checkpoint: The checkpoint file.
+        images: Where the images come from.
+        comparisons: One for each image, batch size and order.
+        invariance: One for each image, batch size above 1 and order.
+        blocks: One for each step of each block.
+        warnings: What looks wrong without deciding the verdict.
+        keep_tokens: The budget of each block in the file, or None.
+        masked: How far the published masked form is from what is deployed, if that was asked for.
+        precision: Of the file.
+        fidelity: In lower precision how near it is to the float32 model.
+        products: The file's integer products, if it has any.
+        saturates: Whether such products saturate on this processor where weights are too large.
+    """
+
+    verdict: str
+    reason: str
+    model: str
+    checkpoint: str
+    images: str
+    comparisons: tuple[Comparison, ...]
+    invariance: tuple[Invariance, ...] = ()
+    blocks: tuple[StepSummary, ...] = ()
+    warnings: tuple[str, ...] = ()
+    keep_tokens: tuple[int, ...] | None = None
+    masked: MaskedDistance | None = None
+    precision: str = FP32
+    fidelity: Fidelity | None = None
+    products: Products | None = None
+    saturates: bool | None = None
+
+    def passed(self, strict: bool = False) -> bool:
+        """Whether the verdict is equal or bounded, and when strict nothing in it is borderline."""
+        if strict and any(one.verdict == "borderline" for one in self.judged()):
+            return False
+        return self.verdict in ("equal", "borderline", BOUNDED)
+
+    def judged(self) -> tuple[Comparison | Invariance, ...]:
+        """Everything that has a verdict."""
+        return (*self.comparisons, *self.invariance)
+
+    def of(self, verdict: str) -> tuple[Comparison, ...]:
+        """The comparisons with that verdict."""
+        return tuple(c for c in self.comparisons if c.verdict == verdict)
+
+    def fitting(self) -> tuple[int, int]:
+        """Images that fit into the budget in every run, and all images."""
+        losing = {c.number for c in self.comparisons if c.overflow}
+        total = len({c.number for c in self.comparisons})
+        return total - len(losing), total
+
+    def told(self) -> list[str]:
+        """A line for each image and reason why something is not equal, the worst first."""
+        batches: dict[tuple[str, str, str, str], list[str]] = {}
+        for verdict in VERDICTS:
+            for one in self.judged():
+                if one.verdict == verdict and one.reason:
+                    against = " against alone" if isinstance(one, Invariance) else ""
+                    where = batches.setdefault((verdict, one.image, against, one.reason), [])
+                    where.append(batch_name(one.batch_size, one.order))
+        return [
+            f"{verdict} {image}, batch{'es' if where[1:] else ''} {', '.join(where)}{against}: "
+            f"{reason}"
+            for (verdict, image, against, reason), where in batches.items()
+        ]
+
+    def first_failing(self, strict: bool = False) -> Comparison | None:
+        """The first comparison that does not pass; of an image in a batch that is not as alone."""
+        passing = ("equal",) if strict else ("equal", "borderline")
+        failing = {
+            (i.image, i.batch_size, i.order) for i in self.invariance if i.verdict not in passing
+        }
+        for c in self.comparisons:
+            if c.verdict not in passing or (c.image, c.batch_size, c.order) in failing:
+                return c
+        return None
+
+    def require(self) -> None:
+        """Do nothing if the check passed.
+
+        Raises:
+            CheckFailedError: It did not; the message names the first failing image.
+        """
+        if not self.passed():
+            raise CheckFailedError(self.headline())
+
+    def headline(self) -> str:
+        """Why the check did not pass, in one line."""
+        wrong = [one for v in ("fail", "inconclusive") for one in self.judged() if one.verdict == v]
+        if not wrong:
+            return self.reason
+        first = f"{wrong[0].title()}: {wrong[0].reason}"
+        line = f"{len(wrong)} of {len(self.judged())} comparisons do not pass; the first is {first}"
+        return f"{self.reason}; {line}" if self.reason else line
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `schemas/check.schema.json` describes; NaN and infinity become null."""
+        document = asdict(self) | {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "check",
+            "allowed": {"factor": ROUNDING_FACTOR, "least": LEAST_ALLOWED, "mean": MEAN_FACTOR},
+            "borderline": {"factor": BOUND_FACTOR, "least": LEAST_BOUND},
+        }
+        if self.fidelity is not None:
+            document["fidelity"]["bounds"] = self.fidelity.bounds._asdict()
+        for written, comparison in zip(document["comparisons"], self.comparisons, strict=True):
+            written["flips"] = [flip.to_json() for flip in comparison.flips]
+        return dict(plain(document))
+
+
+def worst(judged: Iterable[Comparison | Invariance]) -> str:
+    """The verdict of several together; of none, "inconclusive"."""
+    found = {one.verdict for one in judged}
+    return next((v for v in VERDICTS if v in found), "inconclusive")
+
+
+def batch_name(size: int, order: str) -> str:
+    """A batch, for a person."""
+    return str(size) if order == "given" else f"{size} {order}"

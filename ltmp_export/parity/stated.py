@@ -1,0 +1,69 @@
+"""The model that a file of lower precision states, as PyTorch runs it: its weights as stored."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from ltmp_export.errors import ExportError
+from ltmp_export.precision.eager import MeanKey, RoundedLinear
+from ltmp_export.precision.formats import Activation, Precision
+from ltmp_export.precision.weights import Weights, integer_weight
+
+
+def model_of(
+    model: onnx.ModelProto, plain: VisionTransformer, precision: Precision
+) -> VisionTransformer:
+    """A copy of a checkpoint's model with what a file stores in its place.
+
+    Args:
+        model: The exported model.
+        plain: timm's model of its checkpoint.
+        precision: Of the file.
+
+    Raises:
+        ExportError: A weight is missing or has another shape.
+    """
+    found = copy.deepcopy(plain)
+    arrays = Weights(model)
+    state = found.state_dict()
+    for name in state:
+        array = arrays.get(name)
+        if array is not None and array.dtype in (np.float16, np.float32):
+            if array.shape != tuple(state[name].shape):
+                raise ExportError(
+                    f"the file's {name} has the shape {list(array.shape)} instead of "
+                    f"{list(state[name].shape)}"
+                )
+            state[name] = torch.from_numpy(array.astype(np.float32))
+    found.load_state_dict(state)
+    for path, given in precision.layers.items():
+        found.set_submodule(path, _integer_linear(arrays, path, given))
+    if precision.protects:
+        for index, block in enumerate(found.blocks):
+            weight = arrays.get(f"blocks.{index}.attn.metric.weight")
+            bias = arrays.get(f"blocks.{index}.attn.metric.bias")
+            if weight is not None:
+                norm, heads = block.attn.k_norm, block.attn.num_heads
+                block.attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
+    return found
+
+
+def _integer_linear(stored: Weights, path: str, given: Activation) -> RoundedLinear:
+    weight = integer_weight(stored, path, given).astype(np.float32)
+    return RoundedLinear(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.copy())
+
+
+def _optional(array: NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else _tensor(array)

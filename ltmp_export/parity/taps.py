@@ -1,0 +1,242 @@
+"""What a file computed for one image, read from its named tensors and freed of the batch's padding.
+
+The names are written by `steps.packed`, `graph.ragged` and `vit.lower`; a tapped session
+(`runtimes.session.TappedSession`) hands them out in memory, the file stays as it is. Shapes: B
+images, N tokens of an image before a step, C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from ltmp_export.plan.plan import Merge, MergeMost, Plan, Prune, Step, has_merge
+from ltmp_export.precision import record as precision_record
+from ltmp_export.precision.formats import Precision
+from ltmp_export.precision.record import Taken
+from ltmp_export.steps import record as steps_record
+from ltmp_export.steps.eager import Choice
+
+EMBEDDED = "embed/tokens"
+FLOAT, INT64 = int(TensorProto.FLOAT), int(TensorProto.INT64)
+
+CLASS_TOKEN = np.array([-np.inf], np.float32)  # its similarity: it takes no part in matching
+
+Choices = tuple[tuple[Choice, ...], ...]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a block, as the file took it.
+
+    Attributes:
+        choice: Who merges into whom, or who stays.
+        score: Best similarity of each source [ceil(N/2)], or importance of each token [N].
+    """
+
+    choice: Choice
+    score: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """One block of a file.
+
+    Attributes:
+        steps: In the order of the plan.
+        tokens: [n, C] after the block.
+        size: [n] patches per token, or None where no later block needs it.
+    """
+
+    steps: tuple[StepRecord, ...]
+    tokens: NDArray[np.float32]
+    size: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image through a file.
+
+    Attributes:
+        logits: [classes].
+        embedded: [N, C] tokens before the first block.
+        blocks: As far as their decisions are decisions.
+        counts: Tokens after each of these blocks, as the file counts them.
+        broken: Why the block after the last one here holds no decisions, else an empty string.
+        taken: What int8 layers were given, by path.
+    """
+
+    logits: NDArray[np.float32]
+    embedded: NDArray[np.float32]
+    blocks: tuple[BlockRecord, ...]
+    counts: tuple[int, ...]
+    broken: str = ""
+    taken: Mapping[str, Taken] = field(default_factory=dict)
+
+    def choices(self) -> Choices:
+        """The decisions alone, as the reference can be made to take them."""
+        return tuple(tuple(step.choice for step in block.steps) for block in self.blocks)
+
+
+def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
+    """Names and element types (`onnx.TensorProto`) of the tensors a `Record` is read from."""
+    found = {EMBEDDED: FLOAT} | precision_record.names(precision or Precision())
+    for block, steps in enumerate(plan.blocks):
+        kinds = {"count": INT64, "tokens": FLOAT}
+        for step, score in _scored(steps):
+            kinds |= {score: FLOAT} | steps_record.TENSORS[type(step)]
+        last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
+        if has_merge(steps) and not last:
+            kinds["size"] = FLOAT
+        found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
+    return found
+
+
+def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
+    """Block, kind, name of the stored constant and value of every threshold of a plan."""
+    for block, steps in enumerate(plan.blocks):
+        for step in steps:
+            if isinstance(step, (Merge, Prune)):
+                name = f"block_{block:02d}/{step.kind}_threshold"
+                yield block, step.kind, name, step.threshold
+
+
+def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
+    """Equal for equal decisions of one image; the partner of who does not merge decides nothing.
+
+    Args:
+        choices: The decisions.
+        taken: What int8 layers were given, where that counts as well.
+    """
+    parts = []
+    for choice in (choice for steps in choices for choice in steps):
+        partner, order = choice.partner, choice.order
+        parts += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
+        parts += [] if order is None else [order]
+    found = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in parts))
+    for one in (taken or {}).values():
+        found.update(one.values.tobytes())
+    return found.digest()
+
+
+def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
+    """Each step with the name of the scores it decides by."""
+    importance = "importance"
+    for step in steps:
+        if isinstance(step, (Merge, MergeMost)):
+            importance = "merged_importance"  # destinations now hold their parts' maximum
+            yield step, "similarity"
+        else:
+            yield step, importance
+
+
+def read(
+    plan: Plan,
+    tensors: Mapping[str, NDArray[Any]],
+    image: int,
+    tokens: int,
+    prefix: int = 1,
+    precision: Precision | None = None,
+) -> Record:
+    """One image of a batch.
+
+    Args:
+        plan: The steps of each block.
+        tensors: The tapped tensors of the batch, and its logits.
+        image: Row of the batch.
+        tokens: Tokens before the first block.
+        prefix: How many of them stand before the patches.
+        precision: Of the file.
+    """
+    blocks, counts, broken = [], [], ""
+    taken: Mapping[str, Taken] = {}
+    entering: list[NDArray[np.int64]] = []
+    leaving: list[NDArray[np.int64]] = []
+    embedded = tensors[EMBEDDED]
+    packed = embedded.ndim == 2
+    rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
+    for block, steps in enumerate(plan.blocks):
+        scope = f"block_{block:02d}/"
+        within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
+        own = {name: array for name, array in within.items() if "/" not in name}
+        if block in plan.patch_merges:
+            tokens = prefix + plan.patch_merges[block].tokens
+        mixed = not block or block in plan.patch_merges
+        alike = np.full(len(tensors["logits"]), tokens)
+        entering.append(alike if mixed else leaving[-1])
+        try:
+            _require_ranks(own, plan.static)
+            blocks.append(_read_block(steps, own, image, tokens))
+        except (ValueError, IndexError) as err:
+            broken = str(err)
+            break
+        leaving.append(own["count"])
+        tokens = int(own["count"][image])
+        counts.append(tokens)
+    try:
+        taken = precision_record.read(
+            precision or Precision(), tensors, image, entering, leaving, plan.static
+        )
+    except (ValueError, IndexError) as err:
+        broken = broken or str(err)
+    return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken, taken)
+
+
+def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:
+    """Check that tensors of a block have as many dimensions as they must.
+
+    Raises:
+        ValueError: One has not.
+    """
+    other = {"count": 1, "size": 2 if static else 1, "tokens": 3 if static else 2}
+    for name, tensor in own.items():
+        expected = other.get(name, 2)
+        if tensor.ndim != expected:
+            raise ValueError(f"{name} has the shape {tensor.shape}; expected {expected} dimensions")
+
+
+def _read_block(
+    steps: tuple[Step, ...], own: Mapping[str, NDArray[Any]], image: int, tokens: int
+) -> BlockRecord:
+    """One image's share of a block's tensors.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+        IndexError: There are fewer slots than tokens.
+    """
+    slot = np.arange(tokens)  # padded slot of each token
+    records = []
+    for step, scores in _scored(steps):
+        score, before = own[scores][image], slot
+        arrays = {name: own[name][image] for name in steps_record.TENSORS[type(step)]}
+        choice, slot = steps_record.read(step, arrays, before, own["count"][image])
+        if isinstance(step, (Merge, MergeMost)):
+            sources = (len(before) - 1) // 2
+            if len(score) < sources:
+                raise ValueError(f"{len(score)} similarities of {sources} sources")
+            score = np.concatenate([CLASS_TOKEN, score[:sources]])
+        else:
+            score = score[before]
+        records.append(StepRecord(choice, score))
+    count = own["count"]
+    if count[image] != len(slot):
+        raise ValueError(f"{count[image]} tokens are counted, {len(slot)} left by the decisions")
+    if own["tokens"].ndim == 3:  # slots, the first of them living
+        rows, size = own["tokens"][image][: len(slot)], own.get("size")
+        return BlockRecord(tuple(records), rows, None if size is None else size[image][: len(slot)])
+    if len(own["tokens"]) != count.sum():
+        raise ValueError(f"{len(own['tokens'])} rows of tokens for counts of {count.sum()}")
+    start = int(count[:image].sum())
+    place = slice(start, start + len(slot))
+    size = None
+    if "size" in own:
+        size = own["size"][place]
+        if len(size) != len(slot):
+            raise ValueError(f"{len(own['size'])} sizes for {len(own['tokens'])} tokens")
+    return BlockRecord(tuple(records), own["tokens"][place], size)

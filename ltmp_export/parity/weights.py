@@ -1,0 +1,132 @@
+"""Are a file's weights the checkpoint's, as its precision stores them?
+
+For int8 the checkpoint's channels are balanced first (`calibration.quantise`). By how much follows
+from the LayerNorms of the file; whatever it is, the model stays the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ltmp_export.calibration.quantise import BALANCED
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.precision.formats import INT8, REST, Activation, Precision
+from ltmp_export.precision.weights import Weights, column_scales, integer_weight
+
+CLOSE = 1e-4  # relative: what was computed in float32 for the file is computed again here
+HALF_A_STEP = 0.5 + 1e-2
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) -> str:
+    """Which stored weight is not the checkpoint's of that name, or nothing."""
+    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    wanted = {name: tensor.numpy() for name, tensor in tensors.items()}
+    stored = Weights(model)
+    derived: dict[str, NDArray[Any]] = {}
+    if precision.kind == INT8:
+        derived = _balanced(stored, wanted, checkpoint.vit.depth)
+    if precision.protects:
+        derived |= _metrics(wanted | derived, checkpoint.vit)
+    wanted |= derived
+    differences = (
+        _difference(stored, name, own, CLOSE if name in derived else 0.0)
+        for name, own in wanted.items()
+    )
+    others = list(filter(None, differences))
+    for path, given in precision.layers.items():
+        others += _integers(stored, path, wanted[f"{path}.weight"], given)
+    more = f"; {len(others)} weights in all" if others[1:] else ""
+    return f"the file's {others[0]}{more}" if others else ""
+
+
+def _balanced(stored: Weights, wanted: Arrays, depth: int) -> dict[str, NDArray[Any]]:
+    """What of the checkpoint's weights is balanced, as the file's LayerNorms are."""
+    found: dict[str, NDArray[Any]] = {}
+    for block in range(depth):
+        for norm, linear in BALANCED:
+            scaled, moved = f"blocks.{block}.{norm}.weight", f"blocks.{block}.{norm}.bias"
+            weight, bias = stored.get(scaled), stored.get(moved)
+            if weight is None or bias is None or weight.shape != wanted[scaled].shape:
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):
+                stretch = wanted[scaled] / weight.astype(np.float64)
+            stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
+            path = f"blocks.{block}.{linear}"
+            shift = np.zeros_like(stretch)
+            if f"{path}.bias" in wanted:  # without one nothing can take a shift up
+                shift = wanted[moved] - bias * stretch
+            found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
+            found[f"{path}.weight"] = wanted[f"{path}.weight"] * stretch
+            if f"{path}.bias" in wanted:
+                found[f"{path}.bias"] = wanted[f"{path}.bias"] + wanted[f"{path}.weight"] @ shift
+    return found
+
+
+def _metrics(wanted: Arrays, vit: Vit) -> dict[str, NDArray[Any]]:
+    """The projections of the similarity metric, see `layers.Layers.mean_key`."""
+    found = {}
+    for block in range(vit.depth):
+        path = f"blocks.{block}.attn"
+        for part in ("weight", "bias"):
+            if f"{path}.qkv.{part}" in wanted:
+                whole = wanted[f"{path}.qkv.{part}"].astype(np.float64)
+                keys = whole.reshape(3, vit.heads, vit.head_width, *whole.shape[1:])[1]
+                if f"{path}.k_norm.weight" in wanted:
+                    found[f"{path}.metric.{part}"] = keys.reshape(-1, *whole.shape[1:])
+                else:
+                    found[f"{path}.metric.{part}"] = keys.mean(axis=0)
+    return found
+
+
+def _difference(stored: Weights, name: str, own: NDArray[Any], close: float) -> str:
+    """How a stored weight differs by more than `close`, relative to the largest, or nothing."""
+    array = stored.get(name)
+    if array is None or array.dtype not in (np.float16, np.float32):
+        return ""
+    if array.shape != own.shape:
+        return f"{name} has the shape {list(array.shape)} instead of {list(own.shape)}"
+    own = own.astype(array.dtype)
+    if np.array_equal(array, own, equal_nan=True):
+        return ""
+    apart = float(np.abs(array.astype(np.float64) - own).max())
+    if apart <= close * max(1.0, float(np.abs(own).max())):
+        return ""
+    return f"{name} differs from the checkpoint's by up to {apart:.2g}"
+
+
+def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) -> Iterator[str]:
+    """How int8 weights are not what `precision.weights.quantised` makes of a weight [out, in].
+
+    Their scale must be the one that the weight leads to, whatever the file states, and each integer
+    within half a step of the number it stands for.
+    """
+    name = f"{path}.weight"
+    found = integer_weight(stored, path, given)
+    if found.shape != own.shape:
+        yield f"{name}.int8 has the shape {list(found.shape)} instead of {list(own.shape)}"
+        return
+    columns = column_scales(own)
+    for term, suffix in enumerate(("", REST)[: given.terms]):
+        step, leaf = 1.0, "scale"  # one for both products where scales are measured as it runs
+        if given.scale is not None:
+            step, leaf = given.steps()[term][0], f"scale{suffix}"
+        scale = stored.get(f"{name}.{leaf}")
+        off = np.inf
+        if scale is not None and scale.shape == columns.shape:
+            off = float(np.abs(scale / (columns * step) - 1).max())
+        if not off <= CLOSE:
+            yield f"{name}.{leaf} differs from the checkpoint's by up to {off:.2g} of it"
+        first, own_copy = stored.get(f"{name}.int8"), stored.get(f"{name}.int8{suffix}")
+        if first is None or own_copy is None or not np.array_equal(first, own_copy):
+            yield f"{name}.int8{suffix} is another weight than {name}.int8"
+    off = float((np.abs(found - own) / columns[:, None]).max())
+    if not off <= HALF_A_STEP:
+        yield f"{name}.int8 differs from the checkpoint's by up to {off:.2g} steps"

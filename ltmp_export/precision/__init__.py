@@ -1,0 +1,1 @@
+"""In which numbers a file computes: formats, stored weights, what PyTorch makes of both."""

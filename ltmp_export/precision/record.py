@@ -1,0 +1,114 @@
+"""What a file's int8 layers were given for one image, read from its named tensors.
+
+Rounding to integers is a decision, like merging: it is read from the file, and the reference is
+made to take the same one. The names are written by `layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from ltmp_export.precision.eager import Taken
+from ltmp_export.precision.formats import (
+    INTEGERS,
+    LEVELS,
+    REST,
+    SCALE,
+    ZERO,
+    Activation,
+    Precision,
+)
+
+FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
+
+
+def names(precision: Precision) -> dict[str, int]:
+    """Names and element types of the tensors that tell what int8 layers are given."""
+    found = {}
+    for path, given in precision.layers.items():
+        name = _name(path)
+        found[f"{name}{INTEGERS}"] = UINT8
+        if given.terms > 1:
+            found[f"{name}{INTEGERS}{REST}"] = UINT8
+        if given.scale is None:
+            found |= {f"{name}{SCALE}": FLOAT, f"{name}{ZERO}": UINT8}
+    return found
+
+
+def _name(path: str) -> str:
+    """The tensors' common name: "blocks.3.attn.qkv" is written as "block_03/attn/qkv"."""
+    parts = path.split(".")
+    if parts[0] != "blocks":
+        return f"head/{parts[-1]}"
+    return f"block_{int(parts[1]):02d}/{parts[2]}/{parts[3]}"
+
+
+def read(
+    precision: Precision,
+    tensors: Mapping[str, NDArray[Any]],
+    image: int,
+    entering: Sequence[NDArray[np.int64]],
+    leaving: Sequence[NDArray[np.int64]],
+    static: bool,
+) -> dict[str, Taken]:
+    """What each layer was given for one image, by path.
+
+    Args:
+        precision: The layers.
+        tensors: The tapped tensors of the batch.
+        image: Row of the batch.
+        entering: For each block [B] tokens before its steps.
+        leaving: For each block [B] tokens after them.
+        static: Whether every image has the same number of rows, the first of them living.
+
+    Raises:
+        ValueError: A tensor has too few rows.
+    """
+    found = {}
+    for path, given in precision.layers.items():
+        parts = path.split(".")
+        if parts[0] != "blocks":
+            counts = np.ones(len(entering[0]), np.int64)
+        elif int(parts[1]) >= len(leaving):
+            continue  # decisions of the block before are none
+        else:
+            counts = (entering if parts[2] == "attn" else leaving)[int(parts[1])]
+        found[path] = _taken(given, tensors, _name(path), image, counts, static)
+    return found
+
+
+def _taken(
+    given: Activation,
+    tensors: Mapping[str, NDArray[Any]],
+    name: str,
+    image: int,
+    counts: NDArray[np.int64],
+    static: bool,
+) -> Taken:
+    whole = tensors[f"{name}{INTEGERS}"]
+    rows = whole.reshape(-1, whole.shape[-1])
+    per_image = len(rows) // len(counts)
+    start = image * per_image if static else int(counts[:image].sum())
+    place = slice(start, start + int(counts[image]))
+    if len(rows) < place.stop or (not static and len(rows) != counts.sum()):
+        raise ValueError(f"{name}{INTEGERS} has {len(rows)} rows for counts of {counts.sum()}")
+    if given.scale is None:
+        scale, zero = (tensors[f"{name}{suffix}"] for suffix in (SCALE, ZERO))
+        if scale.size != 1 or zero.size != 1:
+            raise ValueError(f"{name}: a scale of shape {scale.shape}; expected one number")
+        given = given._replace(scale=float(scale.item()), zero_point=int(zero.item()))
+        if not 0 < scale.item() < np.inf:
+            raise ValueError(f"{name}{SCALE} is {scale.item():.3g}; expected a number above 0")
+    (step, point), *more = given.steps()
+    values = (rows[place].astype(np.float64) - point) * step
+    low, high = -point * step, (LEVELS - point) * step
+    for step, point in more:
+        rest = tensors[f"{name}{INTEGERS}{REST}"]
+        values += (rest.reshape(-1, rest.shape[-1])[place].astype(np.float64) - point) * step
+        low, high = low - point * step, high + (LEVELS - point) * step
+    return Taken(values, step, low, high)

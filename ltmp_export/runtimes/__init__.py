@@ -1,0 +1,1 @@
+"""Where files run: sessions, providers, and what the installed runtime can do."""

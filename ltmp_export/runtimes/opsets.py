@@ -1,0 +1,158 @@
+"""Which opsets files can be written at, by what they are to hold: tried on tiny models.
+
+That onnxruntime loads an opset says nothing of its operators: 1.32 loads 28, and has no kernel
+there for QuantizeLinear. So tiny models of the forms that are written, in the precision asked for,
+are loaded before any work.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ltmp_export.backbones.vit import lower
+from ltmp_export.errors import ExportError, InputError
+from ltmp_export.graph.builder import OLDEST_OPSET
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Merge, MergeMost, PatchMerge, Plan, Prune, PruneLeast
+from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
+from ltmp_export.runtimes.session import Session, newest_opset
+
+DEFAULT_ACTIVATION = "gelu"
+_LEARNED = Plan("ltmp", ((Merge(0.5), Prune(0.1)), (Prune(0.1), Merge(0.5))))
+_COUNTED = ((PruneLeast(2), MergeMost(2)), (MergeMost(1, ranked=True),))
+_FORMS: tuple[tuple[Plan, int | None], ...] = (
+    (_LEARNED, None),
+    (_LEARNED, 1),
+    (_LEARNED.within((9, 7)), None),
+    (Plan("m", _COUNTED, {1: PatchMerge("merge", 4, 1.0, 1e-5)}), None),
+)  # and batch size; what a dense model holds they hold, too
+
+
+@dataclass(frozen=True)
+class Form:
+    """What decides which operators a file holds, as far as it is known before any work.
+
+    Attributes:
+        kind: Precision.
+        io: Of `images` and `logits`.
+        scales: Of int8 activations.
+        protected: Whether decisions are protected.
+        activation: Of the MLPs.
+    """
+
+    kind: str = FP32
+    io: str = FP32
+    scales: str = STATIC
+    protected: bool = True
+    activation: str = DEFAULT_ACTIVATION
+
+
+def require(
+    opset: int, precision: Precision | None = None, activation: str = DEFAULT_ACTIVATION
+) -> None:
+    """Check that files in a precision can be written and run at this opset.
+
+    Args:
+        opset: Version of the standard domain.
+        precision: In which numbers they are to compute, float32 by default.
+        activation: Of the MLPs, see `plan.geometry.Vit`.
+
+    Raises:
+        InputError: It is older or newer than supported, or onnxruntime lacks an operator there.
+    """
+    asked = precision or Precision()
+    form = Form(asked.kind, asked.io, asked.scales, asked.protected, activation)
+    runtime = f"the installed onnxruntime {version('onnxruntime')}"
+    if not OLDEST_OPSET <= opset <= newest_opset():
+        raise InputError(
+            f"opset {opset} is not supported; choose from {OLDEST_OPSET} to {newest(form)} "
+            f"(the newest at which {runtime} has all that {asked.kind} needs)"
+        )
+    if lacking := missing(form, opset):
+        raise InputError(
+            f"opset {opset} is not supported in {asked.kind}: {runtime} {lacking}; choose from "
+            f"{OLDEST_OPSET} to {newest(form)} with --opset"
+        )
+
+
+@functools.cache
+def newest(form: Form) -> int:
+    """The newest opset at which files of a form run."""
+    tried = range(newest_opset(), OLDEST_OPSET, -1)
+    return next((opset for opset in tried if not missing(form, opset)), OLDEST_OPSET)
+
+
+@functools.cache
+def missing(form: Form, opset: int) -> str:
+    """What onnxruntime lacks for a form at an opset it loads, as in "has no kernel for …"."""
+    for model in _models(form, opset):
+        try:
+            Session(model, threads=1, quiet=True, optimised=False)
+        except ExportError as err:
+            operator = re.search(r"implementation for (\w+)\(\d+\)", str(err))
+            if operator is None:
+                return f"does not run such files there ({str(err).splitlines()[0]:.200})"
+            return f"has no kernel for {operator[1]} there"
+    return ""
+
+
+def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
+    """Tiny models of a form, which together hold the operators that files of it hold."""
+    vit = Vit(
+        "probe", image_size=(8, 8), patch_size=(2, 2), in_chans=1, classes=2, depth=2, width=8,
+        mlp_width=8, heads=2, head_width=4, norm_eps=1e-6, activation=form.activation, pool="token",
+    )  # fmt: skip
+    weights = _weights(vit)
+    layers = {}
+    if form.kind == INT8:
+        scale = 0.1 if form.scales == STATIC else None
+        linear = (name.removesuffix(".weight") for name in weights if weights[name].ndim == 2)
+        layers = {
+            path: Activation(scale, terms=1 + ("blocks.0" in path))
+            for path in linear
+            if path.startswith(("blocks", "head"))
+        }
+    precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
+    for plan, batch_size in _FORMS:
+        yield lower.lower(
+            vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True,
+            precision=precision,
+        )  # fmt: skip
+
+
+def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
+    """Weights of a model with each part that a ViT may have, by timm name."""
+    width, patch = vit.width, (vit.in_chans, *vit.patch_size)
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, vit.tokens, width),
+        "patch_embed.proj.weight": (width, *patch),
+        "patch_embed.proj.bias": (width,),
+        "merge.queries": (4, width),
+        "head.weight": (vit.classes, width),
+        "head.bias": (vit.classes,),
+    }
+    norms = {"norm": width, "merge.norm": width}
+    for block in (f"blocks.{index}" for index in range(vit.depth)):
+        for path, (rows, columns) in {
+            "attn.qkv": (3 * width, width),
+            "attn.proj": (width, width),
+            "mlp.fc1": (vit.mlp_width, width),
+            "mlp.fc2": (width, vit.mlp_width),
+        }.items():
+            shapes[f"{block}.{path}.weight"] = (rows, columns)
+            shapes[f"{block}.{path}.bias"] = (rows,)
+        norms |= {f"{block}.norm1": width, f"{block}.norm2": width}
+        norms |= {f"{block}.attn.q_norm": vit.head_width, f"{block}.attn.k_norm": vit.head_width}
+        shapes |= {f"{block}.ls1.gamma": (width,), f"{block}.ls2.gamma": (width,)}
+    for path, length in norms.items():
+        shapes |= {f"{path}.weight": (length,), f"{path}.bias": (length,)}
+    return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}

@@ -1,0 +1,1 @@
+"""What is said about a model that its weights do not tell: by the user, the file, a name."""

@@ -1,0 +1,108 @@
+"""What a user may state about a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+# What the parts of a stated choice may be.
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "family": (str,),
+    "model": (str,),
+    "use_ema": (bool,),
+    "num_heads": (int,),
+    "image_size": (int,),
+    "mean": (int, float),
+    "std": (int, float),
+    "rate": (str,),
+    "reduction_target": (int, float),
+    "merge_at": (int,),
+    "merge_scale": (str,),
+    "pool": (str,),
+    "act": (str,),
+    "norm_eps": (int, float),
+    "assume_defaults": (bool,),
+}
+_LISTS = ("image_size", "mean", "std", "merge_at")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may state about a checkpoint; None leaves it to the file.
+
+    Attributes:
+        family: One of `families.names()`.
+        model: timm name of the dense model.
+        base_checkpoint: Weights of a thresholds-only checkpoint: a file, or `timm:NAME`.
+        use_ema: Take averaged weights (True), never (False), or only where there are no others.
+        num_heads: Attention heads.
+        image_size: (height, width) in pixels; the position embedding is resized to it.
+        mean: Per-channel mean of the normalisation, in [0, 1].
+        std: Per-channel standard deviation of the normalisation.
+        rate: Tokens that each block takes in a family with a fixed number, as
+            `checkpoint.rates.parse` reads it.
+        reduction_target: Share of the multiply-accumulates to be left instead, which picks r.
+        merge_at: Blocks before which PatchMerger's layers stand.
+        merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
+        pool: "token" (class token) or "avg" (over patches).
+        act: Activation of the MLPs, one of `plan.geometry.ACTIVATIONS`.
+        norm_eps: Epsilon of every LayerNorm.
+        assume_defaults: Take what is usual where it would be asked for otherwise.
+    """
+
+    family: str | None = None
+    model: str | None = None
+    base_checkpoint: Path | None = None
+    use_ema: bool | None = None
+    num_heads: int | None = None
+    image_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    rate: str | None = None
+    reduction_target: float | None = None
+    merge_at: tuple[int, ...] | None = None
+    merge_scale: str | None = None
+    pool: str | None = None
+    act: str | None = None
+    norm_eps: float | None = None
+    assume_defaults: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was stated, as plain values; the base checkpoint's path is left out."""
+        values = asdict(self) | {"base_checkpoint": None}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def over(self, earlier: Choices) -> Choices:
+        """These, and what was stated earlier where these say nothing."""
+        stated = {key: value for key, value in vars(self).items() if value is not None}
+        if self.rated:  # two ways to say the same
+            earlier = replace(earlier, rate=None, reduction_target=None)
+        return replace(earlier, **stated)
+
+    @property
+    def rated(self) -> bool:
+        """Whether it is said how many tokens each block takes."""
+        return self.rate is not None or self.reduction_target is not None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Choices:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: A value is not of its kind.
+            TypeError: There is no choice of that name.
+        """
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        for key, value in pairs.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            listed = key in _LISTS
+            if isinstance(value, tuple) != listed or (key == "image_size" and len(parts) != 2):
+                raise ValueError(f"{key} cannot be {value!r}")
+            kinds = _KINDS.get(key, ())
+            if not all(type(part) in kinds for part in parts):
+                raise ValueError(f"{key} cannot be {value!r}")
+        return cls(**pairs)

@@ -1,0 +1,1 @@
+"""What happens to tokens: eager, packed, in slots, and as a file recorded it."""

@@ -1,0 +1,429 @@
+"""What is refused before PyTorch is imported, and before anything is downloaded."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import torchvision
+from ltmp_cli.main import app
+from timm.models.vision_transformer import VisionTransformer
+from typer.testing import CliRunner, Result
+
+from ltmp_export import inspect
+from ltmp_export.backbones.vit import features
+from ltmp_export.backbones.vit.architectures import RENAMED
+from ltmp_export.checkpoint.load import load_checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.statements.choices import Choices
+from tests.backbones.test_refused import drop, put
+from tests.checkpoint.test_hostile import Hostile
+from tests.commands.test_cli import run_without
+from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
+
+State = dict[str, Any]
+TWO_HEADS = Choices(num_heads=2)
+MERGE_2 = "blocks.2.merge_masker.threshold"
+
+
+def digits() -> State:
+    content = load_torch(DIGITS_LTMP)
+    return content | {"state_dict": dict(content["state_dict"])}
+
+
+def dense() -> State:
+    return {k: v for k, v in digits()["state_dict"].items() if "masker" not in k}
+
+
+def small(classes: int = 4) -> VisionTransformer:
+    torch.manual_seed(0)
+    return VisionTransformer(
+        img_size=28, patch_size=14, embed_dim=128, depth=2, num_heads=2, num_classes=classes,
+        init_values=1e-5,
+    )  # fmt: skip
+
+
+def changed(change: Callable[[State], None], arch: str = "ltmp_vit_digits") -> State:
+    content = digits() | {"arch": arch, "args": argparse.Namespace()}
+    change(content)
+    return content
+
+
+def shape(*sizes: int) -> torch.Tensor:
+    return torch.zeros(sizes)
+
+
+BATCHNORM = {
+    "layer1.0.bn1.weight": torch.ones(2),
+    "layer1.0.bn1.num_batches_tracked": torch.tensor(3),
+}
+LORA = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 128)}
+TIMM_SIGLIP = {
+    **{k: v for k, v in dense().items() if not k.startswith(("cls_token", "head"))},
+    "attn_pool.latent": shape(1, 1, 128),
+}
+# What the file alone decides: its content, and what is said of it.
+DECIDED: dict[str, tuple[Any, str]] = {
+    "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
+    "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
+    "features": (
+        TIMM_SIGLIP,
+        "features that are not supported: no class token (cls_token missing), attention pooling "
+        "(attn_pool.latent), no classifier (head.weight missing); expected a plain ViT",
+    ),
+    "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
+    "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
+    "damaged": (b"PK\x03\x04 and no more", "is damaged or not a PyTorch checkpoint"),
+    "thresholds only": (
+        {k: v for k, v in digits()["state_dict"].items() if "masker" in k},
+        "holds thresholds only; give the dense model's weights with --base-checkpoint",
+    ),
+    "NaN threshold": (changed(put(MERGE_2, torch.tensor([torch.nan]))), f"{MERGE_2} is nan"),
+    "integers": (changed(put("head.bias", torch.ones(10).int())), "is torch.int32; expected"),
+    "several": ({p + k: v for p in ("a.", "b.") for k, v in dense().items()}, "several models"),
+}
+# Where the command says which family it is to be, besides.
+IN_FAMILIES: dict[str, tuple[Any, str]] = {
+    "ambiguous": (digits()["state_dict"], "state it with --family ltmp|ltpm"),
+    "contradiction": (changed(lambda c: None, "ltm_vit"), "family ltm needs merge thresholds"),
+    "no rate": (changed(lambda c: None, "mp_vit"), "family mp takes a fixed number of tokens"),
+    "distilled": (changed(put("dist_token", shape(1, 1, 128))), "has a distillation token, which"),
+    "a bias missing": (changed(drop("3.mlp.fc1.bias")), "1 missing (blocks.3.mlp.fc1.bias)"),
+    "a block missing": (changed(drop("blocks.3.")), "block 3 has no weights, though block 5 has"),
+    "one more": (changed(put("extra.weight", shape(1))), "1 unexpected (extra.weight)"),
+}
+
+
+def write(folder: Path, cases: Mapping[str, tuple[Any, str]]) -> None:
+    for name, (content, _) in cases.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            torch.save(content, folder / name)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Everything that takes a checkpoint, but inspect, which may describe what others refuse."""
+    data = ["--data", "images.npz"]
+    target = ["--reduction-target", "0.6"]
+    return [
+        ["export", name],
+        ["check", "model.onnx", name],
+        ["finetune", name, *data, *target],
+        ["calibrate", name, "--images", "images.npz", *target],
+        ["eval", name, *data],
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ltmp(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_what_the_file_decides_needs_no_pytorch(folder: Path) -> None:
+    """One line for each command and file, in a process that has neither torch nor timm after."""
+    write(folder, DECIDED | IN_FAMILIES | {"whole": (digits(), "")})
+    (folder / "model.onnx").write_bytes(b"\x08")
+    typed = [(c, message) for name, (_, message) in DECIDED.items() for c in commands(name)]
+    typed += [(c, "missing does not exist; expected") for c in commands("missing")]
+    typed += [(["export", name], message) for name, (_, message) in IN_FAMILIES.items()]
+    typed += [
+        (["export", "whole", "--family", "tome"], "no family 'tome'; choose from"),
+        (["export", "whole", "--r", "8"], "state which with --family m|mp|p|pm (m is ToMe)"),
+        (["check", "no.onnx", "whole"], "no.onnx does not exist"),
+    ]
+    told = run_without({"torch", "timm"}, [command for command, _ in typed], code=2)
+    lines = told.strip().splitlines()
+    assert len(lines) == len(typed)
+    for line, (command, message) in zip(lines, typed, strict=True):
+        assert line.startswith("error: "), command
+        assert message in line, (command, line)
+    assert not (folder / "mark").exists()
+
+
+def test_inspect_describes_what_others_refuse_without_pytorch(folder: Path) -> None:
+    described = ("BatchNorm", "adapter", "features", "headless", "thresholds only", "ambiguous")
+    cases = {name: (DECIDED | IN_FAMILIES)[name] for name in described}
+    write(folder, cases)
+    told = run_without({"torch", "timm"}, [["inspect", name] for name in described])
+    words = " ".join(told.split())
+    for name, (_, message) in cases.items():
+        assert message in words, name
+    assert words.count("incomplete checkpoint") == len(cases)
+
+
+NAMES = {
+    "vit_base_patch16_siglip_224": [
+        "no class token (cls_token missing)", "attention pooling (attn_pool.latent)",
+        "no classifier (head.weight missing)",
+    ],
+    "vit_small_patch14_reg4_dinov2": [
+        "register tokens (reg_token)", "no classifier (head.weight missing)",
+    ],
+    "aimv2_large_patch14_224": [
+        "no class token (cls_token missing)",
+        "a norm in the patch embedding (patch_embed.norm.weight)",
+        "SwiGLU (blocks.0.mlp.fc1_g.weight)",
+        "RMSNorm (blocks.0.norm1.weight without a bias)",
+        "no classifier (head.weight missing)",
+    ],
+    "vit_tiny_r_s16_p8_224": ["a convolutional stem (patch_embed.backbone.conv.weight)"],
+    "vit_giant_patch14_dinov2": [
+        "SwiGLU (blocks.0.mlp.fc1.weight has 8192 rows for fc2's 4096 columns)",
+        "no classifier (head.weight missing)",
+    ],
+    "vit_dwee_patch16_reg1_gap_256": [
+        "no class token (cls_token missing)", "register tokens (reg_token)",
+        "differential attention (blocks.0.attn.lambda_q1)",
+    ],
+    "test_vit_relpos": [
+        "no class token (cls_token missing)",
+        "relative position bias (blocks.0.attn.rel_pos.mlp.fc1.weight)", "pos_embed missing",
+    ],
+    "beit_base_patch16_224": [
+        "relative position bias (blocks.0.attn.relative_position_bias_table)",
+        "biases of q and v alone (blocks.0.attn.q_bias)",
+        "layer scale under other names than ls1.gamma (blocks.0.gamma_1)", "pos_embed missing",
+    ],
+    "deit3_small_patch16_224": [],
+    "vit_base_patch16_clip_quickgelu_224": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_feature_of_timms_vits_is_named(name: str) -> None:
+    with torch.device("meta"):
+        weights = timm.create_model(name, **({"depth": 2} if "vit_" in name else {})).state_dict()
+    assert list(features.unsupported(weights)) == NAMES[name]
+
+
+OTHERS = {
+    "resnet18": "a ResNet", "mobilenetv3_small_050": "an EfficientNet, a MobileNet or kin",
+    "convnext_atto": "a ConvNeXt", "swin_tiny_patch4_window7_224": "a Swin Transformer",
+    "mobilevit_xxs": "a MobileViT", "levit_128s": "a LeViT", "pit_ti_224": "a PiT",
+    "cait_xxs24_224": "a CaiT", "xcit_nano_12_p16_224": "an XCiT", "hiera_tiny_224": "a Hiera",
+    "maxvit_nano_rw_256": "a MaxViT", "volo_d1_224": "a VOLO", "regnetx_002": "a RegNet",
+    "mixer_s32_224": "an MLP-Mixer or ResMLP", "poolformer_s12": "a PoolFormer or kin",
+    "repvgg_a0": "a network in stages", "convmixer_768_32": "a network with BatchNorm",
+    "beit_base_patch16_224": "a BEiT", "samvit_base_patch16_224": "the image encoder of a SAM",
+    "eva02_tiny_patch14_224": "a ViT of timm's Eva class",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_architectures_of_timm_are_told(name: str) -> None:
+    with torch.device("meta"):
+        weights = timm.create_model(name).state_dict()
+    with pytest.raises(InputError, match=f"it looks like {OTHERS[name]}( \\(|;)"):
+        features.require_plain("c.pth", weights)
+
+
+def test_names_without_end_take_no_time() -> None:
+    """A pickle may hold 16 MiB of them; backtracking on one of these would take hours."""
+    made = ["head." * 10**6 + "weight", "a." * 10**6, "layer1.0." + "conv" * 10**6]
+    made += [f"blocks.{i}.zz.weight" for i in range(10**5)]
+    with pytest.raises(InputError, match="not a plain timm VisionTransformer"):
+        features.require_plain("c.pth", dict.fromkeys(made, torch.ones(2, 2)))
+
+
+def renamed(theirs: State, library: str) -> State:
+    """A state_dict by the table that the message shows."""
+    depth = 1 + max(int(m[1]) for key in theirs if (m := re.search(r"layer[s_.]*(\d+)\.", key)))
+    made: State = {}
+    for old, new in RENAMED[library].items():
+        for block in range(depth if "{i}" in old else 1):
+            first, *more = old.replace("{i}", str(block)).split(" + ")
+            modules = [first, *(f"{first.rpartition('.')[0]}.{word}" for word in more)]
+            for end in ("", ".weight", ".bias", "_weight", "_bias", ".qkv.weight", ".qkv.bias",
+                        ".proj.weight", ".proj.bias"):  # fmt: skip
+                found = [theirs[module + end] for module in modules if module + end in theirs]
+                if found:
+                    made[new.replace("{i}", str(block)) + end.replace("_", ".")] = torch.cat(found)
+    return made
+
+
+def test_renaming_torchvisions_vit_as_the_message_says(folder: Path) -> None:
+    """The converted file is taken, and is the same model."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.VisionTransformer(32, 8, 3, 2, 64, 128, num_classes=5).eval()
+    torch.nn.init.normal_(theirs.heads.head.weight)
+    torch.save(theirs.state_dict(), "c.pth")
+    told = ltmp("export", "c.pth").stderr
+    assert "it looks like a ViT of torchvision (encoder.layers.encoder_layer_0.ln_1" in told
+    assert "conv_proj → patch_embed.proj" in told
+    torch.save(renamed(theirs.state_dict(), "torchvision"), "d.pth")
+    ours = load_checkpoint("d.pth", TWO_HEADS, dense=True)
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(ours.model(pixels), theirs(pixels), atol=1e-5)
+
+
+def names_of(library: str, prefix: str) -> State:
+    """A small ViT under a library's names, those of a block in two blocks."""
+    made: State = {}
+    sizes = {"attn.qkv": (192, 64), "mlp.fc1": (128, 64), "mlp.fc2": (64, 128), "head": (5, 64)}
+    for old, new in RENAMED[library].items():
+        leaf = new.removeprefix("blocks.{i}.")
+        for block in range(2 if "{i}" in old else 1):
+            first, *more = old.replace("{i}", str(block)).split(" + ")
+            where = "" if new == "head" else prefix
+            for word in (first, *(f"{first.rpartition('.')[0]}.{word}" for word in more)):
+                module = where + word
+                if leaf in ("cls_token", "pos_embed"):
+                    made[module] = torch.randn(1, 1 if leaf == "cls_token" else 17, 64)
+                elif leaf == "attn":  # of both names the same
+                    made |= {f"{module}.qkv.weight": torch.randn(192, 64),
+                             f"{module}.qkv.bias": torch.randn(192),
+                             f"{module}.proj.weight": torch.randn(64, 64),
+                             f"{module}.proj.bias": torch.randn(64)}  # fmt: skip
+                else:
+                    rows, *columns = sizes.get(leaf, (64, 64) if leaf == "attn.proj" else (64,))
+                    columns = [3, 8, 8] if leaf == "patch_embed.proj" else columns
+                    rows = 64 if more else rows
+                    made[f"{module}.weight"] = torch.randn(rows, *columns)
+                    made[f"{module}.bias"] = torch.randn(rows)
+    if library == "mmpretrain":  # whose embedding needs no new name
+        made |= {f"{prefix}cls_token": torch.randn(1, 1, 64),
+                 f"{prefix}pos_embed": torch.randn(1, 17, 64)}  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize(
+    ("library", "prefix"), [("Hugging Face's transformers", "vit."), ("mmpretrain", "backbone.")]
+)
+def test_renaming_other_vits_as_the_message_says(folder: Path, library: str, prefix: str) -> None:
+    theirs = names_of(library, prefix)
+    torch.save(theirs, "c.pth")
+    told = ltmp("export", "c.pth").stderr
+    assert f"it looks like a ViT of {library} ({prefix}" in told
+    assert f"timm has the same model: drop '{prefix}', rename " in told
+    bare = {key.removeprefix(prefix): value for key, value in theirs.items()}
+    made = renamed(bare, library)
+    made |= {key: bare[key] for key in ("cls_token", "pos_embed") if key in bare}
+    torch.save(made, "d.pth")
+    found = load_checkpoint("d.pth", TWO_HEADS, dense=True)
+    assert (found.vit.depth, found.vit.width, found.vit.classes) == (2, 64, 5)
+
+
+def test_a_folder_with_an_adapter(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").touch()
+    told = ltmp("export", str(folder))
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "holds an adapter alone (adapter_model.safetensors); merge the adapter" in told.stderr
+
+
+def test_feature_extractors(folder: Path) -> None:
+    """DINOv2's names with mask_token, and a classifier where it is not looked for."""
+    bare = small(0).state_dict() | {"mask_token": shape(1, 128)}
+    other = {"classifier.weight": torch.ones(4, 128), "classifier.bias": torch.zeros(4)}
+    inside = {f"backbone.{key}": value for key, value in bare.items()}
+    wide = {"linear_head.weight": torch.ones(4, 256)}
+    for state, found in (
+        (bare, "missing); its features alone cannot be exported yet: fine-tune it"),
+        (
+            inside | other,
+            "found classifier.weight [4, 128]: rename classifier.* to backbone.head.*",
+        ),
+        (bare | other, "found classifier.weight [4, 128]: rename classifier.* to head.*, if it"),
+        (bare | wide, "found linear_head.weight [4, 256], which takes more than the class token"),
+    ):
+        torch.save(state, "c.pth")
+        told = ltmp("export", "c.pth")
+        assert (told.exit_code, len(told.stderr.splitlines())) == (2, 1)
+        assert "no classifier (head.weight missing" in told.stderr
+        assert found in told.stderr
+
+
+def test_the_head_of_a_clip_is_said_to_be_none(folder: Path) -> None:
+    state = {f"module.visual.trunk.{key}": value for key, value in small().state_dict().items()}
+    torch.save({"state_dict": state | {"module.logit_scale": torch.tensor(4.6)}}, "c.pth")
+    found = inspect("c.pth", TWO_HEADS)["found"]
+    assert "beside it logit_scale: its head projects to CLIP's embeddings, not to classes" in found
+
+
+def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
+    model = small().eval()
+    torch.save(model.state_dict() | {"mask_token": shape(1, 128)}, "c.pth")
+    found = load_checkpoint("c.pth", Choices(num_heads=2, family="m", rate="1"))
+    assert "left out: mask_token, which only pretraining uses" in found.found
+    pixels = torch.randn(2, 3, 28, 28)
+    with torch.inference_mode():
+        assert torch.equal(found.model(pixels), model(pixels))
+    made = ltmp("export", "c.pth", "--num-heads", "2", "--family", "m", "--r", "1")
+    assert made.exit_code == 0, made.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        ("vit_base_patch16_siglip_224", (), "no class token (cls_token missing), attention pool"),
+        ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
+        ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
+        ("resnet18", (), "it looks like a ResNet"),
+        ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),
+        ("deit_tiny_distilled_patch16_224", ("--family", "p", "--r", "4"), "a distillation token"),
+    ],
+)
+def test_timms_models_are_judged_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, more: tuple[str, ...], message: str
+) -> None:
+    def fetched(*arguments: Any, **options: Any) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    told = ltmp("export", f"timm:{name}", *more)
+    assert told.exit_code == 2, told.exception
+    assert told.stderr.startswith(f"error: timm:{name}")
+    assert message in told.stderr
+    if "deit" not in name:
+        assert message in ltmp("inspect", f"timm:{name}").stderr
+
+
+def test_inspect_recommends_what_works(folder: Path) -> None:
+    """Each command that it names is run as it names it."""
+    torch.save(dense(), "c.pth")
+    told = inspect("c.pth", TWO_HEADS)["missing"]
+    assert "'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8" in told
+    assert ltmp("export", "c.pth", "--num-heads", "2", "--family", "m", "--r", "8").exit_code == 0
+    distilled = dense() | {
+        "dist_token": shape(1, 1, 128), "pos_embed": torch.randn(1, 66, 128),
+        "head_dist.weight": torch.randn(10, 128), "head_dist.bias": torch.zeros(10),
+    }  # fmt: skip
+    torch.save(distilled, "d.pth")
+    told = inspect("d.pth", TWO_HEADS)["missing"]
+    assert "calibrate" not in told
+    assert "--family m --r 8 takes it" in told
+    made = ltmp("export", "d.pth", "--num-heads", "2", "--family", "m", "--r", "8", "--no-check")
+    assert made.exit_code == 0, made.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ({"pos_embed": torch.randn(1, 13, 128)}, "state the image size"),
+        ({"head.bias": torch.full((10,), torch.nan)}, "head.bias holds NaN"),
+    ],
+)
+def test_inspect_says_what_its_commands_need_first(folder: Path, change: State, first: str) -> None:
+    torch.save(dense() | change, "c.pth")
+    assert re.search(f"needs none; but first: .*{first}", inspect("c.pth", TWO_HEADS)["missing"])
+
+
+def test_the_authors_thresholds_still_find_their_base(folder: Path, digits_base: Path) -> None:
+    """A base that is no plain ViT is named, not the file with the thresholds."""
+    torch.save(BATCHNORM, "resnet.pth")
+    path = str(FIXTURES / "digits_ltm_thresholds.pth.tar")
+    told = ltmp("export", path, "--base-checkpoint", "resnet.pth")
+    assert told.stderr.startswith("error: resnet.pth: not a plain timm VisionTransformer")

@@ -1,0 +1,431 @@
+"""What is accepted and what is refused, case by case: the rows of the README's two tables.
+
+    python -m tests.documents.acceptance      prints the tables, as the README must have them
+
+A case makes its files in the current folder and gives the command to run. `says` is what the
+command must print, word for word; "…" stands for anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.backbones.test_vit_pytorch import random_weights
+from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
+from tests.makers.random_vits import ODD, build
+
+State = dict[str, Any]
+ARCH = "ltmp_vit_digits_patch4_32"
+MERGE_2 = "blocks.2.merge_masker.threshold"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what is given, what happens, what it says, and how to try it.
+
+    Attributes:
+        given: First column.
+        says: Last column, printed by the command.
+        command: Makes the files and gives the command line, without `ltmp`.
+        code: Exit code.
+    """
+
+    given: str
+    says: str
+    command: Callable[[], list[str]]
+    code: int = 0
+
+
+def top() -> State:
+    """The digits checkpoint, free to be changed."""
+    content = load_torch(DIGITS_LTMP)
+    return content | {"state_dict": dict(content["state_dict"])}
+
+
+def state() -> State:
+    """Its state_dict."""
+    return dict(top()["state_dict"])
+
+
+def with_prefix(prefix: str) -> State:
+    return {prefix + key: value for key, value in state().items()}
+
+
+def saved(content: Any, *arguments: str, do: str = "inspect", **options: Any) -> list[str]:
+    """Save it, and a command on it."""
+    torch.save(content, "c.pth", **options)
+    return [do, "c.pth", *arguments]
+
+
+def changed(**values: Any) -> list[str]:
+    """Export with other values in the state_dict; None takes one out."""
+    content = top()
+    for key, value in values.items():
+        content["state_dict"].pop(key, None)
+        if value is not None:
+            content["state_dict"][key] = value
+    return saved(content, do="export")
+
+
+def renamed(arch: str) -> list[str]:
+    return saved(top() | {"arch": arch, "args": argparse.Namespace()}, do="export")
+
+
+def thresholds(*arguments: str, **more: Any) -> list[str]:
+    """A file with thresholds only."""
+    kept = {key: value for key, value in state().items() if "masker" in key}
+    return saved(top() | {"state_dict": kept, "optimizer": {}} | more, *arguments, do="export")
+
+
+def base(content: State) -> str:
+    """A file with the dense weights, changed."""
+    torch.save(dense() | content, "base.pth")
+    return "base.pth"
+
+
+def hugging_face() -> list[str]:
+    Path("folder").mkdir()
+    save_file(state(), "folder/model.safetensors")
+    Path("folder/config.json").write_text(json.dumps({"architecture": ARCH}))
+    return ["inspect", "folder"]
+
+
+def safetensors() -> list[str]:
+    save_file(state(), "model.safetensors", metadata={"arch": ARCH})
+    return ["inspect", "model.safetensors"]
+
+
+def lightning() -> list[str]:
+    content = {"pytorch-lightning_version": "2.4.0", "state_dict": with_prefix("model.")}
+    return saved(content | {"hyper_parameters": {"model_name": ARCH}})
+
+
+def initial() -> list[str]:
+    start = {k: torch.tensor([0.9 if "merge" in k else 0.0]) for k in state() if "masker" in k}
+    return changed(**start)
+
+
+def resnet() -> list[str]:
+    return saved({"layer1.0.conv1.weight": torch.ones(2), MERGE_2: torch.ones(1)}, do="export")
+
+
+def dense(**more: torch.Tensor) -> State:
+    """The weights without the thresholds, and others."""
+    return {key: value for key, value in state().items() if "masker" not in key} | more
+
+
+def distilled() -> list[str]:
+    """A second token, its head, and thresholds."""
+    content = state() | {"dist_token": torch.ones(1, 1, 128)}
+    content |= {f"head_dist.{part}": content[f"head.{part}"] for part in ("weight", "bias")}
+    content["pos_embed"] = torch.cat([content["pos_embed"][:, :1], content["pos_embed"]], 1)
+    return saved(top() | {"state_dict": content}, do="export")
+
+
+def patchmerger(*arguments: str) -> list[str]:
+    return saved(dense(**cluster_layers(128, 24, 9)), *arguments, do="export")
+
+
+def vit_pytorch() -> list[str]:
+    return saved(random_weights(), "--num-heads", "2", do="inspect")
+
+
+def heads() -> list[str]:
+    """A model of odd width, and a position embedding of no square."""
+    model, _ = build(ODD)
+    content = model.state_dict() | {
+        f"blocks.{i}.prune_masker.threshold": torch.tensor([0.01]) for i in range(3)
+    }
+    return saved(content, do="export")
+
+
+def malicious() -> list[str]:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("touch ran",)
+
+    return saved(top() | {"extra": Hostile()}, do="export")
+
+
+def claims() -> list[str]:
+    return changed(cls_token=torch.zeros(1).expand(10**6, 10**6))
+
+
+def cut() -> list[str]:
+    Path("c.pth").write_bytes(DIGITS_LTMP.read_bytes()[:100_000])
+    return ["export", "c.pth"]
+
+
+def exported(change: Callable[[onnx.ModelProto], None]) -> str:
+    """An exported file, changed."""
+    from ltmp_export import export
+
+    export(DIGITS_LTMP, "model.onnx", check=False)
+    model = onnx.load("model.onnx")
+    change(model)
+    onnx.save(model, "model.onnx")
+    return "model.onnx"
+
+
+def outside() -> list[str]:
+    def move(model: onnx.ModelProto) -> None:
+        tensor = next(t for t in model.graph.initializer if t.name == "head.weight")
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+
+    return ["check", exported(move), str(DIGITS_LTMP)]
+
+
+def pictures(images: Any, labels: Any = None) -> list[str]:
+    np.savez("images.npz", images=images, **({} if labels is None else {"labels": labels}))
+    return ["check", exported(lambda model: None), str(DIGITS_LTMP), "--images", "images.npz"]
+
+
+def clip() -> list[str]:
+    """A norm before the blocks."""
+    norm = {f"norm_pre.{part}": torch.ones(128) for part in ("weight", "bias")}
+    return saved(state() | norm, "--family", "ltmp", *TWO_HEADS, do="export")
+
+
+def unprepared() -> list[str]:
+    np.savez("images.npz", images=DIGIT, labels=np.array([3, 1]))
+    return saved(dense(), *TWO_HEADS, "--data", "images.npz", do="eval")
+
+
+def headless() -> State:
+    return {key: value for key, value in dense().items() if not key.startswith("head")}
+
+
+def classifier() -> list[str]:
+    content = {f"backbone.{key}": value for key, value in headless().items()}
+    return saved(content | {"classifier.weight": torch.ones(4, 128)}, do="export")
+
+
+def torchvision_vit() -> list[str]:
+    import torchvision
+
+    model = torchvision.models.VisionTransformer(32, 8, 1, 2, 64, 128, num_classes=5)
+    return saved(model.state_dict(), do="export")
+
+
+def given_up() -> list[str]:
+    name = "vit_small_patch16_224_dino"
+    model = timm.create_model("vit_small_patch16_224", depth=1, num_classes=3)
+    return saved({"state_dict": model.state_dict(), "arch": name}, "--family", "m", "--r", "8")
+
+
+def numbered() -> list[str]:
+    """A picture in each of ten folders, 1 to 10."""
+    for number in range(1, 11):
+        Path("data", str(number)).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"data/{number}/a.png")
+    normalised = ("--mean", "0.5", "--std", "0.5")
+    return saved(dense(), *TWO_HEADS, *normalised, "--data", "data", do="eval")
+
+
+TWO_HEADS = ("--num-heads", "2")
+CKPT = str(DIGITS_LTMP)
+LTM = str(FIXTURES / "digits_ltm_thresholds.pth.tar")
+NOT_A_NUMBER = np.full((2, 3, 32, 32), np.nan, np.float32)
+DIGIT = np.zeros((2, 32, 32), np.uint8)
+
+ACCEPTED: tuple[Case, ...] = (
+    Case("timm's training checkpoint (the authors' script)", "timm training checkpoint, epoch 2",
+         lambda: ["inspect", CKPT]),
+    Case("a bare state_dict; also inside `state_dict` or `model`", "bare state_dict",
+         lambda: saved(state(), "--family", "ltmp", *TWO_HEADS)),
+    Case("the format of PyTorch before 1.6", "dictionary with 'model'",
+         lambda: saved({"model": state()}, "--family", "ltmp", *TWO_HEADS,
+                       _use_new_zipfile_serialization=False)),
+    Case("safetensors", "family ltmp: as the name ltmp_vit_digits_patch4_32 says", safetensors),
+    Case("PyTorch Lightning, any attribute name", "prefix 'model.' taken off 92 keys", lightning),
+    Case("a Hugging Face folder or its weights, `config.json` beside", "Hugging Face model",
+         hugging_face),
+    Case("DDP, FSDP, `torch.compile`", "wrapped as _orig_mod, module: taken off",
+         lambda: saved({"state_dict": with_prefix("module._orig_mod.")}, "--family", "ltmp",
+                       *TWO_HEADS)),
+    Case("averaged weights beside others, with `--use-ema`",
+         "averaged weights (state_dict_ema): asked for",
+         lambda: saved(top() | {"state_dict_ema": state()}, "--use-ema")),
+    Case("averaged weights alone", "averaged weights (state_dict_ema): there are no others",
+         lambda: saved({"state_dict_ema": state(), "arch": ARCH})),
+    Case("thresholds only, with `--base-checkpoint FILE` or `timm:NAME`", "check: equal",
+         lambda: ["export", LTM, "--base-checkpoint", base({})]),
+    Case("a plain ViT with `--family m --r 8`", "static: every image takes 60.5% of the dense …",
+         lambda: saved(dense(), "--family", "m", "--r", "8", *TWO_HEADS, do="export")),
+    Case("a fine-tuned file as another family, `--family p --r 8`",
+         "warning: family p as asked, though the file says ltmp; its merge and prune thresholds …",
+         lambda: ["export", CKPT, "--family", "p", "--r", "8"]),
+    Case("PatchMerger's layers in a DeiT, `--merge-at 2,4`", "patch tokens made anew before it",
+         lambda: ["inspect", *patchmerger("--merge-at", "2,4", *TWO_HEADS)[1:]]),
+    Case("vit-pytorch's ViT with PatchMerger", "names of vit-pytorch: taken as timm's",
+         vit_pytorch),
+    Case("float16, bfloat16 or float64 weights", "computed with as float32",
+         lambda: saved({k: v.half() for k, v in state().items()}, "--family", "ltmp",
+                       *TWO_HEADS)),
+    Case("another image size, `--img-size 40`",
+         "warning: position embedding resized from 8x8 to 10x10 patches; …",
+         lambda: ["export", CKPT, "--img-size", "40", "--no-check"]),
+    Case("a name that timm has given up, or of the Hub",
+         "vit_small_patch16_224_dino: vit_small_patch16_224.dino of timm",
+         given_up),
+    Case("DINOv2's `mask_token` beside a classifier",
+         "left out: mask_token, which only pretraining uses",
+         lambda: saved(dense(mask_token=torch.zeros(1, 128)), *TWO_HEADS)),
+    Case("thresholds where training starts",
+         "warning: all merge thresholds are at their initial value 0.9: never fine-tuned", initial),
+    Case("labels or class counts that contradict the head",
+         "warning: the file states 1000 classes (num_classes), its weights have 10",
+         lambda: saved(top() | {"args": argparse.Namespace(num_classes=1000)}, do="export")),
+)  # fmt: skip
+
+REFUSED: tuple[Case, ...] = (
+    Case("a pickle with any other class", "is refused: it asks to load posix.system, and only …",
+         malicious, 2),
+    Case("a file that unpacks to more than 8 GiB",
+         "would take … GiB of memory, more than the limit of …; if that is right, raise it: "
+         "ltmp --memory-limit …",
+         lambda: ["--memory-limit", "0.001", "export", CKPT], 2),
+    Case("a shape without its numbers",
+         "claims the shape (1000000, 1000000) but holds fewer numbers", claims, 2),
+    Case("a cut or damaged file",
+         "is damaged or not a PyTorch checkpoint or a safetensors file (…)",
+         cut, 2),
+    Case("ONNX data outside the model's folder", "head.weight …", outside, 2),
+    Case("a dense model", "holds no thresholds (…): it is a dense model or …",
+         lambda: saved(dense(), do="export"), 2),
+    Case("another architecture", "it looks like a ResNet", resnet, 2),
+    Case("features that are not supported, all of them",
+         "is a ViT with features that are not supported: register tokens (reg_token), attention "
+         "pooling (attn_pool.latent); expected a plain ViT …",
+         lambda: changed(reg_token=torch.ones(1, 4, 128),
+                         **{"attn_pool.latent": torch.ones(1, 1, 128)}), 2),
+    Case("a ViT without a classifier",
+         "no classifier (head.weight missing); its features alone cannot be exported yet: "
+         "fine-tune it with a classifier, …",
+         lambda: saved(headless(), do="export"), 2),
+    Case("a classifier elsewhere",
+         "found classifier.weight [4, 128]: rename classifier.* to backbone.head.*, if it takes "
+         "the class token); save it so, and give that file",
+         classifier, 2),
+    Case("a ViT of torchvision, transformers or mmpretrain",
+         "it looks like a ViT of torchvision (…); timm has the same model: rename class_token → "
+         "cls_token, …",
+         torchvision_vit, 2),
+    Case("a LoRA adapter",
+         "holds an adapter (LoRA or kin: …); merge the adapter into the model's weights first "
+         "(peft: model.merge_and_unload()), then save their state_dict",
+         lambda: saved({"base_model.model.blocks.0.attn.qkv.lora_A.weight": torch.ones(4, 128)},
+                       do="export"), 2),
+    Case("a model of timm that is not supported, before any download",
+         "timm:resnet18: not a plain timm VisionTransformer: it looks like a ResNet …",
+         lambda: ["export", "timm:resnet18"], 2),
+    Case("a distillation token and thresholds",
+         "has a distillation token, which family ltmp does not provide for; only m does",
+         distilled, 2),
+    Case("a fixed-rate family without r",
+         "family mp takes a fixed number of tokens from each block, which no file holds; state it "
+         "with --r 8, or --reduction-target 0.6 …",
+         lambda: renamed("mp_vit_digits"), 2),
+    Case("r without a family", "state which with --family m|mp|p|pm (m is ToMe)",
+         lambda: saved(dense(), "--r", "8", do="export"), 2),
+    Case("PatchMerger without its places",
+         "does not say where its 2 layers of PatchMerger stand; state the blocks before which they "
+         "do, like --merge-at 3,6,9",
+         lambda: patchmerger(*TWO_HEADS), 2),
+    Case("a static file without a budget",
+         "family ltmp keeps as many tokens as an image needs; state the most …",
+         lambda: ["export", CKPT, "--mode", "static"], 2),
+    Case("a threshold that is NaN or outside [0, 1]",
+         "blocks.2.merge_masker.threshold is nan; a threshold lies in [0, 1]",
+         lambda: changed(**{MERGE_2: torch.tensor([torch.nan])}), 2),
+    Case("NaN or infinity in a weight",
+         "head.bias holds NaN or infinite values (1 of 10); the checkpoint is "
+         "broken: …",
+         lambda: changed(**{"head.bias": torch.tensor([torch.inf] + [0.0] * 9)}), 2),
+    Case("a threshold that is missing",
+         "merge thresholds missing in blocks [2]; the model has 6 blocks",
+         lambda: changed(**{MERGE_2: None}), 2),
+    Case("a block without all of its weights",
+         "1 missing (blocks.3.mlp.fc1.bias)", lambda: changed(**{"blocks.3.mlp.fc1.bias": None}),
+         2),
+    Case("weights of another model than the name",
+         "the weights are not those of deit_small_patch16_224 (arch): width 128 (by name 384); "
+         "state what they are with --model",
+         lambda: renamed("ltmp_deit_small_patch16_224"), 2),
+    Case("the wrong base",
+         "the weights are not those of vit_digits_patch4_32: 1 unexpected (extra.weight)",
+         lambda: ["export", LTM, "--base-checkpoint", base({"extra.weight": torch.ones(1)})], 2),
+    Case("thresholds only, without a base",
+         "holds thresholds only; give the dense model's weights with --base-checkpoint …",
+         thresholds, 2),
+    Case("thresholds of a run that trained the weights, too",
+         "but its optimizer trained 92 parameters: the weights were fine-tuned, too, …",
+         lambda: thresholds(optimizer={"param_groups": [{"params": list(range(92))}]}), 2),
+    Case("`ltmp` or `ltpm`, and no name to tell",
+         "fit ltmp or ltpm, and the file has no 'arch' to tell; state it with --family ltmp|ltpm",
+         lambda: saved(state(), do="export"), 2),
+    Case("a shape that leaves something open",
+         "has 13 rows, which is no square of patches …; state the image size it was trained at "
+         "(--img-size HEIGHT,WIDTH); fitting are 16x12, 12x16",
+         heads, 2),
+    Case("a bare file of another width than the usual ones",
+         "nothing tells the number of heads (width 128); state --num-heads, or the model's name …",
+         lambda: saved(state(), "--family", "ltmp", do="export"), 2),
+    Case("a bare CLIP",
+         "nothing tells the activation (…) and the epsilon of its LayerNorms (…); state "
+         "--act gelu|gelu_tanh|quick_gelu|silu|relu --norm-eps 1e-5|1e-6, …",
+         clip, 2),
+    Case("pictures, and a file without their normalisation",
+         "holds pictures, and nothing tells the mean and deviation that the model was trained "
+         "with; …",
+         unprepared, 2),
+    Case("class folders whose natural and string order differ",
+         "class 1 is folder '2' in natural order (timm's), '10' in string order (torchvision's "
+         "ImageFolder), and nothing tells which the model was trained on; state --class-order "
+         "natural|string, or …",
+         numbered, 2),
+    Case("several models in one file", "holds several models, under 'a.', 'b.'; save one of them",
+         lambda: saved(with_prefix("a.") | with_prefix("b."), do="export"), 2),
+    Case("a misspelt name", "no family 'ltpmm'; …; did you mean ltpm or …?",
+         lambda: ["export", CKPT, "--family", "ltpmm"], 2),
+    Case("a file that is not there", "does not exist; …; did you mean base.pth?",
+         lambda: ["export", base({}).replace("pth", "pt")], 2),
+    Case("an output that is the input",
+         "the output c.pth is the input c.pth; choose another output",
+         lambda: saved(top(), "-o", "c.pth", do="export"), 2),
+    Case("an opset that is not supported", "opset 15 is not supported; choose from 16 to …",
+         lambda: ["export", CKPT, "--opset", "15"], 2),
+    Case("images with NaN", "images[0] holds NaN or infinite values",
+         lambda: pictures(NOT_A_NUMBER), 2),
+    Case("images of another shape", "images uint8(2, 32, 31); expected [n, 3, 32, 32], n > 0",
+         lambda: pictures(DIGIT[:, :, 1:]), 2),
+    Case("labels that are no classes", "labels from 3 to 10; the model has the classes 0 to 9",
+         lambda: pictures(DIGIT, np.array([3, 10])), 2),
+)  # fmt: skip
+
+
+def table(cases: tuple[Case, ...]) -> str:
+    """One of the README's tables."""
+    head = "| given | says |\n|---|---|\n"
+    rows = (f"| {case.given} | `{case.says.replace('|', chr(92) + '|')}` |\n" for case in cases)
+    return head + "".join(rows)
+
+
+if __name__ == "__main__":
+    print(table(ACCEPTED))
+    print(table(REFUSED))

@@ -1,0 +1,278 @@
+"""What an exported graph is, in a few lines that two versions of the writing code can be held by.
+
+`python -m tests.makers.graph_summary` writes `fixtures/graphs.json` anew: after a change of the
+graphs that is meant, never to make a test pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from timm.layers import GELUTanh
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export import families
+from ltmp_export.backbones.vit import describe
+from ltmp_export.calibration import quantise
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from ltmp_export.model_file.model import to_onnx
+from ltmp_export.plan.plan import PatchMerge, Plan
+from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
+from ltmp_export.statements.choices import Choices
+
+STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
+OPSETS = (16, 17, 20)
+KEEP = (9, 7, 4)  # the budgets
+MADE = {1: 6, 3: 2}  # patch tokens that PatchMerger makes, by block
+
+Print: TypeAlias = tuple[float, float, float]  # two projections of an array and its length
+Floats: TypeAlias = dict[str, Print]
+
+
+class Case(NamedTuple):
+    """One export: its name, of what, and how."""
+
+    name: str
+    checkpoint: Checkpoint
+    precision: Precision
+    opset: int
+    batch_size: int | None
+
+
+def cases() -> Iterator[Case]:
+    """Every family in every form, precision and opset; options of a ViT in one family."""
+    plain = _model({})
+    for family in families.names():
+        for form, plan in _plans(family, depth=3).items():
+            yield from _exports(f"{family} {form}", _checkpoint(plain, plan))
+    for name, model in _others():
+        for family in ("ltmp", "pm") if not _distilled(model) else ("m", "p"):
+            for form, plan in _plans(family, depth=3, prefix=model.num_prefix_tokens).items():
+                yield from _exports(f"{family} {form}, {name}", _checkpoint(model, plan), (17,))
+
+
+def _exports(name: str, checkpoint: Checkpoint, opsets: tuple[int, ...] = OPSETS) -> Iterator[Case]:
+    for kind, precision in _precisions(checkpoint).items():
+        for opset in (17,) if kind in _RARE else opsets:
+            for batch_size in (None, 1):
+                size = "any batch" if batch_size is None else "single"
+                yield Case(
+                    f"{name}, {size}, {kind}, {opset}", checkpoint, precision, opset, batch_size
+                )
+
+
+def _plans(family: str, depth: int, prefix: int = 1) -> dict[str, Plan]:
+    """The plans of a family by form."""
+    method = families.load(family)
+    if method.start:
+        values = {"merge": (0.75, 0.5, 0.625), "prune": (0.03125, 0.0625, 0.09375)}
+        plan = method.freeze({kind: values[kind][:depth] for kind in method.scalars})
+        return {"dynamic": plan, "budget": plan.within(KEEP)}
+    if method.counts:
+        counts: dict[str, tuple[int, ...]] = {"merge": (2, 1, 0), "prune": (1, 1, 1)}
+        plan = method.freeze({kind: counts[kind] for kind in method.counts})
+        if prefix > 1:
+            steps = [
+                tuple(replace(s, prefix=prefix) if hasattr(s, "prefix") else s for s in block)
+                for block in plan.blocks
+            ]
+            plan = replace(plan, blocks=tuple(steps))
+        return {"static": plan}
+    merges, parameters = {}, {}
+    for index, (block, tokens) in enumerate(MADE.items()):
+        name = f"cluster_layers.{index}"
+        merges[block] = PatchMerge(name, tokens, 0.25, 1e-6)
+        shapes = {"queries": (tokens, 48), "norm.weight": (48,), "norm.bias": (48,)}
+        parameters |= {
+            f"{name}.{part}": _drawn(f"{name}.{part}", shape) for part, shape in shapes.items()
+        }
+    return {"static": Plan(family, ((),) * depth, merges, parameters)}
+
+
+def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
+    paths = [f"blocks.{block}.{leaf}" for block in range(3) for leaf in _LEAVES] + ["head"]
+    if checkpoint.vit.distilled:
+        paths.append("head_dist")
+
+    def layers(scale: float | None) -> dict[str, Activation]:
+        return {
+            path: Activation(scale, 100 + number, 2 if path.startswith(quantise.FINE) else 1)
+            for number, path in enumerate(paths)
+        }
+
+    kept = {"blocks.1.attn.scores": 7e4, "blocks.2.mlp.fc2": 8e4}
+    return {
+        "fp32": Precision(),
+        "fp16": Precision(FP16, calibration="test", kept=kept),
+        "fp16 io": Precision(FP16, io=FP16, protected=False),
+        "int8": Precision(INT8, layers=layers(0.03125), calibration="test"),
+        "int8 dynamic": Precision(INT8, scales=DYNAMIC, layers=layers(None)),
+    }
+
+
+_RARE = ("fp16 io", "int8 dynamic")  # no other form of theirs depends on the opset
+_LEAVES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+_DEFAULTS: dict[str, Any] = {
+    "img_size": 12,
+    "patch_size": 4,
+    "num_classes": 5,
+    "embed_dim": 48,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_ratio": 2.0,
+    "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+}
+
+
+def _others() -> Iterator[tuple[str, VisionTransformer]]:
+    """ViTs that between them have all options which change the graph."""
+    yield (
+        "options",
+        _model(
+            {
+                "img_size": (16, 20),
+                "patch_size": (4, 5),
+                "qk_norm": True,
+                "init_values": 1e-5,
+                "pre_norm": True,
+                "global_pool": "avg",
+                "no_embed_class": True,
+                "qkv_bias": False,
+                "scale_attn_norm": True,
+                "scale_mlp_norm": True,
+                "act_layer": nn.SiLU,
+            }
+        ),
+    )
+    yield "average, tanh", _model({"global_pool": "avg", "act_layer": GELUTanh})
+    yield "distilled", _model({}, VisionTransformerDistilled)
+
+
+def _model(
+    options: dict[str, Any], kind: type[VisionTransformer] = VisionTransformer
+) -> VisionTransformer:
+    model = kind(**(_DEFAULTS | options))
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(_drawn(name, tuple(value.shape)))
+    model.eval().requires_grad_(False)
+    return model
+
+
+def _distilled(model: VisionTransformer) -> bool:
+    return isinstance(model, VisionTransformerDistilled)
+
+
+def _drawn(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Multiples of 1/512 that look drawn: the same numbers on every machine."""
+    salt = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
+    numbers = np.arange(salt, salt + int(np.prod(shape)), dtype=np.int64)
+    values = (numbers * 7919 % 1009 - 504) / 1024
+    if "norm" in name and name.endswith("weight"):
+        values = 1 + values / 2
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def _checkpoint(model: VisionTransformer, plan: Plan) -> Checkpoint:
+    return Checkpoint(
+        path=Path("made.pth"),
+        sha256="0" * 64,
+        base_sha256=None,
+        arch=None,
+        plan=plan,
+        vit=describe.describe(model, "made"),
+        model=model,
+        preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 0.875, "bicubic"),
+        label_names=None,
+        choices=Choices(),
+        found=(),
+        notes=(),
+        warnings=(),
+    )
+
+
+def summary(case: Case) -> tuple[str, Floats]:
+    """A digest of all that is exact in a case's file, and what its floats are nearly."""
+    model = to_onnx(
+        case.checkpoint,
+        opset=case.opset,
+        batch_size=case.batch_size,
+        token_counts=case.batch_size is None,
+        precision=case.precision,
+    )
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        digest.update(repr(parts).encode())
+
+    add(model.ir_version, [(o.domain, o.version) for o in model.opset_import], model.graph.name)
+    for entry in sorted(model.metadata_props, key=lambda entry: entry.key):
+        if entry.key != "ltmp.versions":
+            add(entry.key, entry.value)
+    for value in (*model.graph.input, *model.graph.output):
+        add(value.name, str(value.type))
+    for node in model.graph.node:
+        attributes = sorted((a.name, _plain(a)) for a in node.attribute)
+        add(node.op_type, node.domain, node.name, list(node.input), list(node.output), attributes)
+    floats: Floats = {}
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        array = numpy_helper.to_array(tensor)
+        add(tensor.name, str(array.dtype), array.shape)
+        if array.dtype.kind == "f":
+            floats[tensor.name] = fingerprint(array)
+        else:
+            add(hashlib.sha256(array.tobytes()).hexdigest())
+    return digest.hexdigest(), floats
+
+
+def _plain(attribute: onnx.AttributeProto) -> object:
+    value = onnx.helper.get_attribute_value(attribute)
+    return list(value) if isinstance(value, (list, tuple)) or hasattr(value, "extend") else value
+
+
+def fingerprint(array: NDArray[Any]) -> Print:
+    """Two projections of all numbers, and their length: a changed number changes these."""
+    flat = array.astype(np.float64).reshape(-1)
+    place = np.arange(len(flat), dtype=np.int64)
+    one, other = ((place * prime % 1009 - 504) / 504 for prime in (37, 611))
+    return float(flat @ one), float(flat @ other + flat.sum()), float(np.linalg.norm(flat))
+
+
+def alike(one: Print, other: Print) -> bool:
+    """Whether two arrays are the same to 1e-6 of their length."""
+    return all(abs(a - b) <= 1e-6 * max(one[2], 1e-30) for a, b in zip(one, other, strict=True))
+
+
+def record() -> None:
+    """Write down what the graphs are."""
+    known: dict[str, list[Print]] = {}
+    graphs = {}
+    for case in cases():
+        digest, floats = summary(case)
+        places = {}
+        for name, found in floats.items():
+            prints = known.setdefault(name, [])
+            same = [at for at, one in enumerate(prints) if alike(one, found)]
+            if not same:
+                prints.append(found)
+            places[name] = same[0] if same else len(prints) - 1
+        graphs[case.name] = [digest, {name: place for name, place in places.items() if place}]
+    STORED.write_text(json.dumps({"floats": known, "graphs": graphs}, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    record()
