@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 import ltmp_export
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
+from ltmp_export.graph import detached
 from ltmp_export.model_file import external
 from ltmp_export.parity import repro
 from tests.conftest import DIGITS_LTMP
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and permissi
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of more than 100 kB have their weights beside them."""
-    monkeypatch.setattr(external, "INLINE_LIMIT", 100_000)
+    monkeypatch.setattr(detached, "INLINE_LIMIT", 100_000)
 
 
 def names(folder: Path) -> list[str]:
