@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
-from torch.nn.functional import layer_norm
 
+from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.errors import InputError
-from ltmp_export.plan.plan import PatchMerge, Plan, Step, dense_plan
-from ltmp_export.precision import eager
+from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.scores import IMPORTANCE, METRIC
+from ltmp_export.plan.step import Step
+from ltmp_export.precision import eager as rounded
 from ltmp_export.precision.eager import Taken
-from ltmp_export.steps.eager import Choice, Decision, Tokens, apply
+from ltmp_export.steps.tokens import Choice, Decision, Tokens, take
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Reference:
 
     Args:
         model: A plain timm ViT with the weights, in eval mode, that `vit.describe.describe`
-        accepts. plan: The steps of each block.
+        plan: The steps of each block.
         dtype: Precision of everything; float64 copies the model.
     """
 
@@ -79,78 +80,49 @@ class Reference:
                 holds the own decisions all the same. Blocks beyond its end decide freely.
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
-        eager.set_taken(self.model, taken or {})
+        rounded.set_taken(self.model, taken or {})
         model = self.model
-        embedded = model._pos_embed(model.patch_embed(image.to(self.dtype)[None]))  # [1, N, C]
-        x = model.norm_pre(embedded)[0]  # [N, C]
-        size = x.new_ones(len(x))
+        embedded, entering = vit.embed(model, image.to(self.dtype)[None])  # [1, N, C] both
+        x = entering[0]
+        state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens)
         tokens, sizes, decisions = [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
-            x, size = self._entering(index, x, size)
-            x, size, decided = self._block(model.blocks[index], steps, chosen, x, size)
-            tokens.append(x)
-            sizes.append(size)
+            state = self._entering(index, state)
+            state, decided = self._block(model.blocks[index], steps, chosen, state)
+            tokens.append(state.x)
+            sizes.append(state.size)
             decisions.append(decided)
-        x, size = self._entering(len(tokens), x, size)
-        logits = self._classify(model.norm(x), size)
-        excess = eager.excesses(self.model)
+        state = self._entering(len(tokens), state)
+        logits = vit.classify(model, state.x, state.size)
+        excess = rounded.excesses(self.model)
         return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions), excess)
 
-    def _entering(self, block: int, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [N, C] and sizes [N] as they enter a block, or after all blocks the head."""
-        merge = self.plan.patch_merges.get(block)
-        if merge is None:
-            return x, size
-        prefix = self.model.num_prefix_tokens
-        weights = {
-            part: self.plan.parameters[f"{merge.name}.{part}"].to(self.dtype)
-            for part in ("queries", "norm.weight", "norm.bias")
-        }
-        mixed = patch_merge(x[prefix:], weights, merge)
-        return torch.cat([x[:prefix], mixed]), size.new_ones(prefix + len(mixed))
+    def _entering(self, block: int, tokens: Tokens) -> Tokens:
+        """Tokens as they enter a block, or after all blocks the head."""
+        step = self.plan.before.get(block)
+        return tokens if step is None else take(step, tokens, None, self.plan.parameters)[0]
 
     def _block(
         self,
         block: Block,
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
-        x: Tensor,
-        size: Tensor,
-    ) -> tuple[Tensor, Tensor, tuple[Decision, ...]]:
-        attended, importance, metric = attention(block.attn, block.norm1(x), size)
-        tokens = Tokens(x + block.ls1(attended), size, importance, metric)
-        taken = []
+        tokens: Tokens,
+    ) -> tuple[Tokens, tuple[Decision, ...]]:
+        attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
+        tokens = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+        decisions = []
         for step, choice in zip(steps, choices, strict=True):
-            tokens, decision = apply(step, tokens, choice)
-            taken.append(decision)
-        x = tokens.x
-        return x + block.ls2(block.mlp(block.norm2(x))), tokens.size, tuple(taken)
-
-    def _classify(self, x: Tensor, size: Tensor) -> Tensor:
-        """[N, C], [N] → [classes]; of a distilled model the mean of two heads' own tokens."""
-        model = self.model
-        if isinstance(model, VisionTransformerDistilled):
-            mean: Tensor = torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)
-            return mean
-        logits: Tensor = model.head(model.fc_norm(self._pool(x, size)))
-        return logits
-
-    def _pool(self, x: Tensor, size: Tensor) -> Tensor:
-        """[N, C], [N] → [C]: the class token, or the mean over the patches that tokens stand for.
-
-        With no patch token left, average pooling gives zeros.
-        """
-        if self.model.global_pool == "token":
-            return x[0]
-        prefix = self.model.num_prefix_tokens
-        x, size = x[prefix:], size[prefix:]
-        return (x * size[:, None]).sum(0) / size.sum().clamp(min=1)
+            tokens, decision = take(step, tokens, choice, self.plan.parameters)
+            if decision is not None:
+                decisions.append(decision)
+        return replace(tokens, x=vit.feed_forward(block, tokens.x)), tuple(decisions)
 
 
-def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Proportional attention (SPEC §1, steps 1-2; arXiv 2210.09461).
+def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Proportional attention, and what steps decide by (SPEC §1, steps 1-2; arXiv 2210.09461).
 
     Args:
         attn: timm's attention module; with a `precision.eager.MeanKey` if the metric has a
@@ -159,30 +131,15 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor,
         size: [N] patches per token.
 
     Returns:
-        The projected output [N, C], the importance [N] (row 0 +inf), the metric [N, D] (unit norm).
+        The projected output [N, C], and the scores by the names of `plan.scores`: those of the
+        class token +inf, the metric's rows of length 1.
     """
-    tokens, heads = len(x), attn.num_heads
-    q, k, v = attn.qkv(x).reshape(tokens, 3, heads, -1).permute(1, 2, 0, 3)  # [H, N, D] each
-    q, k = attn.q_norm(q), attn.k_norm(k)
-    weights = (q * attn.scale @ k.mT + size.log()).softmax(-1)  # [H, N, N]
-    out = attn.proj(attn.norm((weights @ v).transpose(0, 1).reshape(tokens, -1)))
+    q, k, v = vit.project(attn, x)  # [H, N, D] each
+    weights = vit.scores(attn, q, k, size).softmax(-1)  # [H, N, N]
     importance = weights.mean(0).mean(0)
     importance[0] = torch.inf
     metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
-    return out, importance, metric / metric.norm(dim=-1, keepdim=True)
-
-
-def patch_merge(x: Tensor, weights: Mapping[str, Tensor], merge: PatchMerge) -> Tensor:
-    """PatchMerger (arXiv 2202.12015): [N, C] → [M, C], see `plan.PatchMerge`.
-
-    Args:
-        x: [N, C] patch tokens.
-        weights: `queries` [M, C], `norm.weight` [C] and `norm.bias` [C].
-        merge: Scale and epsilon.
-    """
-    normed = layer_norm(x, x.shape[-1:], weights["norm.weight"], weights["norm.bias"], merge.eps)
-    scores = merge.scale * weights["queries"] @ normed.mT  # [M, N]
-    return scores.softmax(-1) @ normed
+    return vit.mix(attn, weights, v), {IMPORTANCE: importance, METRIC: vit.unit(metric)}
 
 
 def verify_against_timm(

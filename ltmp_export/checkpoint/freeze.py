@@ -15,7 +15,8 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import DENSE, PatchMerge, Plan, dense_plan
+from ltmp_export.plan.plan import DENSE, Plan, dense_plan
+from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
 
 if TYPE_CHECKING:
@@ -160,21 +161,21 @@ def _patch_merges(
     layers = sorted({int(key.split(".")[1]) for key in own})
     if layers != list(range(len(layers))):
         raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
-    before = _positions(path, len(layers), choices, vit)
+    places = _positions(path, len(layers), choices, vit)
     scale = _scale(choices, vit)
     assumed: dict[str, Any] = {}
     if choices.merge_at is None:
-        assumed["merge_at"] = before
+        assumed["merge_at"] = places
     if choices.merge_scale is None:
         assumed["merge_scale"] = "one" if scale == 1.0 else "1/√C"
-    merges: dict[int, PatchMerge] = {}
-    for index, block in zip(layers, before, strict=True):
+    before: dict[int, Step] = {}
+    for index, block in zip(layers, places, strict=True):
         queries = own.get(f"cluster_layers.{index}.queries")
         tokens = len(queries) if queries is not None and queries.ndim else 0
-        merges[block] = family.patch_merge(index, tokens, scale, _MERGER_EPS)
-        _require_parts(path, own, merges[block].name, vit.width)
-    plan = Plan(family.name, ((),) * vit.depth, merges, own)
-    last = vit.depth in merges and vit.pool == "token"
+        before[block] = family.patch_merge(index, tokens, scale, _MERGER_EPS)
+        _require_parts(path, own, f"cluster_layers.{index}", vit.width)
+    plan = Plan(family.name, ((),) * vit.depth, before, own)
+    last = vit.depth in before and vit.pool == "token"
     doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
     return Frozen(plan, assumed=assumed, warnings=(doubt,) if last else ())
 

@@ -74,8 +74,8 @@ def load_checkpoint(
 
     Args:
         path: A file of any dialect that `checkpoint.dialects` lists, a folder with Hugging Face
-            files, `timm:NAME`, or thresholds only (then `statements.choices.base_checkpoint` holds
-            the weights).
+            files, `timm:NAME`, or thresholds only (then `choices.base_checkpoint` holds the
+            weights).
         choices: What the file does not say, or what the user wants otherwise.
         dense: Take a plain ViT without thresholds as it is, too; its plan then reduces nothing.
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import MergeMost, Plan, PruneLeast, Step
+from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.work import executed_share
 
 MOST = 2**20  # tokens: far more than a model has, and no trouble to count with
@@ -81,35 +81,18 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
     blocks = []
     for steps in nominal.blocks:
         sized = []
-        for step in steps:
-            step = _sized(step, tokens, vit.prefix)
-            tokens -= step.count
+        for nominal_step in steps:
+            step = nominal_step.limited(tokens, vit.prefix)
+            tokens = step.after(tokens, vit.prefix) or tokens
             sized.append(step)
-        taken = [step for step in sized if step.count or isinstance(step, PruneLeast)]
-        blocks.append(tuple(taken) if any(step.count for step in sized) else ())
+        taken = [step for step in sized if not step.idle]
+        blocks.append(tuple(taken) if any(step.number for step in sized) else ())
     return replace(nominal, blocks=tuple(blocks))
-
-
-def _sized(step: Step, tokens: int, prefix: int) -> MergeMost | PruneLeast:
-    """The step with as many as it can take of these tokens."""
-    if isinstance(step, MergeMost):
-        return replace(step, count=min(step.count, (tokens - prefix) // 2), prefix=prefix)
-    if isinstance(step, PruneLeast):
-        return replace(step, count=min(step.count, (tokens - prefix) // 2))
-    raise TypeError(f"{step} has no fixed number")
 
 
 def counts(planned: Plan, vit: Vit) -> tuple[int, ...]:
     """Tokens after each block where no image has a say in it."""
-    found, tokens = [], vit.tokens
-    for block, steps in enumerate(planned.blocks):
-        if block in planned.patch_merges:
-            tokens = vit.prefix + planned.patch_merges[block].tokens
-        for step in steps:
-            if isinstance(step, (MergeMost, PruneLeast)):
-                tokens -= step.count
-        found.append(tokens)
-    return tuple(found)
+    return planned.counts(vit.tokens, vit.prefix)
 
 
 def share(planned: Plan, vit: Vit) -> float:

@@ -22,8 +22,11 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ltmp_export.plan.plan import PatchMerge, Plan, Step
+from ltmp_export.plan import faces
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Family:
 
     Attributes:
         name: The file's name, for example "ltmp".
-        start: Where each kind of learned threshold starts, in the order of
-        `checkpoint.contents.KINDS`. counts: Kinds of which a block takes a fixed number.
+        start: Where each kind of learned threshold starts, in the order of `outline.KINDS`.
+        counts: Kinds of which a block takes a fixed number.
         weights: Names of tensors of its own, or None.
         distilled: Whether a distillation token is provided for.
         block_steps: From one scalar per kind to the block's steps.
@@ -46,17 +49,28 @@ class Family:
     weights: re.Pattern[str] | None
     distilled: bool
     block_steps: Callable[..., tuple[Step, ...]]
-    patch_merge: Callable[..., PatchMerge] | None
+    patch_merge: Callable[..., Step] | None
 
     @property
     def scalars(self) -> tuple[str, ...]:
         """Kinds of learned threshold a block of this family has."""
         return tuple(self.start)
 
+    def steps(self) -> tuple[Step, ...]:
+        """The steps a block takes, in order, with numbers that mean nothing."""
+        return self.block_steps(**dict.fromkeys(self.scalars or self.counts, 1))
+
     def order(self) -> tuple[str, ...]:
-        """Kinds of the steps a block takes, in the order it takes them."""
-        steps = self.block_steps(**dict.fromkeys(self.scalars or self.counts, 1))
-        return tuple(step.kind for step in steps)
+        """What the steps of a block do, in the order it takes them."""
+        return tuple(step.action for step in self.steps())
+
+    def gates(self) -> dict[str, Callable[..., Any]]:
+        """The masked forms of the steps of a block by what they do, in order.
+
+        Raises:
+            InputError: A step has none: it cannot be trained.
+        """
+        return {step.action: faces.face(type(step), "masked").gate for step in self.steps()}
 
     def freeze(self, scalars: Mapping[str, Sequence[float]]) -> Plan:
         """The plan of a model with these thresholds or counts, one per block for every kind."""

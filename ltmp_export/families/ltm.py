@@ -3,7 +3,8 @@
 The merging half of LTMP (arXiv 2307.10780); SPEC §1. Not the paper "LTM-Transformer".
 """
 
-from ltmp_export.plan.plan import Merge, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge.step import Merge
 
 START = {"merge": 1.0}
 

@@ -4,7 +4,9 @@ Bonnaerens & Dambre, "Learned Thresholds Token Merging and Pruning for Vision Tr
 TMLR 2023, arXiv 2307.10780; SPEC §1.
 """
 
-from ltmp_export.plan.plan import Merge, Prune, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
 
 START = {"merge": 0.9, "prune": 0.0}
 

@@ -3,7 +3,8 @@
 The pruning half of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1, attention is plain.
 """
 
-from ltmp_export.plan.plan import Prune, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.prune.step import Prune
 
 START = {"prune": 0.0}
 

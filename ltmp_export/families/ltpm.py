@@ -3,7 +3,9 @@
 The variant of LTMP with its two steps exchanged (arXiv 2307.10780); SPEC §1.
 """
 
-from ltmp_export.plan.plan import Merge, Prune, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
 
 START = {"merge": 1.0, "prune": 0.0}
 

@@ -3,7 +3,8 @@
 Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461; SPEC §1.
 """
 
-from ltmp_export.plan.plan import MergeMost, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge_most.step import MergeMost
 
 COUNTS = ("merge",)
 DISTILLED = True

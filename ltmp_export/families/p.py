@@ -4,7 +4,8 @@ The pruning of the fixed-rate baselines of LTMP (arXiv 2307.10780); SPEC §1. To
 attention is plain.
 """
 
-from ltmp_export.plan.plan import PruneLeast, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.prune_least.step import PruneLeast
 
 COUNTS = ("prune",)
 

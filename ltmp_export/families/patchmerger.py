@@ -3,7 +3,7 @@
 Renggli et al., "Learning to Merge Tokens in Vision Transformers", 2022, arXiv 2202.12015.
 """
 
-from ltmp_export.plan.plan import PatchMerge
+from ltmp_export.steps.patch_merge.step import PatchMerge
 
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"
 

@@ -3,7 +3,9 @@
 A fixed-rate baseline of LTMP (arXiv 2307.10780); SPEC §1. Pruning takes more of r block by block.
 """
 
-from ltmp_export.plan.plan import MergeMost, PruneLeast, Step
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
 
 COUNTS = ("merge", "prune")
 

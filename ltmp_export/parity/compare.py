@@ -41,7 +41,8 @@ from ltmp_export.parity.differences import logit_difference
 from ltmp_export.parity.judge import Limits, differ, judge_all, limits
 from ltmp_export.parity.replay import ALONE, Observation, Observer, runs
 from ltmp_export.parity.report import CheckReport, Comparison, Invariance, StepSummary
-from ltmp_export.plan.plan import Fit, MergeMost, Plan, PruneLeast, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP32, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import saturation
@@ -185,7 +186,7 @@ def _other_step(stated: Plan | None, plan: Plan) -> str:
     for block, (theirs, ours) in enumerate(zip(stated.blocks, plan.blocks, strict=True)):
         if theirs != ours:
             return f"block {block}: the file states {_named(theirs)}, the checkpoint {_named(ours)}"
-    places = [", ".join(map(str, p.patch_merges)) or "no block" for p in (stated, plan)]
+    places = [", ".join(map(str, p.before)) or "no block" for p in (stated, plan)]
     if places[0] != places[1]:
         return f"the file mixes tokens before {places[0]}, the checkpoint before {places[1]}"
     return "the file states another size or scale of PatchMerger's layers than the checkpoint"
@@ -193,7 +194,7 @@ def _other_step(stated: Plan | None, plan: Plan) -> str:
 
 def _named(steps: Sequence[Step]) -> str:
     """A block's steps in a few words."""
-    return " and ".join(f"{step.kind} {_number(step)}" for step in steps) or "no step"
+    return " and ".join(f"{step.action} {step.number}" for step in steps) or "no step"
 
 
 def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
@@ -264,13 +265,6 @@ def _first_other_block(a: Observation, b: Observation) -> int | None:
     return None if len(a.choices) == len(b.choices) else shorter
 
 
-def _number(step: Step) -> int | None:
-    """How many tokens a step takes, or keeps."""
-    if isinstance(step, Fit):
-        return step.keep
-    return step.count if isinstance(step, (MergeMost, PruneLeast)) else None
-
-
 def _summaries(
     plan: Plan,
     seen: Sequence[Observation],
@@ -284,9 +278,9 @@ def _summaries(
             largest = [step.largest.difference for _, step in found if step.largest is not None]
             yield StepSummary(
                 block=block,
-                step=steps[place].kind,
-                threshold=getattr(steps[place], "threshold", None),
-                number=_number(steps[place]),
+                step=steps[place].action,
+                threshold=steps[place].learned,
+                number=steps[place].number,
                 margin=min(step.margin for _, step in found),
                 flips=sum(len(step.flips) for _, step in found),
                 flipped_images=len({number for number, step in found if step.flips}),

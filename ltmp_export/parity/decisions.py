@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ltmp_export.plan.plan import PruneLeast
-from ltmp_export.steps.eager import Choice, Decision, MergeDecision
-
-SMALLEST = torch.finfo(torch.float32).tiny  # below this an importance is zero to a float32 runtime
-
+from ltmp_export.plan.faces import face
+from ltmp_export.steps.recorded import Words
+from ltmp_export.steps.tokens import Choice, Decision, Matching
 
 STORIES = {
     "merged": "is merged by the file, not by the reference",
@@ -27,7 +25,6 @@ STORIES = {
     "partner": "is merged into another partner than the reference's",
     "order": "stands before one of a higher score",
 }
-_TAKEN = {"merge": ("merged", "not merged"), "prune": ("kept", "pruned"), "fit": ("kept", "pruned")}
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Disagreement:
         threshold: What the score is compared with; for a partner, the score of the file's; for an
             order, the highest score behind it.
         unit: What distances from it are measured in, see this module.
+        by: What the score is: "similarity", "importance", …
     """
 
     block: int
@@ -50,6 +48,7 @@ class Disagreement:
     score: float
     threshold: float
     unit: float
+    by: str
 
     @property
     def margin(self) -> float:
@@ -63,8 +62,7 @@ class Disagreement:
 
     def describe(self, bound: float) -> str:
         """One clause with everything a person needs; `bound` is the largest distance excused."""
-        score = "importance" if self.what in ("kept", "pruned") else "similarity"
-        other = "threshold"
+        score, other = self.by, "threshold"
         if self.what == "partner":
             other = "to the file's partner"
         elif self.what == "order":
@@ -76,16 +74,9 @@ class Disagreement:
         )
 
 
-def unit(decision: Decision) -> Tensor:
-    """What an error of each score is measured in, [N]: importances in themselves, else 1."""
-    if isinstance(decision, MergeDecision):
-        return torch.ones_like(decision.score)
-    return decision.score.clamp_min(SMALLEST)
-
-
 def distances(decision: Decision) -> Tensor:
     """Relative distance of each score but the class token's from the threshold, [N - 1]."""
-    apart = (decision.score - decision.threshold).abs() / unit(decision)
+    apart = (decision.score - decision.threshold).abs() / decision.unit
     return apart[1:].double()
 
 
@@ -94,7 +85,7 @@ def leads(decision: Decision) -> Tensor:
 
     Exact ties are left out: with equal keys the lowest index wins on either side, mostly.
     """
-    if not isinstance(decision, MergeDecision):
+    if not isinstance(decision, Matching):
         return decision.score.new_empty(0).double()
     lead = (decision.score - decision.runner_up).double()[decision.chosen]
     return lead[(lead > 0) & lead.isfinite()]
@@ -105,16 +96,11 @@ def steps_down(decision: Decision) -> Tensor:
 
     Exact ties are left out: of equal scores the lower row goes first on either side.
     """
-    if decision.order is None or not _order_matters(decision):
+    if decision.order is None or not decision.order_matters:
         return decision.score.new_empty(0).double()
     others = decision.order[1:]  # the class token is always the first
-    apart = -decision.score[others].diff() / unit(decision)[others][1:]
+    apart = -decision.score[others].diff() / decision.unit[others][1:]
     return apart[apart > 0].double()
-
-
-def _order_matters(decision: Decision) -> bool:
-    """Whether a later step reads it; after a merge that ranks, tokens are sorted again."""
-    return isinstance(decision.step, PruneLeast) and decision.step.ordered
 
 
 def margin(decision: Decision) -> float:
@@ -131,17 +117,17 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
 
     A source that the file alone merges must have the partner that the reference would have taken.
     """
-    taken, left = _TAKEN[decision.step.kind]
+    words: Words = face(type(decision.step), "record").WORDS
     flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
     for index in flipped:
-        what = taken if choice.chosen[index] else left
+        what = words.taken if choice.chosen[index] else words.left
         yield _disagreement(block, what, decision, index, decision.threshold)
-    if isinstance(decision, MergeDecision) and choice.partner is not None:
+    if isinstance(decision, Matching) and choice.partner is not None:
         elsewhere = choice.chosen & (decision.partner != choice.partner)
         for index in torch.nonzero(elsewhere)[:, 0].tolist():
             other = float(decision.similarity[index, choice.partner[index]])
             yield _disagreement(block, "partner", decision, index, other)
-    if choice.order is not None and _order_matters(decision):
+    if choice.order is not None and decision.order_matters:
         behind = choice.order[1:]  # the class token is always the first
         highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after
         for place in torch.nonzero(decision.score[behind] < highest)[:, 0].tolist():
@@ -152,6 +138,6 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
 def _disagreement(
     block: int, what: str, decision: Decision, index: int, threshold: float
 ) -> Disagreement:
-    token = 2 * index if isinstance(decision, MergeDecision) else index  # sources are even rows
-    score, scale = float(decision.score[index]), float(unit(decision)[index])
-    return Disagreement(block, what, token, score, threshold, scale)
+    score, scale = float(decision.score[index]), float(decision.unit[index])
+    by = face(type(decision.step), "record").WORDS.score
+    return Disagreement(block, what, decision.row(index), score, threshold, scale, by)

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ltmp_export.parity.decisions import Disagreement, disagreements, margin, unit
+from ltmp_export.parity.decisions import Disagreement, disagreements, margin
 from ltmp_export.parity.taps import BlockRecord, Choices, Record, StepRecord
-from ltmp_export.plan.plan import Fit, Merge, Prune
+from ltmp_export.plan.faces import face
 from ltmp_export.reference import Trace
-from ltmp_export.steps.eager import Choice, Decision, MergeDecision, choose
+from ltmp_export.steps.tokens import Choice, Decision, choose
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class StepDeviation:
     """One step of a block.
 
     Attributes:
-        step: "merge", "prune" or "fit".
-        threshold: The plan's; where the plan says how many, the reference's, see
-        `steps.eager.Verdict`. margin: Relative distance of the reference's closest decision.
+        step: What it does, see `Step.action`.
+        threshold: The plan's; where the plan says how many, the reference's, see `tokens.Verdict`.
+        margin: Relative distance of the reference's closest decision.
         flips: The decisions that differ.
         undisputed: Largest relative score difference over the tokens both decide alike.
         largest: The score that is furthest off, or None where none was needed.
@@ -184,31 +184,30 @@ def _vectors(found: NDArray[np.float32], expected: Tensor) -> VectorDifference:
 
 
 def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
-    merging = isinstance(decision, MergeDecision)
     flips = tuple(disagreements(number, decision, record.choice))
     score = torch.from_numpy(record.score)
-    off = ((score - decision.score).abs() / unit(decision))[1:]  # without the class token
-    stride = 2 if merging else 1
-    disputed = {flip.token // stride - 1 for flip in flips}
-    undisputed = [value for index, value in enumerate(off.tolist()) if index not in disputed]
+    off = ((score - decision.score).abs() / decision.unit)[1:]  # without the class token
+    disputed = {flip.token for flip in flips}
+    undisputed = [
+        value for index, value in enumerate(off.tolist(), 1) if decision.row(index) not in disputed
+    ]
     largest = None
     if len(off):
         at = int(off.argmax()) + 1  # a NaN counts as the largest
-        what = "similarity" if merging else "importance"
-        largest = ScoreDifference(
-            what, at * stride, float(score[at]), float(decision.score[at]), float(off[at - 1])
-        )
+        what = face(type(decision.step), "record").WORDS.score
+        found, expected = float(score[at]), float(decision.score[at])
+        largest = ScoreDifference(what, decision.row(at), found, expected, float(off[at - 1]))
     wrong = _unfounded(decision, record.choice, score)
-    unfounded = None if wrong is None else (wrong * stride, float(score[wrong]))
+    unfounded = None if wrong is None else (decision.row(wrong), float(score[wrong]))
     return StepDeviation(
-        step=decision.step.kind,
+        step=decision.step.action,
         threshold=decision.threshold,
         margin=margin(decision),
         flips=flips,
         undisputed=max(undisputed, default=0.0),
         largest=largest,
         unfounded=unfounded,
-        dropped=int((~record.choice.chosen).sum()) if isinstance(decision.step, Fit) else 0,
+        dropped=int((~record.choice.chosen).sum()) if decision.step.budget is not None else 0,
     )
 
 
@@ -217,8 +216,8 @@ def _unfounded(decision: Decision, choice: Choice, score: Tensor) -> int | None:
     score = score.clone()
     score[0] = decision.score[0]  # the class token's is infinite
     step = decision.step
-    if isinstance(step, (Merge, Prune)):
-        step = replace(step, threshold=float(np.float32(step.threshold)))
+    if step.learned is not None:
+        step = step.at(float(np.float32(step.learned)))
     own = choose(step, score)
     wrong = torch.nonzero(choice.chosen != own.chosen)[:, 0].tolist()
     if not wrong and choice.order is not None and own.order is not None:

@@ -44,7 +44,7 @@ from ltmp_export.plan.plan import Plan, Step
 from ltmp_export.precision.formats import Precision
 from ltmp_export.reference import Trace
 from ltmp_export.statements.choices import Choices
-from ltmp_export.steps.eager import Choice, MergeDecision
+from ltmp_export.steps.tokens import Choice, Matching
 
 SCHEMA_VERSION = 1
 DOCUMENT, PIXELS, DECISIONS = "repro.json", "images.npz", "decisions.npz"
@@ -188,7 +188,7 @@ def _reference_decisions(trace: Trace) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for number, decisions in enumerate(trace.decisions):
         for decision in decisions:
-            partner = decision.partner if isinstance(decision, MergeDecision) else None
+            partner = decision.partner if isinstance(decision, Matching) else None
             choice = Choice(decision.chosen, partner, decision.order)
             arrays |= _step("reference", number, decision.step, choice, decision.score.numpy())
     return arrays
@@ -199,9 +199,9 @@ def _step(
 ) -> dict[str, NDArray[Any]]:
     prefix = f"{side}/block_{block:02d}"
     chosen = choice.chosen.numpy()
-    order = {} if choice.order is None else {f"{prefix}/{step.kind}_order": choice.order.numpy()}
+    order = {} if choice.order is None else {f"{prefix}/{step.action}_order": choice.order.numpy()}
     if choice.partner is None:
-        if step.kind == "fit":
+        if step.budget is not None:
             return {f"{prefix}/fitted": chosen, f"{prefix}/fit_importance": score}
         return {f"{prefix}/kept": chosen, f"{prefix}/importance": score} | order
     return order | {

@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.plan.plan import Merge, MergeMost, Plan, Prune, Step, has_merge
+from ltmp_export.plan.faces import face
+from ltmp_export.plan.plan import Plan, resizes
+from ltmp_export.plan.step import Step
 from ltmp_export.precision import record as precision_record
+from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import Precision
-from ltmp_export.precision.record import Taken
-from ltmp_export.steps import record as steps_record
-from ltmp_export.steps.eager import Choice
+from ltmp_export.steps.recorded import Read
+from ltmp_export.steps.tokens import Choice
 
 EMBEDDED = "embed/tokens"
 FLOAT, INT64 = int(TensorProto.FLOAT), int(TensorProto.INT64)
-
-CLASS_TOKEN = np.array([-np.inf], np.float32)  # its similarity: it takes no part in matching
 
 Choices = tuple[tuple[Choice, ...], ...]
 
@@ -88,23 +88,23 @@ def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors a `Record` is read from."""
     found = {EMBEDDED: FLOAT} | precision_record.names(precision or Precision())
     for block, steps in enumerate(plan.blocks):
-        kinds = {"count": INT64, "tokens": FLOAT}
+        tensors = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
-            kinds |= {score: FLOAT} | steps_record.TENSORS[type(step)]
+            tensors |= {score: FLOAT} | face(type(step), "record").TENSORS
         last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
-        if has_merge(steps) and not last:
-            kinds["size"] = FLOAT
-        found |= {f"block_{block:02d}/{name}": kind for name, kind in kinds.items()}
+        if resizes(steps) and not last:
+            tensors["size"] = FLOAT
+        found |= {f"block_{block:02d}/{name}": kind for name, kind in tensors.items()}
     return found
 
 
 def thresholds(plan: Plan) -> Iterator[tuple[int, str, str, float]]:
-    """Block, kind, name of the stored constant and value of every threshold of a plan."""
+    """Block, action, name of the stored constant and value of every threshold of a plan."""
     for block, steps in enumerate(plan.blocks):
         for step in steps:
-            if isinstance(step, (Merge, Prune)):
-                name = f"block_{block:02d}/{step.kind}_threshold"
-                yield block, step.kind, name, step.threshold
+            if step.learned is not None:
+                name = f"block_{block:02d}/{step.action}_threshold"
+                yield block, step.action, name, step.learned
 
 
 def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
@@ -127,13 +127,8 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
 
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
     """Each step with the name of the scores it decides by."""
-    importance = "importance"
-    for step in steps:
-        if isinstance(step, (Merge, MergeMost)):
-            importance = "merged_importance"  # destinations now hold their parts' maximum
-            yield step, "similarity"
-        else:
-            yield step, importance
+    for place, step in enumerate(steps):
+        yield step, face(type(step), "record").score_name(resizes(steps[:place]))
 
 
 def read(
@@ -165,9 +160,9 @@ def read(
         scope = f"block_{block:02d}/"
         within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
         own = {name: array for name, array in within.items() if "/" not in name}
-        if block in plan.patch_merges:
-            tokens = prefix + plan.patch_merges[block].tokens
-        mixed = not block or block in plan.patch_merges
+        if block in plan.before:
+            tokens = plan.before[block].after(tokens, prefix) or tokens
+        mixed = not block or block in plan.before
         alike = np.full(len(tensors["logits"]), tokens)
         entering.append(alike if mixed else leaving[-1])
         try:
@@ -213,17 +208,12 @@ def _read_block(
     slot = np.arange(tokens)  # padded slot of each token
     records = []
     for step, scores in _scored(steps):
-        score, before = own[scores][image], slot
-        arrays = {name: own[name][image] for name in steps_record.TENSORS[type(step)]}
-        choice, slot = steps_record.read(step, arrays, before, own["count"][image])
-        if isinstance(step, (Merge, MergeMost)):
-            sources = (len(before) - 1) // 2
-            if len(score) < sources:
-                raise ValueError(f"{len(score)} similarities of {sources} sources")
-            score = np.concatenate([CLASS_TOKEN, score[:sources]])
-        else:
-            score = score[before]
-        records.append(StepRecord(choice, score))
+        recorded = face(type(step), "record")
+        arrays = {name: own[name][image] for name in recorded.TENSORS}
+        arrays["score"] = own[scores][image]
+        found: Read = recorded.read(step, arrays, slot, own["count"][image])
+        records.append(StepRecord(found.choice, found.score))
+        slot = found.left
     count = own["count"]
     if count[image] != len(slot):
         raise ValueError(f"{count[image]} tokens are counted, {len(slot)} left by the decisions")

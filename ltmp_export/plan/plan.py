@@ -5,95 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from ltmp_export.plan import faces
+from ltmp_export.plan.step import Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_TOKENS = 2**20  # that PatchMerger may make: far more than it does
 DENSE = "dense"  # the family of a model that reduces nothing
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Merge each source token whose best similarity is above `threshold` (SPEC §1, steps 3-4)."""
-
-    kind: ClassVar[str] = "merge"
-    threshold: float
-
-
-@dataclass(frozen=True)
-class Prune:
-    """Keep the tokens whose importance is above `threshold` (SPEC §1, step 5)."""
-
-    kind: ClassVar[str] = "prune"
-    threshold: float
-
-
-@dataclass(frozen=True)
-class MergeMost:
-    """Merge the `count` sources of the highest best similarity (SPEC §1, fixed-rate families).
-
-    Attributes:
-        count: How many; at least 1 and no more than there are.
-        ranked: Whether the unmerged sources stay in order of descending similarity, the class
-            token last, instead of in their own order.
-        prefix: Tokens that never merge and stay in front: the class token, and with 2 also the
-            distillation token, which is the first destination.
-    """
-
-    kind: ClassVar[str] = "merge"
-    count: int
-    ranked: bool = False
-    prefix: int = 1
-
-
-@dataclass(frozen=True)
-class PruneLeast:
-    """Sort by importance, the class token first, and drop the last `count` (SPEC §1).
-
-    Attributes:
-        count: How many.
-        ordered: Whether a later step reads the order; if not, only who stays is a decision.
-    """
-
-    kind: ClassVar[str] = "prune"
-    count: int
-    ordered: bool = True
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Keep the `keep` most important tokens, in their order, where there are more."""
-
-    kind: ClassVar[str] = "fit"
-    keep: int
-
-
-Step: TypeAlias = Merge | Prune | MergeMost | PruneLeast | Fit
-Made = TypeVar("Made")
-_CLASSES: tuple[type[Step], ...] = (Merge, Prune, MergeMost, PruneLeast, Fit)
-_STEPS = {step.__name__: step for step in _CLASSES}
-
-
-@dataclass(frozen=True)
-class PatchMerge:
-    """All patch tokens become `tokens` mixtures of them (PatchMerger, arXiv 2202.12015).
-
-    Y = softmax over the N patch tokens of (scale · W · LN(X)ᵀ), times LN(X); tokens before the
-    patches pass by.
-
-    Attributes:
-        name: Prefix of its weights: `queries` W [tokens, C], `norm.weight`, `norm.bias`.
-        tokens: How many.
-        scale: Of the scores.
-        eps: Epsilon of its LayerNorm.
-    """
-
-    name: str
-    tokens: int
-    scale: float
-    eps: float
+_MIXES = "PatchMerge"  # the step that older files hold apart from the others, by block
 
 
 @dataclass(frozen=True)
@@ -104,14 +25,14 @@ class Plan:
         family: Name of the file in `families/` that made the plan, or "dense".
         blocks: For each transformer block, its steps in the order they are taken, between
             attention and MLP.
-        patch_merges: What happens to the tokens that enter a block, by its index; at the depth,
+        before: What happens to the tokens that enter a block, by its index; at the depth, to
             those that enter the head.
         parameters: Weights of the reduction itself, by checkpoint name.
     """
 
     family: str
     blocks: tuple[tuple[Step, ...], ...]
-    patch_merges: Mapping[int, PatchMerge] = field(default_factory=dict)
+    before: Mapping[int, Step] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -125,58 +46,67 @@ class Plan:
     @property
     def counted(self) -> bool:
         """Whether every image has the same number of tokens in every block, as if dense."""
-        return all(isinstance(s, (MergeMost, PruneLeast)) for steps in self.blocks for s in steps)
+        return all(s.learned is None and s.budget is None for steps in self.blocks for s in steps)
 
     @property
     def keep(self) -> tuple[int, ...] | None:
         """The budget of each block, where there is one."""
-        found = [step.keep for steps in self.blocks for step in steps if isinstance(step, Fit)]
+        budgets = [step.budget for steps in self.blocks for step in steps]
+        found = [most for most in budgets if most is not None]
         return tuple(found) if found else None
 
     def within(self, keep: Sequence[int]) -> Plan:
         """The same with a budget for each block."""
+        fit: Callable[..., Step] = faces.by_name()["Fit"]
         pairs = zip(self.blocks, keep, strict=True)
-        return replace(self, blocks=tuple((*steps, Fit(most)) for steps, most in pairs))
+        return replace(self, blocks=tuple((*steps, fit(keep=most)) for steps, most in pairs))
 
     def thresholds(self) -> dict[str, list[float]]:
-        """Thresholds per kind in block order, for example `{"merge": [...], "prune": [...]}`."""
+        """Thresholds per action in block order, for example `{"merge": [...], "prune": [...]}`."""
         found: dict[str, list[float]] = {}
         for steps in self.blocks:
             for step in steps:
-                if isinstance(step, (Merge, Prune)):
-                    found.setdefault(step.kind, []).append(step.threshold)
+                if step.learned is not None:
+                    found.setdefault(step.action, []).append(step.learned)
         return found
 
     def entering(self) -> dict[int, int]:
         """Patch tokens that enter a block, where they are made anew, by its index."""
-        return {block: merge.tokens for block, merge in self.patch_merges.items()}
+        made = {block: step.number for block, step in self.before.items()}
+        return {block: number for block, number in made.items() if number is not None}
+
+    def counts(self, tokens: int, protected: int) -> tuple[int, ...]:
+        """Tokens after each block of a `counted` plan, from so many before the first."""
+        found = []
+        for block, steps in enumerate(self.blocks):
+            entering = [self.before[block]] if block in self.before else []
+            for step in (*entering, *steps):
+                left = step.after(tokens, protected)
+                tokens = tokens if left is None else left
+            found.append(tokens)
+        return tuple(found)
 
     def executed(self, counts: Sequence[int]) -> Sequence[int]:
         """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
         return counts if self.keep is None else self.keep
 
-    def require_possible(self, patches: int, prefix: int) -> None:
+    def require_possible(self, patches: int, protected: int) -> None:
         """Check that a model of so many patch tokens and tokens before them can take the steps.
 
         Raises:
             ValueError: It cannot.
         """
-        tokens = patches + prefix
-        room, budgets = tokens, 0
+        most, budgets = patches + protected, 0
         for block, steps in enumerate(self.blocks):
-            if block in self.patch_merges:
-                tokens = prefix + self.patch_merges[block].tokens
-            for place, step in enumerate(steps):
-                if isinstance(step, (MergeMost, PruneLeast)):
-                    most, tokens = (tokens - prefix) // 2, tokens - step.count
-                    possible = step.count <= most and getattr(step, "prefix", prefix) == prefix
-                elif isinstance(step, Fit):
-                    possible = 0 < step.keep <= room and place == len(steps) - 1
-                    room, budgets = step.keep, budgets + 1
-                else:
-                    possible = 0.0 <= step.threshold <= 1.0
-                if not possible:
+            entering = [self.before[block]] if block in self.before else []
+            for place, step in enumerate((*entering, *steps)):
+                fits = step.budget is None or place == len(entering) + len(steps) - 1
+                if not fits or not step.possible(most, protected):
                     raise ValueError(f"block {block} cannot take {step}")
+                left = step.after(most, protected)
+                most = most if left is None else left
+                if step.budget is not None:
+                    most, budgets = step.budget, budgets + 1
         if budgets not in (0, len(self.blocks)):
             raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
 
@@ -184,8 +114,8 @@ class Plan:
         """Plain values, without the parameters; see `from_json`."""
         return {
             "family": self.family,
-            "blocks": [[{"step": type(s).__name__} | asdict(s) for s in b] for b in self.blocks],
-            "patch_merges": {str(k): asdict(merge) for k, merge in self.patch_merges.items()},
+            "blocks": [[{"step": s.on_disk} | asdict(s) for s in steps] for steps in self.blocks],
+            "patch_merges": {str(block): asdict(step) for block, step in self.before.items()},
         }
 
     @classmethod
@@ -198,16 +128,17 @@ class Plan:
             ValueError: A number cannot be what it stands for.
         """
         blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
-        merges = {int(k): _made(PatchMerge, merge) for k, merge in values["patch_merges"].items()}
-        fits = all(0 <= block <= len(blocks) for block in merges)
-        if not fits or len(merges) < len(values["patch_merges"]):
+        known = faces.by_name()
+        before = {int(k): _made(known[_MIXES], mix) for k, mix in values["patch_merges"].items()}
+        fits = all(0 <= block <= len(blocks) for block in before)
+        if not fits or len(before) < len(values["patch_merges"]):
             raise ValueError(f"tokens mixed before blocks {list(values['patch_merges'])}")
-        if not all(0 < merge.tokens <= MOST_TOKENS for merge in merges.values()):
-            raise ValueError(f"tokens mixed into {[merge.tokens for merge in merges.values()]}")
+        if not all(step.possible(0, 0) for step in before.values()):
+            raise ValueError(f"tokens mixed into {[step.number for step in before.values()]}")
         return cls(
             str(values["family"]),
-            tuple(tuple(_made(_STEPS[s.pop("step")], s) for s in steps) for steps in blocks),
-            merges,
+            tuple(tuple(_made(known[s.pop("step")], s) for s in steps) for steps in blocks),
+            before,
         )
 
 
@@ -219,27 +150,27 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _made(kind: type[Made], values: Mapping[str, Any]) -> Made:
+def _made(step: type[Step], values: Mapping[str, Any]) -> Step:
     """A step from what anybody may have written.
 
     Raises:
         TypeError: It has other fields.
         ValueError: A value is of another kind.
     """
-    for part in fields(kind):  # type: ignore[arg-type]
+    for part in fields(step):
         if part.name in values and not _KINDS[str(part.type)](values[part.name]):
-            raise ValueError(f"{kind.__name__} with {part.name} {values[part.name]!r:.50}")
-    return kind(**values)
+            raise ValueError(f"{step.on_disk} with {part.name} {values[part.name]!r:.50}")
+    return step(**values)
 
 
-def has_merge(steps: Sequence[Step]) -> bool:
-    """Whether a step among these merges, which reads the metric and changes sizes."""
-    return any(step.kind == "merge" for step in steps)
+def demands(steps: Sequence[Step]) -> frozenset[str]:
+    """The scores that steps among these demand."""
+    return frozenset().union(*(step.demands for step in steps))
 
 
-def reads_importance(steps: Sequence[Step]) -> bool:
-    """Whether a step among these asks how important tokens are: all but merging do."""
-    return any(step.kind != "merge" for step in steps)
+def resizes(steps: Sequence[Step]) -> bool:
+    """Whether a token may stand for more patches after these steps than before."""
+    return any(step.resizes for step in steps)
 
 
 def dense_plan(depth: int) -> Plan:

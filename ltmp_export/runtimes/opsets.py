@@ -21,9 +21,14 @@ from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Merge, MergeMost, PatchMerge, Plan, Prune, PruneLeast
+from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session, newest_opset
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.patch_merge.step import PatchMerge
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.prune_least.step import PruneLeast
 
 DEFAULT_ACTIVATION = "gelu"
 _LEARNED = Plan("ltmp", ((Merge(0.5), Prune(0.1)), (Prune(0.1), Merge(0.5))))

@@ -20,9 +20,11 @@ from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
-from ltmp_export.plan.plan import Merge, Plan, Prune
+from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
 
 OPSET = 18  # the oldest that the exporter writes without converting down
 TOLERANCE = 1e-4  # relative to the largest logit; measured: 2e-6 on the digits
@@ -61,6 +63,8 @@ class LiteralViT(nn.Module):
                     state = _merge(state, step.threshold)
                 elif isinstance(step, Prune):
                     state = _prune(state, step.threshold)
+                else:
+                    raise ValueError(f"no literal translation of {step}")
             x, size = state[0], state[1]
             x = x + block.ls2(block.mlp(block.norm2(x)))
         x = model.norm(x)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltmp_export.backbones.vit import eager
 from ltmp_export.training.masked import Masked, merge, prune, similarities
 
 _EPSILON = 1e-5  # of the published form's normalisation while training (SPEC §1)
@@ -59,17 +60,12 @@ def attention(
     Returns:
         The projected output [B, N, C], the importance [B, N], the metric [B, N, D] (unit norm).
     """
-    images, tokens = x.shape[:2]
-    qkv = attn.qkv(x).reshape(images, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv  # [B, H, N, D] each
-    q, k = attn.q_norm(q), attn.k_norm(k)
+    q, k, v = eager.project(attn, x)  # [B, H, N, D] each
     with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
-        logits = (q * attn.scale).float() @ k.float().mT + size.log()[:, None, None]
+        logits = eager.scores(attn, q.float(), k.float(), size)
         weights, importance = form.attend(logits, alive, training)
-        metric = k.float().mean(1)
-        metric = metric / metric.norm(dim=-1, keepdim=True)
-    out = (weights.to(v.dtype) @ v).transpose(1, 2).reshape(images, tokens, -1)
-    return attn.proj(attn.norm(out)), importance, metric
+        metric = eager.unit(k.float().mean(1))
+    return eager.mix(attn, weights.to(v.dtype), v), importance, metric
 
 
 def _aligned_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Tensor, Tensor]:

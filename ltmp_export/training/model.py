@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ltmp_export.backbones.vit import eager
 from ltmp_export.families import Family
 from ltmp_export.training.forms import Form, attention
 from ltmp_export.training.masked import Masked
@@ -61,7 +62,8 @@ class MaskedVit(nn.Module):
     ) -> None:
         super().__init__()
         self.vit: Any = model
-        self.steps = family.order()
+        self.gates = family.gates()
+        self.steps = tuple(self.gates)
         self.thresholds = nn.ParameterDict(
             {kind: nn.Parameter(torch.tensor(thresholds[kind])) for kind in family.scalars}
         )
@@ -74,7 +76,7 @@ class MaskedVit(nn.Module):
         masks = []
         for index in range(len(self.vit.blocks)):
             tokens = self.attend(index, state)
-            for kind in self.steps:
+            for kind in self.gates:
                 tokens = self.step(kind, tokens, self.thresholds[kind][index])
             state = self.finish(index, tokens)
             masks.append(state.alive)
@@ -82,7 +84,7 @@ class MaskedVit(nn.Module):
 
     def embed(self, images: Tensor) -> State:
         """The tokens before the first block."""
-        x = self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images)))  # [B, N, C]
+        x = eager.embed(self.vit, images)[1]  # [B, N, C]
         ones = torch.ones(x.shape[:2], device=x.device)
         return State(x, ones, ones)
 
@@ -95,10 +97,9 @@ class MaskedVit(nn.Module):
         return Masked(x + block.ls1(attended), size, alive, importance, metric)
 
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
-        """Merge or prune, in full precision."""
-        chosen = self.form.merge if kind == "merge" else self.form.prune
+        """Take a step, in full precision."""
         with torch.autocast(tokens.x.device.type, enabled=False):
-            return chosen(tokens, threshold, self.tau)
+            return self.gates[kind](self.form, tokens, threshold, self.tau)
 
     def finish(self, index: int, tokens: Masked) -> State:
         """The second half of a block, on the rows that matter from here on."""
@@ -107,19 +108,11 @@ class MaskedVit(nn.Module):
             most = state.alive.sum(1).max().nan_to_num()  # of NaN images nothing matters any more
             longest = max(2, int(most))  # a source and a destination
             state = State(*(part[:, :longest] for part in state))
-        x = state.x
-        return state._replace(x=x + block.ls2(block.mlp(block.norm2(x))))
+        return state._replace(x=eager.feed_forward(block, state.x))
 
     def classify(self, state: State) -> Tensor:
-        """Logits [B, classes]. Average pooling weighs a token by its patches; of none it is 0."""
-        x = self.vit.norm(state.x)
-        if self.vit.global_pool == "token":
-            pooled = x[:, 0]
-        else:
-            patches = (state.alive * state.size)[:, 1:, None]
-            pooled = (x[:, 1:] * patches).sum(1) / patches.sum(1).clamp(min=1)
-        logits: Tensor = self.vit.head(self.vit.fc_norm(pooled))
-        return logits
+        """Logits [B, classes]."""
+        return eager.classify(self.vit, state.x, state.alive * state.size)
 
     def values(self) -> dict[str, list[float]]:
         """The thresholds as they are, per kind one for each block."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ltmp_export import families
 from ltmp_export.errors import InputError
 from ltmp_export.reference import Reference, attention, verify_against_timm
-from ltmp_export.steps.eager import Choice, MergeDecision
+from ltmp_export.steps.tokens import Choice, Matching
 from tests import tolerances
 from tests.makers import random_vits
 
@@ -30,7 +30,7 @@ def test_trace(family: str) -> None:
     for block, (count, decisions) in enumerate(zip(trace.counts, trace.decisions, strict=True)):
         for decision in decisions:
             chosen = int(decision.chosen.sum())
-            tokens = tokens - chosen if isinstance(decision, MergeDecision) else chosen
+            tokens = tokens - chosen if isinstance(decision, Matching) else chosen
         assert count == tokens
         assert trace.tokens[block].shape == (count, vit.width)
         assert trace.sizes[block].shape == (count,)

@@ -18,9 +18,10 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
-from ltmp_export.plan.plan import MergeMost, PruneLeast
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import session
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
 from tests import tolerances
 from tests.makers.exported import Exported
 from tests.makers.shapes import COUNTING, data_dependent, inferred

@@ -24,8 +24,12 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
-from ltmp_export.plan.plan import Fit, MergeMost, Plan, PruneLeast, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.steps import slots
+from ltmp_export.steps.fit.step import Fit
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.makers.mutations import MUTATIONS, Mutate, Wrong, change_stored, rewritten
 
 Digits = Callable[[str], Checkpoint]
@@ -304,12 +308,12 @@ def unmerged_by_rank(plan: Plan, block: int) -> Plan:
 
 def other_scale(plan: Plan, block: int) -> Plan:
     """PatchMerger's scores divided by √C."""
-    merge = dataclasses.replace(plan.patch_merges[block], scale=128**-0.5)
-    return dataclasses.replace(plan, patch_merges={**plan.patch_merges, block: merge})
+    merge = dataclasses.replace(plan.before[block], scale=128**-0.5)
+    return dataclasses.replace(plan, patch_merges={**plan.before, block: merge})
 
 
 def a_block_later(plan: Plan, block: int) -> Plan:
-    merges = {at + (at == block): merge for at, merge in plan.patch_merges.items()}
+    merges = {at + (at == block): merge for at, merge in plan.before.items()}
     return dataclasses.replace(plan, patch_merges=merges)
 
 

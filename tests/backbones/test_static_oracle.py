@@ -22,11 +22,14 @@ from ltmp_export import families
 from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import MergeMost, Plan, PruneLeast, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.reference import Reference, Trace
 from ltmp_export.runtimes import session
 from ltmp_export.statements.choices import Choices
-from ltmp_export.steps.eager import PruneDecision
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.tokens import Decision
 from tests import tolerances
 from tests.backbones.test_distilled import distilled
 from tests.backbones.test_oracle import equal_keys, one_colour
@@ -112,7 +115,7 @@ def _dropped(trace: Trace) -> list[int]:
     """Tokens that a budget had no room for, by block."""
     found = []
     for decisions in trace.decisions:
-        fits = [d for d in decisions if isinstance(d, PruneDecision) and d.step.kind == "fit"]
+        fits = [d for d in decisions if isinstance(d, Decision) and d.step.kind == "fit"]
         found.append(sum(int((~d.chosen).sum()) for d in fits))
     return found
 

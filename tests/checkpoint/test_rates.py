@@ -15,9 +15,12 @@ from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import MergeMost, Plan, PruneLeast, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import macs
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.conftest import DIGITS_LTMP
 
 Digits = Callable[[str], Checkpoint]
@@ -203,7 +206,7 @@ def test_plans_survive_json(digits: Digits) -> None:
         plan = digits(name).plan
         plan = plan if plan.static else plan.within((9,) * 6)
         again = Plan.from_json(plan.to_json())
-        assert (again.blocks, again.patch_merges) == (plan.blocks, dict(plan.patch_merges))
+        assert (again.blocks, again.before) == (plan.blocks, dict(plan.before))
 
 
 def test_nothing_to_take_is_a_warning() -> None:

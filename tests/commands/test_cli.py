@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from ltmp_export import load_checkpoint
 from ltmp_export.images import inputs
-from ltmp_export.plan.plan import Prune
+from ltmp_export.steps.prune.step import Prune
 from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
 from tests.makers.edge_cases import on_the_threshold
 from tests.makers.make_checkpoint import random_vit

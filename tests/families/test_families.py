@@ -12,7 +12,11 @@ import pytest
 
 from ltmp_export import families
 from ltmp_export.checkpoint.contents import KINDS
-from ltmp_export.plan.plan import Merge, MergeMost, Plan, Prune, PruneLeast
+from ltmp_export.plan.plan import Plan
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.oracles import oracle
 
 NAMES = families.names()

@@ -41,7 +41,7 @@ def test_places(digits_base: Path, tmp_path: Path, before: tuple[int, int]) -> N
     """Before the first block and behind the last one, too."""
     path = saved(tmp_path, load_torch(digits_base), cluster_layers(128, 24, 9))
     checkpoint = load_checkpoint(path, stated(*before))
-    assert tuple(checkpoint.plan.patch_merges) == before
+    assert tuple(checkpoint.plan.before) == before
     made = export(checkpoint, tmp_path / "m.onnx")
     assert made.check is not None
     assert made.check.verdict == "equal"
@@ -59,7 +59,7 @@ def test_scale_of_the_deit_dialect(
 ) -> None:
     path = saved(tmp_path, load_torch(digits_base), cluster_layers(128, 24))
     checkpoint = load_checkpoint(path, stated(3, scale=scale))
-    (merge,) = checkpoint.plan.patch_merges.values()
+    (merge,) = checkpoint.plan.before.values()
     assert (merge.tokens, merge.eps) == (24, 1e-5)
     assert merge.scale == pytest.approx(expected)
     assert (checkpoint.assumed.get("merge_scale") == "one") == (scale is None)
@@ -68,9 +68,9 @@ def test_scale_of_the_deit_dialect(
 def test_defaults_of_vit_pytorch(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(saved(tmp_path, random_weights()), Choices(num_heads=2))
     depth, width = checkpoint.vit.depth, checkpoint.vit.width
-    (block,) = checkpoint.plan.patch_merges
+    (block,) = checkpoint.plan.before
     assert block == depth // 2
-    assert checkpoint.plan.patch_merges[block].scale == pytest.approx(width**-0.5)
+    assert checkpoint.plan.before[block].scale == pytest.approx(width**-0.5)
     told = " ".join(checkpoint.notes)
     assert f"PatchMerger before blocks {depth // 2} (--merge-at)" in told
     assert "PatchMerger's scores scaled by 1/√C (--merge-scale)" in told

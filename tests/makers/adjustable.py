@@ -16,7 +16,10 @@ from ltmp_export.backbones.vit.lower import lower
 from ltmp_export.graph import interface
 from ltmp_export.parity import taps
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Merge, Plan, Prune, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
 from tests.makers.exported import Result, numpy_weights
 
 # The ends of [0, 1], their nearest neighbours inside, and the middle.

@@ -30,9 +30,10 @@ from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.plan.plan import PatchMerge, Plan
+from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.patch_merge.step import PatchMerge
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
 OPSETS = (16, 17, 20)

@@ -26,10 +26,13 @@ from ltmp_export import families
 from ltmp_export.backbones.vit import describe
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Merge, Prune, Step
+from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.reference import attention
-from ltmp_export.steps.eager import Tokens, apply, match
+from ltmp_export.steps.matching import match
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.tokens import Tokens
 
 TOLERANCE = 0.01  # how far the share of multiply-accumulates may end from what was asked
 _CLOSE_ENOUGH, _TRIALS = 0.003, 16  # the search stops at either

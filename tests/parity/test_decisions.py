@@ -8,17 +8,19 @@ import pytest
 import torch
 
 from ltmp_export.parity.decisions import STORIES, Disagreement, disagreements, leads, margin
-from ltmp_export.plan.plan import Merge, Prune
-from ltmp_export.steps.eager import Choice, MergeDecision, PruneDecision, match
+from ltmp_export.steps.matching import match
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.tokens import Choice, Decision, Matching
 
 INF = math.inf
 
 
 def merge_decision(
     score: list[float], runner_up: list[float], threshold: float, chosen: list[bool]
-) -> MergeDecision:
+) -> Matching:
     partner = torch.zeros(len(score), dtype=torch.long)
-    return MergeDecision(
+    return Matching(
         Merge(threshold),
         threshold,
         torch.tensor(score),
@@ -29,9 +31,9 @@ def merge_decision(
     )
 
 
-def prune_decision(score: list[float], threshold: float) -> PruneDecision:
+def prune_decision(score: list[float], threshold: float) -> Decision:
     values = torch.tensor(score)
-    return PruneDecision(Prune(threshold), threshold, values, values > threshold)
+    return Decision(Prune(threshold), threshold, values, values > threshold)
 
 
 @pytest.mark.parametrize(

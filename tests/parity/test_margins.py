@@ -14,10 +14,11 @@ from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.parity.margins import LIMITS, QUANTILES, margins
-from ltmp_export.plan.plan import Plan, Prune
+from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
 from ltmp_export.reports import to_json
-from ltmp_export.steps.eager import MergeDecision
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.tokens import Matching
 
 Digits = Callable[[str], Checkpoint]
 
@@ -37,11 +38,11 @@ def test_against_a_count_token_by_token(digits: Digits, images: inputs.Images, f
     for number, pixels in enumerate(images.pixels):
         for block, decisions in enumerate(reference.run(torch.from_numpy(pixels)).decisions):
             for decision in decisions:
-                merging = isinstance(decision, MergeDecision)
+                merging = isinstance(decision, Matching)
                 kind = "merge" if merging else "prune"
                 rows = near.setdefault((block, kind), [[] for _ in images.names])
                 rows[number] = [abs(s - decision.threshold) for s in decision.score[1:].tolist()]
-                if isinstance(decision, MergeDecision):
+                if isinstance(decision, Matching):
                     rows = near.setdefault((block, "partner"), [[] for _ in images.names])
                     for source in np.flatnonzero(decision.chosen):
                         first, second = decision.similarity[source].sort(descending=True)[0][:2]

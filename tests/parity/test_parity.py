@@ -28,9 +28,10 @@ from ltmp_export.parity import compare as check_compare
 from ltmp_export.parity import taps
 from ltmp_export.parity.replay import ALONE, Run, runs
 from ltmp_export.parity.report import CheckReport
-from ltmp_export.plan.plan import Merge, Prune
 from ltmp_export.runtimes import session
-from ltmp_export.steps.eager import Choice
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.tokens import Choice
 from tests.makers.edge_cases import on_the_threshold, with_threshold
 from tests.makers.mutations import change_stored
 

@@ -21,29 +21,31 @@ from ltmp_export.parity.decisions import Disagreement, disagreements, margin
 from ltmp_export.parity.differences import StepDeviation, _step
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.parity.taps import StepRecord
-from ltmp_export.plan.plan import Fit, MergeMost, PruneLeast
 from ltmp_export.reference import Reference
-from ltmp_export.steps.eager import Choice, Decision, MergeDecision, PruneDecision, choose
+from ltmp_export.steps.fit.step import Fit
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.tokens import Choice, Decision, Matching, choose
 
 INF = math.inf
 SCORES = [INF, 0.5, 0.25, 0.125]
 SIMILARITIES = [-INF, 0.75, 0.5, 0.25]
 
 
-def pruning(score: Sequence[float], step: PruneLeast | Fit) -> PruneDecision:
+def pruning(score: Sequence[float], step: PruneLeast | Fit) -> Decision:
     """What a step decides on importances."""
     values = torch.tensor(score)
     verdict = choose(step, values)
-    return PruneDecision(step, verdict.threshold, values, verdict.chosen, verdict.order)
+    return Decision(step, verdict.threshold, values, verdict.chosen, verdict.order)
 
 
 def merging(
     score: Sequence[float], step: MergeMost, runner_up: Sequence[float] | None = None
-) -> MergeDecision:
+) -> Matching:
     """What a step decides on best similarities; each source's partner is the first destination."""
     values = torch.tensor(score)
     verdict = choose(step, values)
-    return MergeDecision(
+    return Matching(
         step=step,
         threshold=verdict.threshold,
         score=values,
@@ -160,9 +162,7 @@ def test_an_order_that_no_step_reads() -> None:
     assert list(disagreements(0, decision, choice([0, 1, 3], 4, [0, 3, 1]))) != []
 
 
-def stepped(
-    decision: PruneDecision | MergeDecision, taken: Choice, score: Sequence[float]
-) -> StepDeviation:
+def stepped(decision: Decision | Matching, taken: Choice, score: Sequence[float]) -> StepDeviation:
     """How far a file is off that has these scores and made this choice."""
     return _step(0, StepRecord(taken, np.array(score, np.float32)), decision)
 

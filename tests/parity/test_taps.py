@@ -16,9 +16,11 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import taps
 from ltmp_export.parity.decisions import disagreements
-from ltmp_export.plan.plan import Merge, Plan, Prune
+from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import session
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
 
 Digits = Callable[[str], Checkpoint]
 WITHOUT_SIZES = ("ltp", "p", "patchmerger")

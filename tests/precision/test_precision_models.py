@@ -21,9 +21,10 @@ from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import MergeMost, Plan
+from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import DYNAMIC, INT8, STATIC, Activation, Precision
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge_most.step import MergeMost
 from tests.backbones.test_distilled import distilled
 from tests.makers import random_vits
 from tests.makers.precise import (

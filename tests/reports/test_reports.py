@@ -21,7 +21,7 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare as check_compare
 from ltmp_export.parity.report import CheckReport
-from ltmp_export.plan.plan import Prune
+from ltmp_export.steps.prune.step import Prune
 from tests.makers.edge_cases import on_the_threshold, with_threshold
 from tests.makers.mutations import MUTATIONS
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltmp_export.plan.plan import Merge, Prune
-from ltmp_export.steps.eager import MergeDecision, PruneDecision, Tokens, apply, match, merge, prune
+from ltmp_export.steps.matching import match, merge
+from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.tokens import Decision, Matching, Tokens, prune
 from tests import tolerances
 
 INF = math.inf
@@ -166,7 +168,7 @@ class TestMerge:
         assert result.size.tolist() == [3.0]
         assert result.importance.tolist() == [INF]
         assert result.metric.tolist() == [[1.0]]
-        assert isinstance(decision, MergeDecision)
+        assert isinstance(decision, Matching)
 
     def test_two_tokens_stay_two(self) -> None:
         result, _ = merge(tokens([[1.0], [1.0]], x=[[5.0], [6.0]]), Merge(0.0))
@@ -263,7 +265,7 @@ def test_the_order_of_the_steps_matters() -> None:
 
 def test_apply_takes_the_step_it_is_given() -> None:
     given = tokens([[1.0]] * 3)
-    assert isinstance(apply(Merge(0.5), given)[1], MergeDecision)
-    assert isinstance(apply(Prune(0.5), given)[1], PruneDecision)
+    assert isinstance(apply(Merge(0.5), given)[1], Matching)
+    assert isinstance(apply(Prune(0.5), given)[1], Decision)
     assert apply(Merge(0.25), given)[1].threshold == 0.25
     assert apply(Prune(0.75), given)[1].threshold == 0.75

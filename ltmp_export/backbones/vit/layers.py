@@ -1,4 +1,4 @@
-"""The layers of a ViT in ONNX that treat each token, or each patch, by itself; and PatchMerger's.
+"""The layers of a ViT in ONNX that treat each token, or each patch, by itself.
 
 Which layers there are follows from the names of the weights. Tokens are float32 between layers; in
 float16 files what a linear layer gives is float16 until it is cast back.
@@ -14,7 +14,6 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import PatchMerge
 from ltmp_export.precision.formats import (
     FP16,
     INTEGERS,
@@ -188,15 +187,3 @@ class Layers:
             inputs.append(g.weight("patch_embed.proj.bias"))
         x = self.norm("patch_embed.norm", g.op("Gemm", *inputs, transB=1))
         return g.reshape(x, -1, vit.patches, vit.width)
-
-    def patch_merge(self, merge: PatchMerge, x: Name) -> Name:
-        """Tokens [B, N, C] → [B, prefix + M, C], the patches mixed anew (see `plan.PatchMerge`)."""
-        g, prefix = self.g, self.vit.prefix
-        weight, bias = (g.weight(f"{merge.name}.norm.{part}") for part in ("weight", "bias"))
-        patches = g.slice(x, 1, prefix) if prefix else x
-        normed = g.layer_norm(patches, weight, bias, merge.eps)
-        queries = g.op("Transpose", g.weight(f"{merge.name}.queries"), perm=[1, 0])  # [C, M]
-        scores = g.op("Mul", g.op("MatMul", normed, queries), g.number(merge.scale))  # [B, N, M]
-        shares = g.op("Softmax", g.op("Transpose", scores, perm=[0, 2, 1]), axis=-1)
-        mixed = g.op("MatMul", shares, normed)  # [B, M, C]
-        return g.op("Concat", g.slice(x, 1, 0, prefix), mixed, axis=1) if prefix else mixed

@@ -3,9 +3,9 @@
 The paper's model computes one image with shapes that depend on it. Here the tokens of all images
 are packed as rows, and every pointwise layer (`layers`) runs on the rows as they are. What must
 tell images apart (attention, pooling) comes from `graph.ragged`, what decides and merges from
-`steps.packed`. A static plan has the same number of slots for every image; there `slots` decides
-and merges. With a plan that reduces nothing the same code writes the dense model, so that the two
-differ in the reduction only.
+the steps' face `packed`. A static plan has the same number of slots for every image; there their
+face `slots` decides and merges. With a plan that reduces nothing the same code writes the dense
+model, so that the two differ in the reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
 as a set of weights again (`model_file.model.dense_baseline` writes the dense model from it).
@@ -21,14 +21,18 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.backbones.vit.layers import Layers
-from ltmp_export.graph import ragged
+from ltmp_export.graph import packed, ragged
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.packed import Candidates
 from ltmp_export.graph.ragged import Layout, fixed_layout, make_layout
+from ltmp_export.graph.slots import Slots
+from ltmp_export.plan import faces
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Plan, Step, has_merge, reads_importance
+from ltmp_export.plan.plan import Plan, demands
+from ltmp_export.plan.scores import IMPORTANCE, METRIC
+from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP16, Precision
-from ltmp_export.steps import packed, slots
-from ltmp_export.steps.packed import Candidates
+from ltmp_export.steps import lowering
 
 BATCH = "batch"
 FLOAT = int(TensorProto.FLOAT)
@@ -203,23 +207,26 @@ class _Lowering:
 
     def entering(self, block: int, tokens: Packed) -> Packed:
         """Tokens as they enter a block, or behind the last one the head."""
-        merge = self.plan.patch_merges.get(block)
-        if merge is None:
+        step = self.plan.before.get(block)
+        if step is None:
             return tokens
-        with self.g.scope("patch_merge"):
-            x = self.layers.patch_merge(merge, tokens.x)
-        slots_left = self.vit.prefix + merge.tokens
-        return Packed(x, None, fixed_layout(self.g, slots_left, tokens.layout.images))
+        found = Slots(
+            number=tokens.layout.most, x=tokens.x, size=tokens.size, importance=None, metric=None,
+            alive=None, protected=self.vit.prefix,
+        )  # fmt: skip
+        with self.g.scope(faces.folder(type(step))):
+            left = lowering.reduce(self.g, (step,), found)
+        return Packed(left.x, left.size, fixed_layout(self.g, left.number, tokens.layout.images))
 
     def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
         """One transformer block: attention, the plan's steps, MLP."""
         g = self.g
         with g.scope("attn"):
             weights, keys, values = self.attention(path, tokens)
-            metric = self.metric(path, tokens, keys) if has_merge(steps) else None
+            metric = self.metric(path, tokens, keys) if METRIC in demands(steps) else None
         reduced = None
         if not self.plan.static:
-            reduced = packed.decide(g, steps, self.candidates(tokens, steps, weights, metric))
+            reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
             update = self.mix(path, tokens.layout, weights, values)
             x = g.op("Add", tokens.x, self.shaped(update, tokens.layout))
@@ -250,16 +257,17 @@ class _Lowering:
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None)
-        pruning = reads_importance(steps)
-        found = slots.Slots(
+        pruning = IMPORTANCE in demands(steps)
+        found = Slots(
             number=layout.most,
             x=tokens.x,
             size=tokens.size,
             importance=layout.importance(weights, vit.heads) if pruning else None,
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
+            protected=vit.prefix,
         )
-        left = slots.reduce(g, steps, found)
+        left = lowering.reduce(g, steps, found)
         layout = fixed_layout(g, left.number, layout.images, left.count)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         return Packed(left.x, size, self.named_count(layout), left.dropped)
@@ -312,7 +320,7 @@ class _Lowering:
     ) -> Candidates:
         """What the steps decide on, with just the scores they will read."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        pruning = reads_importance(steps)
+        pruning = IMPORTANCE in demands(steps)
         return Candidates(
             layout=layout,
             rows=layout.rows,

@@ -1,0 +1,193 @@
+"""Tokens in ONNX where the number of rows is known before running.
+
+Every image has the same N slots, [B, N, C], and N is a number in the graph. Where a fixed number of
+tokens is merged or pruned, every slot holds a token. Where thresholds decide, under a budget, an
+image's living tokens stand in its first slots; the others are seen by nobody.
+
+There is no operator here whose result has a shape that depends on data, and no scatter: ranks come
+from `TopK` with a constant k (of equal scores the lower slot first), rows from `GatherND`, and a
+merge is the product of a [D, S] matrix, who goes where, with the sources. Equal pieces go together
+in an order that is fixed. Which slots are sources and which are destinations `plan.pairing` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnx import TensorProto
+
+from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.plan import pairing
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Tokens between attention and MLP of a block.
+
+    Attributes:
+        number: N.
+        x: [B, N, C].
+        size: [B, N] patches of each token, or None while every token stands for one.
+        importance: [B, N], or None if no step needs it.
+        metric: [B, N, D] unit vectors, or None if no step needs it.
+        alive: [B, N] bool, the slots that hold a token; None where all do.
+        protected: Slots in front that are never merged away or pruned.
+        packed: Whether the living stand in front.
+        count: [B] living tokens after a budget, or None.
+        dropped: [B] tokens that a budget had no room for, or None.
+    """
+
+    number: int
+    x: Name
+    size: Name | None
+    importance: Name | None
+    metric: Name | None
+    alive: Name | None
+    protected: int
+    packed: bool = True
+    count: Name | None = None
+    dropped: Name | None = None
+
+
+def in_front(g: GraphBuilder, tokens: Slots) -> Slots:
+    """The living in front, in their order."""
+    number = tokens.number
+    places = ascending(g, numbered(g, tokens), number)
+    return taken(g, tokens, g.op("Mod", places, g.index(number)), number)
+
+
+def numbered(g: GraphBuilder, tokens: Slots) -> Name:
+    """[B, N] the number of each slot, N more if nothing lives there: by these, the living first."""
+    own = g.counting(tokens.number)
+    return g.op("Where", alive(tokens), own, g.op("Add", own, g.index(tokens.number)))
+
+
+def ascending(g: GraphBuilder, values: Name, number: int) -> Name:
+    """[B, n] integers, sorted."""
+    names = ("ascending", "ascending_places")
+    return g.ops("TopK", values, g.ints(number), names=names, axis=1, largest=0)[0]
+
+
+def is_class(g: GraphBuilder, number: int) -> Name:
+    """[N] bool, true for slot 0."""
+    return g.op("Equal", g.counting(number), g.index(0))
+
+
+def alive(tokens: Slots) -> Name:
+    """[B, N] bool, the slots that hold a token.
+
+    Raises:
+        ValueError: Every slot holds one, or nobody knows.
+    """
+    if tokens.alive is None:
+        raise ValueError("a budget needs to know who lives")
+    return tokens.alive
+
+
+def similarities(g: GraphBuilder, tokens: Slots) -> Name:
+    """[B, S, D] inner products of the sources' and destinations' metric."""
+    if tokens.metric is None:
+        raise ValueError("matching needs the metric")
+    starts = (pairing.first_source(tokens.protected), pairing.first_destination(tokens.protected))
+    sources, destinations = (g.slice(tokens.metric, 1, start, step=2) for start in starts)
+    return g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
+
+
+def pairs(g: GraphBuilder, to: Name, destinations: int) -> Name:
+    """[B, S] ordinals of destinations → [B, D, S] bool, who goes where."""
+    column = g.op("Unsqueeze", g.counting(destinations), g.ints(1))  # [D, 1]
+    return g.op("Equal", g.op("Unsqueeze", to, g.ints(1)), column)
+
+
+def source_slots(g: GraphBuilder, ordinals: Name, protected: int) -> Name:
+    """The slots of sources."""
+    first = pairing.first_source(protected)
+    return g.op("Add", g.op("Mul", ordinals, g.index(2)), g.index(first))
+
+
+def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) -> Slots:
+    """Destinations [B, D] with what sources [B, S] bring: means of vectors, sums of sizes.
+
+    `going` [B, D, S] bool says who goes where.
+    """
+    weight = g.op("Cast", going, to=TensorProto.FLOAT)
+    importance = None
+    if destinations.importance is not None and sources.importance is not None:
+        brought = g.op("Mul", weight, g.op("Unsqueeze", sources.importance, g.ints(1)))
+        largest = g.reduce("ReduceMax", brought, [2])
+        importance = g.op("Max", destinations.importance, largest)
+    own = g.number(1.0)
+    if destinations.size is not None and sources.size is not None:
+        weight = g.op("Mul", weight, g.op("Unsqueeze", sources.size, g.ints(1)))
+        own = g.op("Unsqueeze", destinations.size, g.ints(2))  # [B, D, 1]
+    total = g.op("Add", g.reduce("ReduceSum", weight, [2], keepdims=True), own)  # [B, D, 1]
+    brought = g.op("MatMul", g.op("Div", weight, total), sources.x)  # [B, D, C]
+    kept = g.op("Mul", destinations.x, g.op("Div", own, total))
+    return replace(
+        destinations,
+        x=g.op("Add", kept, brought),
+        size=g.op("Squeeze", total, g.ints(2)),
+        importance=importance,
+        metric=None,
+    )
+
+
+def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int = 1) -> Slots:
+    """The slots start, start + step, … before stop."""
+
+    def some(values: Name | None) -> Name | None:
+        return None if values is None else g.slice(values, 1, start, stop, step)
+
+    number = len(range(tokens.number)[start:stop:step])
+    x = g.slice(tokens.x, 1, start, stop, step)
+    size, importance, alive = map(some, (tokens.size, tokens.importance, tokens.alive))
+    return Slots(number, x, size, importance, None, alive, protected=tokens.protected)
+
+
+def sources(g: GraphBuilder, tokens: Slots) -> Slots:
+    """Every other slot from the first source."""
+    return part(g, tokens, pairing.first_source(tokens.protected), None, 2)
+
+
+def destinations(g: GraphBuilder, tokens: Slots) -> Slots:
+    """Every other slot from the first destination."""
+    return part(g, tokens, pairing.first_destination(tokens.protected), None, 2)
+
+
+def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
+    """Those in slots [B, n], in that order."""
+    index = g.op("Unsqueeze", slots, g.ints(2))  # [B, n, 1]
+
+    def scalars(values: Name | None) -> Name | None:
+        return None if values is None else g.op("GatherElements", values, slots, axis=1)
+
+    def vectors(values: Name) -> Name:
+        return g.op("GatherND", values, index, batch_dims=1)
+
+    metric = None if tokens.metric is None else vectors(tokens.metric)
+    size, importance, alive = map(scalars, (tokens.size, tokens.importance, tokens.alive))
+    x = vectors(tokens.x)
+    return Slots(number, x, size, importance, metric, alive, protected=tokens.protected)
+
+
+def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
+    """One after the other; where the first have no sizes yet, theirs are 1."""
+
+    def joined(values: Sequence[Name | None], name: str | None = None) -> Name | None:
+        known = [value for value in values if value is not None]
+        return g.op("Concat", *known, axis=1, name=name) if len(known) == len(parts) else None
+
+    sizes = [part.size for part in parts if part.size is not None]
+    size = g.op("Concat", *sizes, axis=1) if sizes[1:] else sizes[0]
+    if before := sum(part.number for part in parts if part.size is None):
+        size = g.op("Pad", size, g.ints(0, before, 0, 0), g.number(1.0))
+    return Slots(
+        number=sum(part.number for part in parts),
+        x=g.op("Concat", *(part.x for part in parts), axis=1),
+        size=size,
+        importance=joined([part.importance for part in parts], "merged_importance"),
+        metric=None,
+        alive=joined([part.alive for part in parts]),
+        protected=parts[0].protected,
+    )

@@ -1,0 +1,68 @@
+"""Finding the faces of steps: `steps/NAME/FACE.py`; the file's name is the plug-in's name.
+
+| face | what it holds |
+|---|---|
+| `step` | the dataclass, the only one that everybody knows |
+| `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image |
+| `packed` | `write(g, step, candidates)`: the same in ONNX, each image with rows of its own number
+| | `slots` | `write(g, step, slots)`: the same in ONNX, all images with the same number of slots |
+| `record` | `TENSORS`, `SCORE`, `WORDS`, `read(…)`: its decisions read from a file |
+| `masked` | `gate(form)`: the same under a mask, differentiable |
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+
+from ltmp_export.errors import InputError
+from ltmp_export.plan.step import Step
+
+_STEPS = "ltmp_export.steps"
+_MEANING = {
+    "packed": "has no form for images of different token counts; export it static",
+    "slots": "has no static form",
+    "masked": "cannot be trained",
+}
+
+
+@functools.cache
+def by_name() -> Mapping[str, type[Step]]:
+    """The classes of all steps by what files call them."""
+    folders = [m.name for m in pkgutil.iter_modules(importlib.import_module(_STEPS).__path__)
+               if m.ispkg]  # fmt: skip
+    found = {}
+    for folder in sorted(folders):
+        module = importlib.import_module(f"{_STEPS}.{folder}.step")
+        own = [value for value in vars(module).values() if _is_step(value, module.__name__)]
+        found.update({step.on_disk: step for step in own})
+    return found
+
+
+def _is_step(value: object, module: str) -> bool:
+    return isinstance(value, type) and issubclass(value, Step) and value.__module__ == module
+
+
+def folder(step: type[Step]) -> str:
+    """The name of its folder."""
+    return step.__module__.split(".")[-2]
+
+
+@functools.cache
+def face(step: type[Step], name: str) -> ModuleType:
+    """A face of a step.
+
+    Raises:
+        InputError: The step does not have it.
+    """
+    module = f"{step.__module__.rpartition('.')[0]}.{name}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as err:
+        if err.name != module:
+            raise
+        meaning = _MEANING.get(name, "is not whole")
+        raise InputError(f"the step {step.on_disk} {meaning}: it has no face '{name}'") from err

@@ -1,0 +1,64 @@
+"""What every step is to a plan: one thing that happens to the tokens of a block, in plain numbers.
+
+A step is a folder of `steps/` with a face for everyone who deals with it; `faces` finds them. The
+dataclass in its `step.py` is a `Step`, whose fields are written to files as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happens to tokens.
+
+    Attributes:
+        on_disk: What files call it.
+        action: What a person calls it: "merge", "prune", …
+        demands: The `scores` it decides by, or hands on.
+        resizes: Whether a token may stand for several patches afterwards, which attention then
+            has to know.
+    """
+
+    on_disk: ClassVar[str]
+    action: ClassVar[str]
+    demands: ClassVar[frozenset[str]] = frozenset()
+    resizes: ClassVar[bool] = False
+
+    @property
+    def learned(self) -> float | None:
+        """The threshold it compares its scores with, or None."""
+        return None
+
+    def at(self, threshold: float) -> Step:
+        """The same with another threshold, of a step that has one."""
+        return replace(self, threshold=threshold)  # type: ignore[call-arg]
+
+    @property
+    def number(self) -> int | None:
+        """How many tokens it takes, or keeps, where the plan says so."""
+        return None
+
+    @property
+    def budget(self) -> int | None:
+        """The most rows that it leaves to an image that has more, or None."""
+        return None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be left out, for it takes no token and leaves all where they are."""
+        return False
+
+    def limited(self, tokens: int, protected: int) -> Step:
+        """The same with a number that so many tokens allow, where it has one."""
+        return self
+
+    def after(self, tokens: int, protected: int) -> int | None:
+        """Tokens that are left of so many; None where each image has a say in it."""
+        raise NotImplementedError
+
+    def possible(self, tokens: int, protected: int) -> bool:
+        """Whether it can be taken of so many tokens, or, of an unknown number, at the most."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""A budget: the most important tokens stay where there are too many."""

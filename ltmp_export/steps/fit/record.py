@@ -1,0 +1,46 @@
+"""A budget, as a file recorded it: those that stay are in the first slots, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.steps.fit.step import Fit
+from ltmp_export.steps.recorded import IMPORTANCE, INT64, KEEPS, MERGED_IMPORTANCE, Places, Read
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"fitted": INT64}
+WORDS = KEEPS
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
+    return MERGED_IMPORTANCE if resized else IMPORTANCE
+
+
+def read(step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image.
+
+    Args:
+        step: The step.
+        own: Its `TENSORS` and "score" of this image.
+        slot: The slot of each token before it.
+        count: Tokens counted after the block.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+    """
+    fitted = own["fitted"]
+    if len(fitted) != step.keep:
+        raise ValueError(f"there is room for {len(fitted)} tokens, not for {step.keep}")
+    places = fitted[:count]
+    chosen = np.isin(slot, places)
+    if slot[chosen].tolist() != places.tolist():
+        raise ValueError("a budget keeps a slot that holds no token, or changes the order")
+    if not chosen[0]:
+        raise ValueError("a budget drops the class token")
+    return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], np.arange(len(places)))

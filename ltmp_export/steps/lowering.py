@@ -1,0 +1,37 @@
+"""A block's steps in ONNX, one after the other, each by the face that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ltmp_export.graph import packed
+from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.packed import Candidates, Reduced
+from ltmp_export.graph.slots import Slots
+from ltmp_export.plan.faces import face
+from ltmp_export.plan.plan import demands
+from ltmp_export.plan.step import Step
+
+
+def decide(g: GraphBuilder, steps: Sequence[Step], tokens: Candidates) -> Reduced:
+    """Take steps on images with rows of their own number.
+
+    Raises:
+        InputError: A step has no such form.
+    """
+    for place, step in enumerate(steps):
+        tokens = replace(tokens, needed=demands(steps[place + 1 :]))
+        tokens = face(type(step), "packed").write(g, step, tokens)
+    return packed.finish(g, tokens)
+
+
+def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:
+    """Take steps on images with the same number of slots.
+
+    Raises:
+        InputError: A step has no such form.
+    """
+    for step in steps:
+        tokens = face(type(step), "slots").write(g, step, tokens)
+    return tokens

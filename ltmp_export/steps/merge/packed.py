@@ -1,0 +1,142 @@
+"""Merging by a threshold in ONNX, each image with rows of its own number.
+
+Names written here per block are stable: `similarity`, `partner`, `merged`, `merged_importance`,
+`merge_threshold`. The class token takes no part in matching: entry i of the first three is the slot
+of source i. After a merge the slots are in the order [class token ; sources ; destinations].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx import TensorProto
+
+from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.packed import Candidates, Merges, pack
+from ltmp_export.graph.ragged import LOWEST
+from ltmp_export.plan import pairing
+from ltmp_export.plan.scores import IMPORTANCE
+from ltmp_export.steps.merge.step import Merge
+
+SOURCE, DESTINATION = pairing.first_source(1), pairing.first_destination(1)
+
+
+def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
+    """Merge even slots into their most similar odd slot where that is above the threshold."""
+    tokens = _settled(g, tokens)
+    partner, merged = _match(g, step.threshold, tokens)  # [B, S]
+    flags = g.op("Cast", merged, to=TensorProto.FLOAT)
+    most = g.reduce("ReduceMax", g.reduce("ReduceSum", flags, [1]), [0], keepdims=True)
+    width = g.op("Cast", g.op("Max", most, g.number(1.0)), to=TensorProto.INT64)  # [1] K
+    present, chosen = g.ops("TopK", flags, width, names=("present", "chosen"), axis=1)  # [B, K]
+
+    class_row, source_rows, destination_rows = _parts(g, tokens.rows)
+    to = g.op("GatherElements", partner, chosen, axis=1)  # [B, K] ordinals of destinations
+    source = g.op("GatherElements", source_rows, chosen, axis=1)
+    target = g.op("GatherElements", destination_rows, to, axis=1)
+    mixing, shared, size = _mix(g, tokens, source, target, present)
+
+    new_rows = g.op("Add", tokens.layout.numbered(width), tokens.old_rows)  # [B, K]
+    class_alive, source_alive, destination_alive = _parts(g, tokens.alive)
+    stays = g.op("And", source_alive, g.op("Not", merged))
+    destination_rows = g.op("ScatterElements", destination_rows, to, new_rows, axis=1)
+    importance = None
+    if IMPORTANCE in tokens.needed:
+        carried = _merged_importance(g, tokens, present, chosen, to, shared)
+        gone = g.op("Where", merged, g.number(LOWEST), carried[1])
+        importance = g.op("Concat", carried[0], gone, carried[2], axis=1, name="merged_importance")
+    return replace(
+        tokens,
+        rows=g.op("Concat", class_row, source_rows, destination_rows, axis=1),
+        alive=g.op("Concat", class_alive, stays, destination_alive, axis=1),
+        size=size,
+        importance=importance,
+        metric=None,
+        merges=Merges(source, target, mixing),
+        gaps=True,
+    )
+
+
+def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
+    """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
+    if not tokens.gaps:
+        return tokens
+    living, layout = pack(g, tokens, "unpruned")
+    if tokens.metric is None:
+        raise ValueError("matching needs the metric")
+    metric = g.reshape(tokens.metric, -1, tokens.metric_width)
+    packed = g.op("Compress", metric, g.reshape(tokens.alive, -1), axis=0)  # [T', D]
+    return replace(
+        tokens,
+        layout=layout,
+        rows=g.op("Gather", living, layout.rows, axis=0),
+        alive=layout.valid,
+        importance=None,
+        metric=g.op("Gather", packed, layout.rows, axis=0),
+        gaps=False,
+    )
+
+
+def _parts(g: GraphBuilder, values: Name) -> tuple[Name, Name, Name]:
+    """[B, N] → the class token's, the sources', the destinations'."""
+    return (
+        g.slice(values, 1, 0, 1),
+        g.slice(values, 1, SOURCE, step=2),
+        g.slice(values, 1, DESTINATION, step=2),
+    )
+
+
+def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name, Name]:
+    """[B, S]: the ordinal of each source's most similar destination, and whether it merges."""
+    if tokens.metric is None:
+        raise ValueError("matching needs the metric")
+    sources, destinations = (
+        g.slice(tokens.metric, 1, start, step=2) for start in (SOURCE, DESTINATION)
+    )
+    similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
+    mask = tokens.layout.destination_mask()
+    if mask is not None:
+        similarity = g.op("Where", mask, similarity, g.number(LOWEST))
+    best = g.reduce("ReduceMax", similarity, [2], name="similarity")
+    partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
+    above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
+    present = g.slice(tokens.alive, 1, SOURCE, step=2)
+    return partner, g.op("And", above, present, name="merged")
+
+
+def _mix(
+    g: GraphBuilder, tokens: Candidates, source: Name, target: Name, present: Name
+) -> tuple[Name, Name, Name]:
+    """How the means that destinations become are made.
+
+    Returns:
+        `Merges.mixing`; [B, K, K] 1 where two sources share a destination, else 0; and the sizes
+        [T + B * K] of the old and the new rows.
+    """
+    mine, theirs = (g.op("Unsqueeze", target, g.ints(axis)) for axis in (2, 1))
+    shared = g.op("Cast", g.op("Equal", mine, theirs), to=TensorProto.FLOAT)
+    if tokens.size is None:
+        weight, own = present, g.number(1.0)
+        old_sizes = g.op("Expand", own, tokens.old_rows)
+    else:
+        weight = g.op("Mul", present, g.op("Gather", tokens.size, source, axis=0))
+        own = g.op("Gather", tokens.size, mine, axis=0)  # [B, K, 1]
+        old_sizes = tokens.size
+    weighted = g.op("Mul", shared, g.op("Unsqueeze", weight, g.ints(1)))
+    total = g.op("Add", g.reduce("ReduceSum", weighted, [2], keepdims=True), own)  # [B, K, 1]
+    size = g.op("Concat", old_sizes, g.reshape(total, -1), axis=0)
+    return g.op("Div", weighted, total), shared, size
+
+
+def _merged_importance(
+    g: GraphBuilder, tokens: Candidates, present: Name, chosen: Name, to: Name, shared: Name
+) -> tuple[Name, Name, Name]:
+    """Of class token, sources, destinations; these get the maximum of what they became."""
+    if tokens.importance is None:
+        raise ValueError("carrying importance through a merge needs it")
+    of_class, of_sources, of_destinations = _parts(g, tokens.importance)
+    incoming = g.op("Mul", g.op("GatherElements", of_sources, chosen, axis=1), present)
+    from_each = g.op("Mul", shared, g.op("Unsqueeze", incoming, g.ints(1)))  # [B, K, K]
+    own = g.op("GatherElements", of_destinations, to, axis=1)
+    largest = g.op("Max", own, g.reduce("ReduceMax", from_each, [2]))
+    return of_class, of_sources, g.op("ScatterElements", of_destinations, to, largest, axis=1)

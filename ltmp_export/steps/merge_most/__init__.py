@@ -1,0 +1,1 @@
+"""The most similar tokens become their mean, so many of them."""

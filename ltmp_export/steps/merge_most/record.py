@@ -1,0 +1,61 @@
+"""Merging a fixed number, as a file recorded it; all tokens are then in the first slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.plan import pairing
+from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.recorded import (
+    INT64,
+    MERGES,
+    SIMILARITY,
+    Places,
+    Read,
+    of_sources,
+    require_within,
+)
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"ranking": INT64, "partner": INT64}
+WORDS = MERGES
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
+    return SIMILARITY
+
+
+def read(step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image.
+
+    Args:
+        step: The step.
+        own: Its `TENSORS` and "score" of this image.
+        slot: The slot of each token before it.
+        count: Tokens counted after the block.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+    """
+    tokens, protected = len(slot), step.prefix
+    ranking, partner = own["ranking"], own["partner"]
+    sources = pairing.sources(tokens, protected)
+    if sorted(ranking) != list(range(sources)):
+        raise ValueError(f"a merge of {tokens} tokens ranks a source twice, or one beyond them")
+    if len(partner) != sources:
+        raise ValueError(f"a merge of {tokens} tokens decides about {len(partner)} sources")
+    require_within(partner, pairing.destinations(tokens, protected), tokens)
+    chosen = np.zeros(1 + sources, bool)
+    chosen[1 + ranking[: step.count]] = True
+    before = pairing.first_destination(protected) // 2  # protected rows among the odd ones
+    target = np.append(0, partner + before)
+    others = np.append(0, 1 + ranking[step.count :])  # the class token first
+    order = torch.from_numpy(others) if step.ranked else None
+    choice = Choice(torch.from_numpy(chosen), torch.from_numpy(target), order)
+    return Read(choice, of_sources(own["score"], sources), np.arange(tokens - step.count))

@@ -1,0 +1,1 @@
+"""Few mixtures take the place of all patch tokens."""

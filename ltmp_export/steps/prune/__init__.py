@@ -1,0 +1,1 @@
+"""Unimportant tokens go, by a threshold."""

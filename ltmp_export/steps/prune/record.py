@@ -1,0 +1,39 @@
+"""Pruning by a threshold, as a file recorded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.recorded import BOOL, IMPORTANCE, KEEPS, MERGED_IMPORTANCE, Places, Read
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"kept": BOOL}
+WORDS = KEEPS
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
+    return MERGED_IMPORTANCE if resized else IMPORTANCE
+
+
+def read(step: Prune, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image.
+
+    Args:
+        step: The step.
+        own: Its `TENSORS` and "score" of this image.
+        slot: The slot of each token before it.
+        count: Tokens counted after the block.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+    """
+    chosen = own["kept"][slot]
+    if not chosen[0]:
+        raise ValueError("the class token is pruned")
+    return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], slot[chosen])

@@ -1,0 +1,1 @@
+"""The least important tokens go, so many of them."""

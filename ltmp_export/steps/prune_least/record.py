@@ -1,0 +1,54 @@
+"""Pruning a fixed number, which sorts, as a file recorded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.recorded import (
+    IMPORTANCE,
+    INT64,
+    KEEPS,
+    MERGED_IMPORTANCE,
+    Places,
+    Read,
+    require_within,
+)
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"order": INT64}
+WORDS = KEEPS
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
+    return MERGED_IMPORTANCE if resized else IMPORTANCE
+
+
+def read(step: PruneLeast, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image.
+
+    Args:
+        step: The step.
+        own: Its `TENSORS` and "score" of this image.
+        slot: The slot of each token before it.
+        count: Tokens counted after the block.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+    """
+    tokens, order = len(slot), own["order"]
+    if len(order) != tokens - step.count:
+        raise ValueError(f"{len(order)} of {tokens} tokens are kept; {step.count} are to go")
+    if len(set(order.tolist())) != len(order) or order[0] != 0:
+        raise ValueError("a token is kept twice, or the class token is not the first")
+    require_within(order, tokens, tokens)
+    chosen = np.zeros(tokens, bool)
+    chosen[order] = True
+    choice = Choice(torch.from_numpy(chosen), order=torch.from_numpy(order))
+    return Read(choice, own["score"][slot], np.arange(len(order)))

@@ -1,0 +1,71 @@
+"""What the records of steps share: decisions read from a file's tensors of one image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from ltmp_export.steps.tokens import Choice
+
+BOOL, INT64 = int(TensorProto.BOOL), int(TensorProto.INT64)
+SIMILARITY = "similarity"
+IMPORTANCE, MERGED_IMPORTANCE = "importance", "merged_importance"
+PROTECTED = np.array([-np.inf], np.float32)  # a source's similarity that takes no part in matching
+
+Places = NDArray[np.int64]
+
+
+class Words(NamedTuple):
+    """What a person reads of a step's decisions.
+
+    Attributes:
+        taken: What the file does to a token that it chooses and the reference does not.
+        left: What it does to one that the reference alone chooses.
+        score: What the decision goes by.
+    """
+
+    taken: str
+    left: str
+    score: str
+
+
+MERGES = Words("merged", "not merged", SIMILARITY)
+KEEPS = Words("kept", "pruned", IMPORTANCE)
+
+
+class Read(NamedTuple):
+    """What a file decided in one step about one image.
+
+    Attributes:
+        choice: The decision.
+        score: [n] what it went by.
+        left: The slots of the tokens that remain.
+    """
+
+    choice: Choice
+    score: NDArray[np.float32]
+    left: Places
+
+
+def of_sources(score: NDArray[np.float32], sources: int) -> NDArray[np.float32]:
+    """Best similarities of all even rows, from those of the sources behind the class token.
+
+    Raises:
+        ValueError: There are fewer.
+    """
+    if len(score) < sources:
+        raise ValueError(f"{len(score)} similarities of {sources} sources")
+    return np.concatenate([PROTECTED, score[:sources]])
+
+
+def require_within(rows: NDArray[Any], most: int, tokens: int) -> None:
+    """Check that rows are those of tokens.
+
+    Raises:
+        ValueError: One is not.
+    """
+    if (rows >= most).any() or (rows < 0).any():
+        raise ValueError(f"a decision about {tokens} tokens takes a row beyond them")
