@@ -16,7 +16,7 @@ from torch import Tensor
 from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import Plan, dense_plan
-from ltmp_export.plan.scores import IMPORTANCE, METRIC
+from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import eager as rounded
 from ltmp_export.precision.eager import Taken
@@ -136,10 +136,14 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[st
     """
     q, k, v = vit.project(attn, x)  # [H, N, D] each
     weights = vit.scores(attn, q, k, size).softmax(-1)  # [H, N, N]
-    importance = weights.mean(0).mean(0)
-    importance[0] = torch.inf
+    importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
+    importance[0] = of_class[0] = torch.inf
     metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
-    return vit.mix(attn, weights, v), {IMPORTANCE: importance, METRIC: vit.unit(metric)}
+    return vit.mix(attn, weights, v), {
+        IMPORTANCE: importance,
+        CLASS_ATTENTION: of_class,
+        METRIC: vit.unit(metric),
+    }
 
 
 def verify_against_timm(

@@ -68,6 +68,8 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
         return _patch_merges(path, contents.weights, method, choices, vit)
     if method.counts:
         return _counted(path, method, choices, vit)
+    if method.from_args is not None:
+        return _from_args(path, contents.args, method, vit)
     plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
@@ -149,6 +151,30 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
         doubt = f"family {family.name} with this r reduces nothing"
         return Frozen(plan, (note,), warnings=(doubt,))
     return Frozen(plan, (note,))
+
+
+def _from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) -> Frozen:
+    """The plan that a training script's arguments state; a step that takes no token is left out."""
+    said = ", ".join(f"{name} {args[name]}" for name in family.args)
+    try:
+        stated = dict(family.from_args(args)) if family.from_args is not None else {}
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as err:
+        raise InputError(
+            f"{path}: its arguments ({said:.200}) are not those of {family.name}: {err!s:.200}"
+        ) from err
+    if any(not 0 <= block < vit.depth for block in stated):
+        raise InputError(f"{path}: its arguments ({said}) name a block beyond the {vit.depth}")
+    tokens, blocks = vit.tokens, []
+    for block in range(vit.depth):
+        steps = [step for step in stated.get(block, ()) if step.possible(tokens, vit.prefix)]
+        for step in steps:
+            tokens = step.after(tokens, vit.prefix) or tokens
+        blocks.append(tuple(steps))
+    plan = Plan(family.name, tuple(blocks))
+    counts = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
+    note = f"{said}: tokens after each block {counts}"
+    doubt = f"family {family.name} with these arguments reduces nothing"
+    return Frozen(plan, (note,), warnings=() if any(blocks) else (doubt,))
 
 
 def _patch_merges(

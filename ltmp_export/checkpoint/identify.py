@@ -153,6 +153,9 @@ def _without_thresholds(
         if choices.rated:
             raise InputError(f"--r and --reduction-target are for {', '.join(counted)}; drop them")
         return own.name, "the only one with weights of such names"
+    told = families.told(contents.args)
+    if told is not None and asked in (None, told.name) and not dense and not choices.rated:
+        return told.name, f"its script's {', '.join(told.args)} say so"
     if choices.merge_at is not None or choices.merge_scale is not None:
         raise InputError(f"{path} holds no layers of PatchMerger; drop --merge-at, --merge-scale")
     if asked in counted and (choices.rated or not dense):
@@ -164,6 +167,12 @@ def _without_thresholds(
         )
     if asked in families.names() and families.load(str(asked)).weights is not None:
         raise InputError(f"{path} holds no weights of {asked}")
+    if asked in families.names() and families.load(str(asked)).args and not dense:
+        names = ", ".join(families.load(str(asked)).args)
+        raise InputError(
+            f"{path} holds no arguments {names}, which tell of {asked}; give the checkpoint as its "
+            "training script wrote it"
+        )
     return None
 
 

@@ -1,15 +1,17 @@
 """Token-reduction methods, one file each; the file's name is the family's name.
 
-A family file says in one of three ways what it needs beside the weights of a ViT:
+A family file says in one of four ways what it needs beside the weights of a ViT:
 
 * `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
   training starts from.
 * `COUNTS`: the kinds of which each block takes a fixed number of tokens, which no file holds.
 * `WEIGHTS`: the names of tensors of its own, as a regular expression.
+* `ARGS`: the arguments of its training script that tell of it, which such a file holds.
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
-scalar per kind; with the last, `patch_merge(index, tokens, scale, eps)` what happens between two
-blocks. `DISTILLED = True` says that a distillation token is provided for.
+scalar per kind; with the third, `patch_merge(index, tokens, scale, eps)` what happens between two
+blocks; with the last, `from_args(args)` the steps of the blocks that take any, by block.
+`DISTILLED = True` says that a distillation token is provided for.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -38,8 +40,10 @@ class Family:
         start: Where each kind of learned threshold starts, in the order of `outline.KINDS`.
         counts: Kinds of which a block takes a fixed number.
         weights: Names of tensors of its own, or None.
+        args: Names of the arguments of its training script that tell of it.
         distilled: Whether a distillation token is provided for.
         block_steps: From one scalar per kind to the block's steps.
+        from_args: From these arguments to steps by block, or None.
         patch_merge: From index, tokens, scale and epsilon to what happens between two blocks.
     """
 
@@ -47,8 +51,10 @@ class Family:
     start: Mapping[str, float]
     counts: tuple[str, ...]
     weights: re.Pattern[str] | None
+    args: tuple[str, ...]
     distilled: bool
     block_steps: Callable[..., tuple[Step, ...]]
+    from_args: Callable[[Mapping[str, Any]], Mapping[int, tuple[Step, ...]]] | None
     patch_merge: Callable[..., Step] | None
 
     @property
@@ -105,6 +111,14 @@ def owner(keys: Iterable[str]) -> Family | None:
     return None
 
 
+def told(args: Mapping[str, Any]) -> Family | None:
+    """The family whose training script writes such arguments."""
+    for family in map(load, names()):
+        if family.args and all(name in args for name in family.args):
+            return family
+    return None
+
+
 @functools.cache
 def load(name: str) -> Family:
     """The family of that name.
@@ -121,6 +135,8 @@ def load(name: str) -> Family:
         start=getattr(module, "START", {}),
         counts=getattr(module, "COUNTS", ()),
         weights=None if weights is None else re.compile(weights),
+        args=getattr(module, "ARGS", ()),
+        from_args=getattr(module, "from_args", None),
         distilled=getattr(module, "DISTILLED", False),
         block_steps=getattr(module, "block_steps", lambda: ()),
         patch_merge=getattr(module, "patch_merge", None),

@@ -163,6 +163,12 @@ class Layout:
         per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
         return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
 
+    def class_attention(self, weights: Name) -> Name:
+        """[B, H, N, N] attention → [B, N]: what the class token, row 0, gives; mean over heads."""
+        g = self.g
+        of_class = g.op("Gather", weights, g.index(0), axis=2)  # [B, H, N]
+        return g.reduce("ReduceMean", of_class, [1], name="class_attention")
+
     def metric(self, keys: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""
         g = self.g

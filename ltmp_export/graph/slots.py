@@ -12,13 +12,14 @@ in an order that is fixed. Which slots are sources and which are destinations `p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan import pairing
+from ltmp_export.plan.scores import IMPORTANCE
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Slots:
         number: N.
         x: [B, N, C].
         size: [B, N] patches of each token, or None while every token stands for one.
-        importance: [B, N], or None if no step needs it.
+        scores: [B, N] each, by the names of `plan.scores`: those that some step needs.
         metric: [B, N, D] unit vectors, or None if no step needs it.
         alive: [B, N] bool, the slots that hold a token; None where all do.
         protected: Slots in front that are never merged away or pruned.
@@ -41,13 +42,23 @@ class Slots:
     number: int
     x: Name
     size: Name | None
-    importance: Name | None
+    scores: Mapping[str, Name]
     metric: Name | None
     alive: Name | None
     protected: int
     packed: bool = True
     count: Name | None = None
     dropped: Name | None = None
+
+    def score(self, name: str) -> Name:
+        """[B, N] a score.
+
+        Raises:
+            ValueError: Nobody has offered it.
+        """
+        if name not in self.scores:
+            raise ValueError(f"a step needs {name}, which nobody offers")
+        return self.scores[name]
 
 
 def in_front(g: GraphBuilder, tokens: Slots) -> Slots:
@@ -112,11 +123,11 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
     `going` [B, D, S] bool says who goes where.
     """
     weight = g.op("Cast", going, to=TensorProto.FLOAT)
-    importance = None
-    if destinations.importance is not None and sources.importance is not None:
-        brought = g.op("Mul", weight, g.op("Unsqueeze", sources.importance, g.ints(1)))
+    scores = {}
+    if IMPORTANCE in destinations.scores:
+        brought = g.op("Mul", weight, g.op("Unsqueeze", sources.scores[IMPORTANCE], g.ints(1)))
         largest = g.reduce("ReduceMax", brought, [2])
-        importance = g.op("Max", destinations.importance, largest)
+        scores[IMPORTANCE] = g.op("Max", destinations.scores[IMPORTANCE], largest)
     own = g.number(1.0)
     if destinations.size is not None and sources.size is not None:
         weight = g.op("Mul", weight, g.op("Unsqueeze", sources.size, g.ints(1)))
@@ -128,7 +139,7 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         destinations,
         x=g.op("Add", kept, brought),
         size=g.op("Squeeze", total, g.ints(2)),
-        importance=importance,
+        scores=scores,
         metric=None,
     )
 
@@ -141,8 +152,9 @@ def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int
 
     number = len(range(tokens.number)[start:stop:step])
     x = g.slice(tokens.x, 1, start, stop, step)
-    size, importance, alive = map(some, (tokens.size, tokens.importance, tokens.alive))
-    return Slots(number, x, size, importance, None, alive, protected=tokens.protected)
+    size = some(tokens.size)
+    scores = {name: g.slice(score, 1, start, stop, step) for name, score in tokens.scores.items()}
+    return Slots(number, x, size, scores, None, some(tokens.alive), protected=tokens.protected)
 
 
 def sources(g: GraphBuilder, tokens: Slots) -> Slots:
@@ -166,28 +178,33 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
         return g.op("GatherND", values, index, batch_dims=1)
 
     metric = None if tokens.metric is None else vectors(tokens.metric)
-    size, importance, alive = map(scalars, (tokens.size, tokens.importance, tokens.alive))
-    x = vectors(tokens.x)
-    return Slots(number, x, size, importance, metric, alive, protected=tokens.protected)
+    size = scalars(tokens.size)
+    scores = {
+        name: g.op("GatherElements", score, slots, axis=1) for name, score in tokens.scores.items()
+    }
+    alive = scalars(tokens.alive)
+    return Slots(number, vectors(tokens.x), size, scores, metric, alive, protected=tokens.protected)
 
 
 def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
     """One after the other; where the first have no sizes yet, theirs are 1."""
-
-    def joined(values: Sequence[Name | None], name: str | None = None) -> Name | None:
-        known = [value for value in values if value is not None]
-        return g.op("Concat", *known, axis=1, name=name) if len(known) == len(parts) else None
-
     sizes = [part.size for part in parts if part.size is not None]
     size = g.op("Concat", *sizes, axis=1) if sizes[1:] else sizes[0]
     if before := sum(part.number for part in parts if part.size is None):
         size = g.op("Pad", size, g.ints(0, before, 0, 0), g.number(1.0))
+    x = g.op("Concat", *(part.x for part in parts), axis=1)
+    scores = {
+        name: g.op("Concat", *(part.scores[name] for part in parts), axis=1, name=f"merged_{name}")
+        for name in parts[0].scores
+        if all(name in part.scores for part in parts)
+    }
+    living = [part.alive for part in parts if part.alive is not None]
     return Slots(
         number=sum(part.number for part in parts),
-        x=g.op("Concat", *(part.x for part in parts), axis=1),
+        x=x,
         size=size,
-        importance=joined([part.importance for part in parts], "merged_importance"),
+        scores=scores,
         metric=None,
-        alive=joined([part.alive for part in parts]),
+        alive=g.op("Concat", *living, axis=1) if len(living) == len(parts) else None,
         protected=parts[0].protected,
     )

@@ -194,7 +194,7 @@ def _other_step(stated: Plan | None, plan: Plan) -> str:
 
 def _named(steps: Sequence[Step]) -> str:
     """A block's steps in a few words."""
-    return " and ".join(f"{step.action} {step.number}" for step in steps) or "no step"
+    return " and ".join(step.brief for step in steps) or "no step"
 
 
 def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:

@@ -18,10 +18,6 @@ from ltmp_export.steps.recorded import Words
 from ltmp_export.steps.tokens import Choice, Decision, Matching
 
 STORIES = {
-    "merged": "is merged by the file, not by the reference",
-    "not merged": "is merged by the reference, not by the file",
-    "kept": "is kept by the file, pruned by the reference",
-    "pruned": "is pruned by the file, kept by the reference",
     "partner": "is merged into another partner than the reference's",
     "order": "stands before one of a higher score",
 }
@@ -33,13 +29,13 @@ class Disagreement:
 
     Attributes:
         block: Index of the block.
-        what: What the file did: a key of `STORIES`.
+        what: What the file did: a key of `STORIES`, or one of its step's words.
         token: Row among the tokens that the step saw; the class token is 0.
         score: The reference's score, in float64.
         threshold: What the score is compared with; for a partner, the score of the file's; for an
             order, the highest score behind it.
         unit: What distances from it are measured in, see this module.
-        by: What the score is: "similarity", "importance", …
+        words: Of its step.
     """
 
     block: int
@@ -48,7 +44,7 @@ class Disagreement:
     score: float
     threshold: float
     unit: float
-    by: str
+    words: Words
 
     @property
     def margin(self) -> float:
@@ -62,13 +58,14 @@ class Disagreement:
 
     def describe(self, bound: float) -> str:
         """One clause with everything a person needs; `bound` is the largest distance excused."""
-        score, other = self.by, "threshold"
+        score, other = self.words.score, "threshold"
         if self.what == "partner":
             other = "to the file's partner"
         elif self.what == "order":
             score, other = "score", "behind it"
+        story = STORIES.get(self.what) or self.words.stories[self.what]
         return (
-            f"token {self.token} {STORIES[self.what]}: {score} {self.score:.9g}, {other} "
+            f"token {self.token} {story}: {score} {self.score:.9g}, {other} "
             f"{self.threshold:.9g}, margin {self.margin:.1e}, rounding explains "
             f"{bound * self.unit:.1e}"
         )
@@ -139,5 +136,5 @@ def _disagreement(
     block: int, what: str, decision: Decision, index: int, threshold: float
 ) -> Disagreement:
     score, scale = float(decision.score[index]), float(decision.unit[index])
-    by = face(type(decision.step), "record").WORDS.score
-    return Disagreement(block, what, decision.row(index), score, threshold, scale, by)
+    words = face(type(decision.step), "record").WORDS
+    return Disagreement(block, what, decision.row(index), score, threshold, scale, words)

@@ -17,6 +17,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan.step import Step
@@ -44,6 +45,12 @@ def by_name() -> Mapping[str, type[Step]]:
 
 def _is_step(value: object, module: str) -> bool:
     return isinstance(value, type) and issubclass(value, Step) and value.__module__ == module
+
+
+def made(values: Mapping[str, Any]) -> Step:
+    """A step from what `Plan.to_json` wrote of it."""
+    fields = dict(values)
+    return by_name()[fields.pop("step")](**fields)
 
 
 def folder(step: type[Step]) -> str:

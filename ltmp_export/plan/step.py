@@ -51,6 +51,15 @@ class Step:
         """Whether it may be left out, for it takes no token and leaves all where they are."""
         return False
 
+    def shown(self) -> tuple[str, str]:
+        """What a table calls its number, and the number."""
+        raise NotImplementedError
+
+    @property
+    def brief(self) -> str:
+        """It in a few words."""
+        return f"{self.action} {self.shown()[1] if self.number is None else self.number}"
+
     def limited(self, tokens: int, protected: int) -> Step:
         """The same with a number that so many tokens allow, where it has one."""
         return self

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.parity.report import CheckReport, batch_name
-from ltmp_export.reports.tables import COLOURS, add_row, figure, new_table
+from ltmp_export.parity.report import CheckReport, StepSummary, batch_name
+from ltmp_export.reports.tables import COLOURS, UNKNOWN, add_row, figure, new_table
 
 if TYPE_CHECKING:
     from ltmp_export.parity.lower_precision import Fidelity
@@ -93,6 +93,13 @@ def budget_line(report: CheckReport) -> Text:
     )  # fmt: skip
 
 
+def _number(row: StepSummary) -> str:
+    """The threshold of a step, or how many tokens it takes where the plan says so."""
+    if row.threshold is not None:
+        return f"{row.threshold:.6f}"
+    return UNKNOWN if row.number is None else f"{row.number} tokens"
+
+
 def _blocks_table(report: CheckReport) -> Table:
     """A row for each step of each block."""
     figures = ("threshold", "margin", "rounding", "flips", "images", "scores", "tokens")
@@ -102,7 +109,7 @@ def _blocks_table(report: CheckReport) -> Table:
             table,
             str(row.block),
             row.step,
-            f"{row.number} tokens" if row.threshold is None else f"{row.threshold:.6f}",
+            _number(row),
             f"{row.margin:.1e}",
             f"{row.bound:.1e}",
             str(row.flips),

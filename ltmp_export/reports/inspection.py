@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ltmp_export.plan.faces import made
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
 
@@ -158,13 +159,13 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
     columns: dict[str, list[str]] = {}
     for block, steps in enumerate(blocks):
         for step in steps:
-            header, value = _step(step)
+            header, value = made(step).shown()
             columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
     entering = facts["plan"]["patch_merges"]
     if entering:
-        made = [entering.get(str(block)) for block in range(len(blocks) + 1)]
+        mixed = [entering.get(str(block)) for block in range(len(blocks) + 1)]
         columns["patch tokens made anew before it"] = [
-            UNKNOWN if merge is None else str(merge["tokens"]) for merge in made
+            UNKNOWN if merge is None else str(merge["tokens"]) for merge in mixed
         ]
     if facts["tokens"] is not None:
         columns["tokens after it"] = list(map(str, facts["tokens"]))
@@ -172,15 +173,6 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
     for block, values in enumerate(zip_longest(*columns.values(), fillvalue=UNKNOWN)):
         add_row(table, str(block) if block < len(blocks) else "head", *values)
     return table
-
-
-def _step(step: Mapping[str, Any]) -> tuple[str, str]:
-    """Header and cell of one step of a plan."""
-    if "threshold" in step:
-        return f"{step['step'].lower()} threshold", f"{step['threshold']:.6f}"
-    if "keep" in step:
-        return "keeps at most", str(step["keep"])
-    return ("merged" if step["step"] == "MergeMost" else "pruned"), str(step["count"])
 
 
 def _margins(found: Mapping[str, Any]) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,15 +26,33 @@ class Words(NamedTuple):
         taken: What the file does to a token that it chooses and the reference does not.
         left: What it does to one that the reference alone chooses.
         score: What the decision goes by.
+        stories: What is told of a token by these words.
     """
 
     taken: str
     left: str
     score: str
+    stories: Mapping[str, str]
 
 
-MERGES = Words("merged", "not merged", SIMILARITY)
-KEEPS = Words("kept", "pruned", IMPORTANCE)
+MERGES = Words(
+    "merged",
+    "not merged",
+    SIMILARITY,
+    {
+        "merged": "is merged by the file, not by the reference",
+        "not merged": "is merged by the reference, not by the file",
+    },
+)
+KEEPS = Words(
+    "kept",
+    "pruned",
+    IMPORTANCE,
+    {
+        "kept": "is kept by the file, pruned by the reference",
+        "pruned": "is pruned by the file, kept by the reference",
+    },
+)
 
 
 class Read(NamedTuple):

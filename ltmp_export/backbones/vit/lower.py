@@ -29,7 +29,7 @@ from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, demands
-from ltmp_export.plan.scores import IMPORTANCE, METRIC
+from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.steps import lowering
@@ -211,7 +211,7 @@ class _Lowering:
         if step is None:
             return tokens
         found = Slots(
-            number=tokens.layout.most, x=tokens.x, size=tokens.size, importance=None, metric=None,
+            number=tokens.layout.most, x=tokens.x, size=tokens.size, scores={}, metric=None,
             alive=None, protected=self.vit.prefix,
         )  # fmt: skip
         with self.g.scope(faces.folder(type(step))):
@@ -257,12 +257,11 @@ class _Lowering:
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None)
-        pruning = IMPORTANCE in demands(steps)
         found = Slots(
             number=layout.most,
             x=tokens.x,
             size=tokens.size,
-            importance=layout.importance(weights, vit.heads) if pruning else None,
+            scores=self.scores(steps, layout, weights),
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
@@ -315,19 +314,27 @@ class _Lowering:
         out = self.layers.linear(f"{path}.attn.proj", self.layers.norm(f"{path}.attn.norm", rows))
         return self.layers.exact(self.layers.layer_scale(f"{path}.ls1", out))
 
+    def scores(self, steps: tuple[Step, ...], layout: Layout, weights: Name) -> dict[str, Name]:
+        """The scores [B, N] that steps demand, from attention [B, H, N, N]."""
+        wanted, found = demands(steps), {}
+        if IMPORTANCE in wanted:
+            found[IMPORTANCE] = layout.importance(weights, self.vit.heads)
+        if CLASS_ATTENTION in wanted:
+            found[CLASS_ATTENTION] = layout.class_attention(weights)
+        return found
+
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
     ) -> Candidates:
         """What the steps decide on, with just the scores they will read."""
         g, vit, layout = self.g, self.vit, tokens.layout
-        pruning = IMPORTANCE in demands(steps)
         return Candidates(
             layout=layout,
             rows=layout.rows,
             alive=layout.valid,
             old_rows=g.op("Shape", tokens.x, end=1),
             size=tokens.size,
-            importance=layout.importance(weights, vit.heads) if pruning else None,
+            importance=self.scores(steps, layout, weights).get(IMPORTANCE),
             metric=metric,
             metric_width=vit.head_width,
         )

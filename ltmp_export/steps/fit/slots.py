@@ -13,18 +13,17 @@ from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.graph.ragged import LOWEST
 from ltmp_export.graph.slots import Slots
+from ltmp_export.plan.scores import IMPORTANCE
 from ltmp_export.steps.fit.step import Fit
 
 
 def write(g: GraphBuilder, step: Fit, tokens: Slots) -> Slots:
     """The living in front, in their order; where they are more than `keep`, the most important."""
-    if tokens.importance is None:
-        raise ValueError("a budget needs importance")
     living = g.op("Cast", slots.alive(tokens), to=TensorProto.INT64)
     found = g.reduce("ReduceSum", living, [1])  # [B]
     count = g.op("Min", found, g.ints(step.keep), name="count")
     dropped = g.op("Sub", found, count, name="dropped")
-    rank = g.op("Where", slots.alive(tokens), tokens.importance, g.number(-1.0))
+    rank = g.op("Where", slots.alive(tokens), tokens.score(IMPORTANCE), g.number(-1.0))
     rank = g.op("Where", slots.is_class(g, tokens.number), g.number(-LOWEST), rank)
     names = ("most_important", "most_important_places")
     _, best = g.ops("TopK", rank, g.ints(step.keep), names=names, axis=1)

@@ -35,3 +35,7 @@ class Fit(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of no fewer tokens."""
         return 0 < self.keep <= tokens
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "keeps at most", str(self.keep)

@@ -31,3 +31,7 @@ class Merge(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of any tokens."""
         return 0.0 <= self.threshold <= 1.0
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "merge threshold", f"{self.threshold:.6f}"

@@ -52,3 +52,7 @@ class MergeMost(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of tokens that have as many sources."""
         return self.prefix == protected and self.count <= pairing.most_merged(tokens, protected)
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "merged", str(self.count)

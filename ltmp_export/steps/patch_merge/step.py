@@ -43,3 +43,7 @@ class PatchMerge(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of any tokens."""
         return 0 < self.tokens <= MOST_TOKENS
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "patch tokens made anew before it", str(self.tokens)

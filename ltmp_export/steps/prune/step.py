@@ -30,3 +30,7 @@ class Prune(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of any tokens."""
         return 0.0 <= self.threshold <= 1.0
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "prune threshold", f"{self.threshold:.6f}"

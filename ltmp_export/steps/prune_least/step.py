@@ -42,3 +42,7 @@ class PruneLeast(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of as many as merging could take."""
         return self.count <= pairing.most_merged(tokens, protected)
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return "pruned", str(self.count)

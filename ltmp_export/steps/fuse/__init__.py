@@ -1,0 +1,1 @@
+"""The tokens that the class token attends to most stay; the rest become one token."""

@@ -1,0 +1,38 @@
+"""Keeping what the class token attends to, in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.steps.fuse.step import Fuse
+from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, first
+
+
+def take(
+    step: Fuse, tokens: Tokens, forced: Choice | None, weights: Mapping[str, Tensor]
+) -> tuple[Tokens, Decision]:
+    """Keep some, and fuse the rest; every token then stands for itself in attention."""
+    score = tokens.scores[CLASS_ATTENTION]
+    verdict = choose(step, score)
+    decision = Decision(step, verdict.threshold, score, verdict.chosen, verdict.order)
+    chosen, order = verdict.chosen, verdict.order
+    if forced is not None:
+        chosen, order = forced.chosen, forced.order
+    x = tokens.x[chosen if order is None else order]
+    if step.fused:
+        rest = ~chosen
+        x = torch.cat([x, score[rest][None] @ tokens.x[rest]])
+    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}), decision
+
+
+def choose(step: Fuse, score: Tensor) -> Verdict:
+    """Protected tokens, whose score is +inf, and the K highest, in the order of their scores."""
+    protected = int(score.isposinf().sum())
+    number = protected + step.kept(len(score), protected)
+    verdict, ranking = first(score, number)
+    return verdict._replace(order=ranking[:number])

@@ -1,0 +1,56 @@
+"""Keeping what the class token attends to, as a file recorded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.steps.fuse.step import Fuse
+from ltmp_export.steps.recorded import INT64, Places, Read, Words
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"ranking": INT64}
+WORDS = Words(
+    "kept",
+    "not kept",
+    "class attention",
+    {
+        "kept": "is kept by the file, not by the reference",
+        "not kept": "is kept by the reference, not by the file",
+    },
+)
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores."""
+    return CLASS_ATTENTION
+
+
+def read(step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image.
+
+    Args:
+        step: The step.
+        own: Its `TENSORS` and "score" of this image.
+        slot: The slot of each token before it.
+        count: Tokens counted after the block.
+
+    Raises:
+        ValueError: The decisions are no decisions about so many tokens.
+    """
+    tokens, ranking = len(slot), own["ranking"]
+    if sorted(ranking.tolist()) != list(range(tokens - 1)):
+        raise ValueError(
+            f"a ranking of {tokens - 1} patch tokens has one twice, or one beyond them"
+        )
+    kept = step.kept(tokens, 1)
+    order = np.append(0, 1 + ranking[:kept])
+    chosen = np.zeros(tokens, bool)
+    chosen[order] = True
+    choice = Choice(torch.from_numpy(chosen), order=torch.from_numpy(order))
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, 1)))

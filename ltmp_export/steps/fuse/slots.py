@@ -1,0 +1,31 @@
+"""Keeping what the class token attends to in ONNX, all images with the same number of slots.
+
+The name written here per block is stable: `ranking`, the patch tokens by that attention.
+"""
+
+from __future__ import annotations
+
+from ltmp_export.graph import slots
+from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.slots import Slots
+from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.steps.fuse.step import Fuse
+
+
+def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
+    """Keep some, and fuse the rest."""
+    protected, patches = tokens.protected, tokens.number - tokens.protected
+    kept = step.kept(tokens.number, protected)
+    score = g.slice(tokens.score(CLASS_ATTENTION), 1, protected)  # [B, n]
+    _, ranking = g.ops("TopK", score, g.ints(patches), names=("ranked", "ranking"), axis=1)
+    places = g.op("Add", ranking, g.index(protected))
+    stay = slots.taken(g, tokens, g.slice(places, 1, 0, kept), kept)
+    parts = [g.slice(tokens.x, 1, 0, protected), stay.x]
+    if step.fused:
+        others = g.slice(places, 1, kept)  # [B, n - K]
+        weights = g.op("GatherElements", score, g.slice(ranking, 1, kept), axis=1)
+        rest = slots.taken(g, tokens, others, patches - kept).x  # [B, n - K, C]
+        parts.append(g.op("MatMul", g.op("Unsqueeze", weights, g.ints(1)), rest))  # [B, 1, C]
+    x = g.op("Concat", *parts, axis=1)
+    number = step.after(tokens.number, protected)
+    return Slots(number, x, None, {}, None, None, protected=protected)
