@@ -33,7 +33,10 @@ BaseCheckpoint = Annotated[
 
 @dataclass(frozen=True)
 class Typed:
-    """The options as they were typed, named and sorted as a command has them; see `Choices`."""
+    """The options as they were typed, each named like the part of `Choices` that it states.
+
+    Their order is the one of `--help`; None where nothing was typed.
+    """
 
     family: Annotated[
         str | None,
@@ -163,7 +166,8 @@ class Typed:
 def stating(*panels: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a command the options of some panels in the place of its parameter `choices`.
 
-    What it is called with there is all of them, parsed: errors are those of `Typed.choices`.
+    The command is called with all of them, parsed, as that one argument; where the parameter
+    stands, they stand in `--help`. What does not parse is refused as by `Typed.choices`.
 
     Args:
         panels: METHOD, UNSTATED, or both; what another asks for stays unstated.
@@ -183,12 +187,12 @@ def stating(*panels: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
             typed = Typed(**{option.name: given.pop(option.name) for option in options})
             return command(**given, choices=typed.choices())
 
-        typers = [
+        shown = [
             one
             for parameter in own.parameters.values()
             for one in (options if parameter.name == "choices" else [parameter])
         ]
-        run.__signature__ = own.replace(parameters=typers)  # type: ignore[attr-defined]
+        run.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
         return run
 
     return decorate
