@@ -1,0 +1,87 @@
+"""`ltmp eval`: accuracy, tokens and multiply-accumulates on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import ltmp_export
+from ltmp_export.statements.choices import Choices
+
+from . import options, parsing
+from .stated import METHOD, UNSTATED, stating
+from .terminal import show, spinner, warn_of, write_json
+
+
+@stating(METHOD, UNSTATED)
+def evaluate(
+    subject: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx|CHECKPOINT", help="An exported model, a checkpoint, or timm:NAME."
+        ),
+    ],
+    *,
+    data: Annotated[
+        Path, typer.Option(help="Folder with a folder for each class (or val/ of them), or .npz.")
+    ],
+    samples: Annotated[
+        int | None, typer.Option(help="Take at most so many images (default: all).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("-b", "--batch-size", help="Images at once (default: 8).")
+    ] = None,
+    threads: options.Threads = None,
+    providers: Annotated[
+        str | None, typer.Option(help="onnxruntime's execution providers (default: cpu).")
+    ] = None,
+    class_map: options.ClassMap = None,
+    class_order: options.ClassOrder = None,
+    workers: options.Workers = 0,
+    choices: Choices,
+    json: options.Json = None,
+) -> None:
+    """Measure accuracy, tokens and multiply-accumulates on labelled images.
+
+    An exported model runs in onnxruntime, a checkpoint in the eager reference, image by image.
+    """
+    parsing.require_outputs([json], [subject, data, choices.base_checkpoint, class_map])
+    with spinner() as progress:
+        _require_measurable(subject, choices)
+        from ltmp_export import reports
+
+        done = ltmp_export.evaluate(
+            subject,
+            data,
+            samples=samples,
+            batch_size=batch_size,
+            threads=threads,
+            providers=None if providers is None else tuple(providers.split(",")),
+            class_map=class_map,
+            class_order=class_order,
+            choices=choices,
+            workers=workers,
+            progress=progress,
+        )
+    warn_of(done)
+    write_json(json, done.to_json())
+    show(reports.eval_summary(done))
+
+
+def _require_measurable(subject: Path, choices: Choices) -> None:
+    """Refuse a checkpoint before what takes seconds to import; a model is only looked at.
+
+    Raises:
+        InputError: It is a checkpoint, and cannot be used.
+    """
+    from ltmp_export.checkpoint import hub
+    from ltmp_export.files import disk
+
+    if hub.names_a_model(subject) or subject.is_dir():
+        parsing.require_takeable(subject, choices, dense=True)
+        return
+    disk.require_file(subject, "an ONNX model or a checkpoint")
+    if not disk.looks_like_onnx(subject):
+        parsing.require_takeable(subject, choices, dense=True)
