@@ -24,7 +24,7 @@ from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import MergeMost, Plan, PruneLeast, Step
 from ltmp_export.reference import Reference, Trace
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.eager import PruneDecision
 from tests import tolerances
@@ -41,7 +41,7 @@ from tests.oracles.oracle_static import BudgetResult
 
 FAMILIES = families.counted()
 LEARNED = families.learned()
-OPSETS = (16, 17, 20, session.newest_opset())
+OPSETS = (16, 17, 20, opsets.newest_opset())
 
 # Where scores are nearer to one another than this, float32 may rank them otherwise: a similarity is
 # off by up to 5.3e-7 in these models, an importance by up to 3.7e-7.
