@@ -313,7 +313,7 @@ class TestInputsAndOutputs:
 
 def test_a_tensor_that_belongs_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, images = faulty("fc1")
-    monkeypatch.setattr(model_file_model, "half_places", lambda *_, **__: {})
+    monkeypatch.setattr(halves, "half_places", lambda *_, **__: {})
     with pytest.raises(ExportError, match=r"the tensor block_01/mlp/Gemm reaches .*e\+05 and"):
         halves.fitted(checkpoint, [images], HALF, opset=17)
 
