@@ -20,7 +20,7 @@ from ltmp_export.model_file import model
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.progress import Progress, silent
-from ltmp_export.runtimes.session import TappedSession
+from ltmp_export.runtimes.recording import TappedSession
 
 AUTO = "auto:"
 BATCH = 8

@@ -29,8 +29,8 @@ from ltmp_export.plan.plan import DENSE, Plan
 from ltmp_export.plan.work import dense_macs, executed_share
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session as runtimes_session
-from ltmp_export.runtimes.providers import resolve
+from ltmp_export.runtimes.providers import CPU, resolve
+from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.statements.choices import Choices
 
 SCHEMA_VERSION = 1
@@ -62,7 +62,7 @@ class EvalReport:
 
     model: str
     family: str
-    runtimes_session: str
+    runtime: str
     images: str
     count: int
     top1: float
@@ -99,7 +99,7 @@ class _Subject(NamedTuple):
 
     vit: Vit
     plan: Plan
-    runtimes_session: str
+    runtime: str
     images: Labelled
     rows: Iterator[_Rows]
     notes: tuple[str, ...] = ()
@@ -160,7 +160,7 @@ def evaluate(
         size = batch_size or interface.fixed_batch(exported.proto) or BATCH
         interface.require_batches(exported.proto, str(path), [size])
         images = _images(source, kind, samples)
-        chosen = providers or (runtimes_session.CPU,)
+        chosen = providers or (CPU,)
         subject = _in_onnxruntime(exported, images, size, threads, chosen, workers)
     elif batch_size is not None or providers is not None:
         flag = "--providers" if batch_size is None else "--batch-size"
@@ -211,7 +211,7 @@ def _in_onnxruntime(
     workers: int,
 ) -> _Subject:
     names = interface.count_taps(exported.vit.depth)
-    session = runtimes_session.TappedSession(
+    session = TappedSession(
         exported.proto,
         names,
         providers=resolve(providers, ort.get_all_providers(), ort.get_available_providers()),

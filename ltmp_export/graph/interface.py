@@ -17,7 +17,7 @@ def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
 
 
 def count_taps(depth: int) -> dict[str, int]:
-    """The token count of each block, [B] int64, as `TappedSession` takes them."""
+    """The token count of each block, [B] int64, as `runtimes.recording` takes them."""
     return {f"block_{block:02d}/count": int(TensorProto.INT64) for block in range(depth)}
 
 

@@ -28,7 +28,8 @@ from ltmp_export.parity.taps import Choices, Record
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import FP16, FP32, Precision
 from ltmp_export.reference import Reference, Trace
-from ltmp_export.runtimes.session import Session, TappedSession
+from ltmp_export.runtimes.recording import TappedSession
+from ltmp_export.runtimes.session import Session
 
 
 @dataclass(frozen=True)

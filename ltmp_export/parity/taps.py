@@ -1,7 +1,7 @@
 """What a file computed for one image, read from its named tensors and freed of the batch's padding.
 
 The names are written by `steps.packed`, `graph.ragged` and `vit.lower`; a tapped session
-(`runtimes.session.TappedSession`) hands them out in memory, the file stays as it is. Shapes: B
+(`runtimes.recording.TappedSession`) hands them out in memory, the file stays as it is. Shapes: B
 images, N tokens of an image before a step, C channels.
 """
 

@@ -1,1 +1,1 @@
-"""Where files run: sessions, providers, and what the installed runtime can do."""
+"""Where files run: a file for each runtime, one protocol for all, what the installed can do."""

@@ -7,6 +7,7 @@ are loaded before any work.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator
@@ -16,14 +17,15 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
-from ltmp_export.graph.builder import OLDEST_OPSET
+from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
-from ltmp_export.runtimes.session import Session, newest_opset
+from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.patch_merge.step import PatchMerge
@@ -86,6 +88,21 @@ def require(
             f"opset {opset} is not supported in {asked.kind}: {runtime} {lacking}; choose from "
             f"{OLDEST_OPSET} to {newest(form)} with --opset"
         )
+
+
+@functools.cache
+def newest_opset() -> int:
+    """The newest opset of the standard domain that the installed onnxruntime loads.
+
+    What it runs there is another question, see `newest`.
+    """
+    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
+        g = GraphBuilder(opset, {})
+        g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
+        with contextlib.suppress(ExportError):
+            Session(g.build("probe", {}), quiet=True)
+            return opset
+    return OLDEST_OPSET
 
 
 @functools.cache

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from ltmp_export.errors import InputError, UnavailableError
-from ltmp_export.runtimes.session import require_installed
 
 SUFFIX = "ExecutionProvider"
+CPU = f"CPU{SUFFIX}"
 
 
 def resolve(
@@ -49,6 +49,20 @@ def _full_name(asked: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(wanted, short, 1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(short))}"
     raise UnavailableError(f"no execution provider {asked} is known to onnxruntime; {hint}")
+
+
+def require_installed(providers: Sequence[str], available: Sequence[str]) -> None:
+    """Check that the installed onnxruntime has these execution providers, by their full names.
+
+    Raises:
+        UnavailableError: One is missing.
+    """
+    missing = [name for name in providers if name not in available]
+    if missing:
+        raise UnavailableError(
+            f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
+            f"it has {', '.join(available)}"
+        )
 
 
 def require_used(asked: str, placement: Mapping[str, int], model: str) -> None:

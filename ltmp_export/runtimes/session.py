@@ -1,31 +1,146 @@
-"""onnxruntime sessions: opened strictly, run with clear errors, tapped in memory."""
+"""One protocol for all runtimes: what a file in this folder has to give, and how it is used.
+
+A runtime is a file here with the names that `Runtime` lists; the file's name is the runtime's name,
+as `onnxruntime.py` and `openvino.py` are, and nothing else registers it. What it gives is used in
+two ways:
+
+    bench  the runtime's `Engine` as it is, in a process of its own: inputs are made once, and only
+           `Engine.run` is timed; errors are the runtime's own
+    check  a `Session` around it, as everything else that runs a model: images in, float32 out;
+           errors are those of this package
+
+This module imports neither PyTorch nor ONNX nor any runtime: the memory of a timing process is that
+of its own runtime.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import importlib
 import os
+import pkgutil
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from ltmp_export.errors import ExportError, InputError, UnavailableError
-from ltmp_export.graph import detached
-from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
-from ltmp_export.graph.interface import missing_tensors, tapped
+import ltmp_export.runtimes
+from ltmp_export.errors import ExportError, InputError
 
-_ORT_ERRORS = tuple(
-    error
-    for error in vars(ort_errors).values()
-    if isinstance(error, type) and issubclass(error, Exception)
-)
-CPU = "CPUExecutionProvider"
+if TYPE_CHECKING:
+    import onnx
+
+ONNXRUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Serialised:
+    """A model in memory, as runtimes take it.
+
+    Attributes:
+        graph: An ONNX model as bytes.
+        weights: By name the weights that it only refers to, see `graph.detached.detach`.
+    """
+
+    graph: bytes = field(repr=False)
+    weights: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+
+Source: TypeAlias = Path | Serialised
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is opened.
+
+    Attributes:
+        threads: Threads of an operator, at least 1.
+        providers: onnxruntime's execution providers by their full names, the first is the one asked
+            for; the runtime's own choice, the CPU, if none is named.
+        only_first: Whether a run gives the first output alone.
+        quiet: Keep the runtime from logging what it raises as an error anyway, where it would.
+        optimised: Whether the runtime may rewrite the graph, where that can be left out.
+    """
+
+    threads: int
+    providers: tuple[str, ...] = ()
+    only_first: bool = False
+    quiet: bool = False
+    optimised: bool = True
+
+
+class Engine(Protocol):
+    """A model that is ready to run in one runtime.
+
+    Attributes:
+        engine: The runtime and its version, for a person.
+        provider: Where it runs, in the runtime's words; in onnxruntime the execution providers.
+    """
+
+    engine: str
+    provider: str
+
+    def inputs(self, images: NDArray[np.float32]) -> Any:
+        """What `run` takes, made of images [B, channels, H, W]; they must stay as they are.
+
+        Not timed: here belongs every conversion. No copy is made where none is needed.
+        """
+
+    def run(self, inputs: Any) -> list[NDArray[Any]]:
+        """The outputs in the order of the graph, or the first alone (`Options.only_first`).
+
+        They are in the types of the graph, and no later run changes them.
+
+        Raises:
+            Exception: One of the runtime's `ERRORS`.
+        """
+
+
+class Runtime(Protocol):
+    """What a file of this folder defines to be a runtime.
+
+    Attributes:
+        NAME: As messages call it.
+        ERRORS: What it raises where it does not load or run a model.
+    """
+
+    NAME: str
+    ERRORS: tuple[type[Exception], ...]
+
+    def open_engine(self, source: Source, options: Options) -> Engine:
+        """Load a model.
+
+        A package that is no dependency of this one is imported here, not with the file.
+
+        Raises:
+            UnavailableError: The runtime is not installed, or does not run where it was asked to.
+            ExportError: It does not take the model's weights.
+            Exception: One of `ERRORS`.
+        """
+
+
+def names() -> tuple[str, ...]:
+    """Names of all runtimes, installed or not, sorted."""
+    listed = sorted(module.name for module in pkgutil.iter_modules(ltmp_export.runtimes.__path__))
+    return tuple(name for name in listed if hasattr(_file(name), "open_engine"))
+
+
+def load(name: str) -> Runtime:
+    """The runtime of that name; no other file of this folder is imported for it.
+
+    Raises:
+        InputError: There is none.
+    """
+    listed = (module.name for module in pkgutil.iter_modules(ltmp_export.runtimes.__path__))
+    if name not in listed or not hasattr(_file(name), "open_engine"):
+        raise InputError(f"no runtime {name!r}; there are {', '.join(names())}")
+    return cast(Runtime, _file(name))
+
+
+def _file(name: str) -> Any:
+    return importlib.import_module(f"{ltmp_export.runtimes.__name__}.{name}")
 
 
 def processor_count() -> int:
@@ -33,49 +148,25 @@ def processor_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@functools.cache
-def newest_opset() -> int:
-    """The newest opset of the standard domain that the installed onnxruntime loads.
-
-    What it runs there is another question, see `runtimes.opsets`.
-    """
-    for opset in range(onnx.defs.onnx_opset_version(), OLDEST_OPSET, -1):
-        g = GraphBuilder(opset, {})
-        g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
-        with contextlib.suppress(ExportError):
-            Session(g.build("probe", {}), quiet=True)
-            return opset
-    return OLDEST_OPSET
-
-
-def require_installed(providers: Sequence[str], available: Sequence[str]) -> None:
-    """Check that the installed onnxruntime has these execution providers, by their full names.
-
-    Raises:
-        UnavailableError: One is missing.
-    """
-    missing = [name for name in providers if name not in available]
-    if missing:
-        raise UnavailableError(
-            f"no execution provider {', '.join(missing)} in the installed onnxruntime; "
-            f"it has {', '.join(available)}"
-        )
-
-
 class Session:
-    """A model loaded in onnxruntime.
+    """A model in memory, loaded in a runtime and run on images.
 
     Args:
         model: The model; it is not changed.
         weights: Weights by name that the model only refers to, see `graph.detached.detach`.
+        runtime: Name of the runtime.
         providers: Execution providers, the first is the one asked for; the CPU by default.
         threads: Threads of an operator; all processors by default.
-        quiet: Keep onnxruntime from logging what it raises as an error anyway.
-        optimised: Whether onnxruntime rewrites the graph, which takes most of the time of loading.
+        quiet: Keep the runtime from logging what it raises as an error anyway.
+        optimised: Whether the runtime rewrites the graph, which takes most of the time of loading.
+
+    Attributes:
+        provider: Where it runs, see `Engine`.
 
     Raises:
-        UnavailableError: A provider is not installed, or onnxruntime did not take it.
-        ExportError: onnxruntime does not load the model.
+        InputError: There is no such runtime.
+        UnavailableError: A provider is not installed, or the runtime did not take it.
+        ExportError: The runtime does not load the model.
     """
 
     def __init__(
@@ -83,38 +174,26 @@ class Session:
         model: onnx.ModelProto,
         *,
         weights: Mapping[str, NDArray[Any]] | None = None,
-        providers: Sequence[str] = (CPU,),
+        runtime: str = ONNXRUNTIME,
+        providers: Sequence[str] = (),
         threads: int | None = None,
         quiet: bool = False,
         optimised: bool = True,
     ) -> None:
-        require_installed(providers, ort.get_available_providers())
-        self.threads = threads or processor_count()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4 if quiet else 3
-        if not optimised:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        from ltmp_export.graph import detached  # it imports ONNX
+
         if weights is None:
             model, weights = detached.detach(model)
-        serialised, values = detached.serialised(model), _values(weights)
-        if values:
-            options.add_external_initializers(list(weights), values)
+        options = Options(
+            threads or processor_count(), tuple(providers), quiet=quiet, optimised=optimised
+        )
+        self._runtime = load(runtime)
+        source = Serialised(detached.serialised(model), weights)
         try:
-            self._session = ort.InferenceSession(serialised, options, providers=list(providers))
-            self._weights = values  # onnxruntime does not copy them
-        except _ORT_ERRORS as err:
-            raise ExportError(f"onnxruntime does not load the model: {err}") from err
-        taken = self._session.get_providers()
-        if taken[0] != providers[0]:
-            raise UnavailableError(
-                f"onnxruntime runs on {taken[0]}, though {providers[0]} was asked for"
-            )
-        self.provider = ", ".join(taken)
-        taken_in = self._session.get_inputs()[0]
-        self.input: str = taken_in.name
-        self._half = taken_in.type == "tensor(float16)"
+            self._engine = self._runtime.open_engine(source, options)
+        except self._runtime.ERRORS as err:
+            raise ExportError(f"{self._runtime.NAME} does not load the model: {err}") from err
+        self.provider = self._engine.provider
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Run on [B, channels, H, W] and return all outputs.
@@ -123,19 +202,18 @@ class Session:
         float16 come back as float32.
 
         Raises:
-            ExportError: onnxruntime fails on these images.
+            ExportError: The runtime fails on these images.
         """
-        given = _halved(images) if self._half else images
         try:
-            found: list[NDArray[Any]] = self._session.run(None, {self.input: given})
-        except _ORT_ERRORS as err:
+            found = self._engine.run(self._engine.inputs(images))
+        except self._runtime.ERRORS as err:
             raise ExportError(
-                f"onnxruntime fails on images of shape {images.shape}: {err}"
+                f"{self._runtime.NAME} fails on images of shape {images.shape}: {err}"
             ) from err
         return [_widened(array) for array in found]
 
 
-def _halved(images: NDArray[np.float32]) -> NDArray[np.float16]:
+def halved(images: NDArray[np.float32]) -> NDArray[np.float16]:
     """Images as float16; what is too large for it becomes infinite."""
     with np.errstate(over="ignore"):
         return images.astype(np.float16)
@@ -143,60 +221,3 @@ def _halved(images: NDArray[np.float32]) -> NDArray[np.float16]:
 
 def _widened(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _values(weights: Mapping[str, NDArray[Any]]) -> list[ort.OrtValue]:
-    """Arrays as onnxruntime takes them, not copied.
-
-    Raises:
-        ExportError: numpy does not have the type of one, so onnxruntime does not take it.
-    """
-    try:
-        return [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-    except RuntimeError as err:
-        raise ExportError(f"onnxruntime does not take the model's weights: {err}") from err
-
-
-class TappedSession:
-    """A session that also gives named inner tensors of the graph.
-
-    Args:
-        model: An exported model; the file's graph is not changed.
-        taps: Element type (`onnx.TensorProto`) by tensor name.
-        providers: As for `Session`.
-        threads: As for `Session`.
-        quiet: As for `Session`.
-
-    Raises:
-        InputError: The graph lacks one of the tensors.
-    """
-
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        taps: Mapping[str, int],
-        *,
-        providers: Sequence[str] = (CPU,),
-        threads: int | None = None,
-        quiet: bool = False,
-    ) -> None:
-        if missing := missing_tensors(model, taps):
-            raise InputError(
-                f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
-                "or the graph was renamed; export it again with this version"
-            )
-        copy, weights = detached.detach(model)
-        copy = tapped(copy, taps)
-        self._names = [value.name for value in copy.graph.output]
-        self._session = Session(
-            copy, weights=weights, providers=providers, threads=threads, quiet=quiet
-        )
-
-    @property
-    def provider(self) -> str:
-        """The execution providers it was loaded with, the first of them the one asked for."""
-        return self._session.provider
-
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """[B, channels, H, W] → the file's own outputs and the taps, by name."""
-        return dict(zip(self._names, self._session.run(images), strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 REDUCED = "reduced"
 DENSE = "dense"
@@ -15,7 +15,7 @@ OPENVINO_DENSE = "OpenVINO dense"
 OPENVINO_REDUCED = "OpenVINO reduced"
 DENSE_INT8 = "dense int8"
 
-Kind: TypeAlias = Literal["onnxruntime", "gemms", "eager", "openvino"]
+_NO_MODEL_FILE = ("gemms", "eager")
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Contender:
 
     Attributes:
         label: Its name in reports, one of its own for each.
-        kind: What runs it: an ONNX file in onnxruntime or OpenVINO, matrix products alone (see
-            `roofline`), or a checkpoint in eager PyTorch.
+        kind: What runs it: an ONNX file in one of the `runtimes`, by its name; "gemms" for matrix
+            products alone (see `roofline`), "eager" for a checkpoint in eager PyTorch.
         file: What is run; a path that holds from any folder.
         providers: onnxruntime's execution providers.
         choices: What was stated about a checkpoint (`Choices.to_json`).
@@ -35,7 +35,7 @@ class Contender:
     """
 
     label: str
-    kind: Kind
+    kind: str
     file: Path
     providers: tuple[str, ...] = ()
     choices: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Contender:
 
         Weights beside a model begin with its name, and nothing else does.
         """
-        if self.kind not in ("onnxruntime", "openvino"):
+        if self.kind in _NO_MODEL_FILE:
             return None
         own = (p for p in self.file.parent.iterdir() if p.name.startswith(self.file.name))
         return sum(path.stat().st_size for path in own)

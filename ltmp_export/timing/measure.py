@@ -21,7 +21,7 @@ from ltmp_export.model_file.model import ExportedModel
 from ltmp_export.plan.work import dense_macs, executed_macs
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers
-from ltmp_export.runtimes import session as runtimes_session
+from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.timing import profiling, roofline, rounds
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
@@ -74,7 +74,7 @@ def measure(
         settings.providers, ort.get_all_providers(), ort.get_available_providers()
     )
     settings = replace(settings, providers=asked)
-    if settings.roofline and asked[0] != runtimes_session.CPU:
+    if settings.roofline and asked[0] != providers.CPU:
         raise InputError(f"the roofline is one of the CPU; drop it, or {asked[0]}")
     progress("counting tokens")
     counts = _count_tokens(exported, images, settings)
@@ -156,7 +156,7 @@ def _rows(
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
     """Tokens [n, depth] after each block of each image, alone."""
     taps = interface.count_taps(exported.vit.depth)
-    session = runtimes_session.TappedSession(
+    session = TappedSession(
         exported.proto, taps, providers=settings.providers, threads=settings.threads
     )
     found = [session.run(pixels[None]) for pixels in images.pixels]

@@ -63,12 +63,11 @@ def profile(start: Mapping[str, Any], pixels: NDArray[np.float32]) -> list[dict[
     Returns:
         For each node its name, operator, provider, place, and calls and milliseconds per run.
     """
-    from ltmp_export.timing.engines import OnnxRuntime
+    from ltmp_export.runtimes.onnxruntime import OnnxRuntime
+    from ltmp_export.timing.engines import options
 
-    engine = OnnxRuntime(start, profile=Path(start["profile"]))
-    inputs = [
-        engine.inputs(np.ascontiguousarray(pixels[[number]]), ()) for number in start["numbers"]
-    ]
+    engine = OnnxRuntime(Path(start["file"]), options(start), Path(start["profile"]))
+    inputs = [engine.inputs(np.ascontiguousarray(pixels[[number]])) for number in start["numbers"]]
     for _ in range(start["warmup"]):
         engine.run(inputs[0])
     for _ in range(start["rounds"]):

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.runtimes import session
 from ltmp_export.timing import engines, profiling
 
 
@@ -45,7 +46,7 @@ def main(start: Mapping[str, Any]) -> None:
 class Worker:
     """Times one engine on command; every method's result is a reply."""
 
-    def __init__(self, engine: engines.Engine, pixels: NDArray[np.float32]) -> None:
+    def __init__(self, engine: session.Engine | engines.Gemms, pixels: NDArray[np.float32]) -> None:
         self.engine = engine
         self.pixels = pixels
         self.inputs: list[Any] = []
@@ -58,7 +59,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Take the images of each batch, and run those of `warmup` without counting."""
         self.inputs = [
-            self.engine.inputs(np.ascontiguousarray(self.pixels[index]), count)
+            engines.inputs(self.engine, np.ascontiguousarray(self.pixels[index]), count)
             for index, count in zip(batches, rows, strict=True)
         ]
         for batch in warmup:
@@ -67,7 +68,7 @@ class Worker:
 
     def outputs(self, keep: int) -> dict[str, Any]:
         """The classes [batches][B] of all batches, and the logits [B][classes] of the first."""
-        logits = [self.engine.run(batch) for batch in self.inputs]
+        logits = [self.engine.run(batch)[0] for batch in self.inputs]
         return {
             "top1": [batch.argmax(axis=1).tolist() for batch in logits],
             "logits": [batch.tolist() for batch in logits[:keep]],

@@ -15,7 +15,7 @@ from ltmp_export import families
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import opsets
 from tests import tolerances
 from tests.makers import random_vits
 from tests.makers.exported import Exported, Result, numpy_weights
@@ -23,7 +23,7 @@ from tests.makers.random_vits import Case
 from tests.oracles import oracle
 
 FAMILIES = families.learned()
-OPSETS = (16, 17, 18, 20, session.newest_opset())
+OPSETS = (16, 17, 18, 20, opsets.newest_opset())
 
 
 def judge(

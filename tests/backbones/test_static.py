@@ -19,7 +19,7 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import opsets, session
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
 from tests import tolerances
@@ -29,7 +29,7 @@ from tests.makers.shapes import COUNTING, data_dependent, inferred
 Digits: TypeAlias = Callable[[str], Checkpoint]
 Golden: TypeAlias = Mapping[str, NDArray[Any]]
 
-OPSETS = (16, 17, 18, 20, session.newest_opset())
+OPSETS = (16, 17, 18, 20, opsets.newest_opset())
 BATCHES = (1, 7, 48)
 STATIC = (*families.counted(), "patchmerger")
 

@@ -25,7 +25,7 @@ from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.reference import Reference, Trace
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
@@ -44,7 +44,7 @@ from tests.oracles.oracle_static import BudgetResult
 
 FAMILIES = families.counted()
 LEARNED = families.learned()
-OPSETS = (16, 17, 20, session.newest_opset())
+OPSETS = (16, 17, 20, opsets.newest_opset())
 
 # Where scores are nearer to one another than this, float32 may rank them otherwise: a similarity is
 # off by up to 5.3e-7 in these models, an importance by up to 3.7e-7.

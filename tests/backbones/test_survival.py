@@ -21,7 +21,7 @@ from ltmp_export.graph.builder import OLDEST_OPSET
 from ltmp_export.parity import taps
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
-from ltmp_export.runtimes.session import newest_opset
+from ltmp_export.runtimes.opsets import newest_opset
 from tests.backbones.test_oracle import frozen, judge
 from tests.makers import random_vits
 from tests.makers.adjustable import Adjustable, margin, with_thresholds

@@ -36,7 +36,7 @@ from ltmp_export.model_file.model import half_places
 from ltmp_export.parity import compare
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import opsets, session
 from ltmp_export.statements.choices import Choices
 from tests.makers import random_vits
 from tests.makers.precise import reference_logits
@@ -44,7 +44,7 @@ from tests.makers.random_vits import Case
 from tests.precision.test_precision_models import bare
 
 HALF = Precision(FP16)
-OPSETS = (16, 17, 20, session.newest_opset())
+OPSETS = (16, 17, 20, opsets.newest_opset())
 TANH = Case("gelu_tanh", 18, {"act_layer": GELUTanh})
 QUICK = Case("quick_gelu", 19, {"act_layer": QuickGELU})
 
@@ -313,7 +313,7 @@ class TestInputsAndOutputs:
 
 def test_a_tensor_that_belongs_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, images = faulty("fc1")
-    monkeypatch.setattr(model_file_model, "half_places", lambda *_, **__: {})
+    monkeypatch.setattr(halves, "half_places", lambda *_, **__: {})
     with pytest.raises(ExportError, match=r"the tensor block_01/mlp/Gemm reaches .*e\+05 and"):
         halves.fitted(checkpoint, [images], HALF, opset=17)
 

@@ -24,7 +24,9 @@ from ltmp_export.graph import detached, interface
 from ltmp_export.model_file import external
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.model_file.validate import validate
+from ltmp_export.runtimes import recording
 from ltmp_export.runtimes import session as runtimes_session
+from ltmp_export.runtimes.providers import CPU
 from tests.conftest import DIGITS_LTMP
 from tests.makers.interrupted import large_model, value
 
@@ -88,7 +90,7 @@ def test_a_large_model_is_what_other_tools_read(folder: Path) -> None:
     session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).random((3, 3, 32, 32), np.float32)
     inline = read_exported(Path("model.onnx")).proto
-    expected = ort.InferenceSession(inline.SerializeToString(), providers=[runtimes_session.CPU])
+    expected = ort.InferenceSession(inline.SerializeToString(), providers=[CPU])
     np.testing.assert_array_equal(
         session.run(None, {"images": images})[0], expected.run(None, {"images": images})[0]
     )
@@ -177,10 +179,10 @@ def test_sessions_and_the_checker_get_a_large_model_in_parts(digits: Digits) -> 
     assert light.ByteSize() < 300_000 < 4_000_000 < sum(w.nbytes for w in weights.values())
     assert detached.without_weights(model).ByteSize() < 300_000
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
-    whole = ort.InferenceSession(model.SerializeToString(), providers=[runtimes_session.CPU])
+    whole = ort.InferenceSession(model.SerializeToString(), providers=[CPU])
     expected = whole.run(None, {"images": images})[0]
     np.testing.assert_array_equal(runtimes_session.Session(model).run(images)[0], expected)
-    tapped = runtimes_session.TappedSession(model, interface.count_taps(6)).run(images)
+    tapped = recording.TappedSession(model, interface.count_taps(6)).run(images)
     np.testing.assert_array_equal(tapped["logits"], expected)
     assert tapped["block_05/count"].shape == (2,)
     wrong = onnx.ModelProto()

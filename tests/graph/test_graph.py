@@ -29,7 +29,7 @@ from ltmp_export.model_file.model import dense_baseline, read_exported, to_onnx
 from ltmp_export.model_file.validate import validate
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets
-from ltmp_export.runtimes.session import newest_opset
+from ltmp_export.runtimes.opsets import newest_opset
 
 Digits = Callable[[str], Checkpoint]
 ALL_OPSETS = range(builder.OLDEST_OPSET, newest_opset() + 1)

@@ -13,7 +13,7 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import taps
 from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import recording
 
 
 def with_threshold(checkpoint: Checkpoint, kind: type, value: float, block: int = 0) -> Checkpoint:
@@ -37,7 +37,7 @@ def on_the_threshold(
     """
     place = [isinstance(step, kind) for step in checkpoint.plan.blocks[block]].index(True)
     model = to_onnx(checkpoint, opset=17)
-    outputs = session.TappedSession(model, taps.names(checkpoint.plan)).run(images.pixels[:1])
+    outputs = recording.TappedSession(model, taps.names(checkpoint.plan)).run(images.pixels[:1])
     record = taps.read(checkpoint.plan, outputs, 0, checkpoint.vit.patches + 1)
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
     trace = reference.run(torch.from_numpy(images.pixels[0]), record.choices())

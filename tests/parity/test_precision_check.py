@@ -30,7 +30,7 @@ from ltmp_export.parity.report import CheckReport
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import Precision
 from ltmp_export.reports import github_annotations, to_junit
-from ltmp_export.runtimes.session import TappedSession
+from ltmp_export.runtimes.recording import TappedSession
 from tests.conftest import DIGITS_LTMP
 
 ASKED = {

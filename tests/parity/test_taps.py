@@ -18,7 +18,7 @@ from ltmp_export.parity import taps
 from ltmp_export.parity.decisions import disagreements
 from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes import session
+from ltmp_export.runtimes import recording
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
 
@@ -34,7 +34,7 @@ def test_a_record_is_what_the_reference_computes(
     checkpoint = digits(family)
     images = digit_images[::7]
     model = to_onnx(checkpoint, opset=17)
-    outputs = session.TappedSession(model, taps.names(checkpoint.plan)).run(images.numpy())
+    outputs = recording.TappedSession(model, taps.names(checkpoint.plan)).run(images.numpy())
     reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
     for row, image in enumerate(images):
         record = taps.read(checkpoint.plan, outputs, row, 65)

@@ -25,7 +25,7 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import taps
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.runtimes import opsets
-from ltmp_export.runtimes.session import TappedSession
+from ltmp_export.runtimes.recording import TappedSession
 from tests.makers.precise import (
     BALANCING,
     FORMS,

@@ -17,7 +17,7 @@ from ltmp_export.commands import export as commands_export
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.precision.formats import DYNAMIC, FP16, FP32, INT8, Precision
-from ltmp_export.runtimes import opsets, session
+from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.opsets import Form
 from tests.conftest import DIGITS_LTMP
 from tests.makers import random_vits
@@ -103,7 +103,7 @@ def test_every_activation_runs_from_the_oldest_to_the_newest(activation: str) ->
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_the_newest_of_each_precision_runs(name: str) -> None:
     newest = opsets.newest(form_of(PRECISIONS[name]))
-    assert 16 < newest <= session.newest_opset()
+    assert 16 < newest <= opsets.newest_opset()
     opsets.require(newest, PRECISIONS[name])
     with pytest.raises(InputError, match=rf"opset {newest + 1} is not .*from 16 to {newest}\b"):
         opsets.require(newest + 1, PRECISIONS[name])
@@ -186,5 +186,5 @@ def test_bench_of_precisions_refuses_before_it_reads(
 
 def test_fp32_needs_no_kernel_of_int8(lacking: Lacking) -> None:
     lacking("QuantizeLinear")
-    assert opsets.newest(Form(FP32)) == session.newest_opset()
+    assert opsets.newest(Form(FP32)) == opsets.newest_opset()
     assert opsets.newest(Form(INT8)) == GAP - 1

@@ -1,0 +1,61 @@
+"""ONNX models in OpenVINO on the CPU, in float32 (it would take bfloat16 where it can)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltmp_export.errors import ExportError, UnavailableError
+from ltmp_export.runtimes.session import Options, Source
+
+NAME = "OpenVINO"
+ERRORS: tuple[type[Exception], ...] = (RuntimeError,)
+
+
+class OpenVino:
+    """A model in OpenVINO, see `runtimes.session.Engine`."""
+
+    def __init__(self, source: Source, options: Options) -> None:
+        try:
+            import openvino
+        except ImportError as err:
+            raise UnavailableError(f"{err}: install it, or ltmp's extra 'side-by-side'") from err
+        if options.providers:
+            raise UnavailableError(
+                f"{NAME} has no execution provider {', '.join(options.providers)}; it runs on the "
+                "CPU, and none is to be named"
+            )
+        core = openvino.Core()
+        if isinstance(source, Path):
+            model: Any = str(source)
+        elif source.weights:
+            raise ExportError(f"{NAME} takes a model beyond 2 GB only from a file")
+        else:
+            model = core.read_model(source.graph)
+        hints = {
+            "INFERENCE_NUM_THREADS": options.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = core.compile_model(model, "CPU", hints)
+        self._request = compiled.create_infer_request()
+        self._outputs = 1 if options.only_first else len(compiled.outputs)
+        self.engine = f"{NAME} {openvino.__version__.split('-')[0]}"
+        self.provider = "CPU"
+
+    def inputs(self, images: NDArray[np.float32]) -> Any:
+        """The images as they are."""
+        return images
+
+    def run(self, inputs: Any) -> list[NDArray[Any]]:
+        """The outputs, copied: the request reuses its memory."""
+        found = self._request.infer([inputs], share_inputs=True)
+        return [np.array(found[place]) for place in range(self._outputs)]
+
+
+def open_engine(source: Source, options: Options) -> OpenVino:
+    """Load a model, see `runtimes.session.Runtime`."""
+    return OpenVino(source, options)

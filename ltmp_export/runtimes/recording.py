@@ -1,0 +1,63 @@
+"""Inner tensors of a graph made outputs, in memory: the file stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ltmp_export.errors import InputError
+from ltmp_export.graph import detached
+from ltmp_export.graph.interface import missing_tensors, tapped
+from ltmp_export.runtimes.session import ONNXRUNTIME, Session
+
+
+class TappedSession:
+    """A session that also gives named inner tensors of the graph.
+
+    Args:
+        model: An exported model; the file's graph is not changed.
+        taps: Element type (`onnx.TensorProto`) by tensor name.
+        runtime: As for `Session`; so are the next three.
+        providers: Execution providers.
+        threads: Threads of an operator.
+        quiet: Whether the runtime logs nothing.
+
+    Raises:
+        InputError: The graph lacks one of the tensors.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        taps: Mapping[str, int],
+        *,
+        runtime: str = ONNXRUNTIME,
+        providers: Sequence[str] = (),
+        threads: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if missing := missing_tensors(model, taps):
+            raise InputError(
+                f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
+                "or the graph was renamed; export it again with this version"
+            )
+        copy, weights = detached.detach(model)
+        copy = tapped(copy, taps)
+        self._names = [value.name for value in copy.graph.output]
+        self._session = Session(
+            copy, weights=weights, runtime=runtime, providers=providers, threads=threads,
+            quiet=quiet,
+        )  # fmt: skip
+
+    @property
+    def provider(self) -> str:
+        """Where it runs: in onnxruntime the execution providers, first the one asked for."""
+        return self._session.provider
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """[B, channels, H, W] → the file's own outputs and the taps, by name."""
+        return dict(zip(self._names, self._session.run(images), strict=True))
