@@ -29,6 +29,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.steps.fit.step import Fit
 from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.makers.mutations import MUTATIONS, Mutate, Wrong, change_stored, rewritten
 
@@ -308,8 +309,10 @@ def unmerged_by_rank(plan: Plan, block: int) -> Plan:
 
 def other_scale(plan: Plan, block: int) -> Plan:
     """PatchMerger's scores divided by √C."""
-    merge = dataclasses.replace(plan.before[block], scale=128**-0.5)
-    return dataclasses.replace(plan, before={**plan.before, block: merge})
+    mixing = plan.before[block]
+    assert isinstance(mixing, PatchMerge)
+    other = dataclasses.replace(mixing, scale=128**-0.5)
+    return dataclasses.replace(plan, before={**plan.before, block: other})
 
 
 def a_block_later(plan: Plan, block: int) -> Plan:

@@ -11,7 +11,8 @@ TOKENS, PROTECTED = range(13), range(5)
 
 def walked(tokens: int, protected: int) -> tuple[list[int], list[int]]:
     """Even rows are sources and odd rows destinations, of all rows; protected ones are neither."""
-    sources, destinations = [], []
+    sources: list[int] = []
+    destinations: list[int] = []
     for row in range(tokens):
         if row < protected:
             continue
