@@ -63,7 +63,9 @@ class Flip:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         derived = {"margin": self.decision.margin, "distance": self.decision.distance}
-        return asdict(self.decision) | derived | {"bound": self.bound, "explained": self.explained}
+        found = asdict(self.decision) | derived
+        del found["by"]  # `what` tells
+        return found | {"bound": self.bound, "explained": self.explained}
 
 
 @dataclass(frozen=True)

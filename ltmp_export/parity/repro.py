@@ -40,7 +40,8 @@ from ltmp_export.parity.replay import Observer, Run
 from ltmp_export.parity.report import CheckReport, Comparison
 from ltmp_export.parity.taps import Record
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Plan, Step
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
 from ltmp_export.reference import Trace
 from ltmp_export.statements.choices import Choices

@@ -1,8 +1,8 @@
 """What a file computed for one image, read from its named tensors and freed of the batch's padding.
 
-The names are written by `steps.packed`, `graph.ragged` and `vit.lower`; a tapped session
-(`runtimes.recording.TappedSession`) hands them out in memory, the file stays as it is. Shapes: B
-images, N tokens of an image before a step, C channels.
+The names are written by the steps' faces, `graph.packed`, `graph.ragged` and `vit.lower`; a tapped
+session (`runtimes.recording.TappedSession`) hands them out in memory, the file stays as it is.
+Shapes: B images, N tokens of an image before a step, C channels.
 """
 
 from __future__ import annotations

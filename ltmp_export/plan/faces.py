@@ -4,8 +4,8 @@
 |---|---|
 | `step` | the dataclass, the only one that everybody knows |
 | `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image |
-| `packed` | `write(g, step, candidates)`: the same in ONNX, each image with rows of its own number
-| | `slots` | `write(g, step, slots)`: the same in ONNX, all images with the same number of slots |
+| `packed` | `write(g, step, candidates)`: the same in ONNX, images of unlike numbers of rows |
+| `slots` | `write(g, step, slots)`: the same in ONNX, all images with the same number of slots |
 | `record` | `TENSORS`, `SCORE`, `WORDS`, `read(…)`: its decisions read from a file |
 | `masked` | `gate(form)`: the same under a mask, differentiable |
 """
@@ -58,7 +58,6 @@ def folder(step: type[Step]) -> str:
     return step.__module__.split(".")[-2]
 
 
-@functools.cache
 def face(step: type[Step], name: str) -> ModuleType:
     """A face of a step.
 

@@ -99,7 +99,8 @@ class MaskedVit(nn.Module):
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
         """Take a step, in full precision."""
         with torch.autocast(tokens.x.device.type, enabled=False):
-            return self.gates[kind](self.form, tokens, threshold, self.tau)
+            taken: Masked = self.gates[kind](self.form, tokens, threshold, self.tau)
+        return taken
 
     def finish(self, index: int, tokens: Masked) -> State:
         """The second half of a block, on the rows that matter from here on."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from ltmp_export import families
 from ltmp_export.backbones.vit.lower import lower
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import Plan, has_merge
+from ltmp_export.plan.plan import Plan, resizes
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.timing.literal import LiteralViT
@@ -177,6 +177,6 @@ def test_pruning_alone_is_a_plain_mean() -> None:
         random_vits.middle_plan(model, image[None], "ltp", 1),
         test_static_oracle.planned("p", "6", vit),
     ):
-        assert not any(map(has_merge, plan.blocks))
+        assert not any(map(resizes, plan.blocks))
         wanted = unweighted(model, plan, image)
         torch.testing.assert_close(Reference(model, plan).run(image).logits, wanted)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.errors import InputError
+from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.reference import Reference, attention, verify_against_timm
 from ltmp_export.steps.tokens import Choice, Matching
 from tests import tolerances
@@ -52,8 +53,8 @@ class TestAttention:
     def run(size: list[float]) -> tuple[Tensor, Tensor, Tensor]:
         model, vit = random_vits.build(random_vits.ODD)
         x = torch.randn(len(size), vit.width, generator=torch.Generator().manual_seed(0))
-        attended, importance, metric = attention(model.blocks[0].attn, x, torch.tensor(size))
-        return attended, importance, metric
+        attended, scores = attention(model.blocks[0].attn, x, torch.tensor(size))
+        return attended, scores[IMPORTANCE], scores[METRIC]
 
     def test_shapes_and_ranges(self) -> None:
         attended, importance, metric = self.run([1.0, 2.0, 1.0, 5.0])
@@ -73,8 +74,8 @@ class TestAttention:
         model, vit = random_vits.build(random_vits.ODD)
         x = torch.randn(3, vit.width, generator=torch.Generator().manual_seed(0))
         attn = model.blocks[0].attn
-        merged, _, _ = attention(attn, x, torch.tensor([1.0, 1.0, 2.0]))
-        double, _, _ = attention(attn, x[[0, 1, 2, 2]], torch.ones(4))
+        merged, _ = attention(attn, x, torch.tensor([1.0, 1.0, 2.0]))
+        double, _ = attention(attn, x[[0, 1, 2, 2]], torch.ones(4))
         assert torch.allclose(merged, double[:3], atol=tolerances.ATTENTION)
 
 

@@ -103,7 +103,7 @@ class TestAuthorsFixedRates:
         for kind in families.load(family).counts:
             steps = [step for steps in checkpoint.plan.blocks for step in steps]
             counted = [step for step in steps if isinstance(step, (MergeMost, PruneLeast))]
-            found = [step.count for step in counted if step.kind == kind]
+            found = [step.count for step in counted if step.action == kind]
             assert found == golden[f"{family}_r_{kind}"].tolist()
         assert rates.counts(checkpoint.plan, checkpoint.vit) == tuple(golden[f"{family}_counts"][0])
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.graph import slots
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
@@ -26,9 +27,9 @@ from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.steps import slots
 from ltmp_export.steps.fit.step import Fit
 from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.makers.mutations import MUTATIONS, Mutate, Wrong, change_stored, rewritten
 
@@ -308,13 +309,15 @@ def unmerged_by_rank(plan: Plan, block: int) -> Plan:
 
 def other_scale(plan: Plan, block: int) -> Plan:
     """PatchMerger's scores divided by √C."""
-    merge = dataclasses.replace(plan.before[block], scale=128**-0.5)
-    return dataclasses.replace(plan, patch_merges={**plan.before, block: merge})
+    mixing = plan.before[block]
+    assert isinstance(mixing, PatchMerge)
+    other = dataclasses.replace(mixing, scale=128**-0.5)
+    return dataclasses.replace(plan, before={**plan.before, block: other})
 
 
 def a_block_later(plan: Plan, block: int) -> Plan:
     merges = {at + (at == block): merge for at, merge in plan.before.items()}
-    return dataclasses.replace(plan, patch_merges=merges)
+    return dataclasses.replace(plan, before=merges)
 
 
 # Right functions replaced while one block is written
@@ -384,7 +387,7 @@ FAULTS: dict[str, Fault] = {
     "unmerged turned round": Fault(edited(descending), ("m",)),
     "first rows one further": Fault(edited(rows_one_further(0)), ("m", "tight")),
     "last rows one further": Fault(edited(rows_one_further(-1)), ("m", "pm")),
-    "plain mean": Fault(rewritten(slots, "_received", _plain_mean), ("m", "tight")),
+    "plain mean": Fault(rewritten(slots, "merged", _plain_mean), ("m", "tight")),
     "no log of sizes": Fault(MUTATIONS["log-size bias dropped"].mutate, ("m",)),
     "importance summed": Fault(edited(importance_summed), ("mp", "ample"), 1),
     "own importance": Fault(edited(own_importance), ("mp", "ample"), 1),

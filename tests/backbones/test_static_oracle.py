@@ -29,7 +29,6 @@ from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
-from ltmp_export.steps.tokens import Decision
 from tests import tolerances
 from tests.backbones.test_distilled import distilled
 from tests.backbones.test_oracle import equal_keys, one_colour
@@ -115,7 +114,7 @@ def _dropped(trace: Trace) -> list[int]:
     """Tokens that a budget had no room for, by block."""
     found = []
     for decisions in trace.decisions:
-        fits = [d for d in decisions if isinstance(d, Decision) and d.step.kind == "fit"]
+        fits = [d for d in decisions if d.step.action == "fit"]
         found.append(sum(int((~d.chosen).sum()) for d in fits))
     return found
 

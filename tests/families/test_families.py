@@ -12,6 +12,7 @@ import pytest
 
 from ltmp_export import families
 from ltmp_export.checkpoint.contents import KINDS
+from ltmp_export.plan import faces
 from ltmp_export.plan.plan import Plan
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_most.step import MergeMost
@@ -65,10 +66,13 @@ class TestFile:
         docstring = module(name).__doc__ or ""
         assert "arXiv" in docstring or "SPEC" in docstring
 
-    def test_knows_nothing_but_plans(self, name: str) -> None:
+    def test_knows_nothing_but_steps(self, name: str) -> None:
         tree = ast.parse(inspect.getsource(module(name)))
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert imported <= {"ltmp_export.plan.plan", "__future__"}
+        steps = {
+            f"ltmp_export.steps.{faces.folder(step)}.step" for step in faces.by_name().values()
+        }
+        assert imported <= {"ltmp_export.plan.step", "__future__"} | steps
         assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
 
 
@@ -85,7 +89,7 @@ class TestCounted:
     def test_block_steps_gives_a_step_for_each_count(self, name: str) -> None:
         given = {kind: 3 + place for place, kind in enumerate(module(name).COUNTS)}
         steps = module(name).block_steps(**given)
-        assert {step.kind: step.count for step in steps} == given
+        assert {step.action: step.count for step in steps} == given
         assert all(isinstance(step, (MergeMost, PruneLeast)) for step in steps)
 
 
@@ -107,7 +111,7 @@ class TestLearned:
         given = {kind: VALUES[kind] for kind in module(name).START}
         steps = module(name).block_steps(**given)
         assert isinstance(steps, tuple)
-        assert {step.kind: step.threshold for step in steps} == given
+        assert {step.action: step.threshold for step in steps} == given
         assert len(steps) == len(given)
         assert all(isinstance(step, (Merge, Prune)) for step in steps)
 

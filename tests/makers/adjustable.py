@@ -104,7 +104,7 @@ def with_thresholds(plan: Plan, thresholds: Sequence[float]) -> Plan:
     values = iter(thresholds)
     made: list[tuple[Step, ...]] = []
     for steps in plan.blocks:
-        pairs = [(step.kind, value) for step, value in zip(steps, values, strict=False)]
+        pairs = [(step.action, value) for step, value in zip(steps, values, strict=False)]
         made.append(tuple(Merge(v) if kind == "merge" else Prune(v) for kind, v in pairs))
     return Plan(plan.family, tuple(made))
 

@@ -26,13 +26,14 @@ from ltmp_export import families
 from ltmp_export.backbones.vit import describe
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.scores import IMPORTANCE
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.reference import attention
 from ltmp_export.steps.matching import match
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
-from ltmp_export.steps.tokens import Tokens
+from ltmp_export.steps.tokens import Tokens, take
 
 TOLERANCE = 0.01  # how far the share of multiply-accumulates may end from what was asked
 _CLOSE_ENOUGH, _TRIALS = 0.003, 16  # the search stops at either
@@ -233,13 +234,13 @@ def _remove(
         states = [_attend(block, x, size) for x, size in zip(xs, sizes, strict=True)]
         incoming = sum(map(len, xs))
         for step in draft:
-            kind = step.kind
+            kind = step.action
             part = 1.0 if len(draft) == 1 else split if kind == "merge" else 1 - split
             owed[kind] += part * fraction * incoming
             threshold = _threshold(step, states, round(owed[kind]))
             chosen = Merge(threshold) if kind == "merge" else Prune(threshold)
             thresholds[kind].append(threshold)
-            reduced = [apply(chosen, state)[0] for state in states]
+            reduced = [take(chosen, state, None, {})[0] for state in states]
             owed[kind] -= sum(len(a.x) - len(b.x) for a, b in zip(states, reduced, strict=True))
             states = reduced
         xs = [state.x + block.ls2(block.mlp(block.norm2(state.x))) for state in states]
@@ -251,8 +252,8 @@ def _remove(
 
 
 def _attend(block: Any, x: Tensor, size: Tensor) -> Tokens:
-    attended, importance, metric = attention(block.attn, block.norm1(x), size)
-    return Tokens(x + block.ls1(attended), size, importance, metric)
+    attended, scores = attention(block.attn, block.norm1(x), size)
+    return Tokens(x + block.ls1(attended), size, scores)
 
 
 def _threshold(step: Step, states: Sequence[Tokens], wanted: int) -> float:
@@ -261,7 +262,7 @@ def _threshold(step: Step, states: Sequence[Tokens], wanted: int) -> float:
     Of the gaps between scores near that place it takes the middle of the widest.
     """
     merging = isinstance(step, Merge)
-    scores = [match(s.metric, Merge(1.0)).score if merging else s.importance for s in states]
+    scores = [match(step, s).score if merging else s.scores[IMPORTANCE] for s in states]
     pooled = torch.cat([score[1:] for score in scores]).double().clamp(0, 1).sort().values
     total = len(pooled)
     below = min(max(total - wanted if merging else wanted, 0), total)  # scores under the threshold

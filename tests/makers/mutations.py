@@ -15,10 +15,10 @@ from onnx import numpy_helper
 
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.packed import Candidates
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.steps import packed
-from ltmp_export.steps.packed import Candidates
+from ltmp_export.steps.merge import packed
 
 Wrong = Callable[..., Any]
 
@@ -174,13 +174,13 @@ class Mutation:
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 MUTATIONS: dict[str, Mutation] = {
-    "even and odd rows swapped": Mutation(rewritten(packed, "_merge", _odd_sources), MERGES),
+    "even and odd rows swapped": Mutation(rewritten(packed, "write", _odd_sources), MERGES),
     "log-size bias dropped": Mutation(rewritten(Layout, "score_bias", _without_size), MERGES, 1),
     "plain mean": Mutation(rewritten(packed, "_mix", _plain_mean), MERGES, 1),
     "epsilon 1e-5": Mutation(_epsilon),
     "importance of one head": Mutation(rewritten(Layout, "importance", _one_head), PRUNES),
     "importance summed": Mutation(rewritten(packed, "_merged_importance", _summed), ("ltmp",), 0),
-    "destinations first": Mutation(rewritten(packed, "_merge", _destinations_first), MERGES),
+    "destinations first": Mutation(rewritten(packed, "write", _destinations_first), MERGES),
     **{f"{layer} times 1.01": Mutation(_weights(layer, _scale)) for layer in LAYERS},
     **{f"rows of {layer} exchanged": Mutation(_weights(layer, _exchange_rows)) for layer in LAYERS},
 }

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from ltmp_export.parity.decisions import STORIES, Disagreement, disagreements, leads, margin
+from ltmp_export.plan.scores import METRIC
 from ltmp_export.steps.matching import match
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
-from ltmp_export.steps.tokens import Choice, Decision, Matching
+from ltmp_export.steps.tokens import Choice, Decision, Matching, Tokens
 
 INF = math.inf
 
@@ -24,11 +25,18 @@ def merge_decision(
         Merge(threshold),
         threshold,
         torch.tensor(score),
-        partner,
-        torch.tensor(runner_up),
         torch.tensor(chosen),
-        torch.empty(0),
+        partner=partner,
+        runner_up=torch.tensor(runner_up),
+        similarity=torch.empty(0),
     )
+
+
+def matched(metric: list[list[float]], threshold: float) -> Matching:
+    """What a merge decides by these rows of the metric alone."""
+    rows = torch.tensor(metric)
+    nothing = torch.zeros(len(rows), 0)
+    return match(Merge(threshold), Tokens(nothing, torch.ones(len(rows)), {METRIC: rows}))
 
 
 def prune_decision(score: list[float], threshold: float) -> Decision:
@@ -76,7 +84,7 @@ def test_margin_of_a_merge(
 
 
 def test_margin_of_one_token_is_infinite() -> None:
-    assert margin(match(torch.ones(1, 4), Merge(0.5))) == INF
+    assert margin(matched([[1.0] * 4], 0.5)) == INF
 
 
 def test_an_importance_of_zero_is_no_division_by_zero() -> None:
@@ -88,8 +96,8 @@ def test_flips_of_a_pruning() -> None:
     choice = Choice(torch.tensor([True, False, True]))
     found = list(disagreements(3, decision, choice))
     assert found == [
-        Disagreement(3, "pruned", 1, 0.5, 0.25, 0.5),
-        Disagreement(3, "kept", 2, 0.125, 0.25, 0.125),
+        Disagreement(3, "pruned", 1, 0.5, 0.25, 0.5, "importance"),
+        Disagreement(3, "kept", 2, 0.125, 0.25, 0.125, "importance"),
     ]
     assert [d.margin for d in found] == [0.25, 0.125]
     assert [d.distance for d in found] == [0.5, 1.0]
@@ -106,8 +114,7 @@ def test_flips_of_a_merge_are_told_by_the_row_of_the_token() -> None:
 
 
 def test_a_merge_of_the_file_alone_needs_the_partner_too() -> None:
-    metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
-    decision = match(metric, Merge(0.8))  # the best is 0.8: not above
+    decision = matched([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]], 0.8)  # the best is 0.8: not above
     choice = Choice(torch.tensor([False, True]), torch.tensor([0, 0]))
     found = list(disagreements(1, decision, choice))
     assert [d.what for d in found] == ["merged", "partner"]
@@ -115,12 +122,11 @@ def test_a_merge_of_the_file_alone_needs_the_partner_too() -> None:
 
 
 def test_a_single_destination_has_no_lead() -> None:
-    assert len(leads(match(torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8]]), Merge(0.1)))) == 0
+    assert len(leads(matched([[1.0, 0], [1, 0], [0.6, 0.8]], 0.1))) == 0
 
 
 def test_another_partner_is_as_far_as_its_similarity() -> None:
-    metric = torch.tensor([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]])
-    decision = match(metric, Merge(0.5))
+    decision = matched([[1.0, 0], [1, 0], [0.6, 0.8], [0, 1]], 0.5)
     choice = Choice(decision.chosen, torch.tensor([0, 0]))
     (found,) = disagreements(1, decision, choice)
     assert (found.what, found.token) == ("partner", 2)
@@ -133,7 +139,9 @@ def test_another_partner_is_as_far_as_its_similarity() -> None:
 
 @pytest.mark.parametrize("what", STORIES)
 def test_a_disagreement_tells_token_score_threshold_and_margin(what: str) -> None:
-    told = Disagreement(0, what, 17, 0.0123456789, 0.0123, 0.0123456789).describe(1e-6)
+    told = Disagreement(0, what, 17, 0.0123456789, 0.0123, 0.0123456789, "importance").describe(
+        1e-6
+    )
     assert told.startswith(f"token 17 {STORIES[what]}: ")
     assert "0.0123456789, " in told
     assert "margin 4.6e-05, rounding explains 1.2e-08" in told

@@ -107,8 +107,8 @@ def test_margin_of_a_ranked_merge(
 def test_a_swap_at_the_cut() -> None:
     found = list(disagreements(2, pruning(SCORES, PruneLeast(1)), choice([0, 1, 3], 4, [0, 1, 3])))
     assert found == [
-        Disagreement(2, "pruned", 2, 0.25, 0.1875, 0.25),
-        Disagreement(2, "kept", 3, 0.125, 0.1875, 0.125),
+        Disagreement(2, "pruned", 2, 0.25, 0.1875, 0.25, "importance"),
+        Disagreement(2, "kept", 3, 0.125, 0.1875, 0.125, "importance"),
     ]
     assert [d.distance for d in found] == [0.25, 0.5]
 
@@ -121,8 +121,8 @@ def test_a_swap_at_a_budget() -> None:
 def test_a_swap_among_sources_is_told_by_the_row_of_the_token() -> None:
     found = list(disagreements(0, merging(SIMILARITIES, MergeMost(1)), choice([2], 4)))
     assert found == [
-        Disagreement(0, "not merged", 2, 0.75, 0.625, 1.0),
-        Disagreement(0, "merged", 4, 0.5, 0.625, 1.0),
+        Disagreement(0, "not merged", 2, 0.75, 0.625, 1.0, "similarity"),
+        Disagreement(0, "merged", 4, 0.5, 0.625, 1.0, "similarity"),
     ]
 
 

@@ -35,7 +35,8 @@ def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
         k: [..., H, N, D] keys.
         size: [..., N] patches that each token stands for.
     """
-    return q * attn.scale @ k.mT + size.log()[..., None, None, :]
+    out: Tensor = q * attn.scale @ k.mT + size.log()[..., None, None, :]
+    return out
 
 
 def mix(attn: Any, weights: Tensor, v: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ def mix(attn: Any, weights: Tensor, v: Tensor) -> Tensor:
 
 def unit(keys: Tensor) -> Tensor:
     """[..., N, D], each row of unit length."""
-    return keys / keys.norm(dim=-1, keepdim=True)
+    out: Tensor = keys / keys.norm(dim=-1, keepdim=True)
+    return out
 
 
 def feed_forward(block: Any, x: Tensor) -> Tensor:
