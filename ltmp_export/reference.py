@@ -150,7 +150,7 @@ class Reference:
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Proportional attention (SPEC §1, steps 1-2; arXiv 2210.09461).
+    """Proportional attention (METHOD §1, steps 1-2; arXiv 2210.09461).
 
     Args:
         attn: timm's attention module; with a `precision.eager.MeanKey` if the metric has a

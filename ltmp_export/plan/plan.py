@@ -16,7 +16,7 @@ DENSE = "dense"  # the family of a model that reduces nothing
 
 @dataclass(frozen=True)
 class Merge:
-    """Merge each source token whose best similarity is above `threshold` (SPEC §1, steps 3-4)."""
+    """Merge each source token whose best similarity is above `threshold` (METHOD §1, steps 3-4)."""
 
     kind: ClassVar[str] = "merge"
     threshold: float
@@ -24,7 +24,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Prune:
-    """Keep the tokens whose importance is above `threshold` (SPEC §1, step 5)."""
+    """Keep the tokens whose importance is above `threshold` (METHOD §1, step 5)."""
 
     kind: ClassVar[str] = "prune"
     threshold: float
@@ -32,7 +32,7 @@ class Prune:
 
 @dataclass(frozen=True)
 class MergeMost:
-    """Merge the `count` sources of the highest best similarity (SPEC §1, fixed-rate families).
+    """Merge the `count` sources of the highest best similarity (METHOD §1, fixed-rate families).
 
     Attributes:
         count: How many; at least 1 and no more than there are.
@@ -50,7 +50,7 @@ class MergeMost:
 
 @dataclass(frozen=True)
 class PruneLeast:
-    """Sort by importance, the class token first, and drop the last `count` (SPEC §1).
+    """Sort by importance, the class token first, and drop the last `count` (METHOD §1).
 
     Attributes:
         count: How many.

@@ -1,4 +1,4 @@
-"""The token algebra of SPEC §1 for one image, eager and plain: merging, pruning and budgets.
+"""The token algebra of METHOD §1 for one image, eager and plain: merging, pruning and budgets.
 
 Nothing here knows of networks. Shapes: N tokens, C channels, D channels per head; the class token
 is row 0 of everything and is never merged away or pruned. Of equal scores the one of the lower row
@@ -149,7 +149,7 @@ def apply(step: Step, tokens: Tokens, forced: Choice | None = None) -> tuple[Tok
 def merge(
     tokens: Tokens, step: Merge | MergeMost, forced: Choice | None = None
 ) -> tuple[Tokens, MergeDecision]:
-    """Merge even rows into their most similar odd rows (SPEC §1, 3-4).
+    """Merge even rows into their most similar odd rows (METHOD §1, 3-4).
 
     Returns:
         The tokens in the order [unmerged sources ; all destinations], x the size-weighted mean,
@@ -185,7 +185,7 @@ def merge(
 
 
 def match(metric: Tensor, step: Merge | MergeMost) -> MergeDecision:
-    """Find each source's best destination and decide whether it merges (SPEC §1, step 3)."""
+    """Find each source's best destination and decide whether it merges (METHOD §1, step 3)."""
     source, destination = metric[0::2], metric[1::2]  # [Ns, D], [Nd, D]
     if not len(destination):  # only the class token is left
         nothing = source.new_full((1,), -torch.inf)
@@ -211,7 +211,7 @@ def match(metric: Tensor, step: Merge | MergeMost) -> MergeDecision:
 def prune(
     tokens: Tokens, step: Prune | PruneLeast | Fit, forced: Choice | None = None
 ) -> tuple[Tokens, PruneDecision]:
-    """Keep important tokens, in their order or in that of importance (SPEC §1, step 5)."""
+    """Keep important tokens, in their order or in that of importance (METHOD §1, step 5)."""
     verdict = choose(step, tokens.importance)
     decision = PruneDecision(
         step, verdict.threshold, tokens.importance, verdict.chosen, verdict.order

@@ -101,7 +101,10 @@ def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
         done = subprocess.run(run, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return
-    modules = {"tests.makers.make_checkpoint": make_checkpoint.main, "tests.makers.digits": digits.main}
+    modules = {
+        "tests.makers.make_checkpoint": make_checkpoint.main,
+        "tests.makers.digits": digits.main,
+    }
     dash, module, *rest = arguments
     assert dash == "-m"
     monkeypatch.setattr("sys.argv", [module, *rest])

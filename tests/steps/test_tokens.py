@@ -1,4 +1,4 @@
-"""The token algebra on small tables worked out by hand (SPEC §1, steps 2-5)."""
+"""The token algebra on small tables worked out by hand (METHOD §1, steps 2-5)."""
 
 from __future__ import annotations
 
