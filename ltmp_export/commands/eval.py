@@ -62,7 +62,7 @@ class EvalReport:
 
     model: str
     family: str
-    runtimes_session: str
+    runtime: str
     images: str
     count: int
     top1: float
@@ -99,7 +99,7 @@ class _Subject(NamedTuple):
 
     vit: Vit
     plan: Plan
-    runtimes_session: str
+    runtime: str
     images: Labelled
     rows: Iterator[_Rows]
     notes: tuple[str, ...] = ()

@@ -94,10 +94,11 @@ def imported(path: Path) -> Iterator[str]:
         for inner in ast.walk(guard)
     }
     for node in ast.walk(tree):
-        ours = isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ltmp_export")
-        if ours and node not in types:
+        if isinstance(node, ast.ImportFrom) and node not in types:
             for alias in node.names:
-                yield f"{node.module}.{alias.name}".split(".")[1]
+                package, _, rest = f"{node.module}.{alias.name}".partition(".")
+                if package == "ltmp_export":
+                    yield rest.partition(".")[0]
 
 
 def test_the_house_lists_the_packages_in_the_order_the_data_passes() -> None:

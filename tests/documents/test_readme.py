@@ -91,7 +91,9 @@ def test_commands_stand_where_they_did() -> None:
     assert {manuals.name(one) for one in DOCUMENTS if manuals.commands(one)} == set(MADE)
 
 
-@pytest.mark.parametrize("document", filter(manuals.commands, DOCUMENTS), ids=manuals.name)
+@pytest.mark.parametrize(
+    "document", [one for one in DOCUMENTS if manuals.commands(one)], ids=manuals.name
+)
 def test_every_command_runs(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for line in manuals.commands(document):
         given = line
@@ -155,7 +157,7 @@ def test_python_runs(document: Path, folder: Path) -> None:
 # Where the demo's output is shown, and what its part there begins with.
 DEMO = {
     "README.md": "ltmp-demo/model.onnx: ltmp",
-    "ltmp_export/parity/README.md": "batch       images  equal",
+    "ltmp_export/parity/README.md": "check: equal on 7 images",
     "ltmp_export/timing/README.md": "batch  model     GMACs",
 }
 
