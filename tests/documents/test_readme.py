@@ -26,29 +26,37 @@ from tests.makers.mutations import MUTATIONS
 DOCUMENTS = manuals.documents()
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits_base: Path) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Path:
     """Where a user stands, the front page read.
 
     A checkpoint and what `ltmp export` made of it, a dense ViT, one with PatchMerger's layers, some
     photos, images in folders of ten classes, and the digits in `digits/`.
     """
-    shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
-    shutil.copy(digits_base, tmp_path / "base.pth")
+    place = tmp_path_factory.mktemp("user")
+    shutil.copy(DIGITS_LTMP, place / "ckpt.pth.tar")
+    export(place / "ckpt.pth.tar", place / "model.onnx", check=False)
+    shutil.copy(digits_base, place / "base.pth")
     layers = cluster_layers(128, 24, 9)
-    torch.save(torch.load(digits_base) | layers, tmp_path / "deit_patchmerger.pth")
-    (tmp_path / "photos").mkdir()
+    torch.save(torch.load(digits_base) | layers, place / "deit_patchmerger.pth")
+    (place / "photos").mkdir()
     for grey in (0, 90, 200):
-        Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(tmp_path / f"photos/{grey}.png")
+        Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(place / f"photos/{grey}.png")
     images, labels = digits.arrays()
     for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
-        place = tmp_path / "imagenet" / ("train" if number < 140 else "val") / f"class {label}"
-        place.mkdir(parents=True, exist_ok=True)
+        folder = place / "imagenet" / ("train" if number < 140 else "val") / f"class {label}"
+        folder.mkdir(parents=True, exist_ok=True)
         pixels = (127.5 * (image[0] + 1)).round().astype(np.uint8)
-        Image.fromarray(pixels).save(place / f"{number}.png")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    write_few_digits(place / "digits")
+    return place
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in a folder of a test's own, where it stands."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    write_few_digits()
-    export("ckpt.pth.tar", "model.onnx", check=False)
     return tmp_path
 
 
@@ -127,15 +135,15 @@ def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", [module, *rest])
     modules[module]()
     if module == "tests.makers.digits":
-        write_few_digits()
+        write_few_digits(Path("digits"))
 
 
-def write_few_digits() -> None:
+def write_few_digits(place: Path) -> None:
     """What `python -m tests.makers.digits digits` writes, with fewer images to train on."""
-    digits.write(Path("digits"))
-    with np.load("digits/train.npz") as arrays:
+    digits.write(place)
+    with np.load(place / "train.npz") as arrays:
         few = {name: arrays[name][:240] for name in arrays}
-    np.savez("digits/train.npz", **few)
+    np.savez(place / "train.npz", **few)
 
 
 def save_a_repro(folder: Path) -> None:
