@@ -41,7 +41,7 @@ INTERRUPTED = 130
 
 
 def reporting_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn this package's errors into one line on stderr and the exit code of SPEC §4."""
+    """Turn this package's errors into one line on stderr and the exit code of METHOD §4."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -122,7 +122,7 @@ class Reference:
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Proportional attention, and what steps decide by (SPEC §1, steps 1-2; arXiv 2210.09461).
+    """Proportional attention, and what steps decide by (METHOD §1, steps 1-2; arXiv 2210.09461).
 
     Args:
         attn: timm's attention module; with a `precision.eager.MeanKey` if the metric has a

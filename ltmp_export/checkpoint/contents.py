@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, taken apart but not yet understood (SPEC §2)."""
+"""What a checkpoint file holds, taken apart but not yet understood (METHOD §2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who wrote a checkpoint, and where in it the model is (SPEC §2).
+"""Who wrote a checkpoint, and where in it the model is (METHOD §2).
 
     timm's CheckpointSaver       state_dict, arch, args, perhaps state_dict_ema, optimizer
     PyTorch Lightning            state_dict under the name of an attribute (`model.`, `net.`, …)

@@ -1,4 +1,4 @@
-"""Which family and which timm model a checkpoint is, and how that is known (SPEC §2)."""
+"""Which family and which timm model a checkpoint is, and how that is known (METHOD §2)."""
 
 from __future__ import annotations
 

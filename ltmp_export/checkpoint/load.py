@@ -1,4 +1,4 @@
-"""From a file to a `Checkpoint`: weights, frozen plan, architecture and preprocessing (SPEC §2).
+"""From a file to a `Checkpoint`: weights, frozen plan, architecture and preprocessing (METHOD §2).
 
 What a file does not say is asked for, never guessed; what had to be assumed is in `notes`, what
 looks wrong but can be used is in `warnings`.

@@ -1,4 +1,4 @@
-"""What a checkpoint file says of itself, told by names, shapes and arguments (SPEC §2).
+"""What a checkpoint file says of itself, told by names, shapes and arguments (METHOD §2).
 
 Nothing here needs PyTorch, whose import takes seconds: what cannot be used is refused before that.
 Of the numbers only the thresholds are read.

@@ -1,4 +1,4 @@
-"""How many tokens each block loses where a family takes a fixed number (SPEC §1).
+"""How many tokens each block loses where a family takes a fixed number (METHOD §1).
 
 8          r = 8 in every block
 8,8,6,4    r block by block

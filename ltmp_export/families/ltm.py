@@ -1,6 +1,6 @@
 """Merging only, by thresholds learned per block.
 
-The merging half of LTMP (arXiv 2307.10780); SPEC §1. Not the paper "LTM-Transformer".
+The merging half of LTMP (arXiv 2307.10780); METHOD §1. Not the paper "LTM-Transformer".
 """
 
 from ltmp_export.plan.step import Step

@@ -1,7 +1,7 @@
 """Merge, then prune, by thresholds learned per block (LTMP).
 
 Bonnaerens & Dambre, "Learned Thresholds Token Merging and Pruning for Vision Transformers",
-TMLR 2023, arXiv 2307.10780; SPEC §1.
+TMLR 2023, arXiv 2307.10780; METHOD §1.
 """
 
 from ltmp_export.plan.step import Step

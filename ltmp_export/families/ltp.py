@@ -1,6 +1,6 @@
 """Pruning only, by thresholds learned per block.
 
-The pruning half of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1, attention is plain.
+The pruning half of LTMP (arXiv 2307.10780); METHOD §1. Token sizes stay 1, attention is plain.
 """
 
 from ltmp_export.plan.step import Step

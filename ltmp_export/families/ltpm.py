@@ -1,6 +1,6 @@
 """Prune, then merge what is left, by thresholds learned per block.
 
-The variant of LTMP with its two steps exchanged (arXiv 2307.10780); SPEC §1.
+The variant of LTMP with its two steps exchanged (arXiv 2307.10780); METHOD §1.
 """
 
 from ltmp_export.plan.step import Step

@@ -1,6 +1,6 @@
 """Merge the r most similar tokens of each block (ToMe).
 
-Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461; SPEC §1.
+Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461; METHOD §1.
 """
 
 from ltmp_export.plan.step import Step

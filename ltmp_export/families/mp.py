@@ -1,6 +1,6 @@
 """Merge the most similar tokens of each block, then prune the least important ones.
 
-A fixed-rate baseline of LTMP (arXiv 2307.10780); SPEC §1. Pruning takes more of r block by block.
+A fixed-rate baseline of LTMP (arXiv 2307.10780); METHOD §1. Pruning takes more of r block by block.
 """
 
 from ltmp_export.plan.step import Step

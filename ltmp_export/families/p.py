@@ -1,6 +1,6 @@
 """Prune the r least important tokens of each block.
 
-The pruning of the fixed-rate baselines of LTMP (arXiv 2307.10780); SPEC §1. Token sizes stay 1,
+The pruning of the fixed-rate baselines of LTMP (arXiv 2307.10780); METHOD §1. Token sizes stay 1,
 attention is plain.
 """
 

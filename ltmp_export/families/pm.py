@@ -1,6 +1,6 @@
 """Prune the least important tokens of each block, then merge the most similar of the others.
 
-A fixed-rate baseline of LTMP (arXiv 2307.10780); SPEC §1. Pruning takes more of r block by block.
+A fixed-rate baseline of LTMP (arXiv 2307.10780); METHOD §1. Pruning takes more of r block by block.
 """
 
 from ltmp_export.plan.step import Step

@@ -1,4 +1,4 @@
-"""How pictures become model inputs: normalisation and resize, in timm's words (SPEC §2)."""
+"""How pictures become model inputs: normalisation and resize, in timm's words (METHOD §2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models on disk: one file, or beyond 2 GB of weights two (SPEC §3).
+"""Models on disk: one file, or beyond 2 GB of weights two (METHOD §3).
 
 The second file is named after its content, `model.onnx.<digest>.data`. A new export never touches
 the one of the old file, and the rename of `model.onnx` alone takes the old pair's place.

@@ -1,4 +1,4 @@
-"""Between checkpoints and ONNX files: writing one with its metadata (SPEC §3), reading it back."""
+"""Checkpoints and ONNX files: writing one with its metadata (METHOD §3), reading it back."""
 
 from __future__ import annotations
 

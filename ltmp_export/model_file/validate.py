@@ -9,7 +9,7 @@ from ltmp_export.graph import detached
 
 
 def validate(model: onnx.ModelProto, opset: int) -> None:
-    """What a finished file must look like (SPEC §3): opset, domain, checker, full shape inference.
+    """What a finished file must look like (METHOD §3): opset, domain, checker, shape inference.
 
     Raises:
         ExportError: It does not.

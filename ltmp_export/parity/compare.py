@@ -13,8 +13,8 @@ Verdict of one image in one batch:
 
 In lower precision the reference is the model that the file states, see `precision.eager`, and
 takes its integers, too; how near that model is to the checkpoint's in float32 is judged by
-`fidelity`. A file whose float16 tensors have no room for their numbers fails before all that, see
-`calibration.halves`.
+`lower_precision`. A file whose float16 tensors have no room for their numbers fails before all
+that, see `calibration.halves`.
 
 What rounding explains is measured, see `parity.judge`. Batch invariance is judged beside that, by
 the file alone: an image in a batch must come out as it does by itself.

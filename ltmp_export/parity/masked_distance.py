@@ -1,8 +1,8 @@
 """How far the published masked form of a checkpoint is from what gets deployed.
 
 The masked form of the paper's training code is another function of the same weights and thresholds
-(SPEC §1): from the second block that removes tokens on, it removes others. Accuracy measured while
-training with it is not that of the deployed model; this says by how much they differ.
+(METHOD §1): from the second block that removes tokens on, it removes others. Accuracy measured
+while training with it is not that of the deployed model; this says by how much they differ.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Flip:
         """Plain values."""
         derived = {"margin": self.decision.margin, "distance": self.decision.distance}
         found = asdict(self.decision) | derived
-        del found["by"]  # `what` tells
+        del found["words"]  # `what` tells
         return found | {"bound": self.bound, "explained": self.explained}
 
 

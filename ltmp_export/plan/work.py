@@ -1,4 +1,4 @@
-"""Multiply-accumulates of an image, from its token counts (SPEC §1)."""
+"""Multiply-accumulates of an image, from its token counts (METHOD §1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merging of even rows into odd ones, eager: what `merge` and `merge_most` share (SPEC §1, 3-4)."""
+"""Merging of even rows into odd ones, eager: what `merge` and `merge_most` share (METHOD §1, 3-4)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _protected_first(protected: int, stay: int, tokens: int) -> Tensor:
 
 
 def match(step: Step, tokens: Tokens) -> Matching:
-    """Find each source's best destination and decide whether it merges (SPEC §1, step 3)."""
+    """Find each source's best destination and decide whether it merges (METHOD §1, step 3)."""
     metric, protected = tokens.scores[METRIC], tokens.protected
     source, destination = metric[0::2], metric[1::2]  # [Ns, D], [Nd, D]
     similarity = source @ destination.mT  # [Ns, Nd]

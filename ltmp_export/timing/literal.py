@@ -1,6 +1,6 @@
 """What one would try first: the method word for word in PyTorch, and its export by torch.onnx.
 
-One image at a time, shapes that depend on the data, boolean masks. Written from SPEC §1 alone,
+One image at a time, shapes that depend on the data, boolean masks. Written from METHOD §1 alone,
 for comparison; `reference` is the oracle, and what is timed here must agree with it.
 """
 

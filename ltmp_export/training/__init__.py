@@ -2,7 +2,7 @@
 
 | module | what it holds |
 |---|---|
-| `masked` | the token algebra of SPEC §1 under a mask |
+| `masked` | the token algebra of METHOD §1 under a mask |
 | `forms` | which tokens the mask means: as deployed (`ALIGNED`), as published (`PUBLISHED`) |
 | `model` | a timm ViT with thresholds as parameters, run in one of the forms |
 | `budget` | the loss term of the multiply-accumulates |

@@ -1,4 +1,4 @@
-"""The loss term of the multiply-accumulates (SPEC §1; arXiv 2307.10780, equations 8 and 9)."""
+"""The loss term of the multiply-accumulates (METHOD §1; arXiv 2307.10780, equations 8 and 9)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 the *living* tokens, importance is the mean over *living* queries, and after each step the living
 tokens come first, in the order of inference. Dead tokens follow, seen by nobody.
 
-`PUBLISHED` is the masked form of the paper's training code, as SPEC §1 describes it: every other
+`PUBLISHED` is the masked form of the paper's training code, as METHOD §1 describes it: every other
 one of *all* rows, importance over *all* queries. Its decisions are others from block 1 on.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from ltmp_export.backbones.vit import eager
 from ltmp_export.training.masked import Masked, merge, prune, similarities
 
-_EPSILON = 1e-5  # of the published form's normalisation while training (SPEC §1)
+_EPSILON = 1e-5  # of the published form's normalisation while training (METHOD §1)
 _MOST = 5.0  # exponent of a dead token's attention: its gradient must not drown all others
 
 
@@ -47,7 +47,7 @@ class Form:
 def attention(
     attn: Any, x: Tensor, size: Tensor, alive: Tensor, form: Form, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Proportional attention under a mask (SPEC §1, steps 1-2).
+    """Proportional attention under a mask (METHOD §1, steps 1-2).
 
     Args:
         attn: timm's attention module.

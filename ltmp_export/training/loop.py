@@ -250,7 +250,7 @@ class Trainer:
 
 
 def optimizers(model: MaskedVit, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Plain SGD for the thresholds (SPEC §1); AdamW without decay for all else, if it learns."""
+    """Plain SGD for the thresholds (METHOD §1); AdamW without decay for all else, if it learns."""
     groups = [
         {"params": [values], "lr": settings.lr[kind], "initial_lr": settings.lr[kind]}
         for kind, values in model.thresholds.items()

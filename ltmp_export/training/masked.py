@@ -1,4 +1,4 @@
-"""The token algebra of SPEC §1 under a mask, in batches and differentiable.
+"""The token algebra of METHOD §1 under a mask, in batches and differentiable.
 
 No token is ever taken away: one that merges or is pruned stays in its row with 0 in the mask, so
 that a threshold can learn what it would have contributed. Forward, the mask is 0 or 1; backward,

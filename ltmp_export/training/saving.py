@@ -1,4 +1,4 @@
-"""A checkpoint as the authors' training script saves it (SPEC §2), with where it comes from."""
+"""A checkpoint as the authors' training script saves it (METHOD §2), with where it comes from."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are the paper's (SPEC §1), made for ImageNet.
+    """How to train; the defaults are the paper's (METHOD §1), made for ImageNet.
 
     Attributes:
         reduction_target: Share of the blocks' multiply-accumulates to be left, in (0, 1].

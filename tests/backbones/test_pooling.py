@@ -1,4 +1,4 @@
-"""Average pooling after merging: a token counts as often as it stands for a patch (METHODS §3)."""
+"""Average pooling after merging: a token counts as often as it stands for a patch (METHOD §1)."""
 
 from __future__ import annotations
 

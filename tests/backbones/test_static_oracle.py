@@ -148,7 +148,7 @@ def decided(expected: Sequence[OracleResult] | Sequence[BudgetResult]) -> NDArra
 
 
 def shares(family: str, stated: Sequence[int]) -> dict[str, list[int]]:
-    """What each kind of step takes, by SPEC section 1 in whole numbers."""
+    """What each kind of step takes, by METHOD §1 in whole numbers."""
     if family in ("m", "p"):
         return {"merge": list(stated), "prune": list(stated)}
     last = max(len(stated) - 1, 1)
@@ -221,7 +221,7 @@ def test_opsets(opset: int, family: str) -> None:
 
 
 def test_what_rates_leave() -> None:
-    """In plain numbers, for ten tokens: what the oracle counts is what SPEC says."""
+    """In plain numbers, for ten tokens: what the oracle counts is what METHOD §1 says."""
     model, vit = random_vits.build(EVEN)
     image = random_vits.images(vit, EVEN.seed, batch=1)
     left = {

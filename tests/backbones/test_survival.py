@@ -1,4 +1,4 @@
-"""The exported graph in onnxruntime, on whatever its interface allows (SPEC §1 and §3)."""
+"""The exported graph in onnxruntime, on whatever its interface allows (METHOD §1 and §3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's `ltmp finetune` on the digits, in full: it made the checkpoint of `ltmp demo`."""
+"""The manual's `ltmp finetune` on the digits, in full: it made the checkpoint of `ltmp demo`."""
 
 from __future__ import annotations
 

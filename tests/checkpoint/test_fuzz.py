@@ -1,8 +1,8 @@
 """Whatever a checkpoint, a model, images or a command line hold: an answer or one line.
 
-`pytest tests/test_fuzz.py` runs some 2,600 cases, the same every time. `LTMP_FUZZ=100000 pytest
-tests/test_fuzz.py` runs so many, drawn anew; `-rP` shows how they were shared and ended. What must
-hold for each is in `fuzzing.py`.
+`pytest tests/checkpoint/test_fuzz.py` runs some 2,600 cases, the same every time.
+`LTMP_FUZZ=100000 pytest tests/checkpoint/test_fuzz.py` runs so many, drawn anew; `-rP` shows how
+they were shared and ended. What must hold for each is in `makers/fuzzing.py`.
 """
 
 from __future__ import annotations

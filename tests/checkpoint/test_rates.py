@@ -78,7 +78,7 @@ class TestPlan:
         assert made(vit, "m", *[99] * 7)[6] == ()  # of two tokens none is taken
 
     def test_two_steps_share_r(self, digits: Digits) -> None:
-        """SPEC section 1: pruning takes int(1 + (r - 2) i / (L - 1)), merging the rest."""
+        """METHOD §1: pruning takes int(1 + (r - 2) i / (L - 1)), merging the rest."""
         blocks = made(digits("mp").vit, "mp", *[8] * 6)
         pairs = [(m.count, p.count) for m, p in blocks if is_counted(m) and is_counted(p)]
         assert pairs == [(7, 1), (6, 2), (5, 3), (4, 4), (3, 5), (1, 7)]

@@ -1,6 +1,6 @@
-"""What is accepted and what is refused, case by case: the rows of the README's two tables.
+"""What is accepted and what is refused, case by case: two tables of `checkpoint/README.md`.
 
-    python -m tests.documents.acceptance      prints the tables, as the README must have them
+    python -m tests.documents.acceptance      prints the tables, as the manual must have them
 
 A case makes its files in the current folder and gives the command to run. `says` is what the
 command must print, word for word; "…" stands for anything.
@@ -420,7 +420,7 @@ REFUSED: tuple[Case, ...] = (
 
 
 def table(cases: tuple[Case, ...]) -> str:
-    """One of the README's tables."""
+    """One of the manual's tables."""
     head = "| given | says |\n|---|---|\n"
     rows = (f"| {case.given} | `{case.says.replace('|', chr(92) + '|')}` |\n" for case in cases)
     return head + "".join(rows)

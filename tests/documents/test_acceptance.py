@@ -1,4 +1,4 @@
-"""Every row of the README's tables of what is accepted and refused, tried as a user would."""
+"""Every row of the manual's tables of what is accepted and refused, tried as a user would."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ltmp_cli.main import app
 from typer.testing import CliRunner
 
 from tests.documents.acceptance import ACCEPTED, REFUSED, Case, table
+from tests.documents.manuals import ROOT
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+MANUAL = ROOT / "ltmp_export" / "checkpoint" / "README.md"
 
 
 @pytest.mark.parametrize("case", [*ACCEPTED, *REFUSED], ids=lambda case: case.given)
@@ -31,6 +32,6 @@ def test_every_row_of_the_tables(
         assert after == before
 
 
-def test_the_readme_has_these_rows() -> None:
+def test_the_manual_has_these_rows() -> None:
     for cases in (ACCEPTED, REFUSED):
-        assert table(cases) in README, f"the README's table must be\n{table(cases)}"
+        assert table(cases) in MANUAL.read_text(), f"the table must be\n{table(cases)}"

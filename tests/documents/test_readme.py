@@ -1,4 +1,4 @@
-"""What the README shows is run here; its two install commands are run by `.ci/run`."""
+"""What the manuals show is run here; what installs, tests and lints is run by `.ci/run`."""
 
 from __future__ import annotations
 
@@ -17,44 +17,52 @@ from ltmp_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
-from ltmp_export import check, load_checkpoint
+from ltmp_export import check, export, load_checkpoint
 from tests.conftest import DIGITS_LTMP, cluster_layers
+from tests.documents import manuals
 from tests.makers import digits, make_checkpoint
 from tests.makers.mutations import MUTATIONS
 
-README = Path(__file__).parent.parent.parent / "README.md"
+DOCUMENTS = manuals.documents()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Path:
+    """Where a user stands, the front page read.
 
-
-def commands() -> list[str]:
-    """Every command line of the README, without comments and without the two install commands."""
-    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
-    plain = [line.split(" #")[0].strip() for line in lines]
-    return [line for line in plain if line and not line.startswith("pip install")]
+    A checkpoint and what `ltmp export` made of it, a dense ViT, one with PatchMerger's layers, some
+    photos, images in folders of ten classes, and the digits in `digits/`.
+    """
+    place = tmp_path_factory.mktemp("user")
+    shutil.copy(DIGITS_LTMP, place / "ckpt.pth.tar")
+    export(place / "ckpt.pth.tar", place / "model.onnx", check=False)
+    shutil.copy(digits_base, place / "base.pth")
+    layers = cluster_layers(128, 24, 9)
+    torch.save(torch.load(digits_base) | layers, place / "deit_patchmerger.pth")
+    (place / "photos").mkdir()
+    for grey in (0, 90, 200):
+        Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(place / f"photos/{grey}.png")
+    images, labels = digits.arrays()
+    for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
+        folder = place / "imagenet" / ("train" if number < 140 else "val") / f"class {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (127.5 * (image[0] + 1)).round().astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    write_few_digits(place / "digits")
+    return place
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a user stands: a checkpoint, some photos, and images in folders of ten classes."""
-    shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
-    (tmp_path / "photos").mkdir()
-    for grey in (0, 90, 200):
-        Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(tmp_path / f"photos/{grey}.png")
-    images, labels = digits.arrays()
-    for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
-        place = tmp_path / "imagenet" / ("train" if number < 140 else "val") / f"class {label}"
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = (127.5 * (image[0] + 1)).round().astype(np.uint8)
-        Image.fromarray(pixels).save(place / f"{number}.png")
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in a folder of a test's own, where it stands."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_there_are_commands() -> None:
-    names = {shlex.split(line)[1] for line in commands() if line.startswith("ltmp ")}
+    lines = [line for document in DOCUMENTS for line in manuals.commands(document)]
+    names = {shlex.split(line)[1] for line in lines if line.startswith("ltmp ")}
     assert names == {"export", "bench", "check", "inspect", "calibrate", "finetune", "eval"}
 
 
@@ -70,12 +78,32 @@ SMALLER = {
 }
 
 
-def test_every_command_runs(
-    folder: Path, digits_base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(digits_base, folder / "base.pth")
-    torch.save(torch.load(digits_base) | cluster_layers(128, 24, 9), "deit_patchmerger.pth")
-    for line in commands():
+# Some of what the commands leave, by document.
+MADE = {
+    "README.md": {"single.onnx", "tome.onnx", "int8.onnx", "calibrated.pth.tar"},
+    ".github/CONTRIBUTING.md": {"made.pth"},
+    "ltmp_export/calibration/README.md": {"sweep.png", "calibrated.pth.tar", "finetuned.pth.tar"},
+    "ltmp_export/families/README.md": {"pm.onnx", "mp.onnx", "patchmerger.onnx", "budget.onnx"},
+    "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
+    "ltmp_export/precision/README.md": {"int8.onnx", "dynamic.onnx", "fp16.onnx", "half.onnx"},
+    "ltmp_export/timing/README.md": {"bench.json", "bench.png"},
+    "ltmp_export/training/README.md": {
+        "digits_ltmp.pth.tar",
+        "digits_ltmp.pth.tar.csv",
+        "reduced.pth.tar",
+    },
+}
+
+
+def test_commands_stand_where_they_did() -> None:
+    assert {manuals.name(one) for one in DOCUMENTS if manuals.commands(one)} == set(MADE)
+
+
+@pytest.mark.parametrize(
+    "document", [one for one in DOCUMENTS if manuals.commands(one)], ids=manuals.name
+)
+def test_every_command_runs(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in manuals.commands(document):
         given = line
         for long, short in SMALLER.items():
             given = given.replace(long, short)
@@ -88,10 +116,7 @@ def test_every_command_runs(
             save_a_repro(Path(arguments[-1]))
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}: {result.output}"
-    made = {path.name for path in folder.iterdir()}
-    assert {"model.onnx", "parity.xml", "parity.json", "bench.json", "bench.png"} <= made
-    assert {"made.pth", "sweep.png", "calibrated.pth.tar", "finetuned.pth.tar"} <= made
-    assert {"digits_ltmp.pth.tar", "digits_ltmp.pth.tar.csv", "reduced.pth.tar"} <= made
+    assert MADE[manuals.name(document)] <= {path.name for path in folder.iterdir()}
 
 
 def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,15 +135,15 @@ def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.argv", [module, *rest])
     modules[module]()
     if module == "tests.makers.digits":
-        write_few_digits()
+        write_few_digits(Path("digits"))
 
 
-def write_few_digits() -> None:
+def write_few_digits(place: Path) -> None:
     """What `python -m tests.makers.digits digits` writes, with fewer images to train on."""
-    digits.write(Path("digits"))
-    with np.load("digits/train.npz") as arrays:
+    digits.write(place)
+    with np.load(place / "train.npz") as arrays:
         few = {name: arrays[name][:240] for name in arrays}
-    np.savez("digits/train.npz", **few)
+    np.savez(place / "train.npz", **few)
 
 
 def save_a_repro(folder: Path) -> None:
@@ -127,18 +152,37 @@ def save_a_repro(folder: Path) -> None:
     check("w.onnx", "ckpt.pth.tar", samples=2, save_repro=folder)
 
 
-def test_python_runs(folder: Path) -> None:
-    write_few_digits()
-    for source in blocks("python"):
-        exec(compile(source, "README.md", "exec"), {})
+@pytest.mark.parametrize(
+    "document", [one for one in DOCUMENTS if manuals.blocks(one, "python")], ids=manuals.name
+)
+def test_python_runs(document: Path, folder: Path) -> None:
+    Path("model.onnx").unlink()
+    for source in manuals.blocks(document, "python"):
+        exec(compile(source, manuals.name(document), "exec"), {})
     assert Path("model.onnx").exists()
 
 
+# Where the demo's output is shown, and what its part there begins with.
+DEMO = {
+    "README.md": "ltmp-demo/model.onnx: ltmp",
+    "ltmp_export/parity/README.md": "check: equal on 7 images",
+    "ltmp_export/timing/README.md": "batch  model     GMACs",
+}
+
+
 def test_the_shown_demo_is_what_the_demo_prints(folder: Path) -> None:
-    """Word for word, apart from times, rounding errors and the machine."""
-    shown = next(text for text in blocks("text") if "What happened" in text)
-    printed = CliRunner().invoke(app, ["demo"]).stdout
-    assert without_figures(shown) == without_figures(printed)
+    """Word for word, apart from times, rounding errors and the machine; "…" is left out."""
+    printed = without_figures(CliRunner().invoke(app, ["demo"]).stdout)
+    for name, beginning in DEMO.items():
+        texts = manuals.blocks(manuals.ROOT / name, "text")
+        shown = next(text for text in texts if text.startswith(beginning))
+        rest = printed
+        for part in shown.split("\n…"):
+            words = without_figures(part)
+            fitting = (at for at in range(len(rest)) if rest[at : at + len(words)] == words)
+            at = next(fitting, None)
+            assert at is not None, f"{name}: {part}"
+            rest = rest[at + len(words) :]
 
 
 def without_figures(text: str) -> list[str]:

@@ -64,7 +64,7 @@ class TestFile:
 
     def test_source_is_named(self, name: str) -> None:
         docstring = module(name).__doc__ or ""
-        assert "arXiv" in docstring or "SPEC" in docstring
+        assert "arXiv" in docstring or "METHOD" in docstring
 
     def test_knows_nothing_but_steps(self, name: str) -> None:
         tree = ast.parse(inspect.getsource(module(name)))
@@ -119,7 +119,7 @@ class TestLearned:
         assert " ".join(families.load(name).order()) == ORDERS[name]
 
     def test_starts_where_the_paper_does(self, name: str) -> None:
-        """SPEC section 1."""
+        """METHOD §1."""
         merge = 0.9 if name == "ltmp" else 1.0
         wanted = {"merge": merge, "prune": 0.0}
         assert {kind: wanted[kind] for kind in module(name).START} == module(name).START

@@ -1,6 +1,6 @@
 """The command run under watch: what must hold whatever it is given.
 
-The exit code is one of SPEC §4's, a failure is one line that begins with "error: ", nothing is
+The exit code is one of METHOD §4's, a failure is one line that begins with "error: ", nothing is
 raised past the command, no file appears or changes but the ones asked for, memory and time have
 bounds. Where the system tells a process's peak memory (Linux), it is measured for every case.
 """

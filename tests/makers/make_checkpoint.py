@@ -1,4 +1,4 @@
-"""Makes checkpoints that look fine-tuned, in the form the LTMP authors' script saves (SPEC §2).
+"""Makes checkpoints that look fine-tuned, in the form the LTMP authors' script saves (METHOD §2).
 
 The weights are random, yet give scores spread as a trained model's are: with timm's own
 initialisation attention is uniform, every decision a matter of rounding. The thresholds are

@@ -1,6 +1,6 @@
 """LTMP inference in plain NumPy, float64, one image: slow on purpose, and independent of the tool.
 
-Written from SPEC section 1 (Bonnaerens & Dambre, TMLR 2023, arXiv 2307.10780) alone. It shares no
+Written from METHOD §1 (Bonnaerens & Dambre, TMLR 2023, arXiv 2307.10780) alone. It shares no
 code with the package it judges and needs no torch. Shape letters: N tokens, C channels, H heads,
 D channels per head. Every weight has to be read: a key that the oracle does not know is refused.
 

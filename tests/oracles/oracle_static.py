@@ -1,10 +1,10 @@
 """Token reduction to counts known beforehand, in plain NumPy, float64, one image: slow on purpose.
 
-`run_fixed`: the fixed-rate families m, p, mp, pm of SPEC section 1 (m is ToMe, arXiv 2210.09461).
+`run_fixed`: the fixed-rate families m, p, mp, pm of METHOD §1 (m is ToMe, arXiv 2210.09461).
 `run_budget`: the learned-threshold families with at most so many tokens left after each block.
 `run_patchmerger`: PatchMerger (Renggli et al. 2022, arXiv 2202.12015), in two dialects of weights.
 
-As in `tests.oracle`, no code is shared with the package, a weight that is not known is refused, and
+As in `oracle`, no code is shared with the package, a weight that is not known is refused, and
 each token goes through the same calls, so equal tokens score the same. Every sorting is stable:
 among equal scores the lower position comes first. Letters: N tokens, C channels, D per head.
 """
@@ -35,7 +35,7 @@ _LEARNED = {"ltmp": "merge prune", "ltpm": "prune merge", "ltm": "merge", "ltp":
 class BudgetResult:
     """What a learned-threshold family under a budget gives for one image.
 
-    margin is that of `tests.oracle`, and where a budget drops tokens the gap between the least
+    margin is that of `oracle`, and where a budget drops tokens the gap between the least
     important token kept and the most important one dropped, when that gap is > 0.
     """
 
@@ -241,7 +241,7 @@ def run_fixed(
     The result's margin is the smallest of: for a merge the gap from the last source merged to the
     next best one (0 on a tie), and a merging source's gap from its best to its second-best partner
     when > 0; for a prune the gaps > 0 between neighbours in the sorted importances, from the first
-    token after the class to the first one dropped. Raises what `tests.oracle.run` does.
+    token after the class to the first one dropped. Raises what `oracle.run` does.
     """
     w = _Weights(weights, eps)
     distilled, rates = "dist_token" in w, {"merge": list(merge or ()), "prune": list(prune or ())}
@@ -283,9 +283,9 @@ def run_budget(
 ) -> BudgetResult:
     """Run ltmp, ltpm, ltm or ltp on one image with at most keep[l] tokens left in block l.
 
-    As `tests.oracle.run`; but where more than keep[l] are left after the block's last step, the
+    As `oracle.run`; but where more than keep[l] are left after the block's last step, the
     most important keep[l] stay, in their order: the class token, then by u, of which a destination
-    has the maximum of its parts in every family. Raises what `tests.oracle.run` does.
+    has the maximum of its parts in every family. Raises what `oracle.run` does.
     """
     w = _Weights(weights, eps)
     thresholds = {"merge": list(merge or ()), "prune": list(prune or ())}
@@ -404,7 +404,7 @@ def run_patchmerger(
     merge_at = l puts a merger between blocks, with l of them before it (None: half): counts[l] is
     the first to show it. Its norm has merger_eps, all others eps.
 
-    Raises ValueError as `tests.oracle.run` and for a merge_at out of range, KeyError as that does.
+    Raises ValueError as `oracle.run` and for a merge_at out of range, KeyError as that does.
     """
     if dialect not in ("deit", "vit_pytorch"):
         raise ValueError(f"unknown option: {dialect=}")

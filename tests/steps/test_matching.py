@@ -1,4 +1,4 @@
-"""Matching and merging on small tables worked out by hand (SPEC §1, steps 2-4)."""
+"""Matching and merging on small tables worked out by hand (METHOD §1, steps 2-4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruning on small tables worked out by hand (SPEC §1, step 5)."""
+"""Pruning on small tables worked out by hand (METHOD §1, step 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps one after the other, on a small table worked out by hand (SPEC §1)."""
+"""Steps one after the other, on a small table worked out by hand (METHOD §1)."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class TestPublished:
     def test_is_another_function_than_the_deployed_model(
         self, golden: Mapping[str, NDArray[Any]]
     ) -> None:
-        """SPEC section 1: equal until a first block has removed tokens, then not."""
+        """METHOD §1: equal until a first block has removed tokens, then not."""
         deployed, masked = golden["ltmp_counts"], golden["ltmp_masked_counts"]
         assert (deployed[:, 0] == masked[:, 0]).all()
         assert (deployed != masked).any(1).sum() >= 40

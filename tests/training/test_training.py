@@ -61,7 +61,7 @@ def trainer(
 
 class TestBudget:
     def test_is_the_formula_of_the_paper(self) -> None:
-        """SPEC section 1, word for word, for an MLP four times as wide."""
+        """METHOD §1, word for word, for an MLP four times as wide."""
         vit = geometry_of("vit_tiny")
         kept = torch.tensor([0.9, 0.5, 0.4], dtype=torch.float64)
         n, d = vit.patches + 1, vit.width

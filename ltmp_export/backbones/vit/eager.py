@@ -27,7 +27,7 @@ def project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
-    """[..., H, N, N] before the softmax: proportional attention (arXiv 2210.09461, SPEC §1).
+    """[..., H, N, N] before the softmax: proportional attention (arXiv 2210.09461, METHOD §1).
 
     Args:
         attn: timm's attention module.

@@ -1,4 +1,4 @@
-"""A budget, in PyTorch (SPEC §1, step 5)."""
+"""A budget, in PyTorch (METHOD §1, step 5)."""
 
 from __future__ import annotations
 

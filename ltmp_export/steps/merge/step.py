@@ -11,7 +11,7 @@ from ltmp_export.plan.step import Step
 
 @dataclass(frozen=True)
 class Merge(Step):
-    """Merge each source whose best similarity is above `threshold` (SPEC §1, steps 3-4)."""
+    """Merge each source whose best similarity is above `threshold` (METHOD §1, steps 3-4)."""
 
     on_disk: ClassVar[str] = "Merge"
     action: ClassVar[str] = "merge"

@@ -12,7 +12,7 @@ from ltmp_export.plan.step import Step
 
 @dataclass(frozen=True)
 class MergeMost(Step):
-    """Merge the `count` sources of the highest best similarity (SPEC §1, fixed-rate families).
+    """Merge the `count` sources of the highest best similarity (METHOD §1, fixed-rate families).
 
     Attributes:
         count: How many; at least 1 and no more than there are.

@@ -1,4 +1,4 @@
-"""Pruning by a threshold, in PyTorch (SPEC §1, step 5)."""
+"""Pruning by a threshold, in PyTorch (METHOD §1, step 5)."""
 
 from __future__ import annotations
 

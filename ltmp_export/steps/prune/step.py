@@ -11,7 +11,7 @@ from ltmp_export.plan.step import Step
 
 @dataclass(frozen=True)
 class Prune(Step):
-    """Keep the tokens whose importance is above `threshold` (SPEC §1, step 5)."""
+    """Keep the tokens whose importance is above `threshold` (METHOD §1, step 5)."""
 
     on_disk: ClassVar[str] = "Prune"
     action: ClassVar[str] = "prune"

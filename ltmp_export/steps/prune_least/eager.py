@@ -1,4 +1,4 @@
-"""Pruning a fixed number, in PyTorch (SPEC §1, step 5)."""
+"""Pruning a fixed number, in PyTorch (METHOD §1, step 5)."""
 
 from __future__ import annotations
 
