@@ -64,6 +64,11 @@ def _digits(family: str, base: Path) -> Checkpoint:
         return load_checkpoint(path, Choices(family=family, base_checkpoint=base, num_heads=2))
     if method.counts:  # r as in golden.npz
         return load_checkpoint(base, Choices(family=family, rate="8", num_heads=2))
+    if method.args:
+        path = base.with_name("digits_evit.pth")
+        args = argparse.Namespace(base_keep_rate=0.7, drop_loc="(1, 2, 4)", fuse_token=True)
+        torch.save({"model": load_torch(base), "args": args}, path)
+        return load_checkpoint(path, Choices(num_heads=2))
     path = base.with_name("digits_patchmerger.pth")
     if not path.exists():
         torch.save(load_torch(base) | cluster_layers(128, 24, 9), path)

@@ -1,7 +1,7 @@
 """Keep the tokens that the class token attends to, fuse the rest, at a few blocks (EViT).
 
 Liang et al., "Not All Patches are What You Need: Expediting Vision Transformers via Token
-Reorganizations", ICLR 2022, arXiv 2202.07800; METHOD §7. As the official training script states it
+Reorganizations", ICLR 2022, arXiv 2202.07800; METHOD §1. As the official training script states it
 in the arguments that it saves.
 """
 

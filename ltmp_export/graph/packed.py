@@ -4,8 +4,8 @@ A merge changes few rows:
 
     x[d] ← x[d] + Σ_k (s_k / S_d) (x[k] − x[d])      over the sources k that merge into d
 
-with sizes s and S_d = s_d + Σ_k s_k, which is the weighted mean of METHOD §1. It is computed for the
-K merging sources of an image, as a [K, K] product ("who shares my destination") with the [K, C]
+with sizes s and S_d = s_d + Σ_k s_k, which is the weighted mean of METHOD §1. It is computed for
+the K merging sources of an image, as a [K, K] product ("who shares my destination") with the [K, C]
 differences. The new rows are appended to the old ones, and one Gather takes what is left from both:
 no scatter of rows, and no sum whose order is open. Sources of one destination all compute its new
 row, the same one; which of them is taken makes no difference.

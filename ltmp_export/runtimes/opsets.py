@@ -39,7 +39,7 @@ _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (_LEARNED, None),
     (_LEARNED, 1),
     (_LEARNED.within((9, 7)), None),
-    (Plan("m", _COUNTED, {1: PatchMerge("merge", 4, 1.0, 1e-5)}), None),
+    (Plan("m", _COUNTED, {1: PatchMerge("mixer", 4, 1.0, 1e-5)}), None),
 )  # and batch size; what a dense model holds they hold, too
 
 
@@ -158,11 +158,11 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
         "pos_embed": (1, vit.tokens, width),
         "patch_embed.proj.weight": (width, *patch),
         "patch_embed.proj.bias": (width,),
-        "merge.queries": (4, width),
+        "mixer.queries": (4, width),
         "head.weight": (vit.classes, width),
         "head.bias": (vit.classes,),
     }
-    norms = {"norm": width, "merge.norm": width}
+    norms = {"norm": width, "mixer.norm": width}
     for block in (f"blocks.{index}" for index in range(vit.depth)):
         for path, (rows, columns) in {
             "attn.qkv": (3 * width, width),

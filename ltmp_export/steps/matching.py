@@ -1,4 +1,4 @@
-"""Merging of even rows into odd ones, eager: what `merge` and `merge_most` share (METHOD §1, 3-4)."""
+"""Merging of even rows into odd ones, eager: what `merge`, `merge_most` share (METHOD §1, 3-4)."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def bomb_of_arrays(gib: int) -> bytes:
 PEAK = (
     "import resource, sys\n"
     "from ltmp_cli.main import app\n"
-    "import ltmp_export.inspection, ltmp_export.commands.exporting, timm.data\n"
+    "import ltmp_export.commands.inspect, ltmp_export.commands.export, timm.data\n"
     "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
     "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
     "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -17,7 +17,7 @@ class Fuse(Step):
     They then stand in the order of that attention, the highest first, behind the protected tokens;
     of equal ones the lower row goes first. The others become one token behind them, the sum of
     their vectors times the attention they got, which is not divided by its sum (EViT, arXiv
-    2202.07800, METHOD §7).
+    2202.07800, METHOD §1).
 
     Attributes:
         keep_rate: Share of the patch tokens, a fused one of before among them, above 0 and below 1.

@@ -1,0 +1,215 @@
+"""The walls of the house, on the syntax tree: who may know whom (`ltmp_export/README.md`)."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ltmp_export
+from ltmp_export.plan import faces
+
+ROOT = Path(ltmp_export.__path__[0])
+LONGEST_MODULE, LONGEST_FUNCTION, MOST_AT_THE_TOP = 300, 50, 8
+
+# What is longer, and by how much it may be: nothing may join this list, and what is on it shrinks.
+LONGER_MODULES = {
+    "backbones/vit/lower.py": 364,
+    "parity/report.py": 316,
+    "parity/judge.py": 301,
+    "checkpoint/dialects.py": 336,
+    "model_file/model.py": 332,
+    "commands/export.py": 304,
+    "commands/finetune.py": 320,
+}
+LONGER_FUNCTIONS = {
+    "ltmp_export.checkpoint.load.load_checkpoint": 52,
+    "ltmp_export.commands.finetune.finetune": 54,
+    "ltmp_export.parity.compare.compare": 59,
+    "ltmp_export.timing.measure.measure": 54,
+}
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Every module by its dotted name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module, *, inside: bool = True) -> Iterator[str]:
+    """What a module imports while it runs, `from` names with their module in front.
+
+    Args:
+        tree: The module.
+        inside: Whether imports inside of functions count.
+    """
+    typing_only = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for part in ast.walk(node)
+    }
+    functions = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.Lambda))
+        for part in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only or (not inside and id(node) in functions):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name: str) -> str | None:
+    """The module of this package that an imported name is, or is from."""
+    while name.startswith("ltmp_export"):
+        if name in modules():
+            return name
+        name = name.rpartition(".")[0]
+    return None
+
+
+@functools.cache
+def reached(module: str) -> frozenset[str]:
+    """All that a module imports at its top, directly and not, packages of others by first name."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in imports(modules()[waiting.pop()], inside=False):
+            target = own(name) or name.partition(".")[0]
+            if target not in seen:
+                seen.add(target)
+                waiting += [target] if target in modules() else []
+    return frozenset(seen)
+
+
+def of(*patterns: str) -> list[str]:
+    """Modules by their place: a package, or a leaf name behind `*.`."""
+    found = []
+    for pattern in patterns:
+        leaf = pattern.removeprefix("*.")
+        found += [
+            name
+            for name in modules()
+            if (pattern.startswith("*.") and name.endswith(f".{leaf}"))
+            or name == f"ltmp_export.{pattern}"
+            or name.startswith(f"ltmp_export.{pattern}.")
+        ]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("module", of("reference", "*.eager", "steps.tokens", "steps.matching"))
+def test_what_pytorch_computes_knows_nothing_of_files(module: str) -> None:
+    beyond = reached(module) & {"onnx", "onnxruntime", *of("graph", "model_file", "runtimes")}
+    assert not beyond
+
+
+@pytest.mark.parametrize("module", of("graph", "*.packed", "*.slots", "*.lower", "steps.lowering"))
+def test_what_files_compute_knows_nothing_of_pytorch(module: str) -> None:
+    assert not reached(module) & {"torch", "timm", "ltmp_export.reference"}
+
+
+@pytest.mark.parametrize("module", of("plan", "families", "*.step"))
+def test_the_ground_is_plain_numbers(module: str) -> None:
+    assert not reached(module) & {"torch", "timm", "onnx", "onnxruntime", "numpy"}
+
+
+@pytest.mark.parametrize("module", of("runtimes"))
+def test_runtimes_know_nothing_of_files_on_disk_or_of_what_uses_them(module: str) -> None:
+    assert not reached(module) & {*of("model_file", "parity", "timing", "checkpoint")}
+
+
+def package(module: str) -> str:
+    """The package directly below the top one, or the module where there is none."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_packages_import_each_other_in_one_direction() -> None:
+    arrows: dict[str, set[str]] = defaultdict(set)
+    for module, tree in modules().items():
+        if module == "ltmp_export":
+            continue
+        for target in filter(None, map(own, imports(tree))):
+            if target != "ltmp_export" and package(target) != package(module):
+                arrows[package(module)].add(package(target))
+    left = set(arrows) | set().union(*arrows.values())
+    while free := {name for name in left if not arrows[name] & left}:
+        left -= free
+    assert not left, f"a circle among {sorted(left)}"
+
+
+@pytest.mark.parametrize("module", of("graph", "parity", "timing", "model_file", "runtimes"))
+def test_nobody_asks_which_step_it_is(module: str) -> None:
+    strings = {n.value for n in ast.walk(modules()[module]) if isinstance(n, ast.Constant)}
+    assert not strings & {"merge", "prune"}
+
+
+@pytest.mark.parametrize("step", faces.by_name().values(), ids=faces.by_name())
+def test_every_step_has_its_faces(step: type) -> None:
+    folder = ROOT / "steps" / faces.folder(step)
+    assert {"step.py", "eager.py", "record.py"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "packed.py").exists() or (folder / "slots.py").exists()
+
+
+def test_packages_are_a_docstring() -> None:
+    """Else importing a name would import more than it needs."""
+    allowed = {"ltmp_export", "ltmp_export.families", "ltmp_export.reports"}
+    for path in ROOT.rglob("__init__.py"):
+        name = ".".join(path.parent.relative_to(ROOT.parent).parts)
+        assert name in allowed or len(modules()[name].body) == 1, name
+
+
+def test_there_is_no_flat_corridor() -> None:
+    assert len(list(ROOT.glob("*.py"))) <= MOST_AT_THE_TOP
+
+
+@pytest.mark.parametrize("code", ["commands.inspect", "commands.bench", "reports", "families"])
+def test_no_pytorch_is_imported_for(code: str) -> None:
+    program = (
+        f"import sys, importlib; importlib.import_module('ltmp_export.{code}');"
+        "print(sorted({'torch', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_modules_are_short() -> None:
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        lines = len(path.read_text().splitlines())
+        if lines > LONGEST_MODULE:
+            found[str(path.relative_to(ROOT))] = lines
+    assert within(found, LONGER_MODULES), found
+
+
+def test_functions_are_short() -> None:
+    """Their statements, without the signature and the docstring, which are as long as they are."""
+    found = {}
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                if lines > LONGEST_FUNCTION:
+                    found[f"{module}.{node.name}"] = lines
+    assert within(found, LONGER_FUNCTIONS), found
+
+
+def within(found: dict[str, int], allowed: dict[str, int]) -> bool:
+    """Whether nothing is longer than it may be, and nothing may be longer that is not."""
+    return found.keys() == allowed.keys() and all(found[k] <= allowed[k] for k in found)
