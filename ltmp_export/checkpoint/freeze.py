@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ DEFAULT_FAMILY = "ltmp"  # to make thresholds of
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
 _MERGER_EPS = 1e-5  # of PatchMerger's LayerNorm in both public dialects
 _MERGER_PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
+_LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
 
 
 class Frozen(NamedTuple):
@@ -156,9 +158,10 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
 def _from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) -> Frozen:
     """The plan that a training script's arguments state; a step that takes no token is left out."""
     said = ", ".join(f"{name} {args[name]}" for name in family.args)
+    values = {name: _plain(args[name]) for name in family.args}
     try:
-        stated = dict(family.from_args(args)) if family.from_args is not None else {}
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as err:
+        stated = dict(family.from_args(**values)) if family.from_args is not None else {}
+    except ValueError as err:
         raise InputError(
             f"{path}: its arguments ({said:.200}) are not those of {family.name}: {err!s:.200}"
         ) from err
@@ -175,6 +178,16 @@ def _from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) ->
     note = f"{said}: tokens after each block {counts}"
     doubt = f"family {family.name} with these arguments reduces nothing"
     return Frozen(plan, (note,), warnings=() if any(blocks) else (doubt,))
+
+
+def _plain(value: Any) -> Any:
+    """What a script's argument stands for: scripts keep lists as the text they were given as."""
+    if not isinstance(value, str) or len(value) > _LONGEST_ARGUMENT:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
 
 
 def _patch_merges(

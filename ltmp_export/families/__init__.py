@@ -10,7 +10,7 @@ A family file says in one of four ways what it needs beside the weights of a ViT
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
 scalar per kind; with the third, `patch_merge(index, tokens, scale, eps)` what happens between two
-blocks; with the last, `from_args(args)` the steps of the blocks that take any, by block.
+blocks; with the last, `from_args(**arguments)` the steps of the blocks that take any, by block.
 `DISTILLED = True` says that a distillation token is provided for.
 
 Nothing else registers a family: a new file here is found by name.
@@ -54,7 +54,7 @@ class Family:
     args: tuple[str, ...]
     distilled: bool
     block_steps: Callable[..., tuple[Step, ...]]
-    from_args: Callable[[Mapping[str, Any]], Mapping[int, tuple[Step, ...]]] | None
+    from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
     patch_merge: Callable[..., Step] | None
 
     @property

@@ -5,26 +5,24 @@ Reorganizations", ICLR 2022, arXiv 2202.07800; METHOD §1. As the official train
 in the arguments that it saves.
 """
 
-import ast
-from collections.abc import Mapping
-from typing import Any
-
 from ltmp_export.plan.step import Step
 from ltmp_export.steps.fuse.step import Fuse
 
 ARGS = ("base_keep_rate", "drop_loc", "fuse_token")
 
 
-def from_args(args: Mapping[str, Any]) -> dict[int, tuple[Step, ...]]:
+def from_args(
+    base_keep_rate: float, drop_loc: object, fuse_token: bool
+) -> dict[int, tuple[Step, ...]]:
     """The steps of the blocks that take one: the same share everywhere.
 
     Raises:
         ValueError: The arguments are not what the script takes.
     """
-    rate, places, fused = (args[name] for name in ARGS)
-    places = ast.literal_eval(places) if isinstance(places, str) else places
-    if type(rate) not in (int, float) or not 0.0 < rate <= 1.0 or type(fused) is not bool:
-        raise ValueError(f"base_keep_rate {rate!r}, fuse_token {fused!r}")
-    if not isinstance(places, (tuple, list)) or not all(type(at) is int for at in places):
-        raise ValueError(f"drop_loc {places!r}")
-    return {at: (Fuse(float(rate), fused),) for at in places}
+    if type(base_keep_rate) not in (int, float) or not 0.0 < base_keep_rate <= 1.0:
+        raise ValueError(f"base_keep_rate {base_keep_rate!r}; expected a share")
+    if type(fuse_token) is not bool:
+        raise ValueError(f"fuse_token {fuse_token!r}; expected True or False")
+    if not isinstance(drop_loc, (tuple, list)) or not all(type(at) is int for at in drop_loc):
+        raise ValueError(f"drop_loc {drop_loc!r}; expected blocks, like (3, 6, 9)")
+    return {at: (Fuse(float(base_keep_rate), fuse_token),) for at in drop_loc}

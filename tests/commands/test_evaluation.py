@@ -359,7 +359,10 @@ BAD_CALIBRATIONS: dict[str, tuple[str, str]] = {
     "split above 1": (f"{TARGET} --split merge=1.5", "--split merge=1.5: expected a share"),
     "split NaN": (f"{TARGET} --split merge=nan", "--split merge=nan: expected a share"),
     "shift of a dense model": (f"{TARGET} --method shift", "no thresholds to shift; take --method"),
-    "family": (f"{TARGET} --family ltp2", "no family 'ltp2'; choose from ltm, ltmp, ltp, ltpm"),
+    "family": (
+        f"{TARGET} --family ltp2",
+        "no family 'ltp2'; choose from evit, ltm, ltmp, ltp, ltpm",
+    ),
     "one image": (f"{TARGET} --samples 1", "digits.npz: 1 image, expected at least 2"),
     "no images": ("base.pth --images digit.npz --reduction-target 0.6", "did you mean digits.npz?"),
     "device": (f"{TARGET} --device tpu", "no device 'tpu'; expected auto, cpu or cuda"),

@@ -94,8 +94,7 @@ def _plans(family: str, depth: int, prefix: int = 1) -> dict[str, Plan]:
             plan = replace(plan, blocks=tuple(steps))
         return {"static": plan}
     if method.from_args is not None:
-        args = {"base_keep_rate": 0.7, "drop_loc": "(0, 2)", "fuse_token": True}
-        steps = method.from_args(args)
+        steps = method.from_args(base_keep_rate=0.7, drop_loc=(0, 2), fuse_token=True)
         return {"static": Plan(family, tuple(steps.get(block, ()) for block in range(depth)))}
     merges, parameters = {}, {}
     for index, (block, tokens) in enumerate(MADE.items()):

@@ -23,7 +23,7 @@ from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
 
 Digits = Callable[[str], Checkpoint]
-WITHOUT_SIZES = ("ltp", "p", "patchmerger")
+WITHOUT_SIZES = ("ltp", "p", "patchmerger", "evit")
 ONE_BLOCK = Plan("ltmp", ((Merge(0.5), Prune(0.1)),))
 
 
