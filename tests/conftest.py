@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ from ltmp_export.statements.choices import Choices
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"
+
+
+def pytest_configure() -> None:
+    """Tie each worker, and what it starts, to a processor of its own.
+
+    Else every session and every process of either worker starts a thread for each processor, and
+    they wait for one another.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        mine = processors[int(worker.removeprefix("gw")) % len(processors)]
+        os.sched_setaffinity(0, {mine})
 
 
 def load_torch(path: Path) -> dict[str, Any]:
