@@ -13,7 +13,7 @@ from ltmp_export import export, load_checkpoint
 from ltmp_export.commands.eval import evaluate
 from ltmp_export.statements.choices import Choices
 from tests.conftest import DIGITS_LTMP
-from tests.documents.test_readme import commands
+from tests.documents.manuals import commands, documents
 from tests.makers import digits
 
 # Summed in another order or by other threads, some decision falls otherwise in some step.
@@ -26,7 +26,12 @@ def test_the_command_makes_the_demo_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     digits.write(tmp_path / "digits")
-    (line,) = (line for line in commands() if "-o digits_ltmp.pth.tar" in line)
+    (line,) = (
+        line
+        for document in documents()
+        for line in commands(document)
+        if "-o digits_ltmp.pth.tar" in line
+    )
     target = float(line.split("--reduction-target")[1].split()[0])
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0, result.output

@@ -16,6 +16,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.timing.settings import Settings
 from tests.backbones.test_vit_pytorch import random_weights
 from tests.conftest import cluster_layers, load_torch
@@ -60,6 +61,7 @@ def test_scale_of_the_deit_dialect(
     path = saved(tmp_path, load_torch(digits_base), cluster_layers(128, 24))
     checkpoint = load_checkpoint(path, stated(3, scale=scale))
     (merge,) = checkpoint.plan.before.values()
+    assert isinstance(merge, PatchMerge)
     assert (merge.tokens, merge.eps) == (24, 1e-5)
     assert merge.scale == pytest.approx(expected)
     assert (checkpoint.assumed.get("merge_scale") == "one") == (scale is None)
@@ -70,7 +72,9 @@ def test_defaults_of_vit_pytorch(tmp_path: Path) -> None:
     depth, width = checkpoint.vit.depth, checkpoint.vit.width
     (block,) = checkpoint.plan.before
     assert block == depth // 2
-    assert checkpoint.plan.before[block].scale == pytest.approx(width**-0.5)
+    merge = checkpoint.plan.before[block]
+    assert isinstance(merge, PatchMerge)
+    assert merge.scale == pytest.approx(width**-0.5)
     told = " ".join(checkpoint.notes)
     assert f"PatchMerger before blocks {depth // 2} (--merge-at)" in told
     assert "PatchMerger's scores scaled by 1/√C (--merge-scale)" in told

@@ -31,8 +31,10 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.patch_merge.step import PatchMerge
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
@@ -87,16 +89,17 @@ def _plans(family: str, depth: int, prefix: int = 1) -> dict[str, Plan]:
         counts: dict[str, tuple[int, ...]] = {"merge": (2, 1, 0), "prune": (1, 1, 1)}
         plan = method.freeze({kind: counts[kind] for kind in method.counts})
         if prefix > 1:
-            steps = [
-                tuple(replace(s, prefix=prefix) if hasattr(s, "prefix") else s for s in block)
+            tied = [
+                tuple(replace(s, prefix=prefix) if isinstance(s, MergeMost) else s for s in block)
                 for block in plan.blocks
             ]
-            plan = replace(plan, blocks=tuple(steps))
+            plan = replace(plan, blocks=tuple(tied))
         return {"static": plan}
     if method.from_args is not None:
         steps = method.from_args(base_keep_rate=0.7, drop_loc=(0, 2), fuse_token=True)
         return {"static": Plan(family, tuple(steps.get(block, ()) for block in range(depth)))}
-    merges, parameters = {}, {}
+    merges: dict[int, Step] = {}
+    parameters: dict[str, Tensor] = {}
     for index, (block, tokens) in enumerate(MADE.items()):
         name = f"cluster_layers.{index}"
         merges[block] = PatchMerge(name, tokens, 0.25, 1e-6)

@@ -12,6 +12,7 @@ from ltmp_export.plan.scores import METRIC
 from ltmp_export.steps.matching import match
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
+from ltmp_export.steps.recorded import KEEPS, MERGES, Words
 from ltmp_export.steps.tokens import Choice, Decision, Matching, Tokens
 
 INF = math.inf
@@ -96,8 +97,8 @@ def test_flips_of_a_pruning() -> None:
     choice = Choice(torch.tensor([True, False, True]))
     found = list(disagreements(3, decision, choice))
     assert found == [
-        Disagreement(3, "pruned", 1, 0.5, 0.25, 0.5, "importance"),
-        Disagreement(3, "kept", 2, 0.125, 0.25, 0.125, "importance"),
+        Disagreement(3, "pruned", 1, 0.5, 0.25, 0.5, KEEPS),
+        Disagreement(3, "kept", 2, 0.125, 0.25, 0.125, KEEPS),
     ]
     assert [d.margin for d in found] == [0.25, 0.125]
     assert [d.distance for d in found] == [0.5, 1.0]
@@ -137,11 +138,13 @@ def test_another_partner_is_as_far_as_its_similarity() -> None:
     assert [d.what for d in disagreements(1, decision, unmerged)] == ["not merged"]
 
 
-@pytest.mark.parametrize("what", STORIES)
-def test_a_disagreement_tells_token_score_threshold_and_margin(what: str) -> None:
-    told = Disagreement(0, what, 17, 0.0123456789, 0.0123, 0.0123456789, "importance").describe(
-        1e-6
-    )
-    assert told.startswith(f"token 17 {STORIES[what]}: ")
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [(what, words) for words in (MERGES, KEEPS) for what in (*STORIES, *words.stories)],
+)
+def test_a_disagreement_tells_token_score_threshold_and_margin(what: str, words: Words) -> None:
+    one = Disagreement(0, what, 17, 0.0123456789, 0.0123, 0.0123456789, words)
+    told, story = one.describe(1e-6), {**STORIES, **words.stories}[what]
+    assert told.startswith(f"token 17 {story}: ")
     assert "0.0123456789, " in told
     assert "margin 4.6e-05, rounding explains 1.2e-08" in told

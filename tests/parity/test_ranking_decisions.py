@@ -25,6 +25,7 @@ from ltmp_export.reference import Reference
 from ltmp_export.steps.fit.step import Fit
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.recorded import KEEPS, MERGES
 from ltmp_export.steps.tokens import Choice, Decision, Matching, choose
 
 INF = math.inf
@@ -107,8 +108,8 @@ def test_margin_of_a_ranked_merge(
 def test_a_swap_at_the_cut() -> None:
     found = list(disagreements(2, pruning(SCORES, PruneLeast(1)), choice([0, 1, 3], 4, [0, 1, 3])))
     assert found == [
-        Disagreement(2, "pruned", 2, 0.25, 0.1875, 0.25, "importance"),
-        Disagreement(2, "kept", 3, 0.125, 0.1875, 0.125, "importance"),
+        Disagreement(2, "pruned", 2, 0.25, 0.1875, 0.25, KEEPS),
+        Disagreement(2, "kept", 3, 0.125, 0.1875, 0.125, KEEPS),
     ]
     assert [d.distance for d in found] == [0.25, 0.5]
 
@@ -121,8 +122,8 @@ def test_a_swap_at_a_budget() -> None:
 def test_a_swap_among_sources_is_told_by_the_row_of_the_token() -> None:
     found = list(disagreements(0, merging(SIMILARITIES, MergeMost(1)), choice([2], 4)))
     assert found == [
-        Disagreement(0, "not merged", 2, 0.75, 0.625, 1.0, "similarity"),
-        Disagreement(0, "merged", 4, 0.5, 0.625, 1.0, "similarity"),
+        Disagreement(0, "not merged", 2, 0.75, 0.625, 1.0, MERGES),
+        Disagreement(0, "merged", 4, 0.5, 0.625, 1.0, MERGES),
     ]
 
 
