@@ -22,6 +22,7 @@ from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import EMBEDDING, linears
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.precision.formats import Precision
 from ltmp_export.precision.weights import Weights, integer_weight
@@ -268,20 +269,17 @@ def read_exported(path: Path) -> ExportedModel:
         ) from err
 
 
-def _names_a_layer(path: str, vit: Vit) -> bool:
-    """Whether a model of this geometry has such a linear layer."""
-    if path in ("head", "head_dist"):
-        return path == "head" or vit.distilled
-    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))", path)
-    return found is not None and int(found[1]) < vit.depth
+def _layers(vit: Vit) -> set[str]:
+    """The linear layers that int8 files may round the inputs of."""
+    return {layer.path for layer in linears(vit)} - {EMBEDDING}
 
 
-def _names_a_place(place: str, vit: Vit) -> bool:
+def _names_a_place(place: str, vit: Vit, layers: set[str]) -> bool:
     """Whether a float16 file of this geometry could keep that in float32."""
     found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
     if found is not None:
         return int(found[1]) < vit.depth
-    return place == "patch_embed.proj" or _names_a_layer(place, vit)
+    return place == EMBEDDING or place in layers
 
 
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
@@ -292,10 +290,11 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     plan.require_possible(vit.patches, vit.prefix)
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
-    unknown = [path for path in precision.layers if not _names_a_layer(path, vit)]
+    layers = _layers(vit)
+    unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
-    unknown = [place for place in precision.kept if not _names_a_place(place, vit)]
+    unknown = [place for place in precision.kept if not _names_a_place(place, vit, layers)]
     if unknown:
         raise ValueError(f"kept in float32: {unknown[0]!r}")
     choices = Choices.from_json(json.loads(words["ltmp.choices"]))

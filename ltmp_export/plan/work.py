@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import KEPT, PATCHES, POOLED, RECEIVED, linears
 from ltmp_export.plan.plan import Plan
 
 
@@ -18,16 +19,27 @@ def macs(vit: Vit, counts: Sequence[int], entering: Mapping[int, int] | None = N
         counts: [depth] tokens after each block, class token and its like included.
         entering: Patch tokens made anew before a block (`Plan.entering`), by its index.
     """
-    c, inner = vit.width, vit.heads * vit.head_width
-    patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
-    total = vit.patches * patch * c + vit.classifiers * vit.classes * c
-    before = [vit.tokens, *map(int, counts)]
-    for block, made in (entering or {}).items():  # scores and mixtures
-        total += 2 * made * (before[block] - vit.prefix) * c
-    for received, kept in zip(incoming(vit, counts, entering or {}), map(int, counts), strict=True):
-        total += 4 * received * c * inner + 2 * received * received * inner
-        total += 2 * kept * c * vit.mlp_width
-    return total
+    entering = entering or {}
+    inner, before = vit.heads * vit.head_width, [vit.tokens, *map(int, counts)]
+    received = incoming(vit, counts, entering)
+    total = sum(2 * tokens * tokens * inner for tokens in received)  # scores, and what they mix
+    for block, made in entering.items():  # likewise
+        total += 2 * made * (before[block] - vit.prefix) * vit.width
+    rows = layer_rows(vit, counts, entering)
+    return total + sum(
+        n * layer.ins * layer.outs for n, layer in zip(rows, linears(vit), strict=True)
+    )
+
+
+def layer_rows(vit: Vit, counts: Sequence[int], entering: Mapping[int, int]) -> list[int]:
+    """Rows that one image gives to each of the `linears`; the rest as in `macs`."""
+    received = incoming(vit, counts, entering)
+    found = []
+    for layer in linears(vit):
+        of_block = layer.block or 0
+        rows = {PATCHES: vit.patches, RECEIVED: received[of_block], POOLED: 1}
+        found.append(int(counts[of_block]) if layer.rows == KEPT else rows[layer.rows])
+    return found
 
 
 def incoming(vit: Vit, counts: Sequence[int], entering: Mapping[int, int]) -> list[int]:

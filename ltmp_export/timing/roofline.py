@@ -8,7 +8,6 @@ each of them kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,49 +15,23 @@ from onnx import ModelProto, TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import linears
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import incoming
+from ltmp_export.plan.work import layer_rows
 
 OPSET = 17
 
 
-class Linear(NamedTuple):
-    """A linear layer: rows [T, ins] → [T, outs]."""
-
-    name: str
-    ins: int
-    outs: int
-
-
-def layers(vit: Vit) -> list[Linear]:
-    """The linear layers of a ViT in order; the patch embedding is one on patches."""
-    c, inner = vit.width, vit.heads * vit.head_width
-    patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
-    found = [Linear("embed", patch, c)]
-    for block in range(vit.depth):
-        found += [
-            Linear(f"block_{block:02d}/qkv", c, 3 * inner),
-            Linear(f"block_{block:02d}/proj", inner, c),
-            Linear(f"block_{block:02d}/fc1", c, vit.mlp_width),
-            Linear(f"block_{block:02d}/fc2", vit.mlp_width, c),
-        ]
-    heads = ("head", "head_dist")[: vit.classifiers]
-    return [*found, *(Linear(name, c, vit.classes) for name in heads)]
-
-
 def rows(vit: Vit, plan: Plan, counts: Sequence[int]) -> list[int]:
-    """Rows that one image gives to each of the `layers`.
+    """Rows that one image gives to each of the `linears`.
 
     Args:
         vit: Geometry.
         plan: What else says how many rows there are.
         counts: [depth] tokens after each block.
     """
-    found = [vit.patches]
     executed = [int(tokens) for tokens in plan.executed(counts)]
-    for received, kept in zip(incoming(vit, executed, plan.entering()), executed, strict=True):
-        found += [received, received, kept, kept]
-    return found + [1] * vit.classifiers
+    return layer_rows(vit, executed, plan.entering())
 
 
 def batch_rows(
@@ -78,7 +51,7 @@ def batch_rows(
 
 def gmacs(vit: Vit, plan: Plan, counts: NDArray[np.int64]) -> tuple[float, ...]:
     """[images] 10^9 multiply-accumulates of the linear layers."""
-    work = np.array([layer.ins * layer.outs for layer in layers(vit)], float)
+    work = np.array([layer.ins * layer.outs for layer in linears(vit)], float)
     per_image = np.array([rows(vit, plan, row) for row in counts], float)
     return tuple(float(one) / 1e9 for one in per_image @ work)
 
@@ -89,12 +62,12 @@ def model(vit: Vit) -> ModelProto:
     Only the first row of each product leaves the graph, so that no time goes to copies.
     """
     rng = np.random.default_rng(0)
-    found = layers(vit)
-    weights = {x.name: rng.standard_normal((x.outs, x.ins), np.float32) for x in found}
+    found = list(linears(vit))
+    weights = {x.path: rng.standard_normal((x.outs, x.ins), np.float32) for x in found}
     g = GraphBuilder(OPSET, weights)
     for layer in found:
-        x = g.input(f"{layer.name}/x", TensorProto.FLOAT, (f"{layer.name}/rows", layer.ins))
-        product = g.op("Gemm", x, g.weight(layer.name), transB=1)
+        x = g.input(f"{layer.path}/x", TensorProto.FLOAT, (f"{layer.path}/rows", layer.ins))
+        product = g.op("Gemm", x, g.weight(layer.path), transB=1)
         first = g.op("Gather", product, g.index(0), axis=0)
-        g.output(first, f"{layer.name}/y", TensorProto.FLOAT, (layer.outs,))
+        g.output(first, f"{layer.path}/y", TensorProto.FLOAT, (layer.outs,))
     return g.build("linear_layers", {})

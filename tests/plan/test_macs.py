@@ -80,9 +80,9 @@ def test_linear_layers_as_a_model() -> None:
     model = roofline.model(SMALL)
     onnx.checker.check_model(model, full_check=True)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    assert weights["embed"] == (16, 48)
-    assert weights["block_01/qkv"] == (48, 16)
-    assert weights["block_01/fc1"] == (32, 16)
+    assert weights["patch_embed.proj"] == (16, 48)
+    assert weights["blocks.1.attn.qkv"] == (48, 16)
+    assert weights["blocks.1.mlp.fc1"] == (32, 16)
     assert (
         len(model.graph.input)
         == len(roofline.rows(SMALL, dense_plan(SMALL.depth), [5, 3]))
