@@ -99,6 +99,7 @@ def test_an_export_that_is_stopped(folder: Path, sent: str, delay: float) -> Non
     for _ in range(2):  # the second must not disturb what the first one began
         process.send_signal(signal.Signals[sent])
     if process.wait(timeout=120) == 0:
+        process.communicate()  # closes its pipes
         assert (folder / "model.onnx").stat().st_size > 4_000_000
     else:
         stopped(process, sent)
