@@ -20,6 +20,7 @@ from torch import Tensor
 from ltmp_export.parity.decisions import Disagreement, disagreements, margin
 from ltmp_export.parity.taps import BlockRecord, Choices, Record, StepRecord
 from ltmp_export.plan.faces import face
+from ltmp_export.plan.step import Learned
 from ltmp_export.reference import Trace
 from ltmp_export.steps.tokens import Choice, Decision, choose
 
@@ -216,8 +217,8 @@ def _unfounded(decision: Decision, choice: Choice, score: Tensor) -> int | None:
     score = score.clone()
     score[0] = decision.score[0]  # the class token's is infinite
     step = decision.step
-    if step.learned is not None:
-        step = step.at(float(np.float32(step.learned)))
+    if isinstance(step, Learned):
+        step = step.at(float(np.float32(step.threshold)))
     own = choose(step, score)
     wrong = torch.nonzero(choice.chosen != own.chosen)[:, 0].tolist()
     if not wrong and choice.order is not None and own.order is not None:

@@ -32,10 +32,6 @@ class Step:
         """The threshold it compares its scores with, or None."""
         return None
 
-    def at(self, threshold: float) -> Step:
-        """The same with another threshold, of a step that has one."""
-        return replace(self, threshold=threshold)  # type: ignore[call-arg]
-
     @property
     def number(self) -> int | None:
         """How many tokens it takes, or keeps, where the plan says so."""
@@ -71,3 +67,35 @@ class Step:
     def possible(self, tokens: int, protected: int) -> bool:
         """Whether it can be taken of so many tokens, or, of an unknown number, at the most."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Learned(Step):
+    """A step by a threshold in [0, 1], which training finds.
+
+    Attributes:
+        threshold: What its scores must be above.
+    """
+
+    threshold: float
+
+    @property
+    def learned(self) -> float:
+        """The threshold."""
+        return self.threshold
+
+    def at(self, threshold: float) -> Learned:
+        """The same with another threshold."""
+        return replace(self, threshold=threshold)
+
+    def after(self, tokens: int, protected: int) -> int | None:
+        """Each image has a say."""
+        return None
+
+    def possible(self, tokens: int, protected: int) -> bool:
+        """Of any tokens."""
+        return 0.0 <= self.threshold <= 1.0
+
+    def shown(self) -> tuple[str, str]:
+        """Header and cell of a table."""
+        return f"{self.action} threshold", f"{self.threshold:.6f}"
