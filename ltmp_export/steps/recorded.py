@@ -69,6 +69,16 @@ class Read(NamedTuple):
     left: Places
 
 
+def by_similarity(resized: bool) -> str:
+    """The tensor of the scores of a step that merges; `resized` as in `by_importance`."""
+    return SIMILARITY
+
+
+def by_importance(resized: bool) -> str:
+    """The tensor of importance; `resized`: whether a step before it in the block merged tokens."""
+    return MERGED_IMPORTANCE if resized else IMPORTANCE
+
+
 def of_sources(score: NDArray[np.float32], sources: int) -> NDArray[np.float32]:
     """Best similarities of all even rows, from those of the sources behind the class token.
 

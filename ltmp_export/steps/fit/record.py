@@ -10,16 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.fit.step import Fit
-from ltmp_export.steps.recorded import IMPORTANCE, INT64, KEEPS, MERGED_IMPORTANCE, Places, Read
+from ltmp_export.steps.recorded import INT64, KEEPS, Places, Read, by_importance
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"fitted": INT64}
 WORDS = KEEPS
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
-    return MERGED_IMPORTANCE if resized else IMPORTANCE
+score_name = by_importance
 
 
 def read(step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:

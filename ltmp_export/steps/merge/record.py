@@ -19,9 +19,9 @@ from ltmp_export.steps.recorded import (
     BOOL,
     INT64,
     MERGES,
-    SIMILARITY,
     Places,
     Read,
+    by_similarity,
     of_sources,
     require_within,
 )
@@ -29,11 +29,7 @@ from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"merged": BOOL, "partner": INT64}
 WORDS = MERGES
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
-    return SIMILARITY
+score_name = by_similarity
 
 
 def read(step: Merge, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:

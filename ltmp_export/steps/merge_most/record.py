@@ -14,9 +14,9 @@ from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.recorded import (
     INT64,
     MERGES,
-    SIMILARITY,
     Places,
     Read,
+    by_similarity,
     of_sources,
     require_within,
 )
@@ -24,11 +24,7 @@ from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64, "partner": INT64}
 WORDS = MERGES
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
-    return SIMILARITY
+score_name = by_similarity
 
 
 def read(step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:

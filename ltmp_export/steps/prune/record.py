@@ -9,16 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.prune.step import Prune
-from ltmp_export.steps.recorded import BOOL, IMPORTANCE, KEEPS, MERGED_IMPORTANCE, Places, Read
+from ltmp_export.steps.recorded import BOOL, KEEPS, Places, Read, by_importance
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"kept": BOOL}
 WORDS = KEEPS
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
-    return MERGED_IMPORTANCE if resized else IMPORTANCE
+score_name = by_importance
 
 
 def read(step: Prune, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:

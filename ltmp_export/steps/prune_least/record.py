@@ -11,23 +11,18 @@ from numpy.typing import NDArray
 
 from ltmp_export.steps.prune_least.step import PruneLeast
 from ltmp_export.steps.recorded import (
-    IMPORTANCE,
     INT64,
     KEEPS,
-    MERGED_IMPORTANCE,
     Places,
     Read,
+    by_importance,
     require_within,
 )
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"order": INT64}
 WORDS = KEEPS
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores; `resized`: whether a step before it in the block merged tokens."""
-    return MERGED_IMPORTANCE if resized else IMPORTANCE
+score_name = by_importance
 
 
 def read(step: PruneLeast, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
