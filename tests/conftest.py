@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import ltmp_export
 from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.statements.choices import Choices
+from tests.makers.shallow import shallow
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"
@@ -69,6 +71,12 @@ def digits(digits_base: Path) -> Callable[[str], Checkpoint]:
         return loaded[family]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def shallow_digits(digits: Callable[[str], Checkpoint]) -> Callable[[str], Checkpoint]:
+    """The first three blocks of the same."""
+    return functools.cache(lambda family: shallow(digits(family)))
 
 
 def _digits(family: str, base: Path) -> Checkpoint:

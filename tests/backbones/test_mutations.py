@@ -20,15 +20,17 @@ from ltmp_export.parity.report import CheckReport
 from ltmp_export.reference import Reference
 from tests.makers.make_checkpoint import make_checkpoint
 from tests.makers.mutations import MERGES, MUTATIONS, change_stored
+from tests.makers.shallow import BLOCKS
 
 Digits = Callable[[str], Checkpoint]
+DEPTH = 4  # of a ViT of the widths of DeiT-Ti
 LTMP_FIRST_MERGES = 1  # block 0 of the digits' ltmp has the merge threshold 1
 
 
 @pytest.fixture(scope="module")
 def deit_tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("deit") / "deit_tiny.pth.tar"
-    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.55)
+    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, model_kwargs={"depth": DEPTH})
     return load_checkpoint(path)
 
 
@@ -56,18 +58,18 @@ def cases(family: str, depth: int, first_merging: int = 0, every: int = 1) -> li
     ]
 
 
-@pytest.mark.parametrize(("name", "block"), cases("ltmp", 6, LTMP_FIRST_MERGES))
-def test_every_block_of_the_digits(digits: Digits, name: str, block: int) -> None:
-    checkpoint = digits("ltmp")
+@pytest.mark.parametrize(("name", "block"), cases("ltmp", BLOCKS, LTMP_FIRST_MERGES))
+def test_every_block_of_the_digits(shallow_digits: Digits, name: str, block: int) -> None:
+    checkpoint = shallow_digits("ltmp")
     fails_in(checked(MUTATIONS[name].mutate(checkpoint, block), checkpoint, 3), block)
 
 
 @pytest.mark.parametrize(
     ("family", "name", "block"),
-    [(f, *case) for f in ("ltm", "ltp", "ltpm") for case in cases(f, 4, every=4)],
+    [(f, *case) for f in ("ltm", "ltp", "ltpm") for case in cases(f, BLOCKS, every=4)],
 )
-def test_the_other_families(digits: Digits, family: str, name: str, block: int) -> None:
-    checkpoint = digits(family)
+def test_the_other_families(shallow_digits: Digits, family: str, name: str, block: int) -> None:
+    checkpoint = shallow_digits(family)
     fails_in(checked(MUTATIONS[name].mutate(checkpoint, block), checkpoint, 4), block)
 
 
@@ -78,7 +80,7 @@ def test_an_epsilon_that_matters_in_deit_tiny(deit_tiny: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "block"), [c for c in cases("ltmp", 12, every=6) if c[0] != "epsilon 1e-5"]
+    ("name", "block"), [c for c in cases("ltmp", DEPTH, every=2) if c[0] != "epsilon 1e-5"]
 )
 def test_deit_tiny(deit_tiny: Checkpoint, name: str, block: int) -> None:
     fails_in(checked(MUTATIONS[name].mutate(deit_tiny, block), deit_tiny, 2), block)
@@ -106,9 +108,11 @@ def moved(right: onnx.ModelProto, name: str, by: float) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("family", ["ltmp", "ltpm"])
 @pytest.mark.parametrize("share", [0.05, -0.05])
-def test_a_moved_threshold_is_found_in_the_file(digits: Digits, family: str, share: float) -> None:
+def test_a_moved_threshold_is_found_in_the_file(
+    shallow_digits: Digits, family: str, share: float
+) -> None:
     """By the stored number alone: whether one image has a score between both is chance."""
-    checkpoint = digits(family)
+    checkpoint = shallow_digits(family)
     right, width = to_onnx(checkpoint, opset=17), spreads(checkpoint, 8)
     for block, kind, name, threshold in taps.thresholds(checkpoint.plan):
         report = checked(moved(right, name, share * width[name]), checkpoint, 1)
@@ -131,7 +135,7 @@ def test_a_moved_threshold_is_found_by_its_decisions(digits: Digits, family: str
 
 def test_a_moved_threshold_of_deit_tiny_is_found_by_its_decisions(deit_tiny: Checkpoint) -> None:
     right, width = to_onnx(deit_tiny, opset=17), spreads(deit_tiny, 4)
-    for name in ("block_01/prune_threshold", "block_07/merge_threshold"):
+    for name in ("block_01/prune_threshold", "block_03/merge_threshold"):
         unnamed = renamed(moved(right, name, 0.05 * width[name]), name)
         fails_in(checked(unnamed, deit_tiny, 4), int(name[6:8]))
 
@@ -184,7 +188,8 @@ def test_another_checkpoint(digits: Digits, tmp_path: Path, family: str) -> None
 
 def test_other_weights(deit_tiny: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "other.pth.tar"
-    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.55, seed=1)
+    kwargs = {"depth": DEPTH}
+    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, seed=1, model_kwargs=kwargs)
     report = checked(to_onnx(load_checkpoint(path), opset=17), deit_tiny, 2)
     assert report.verdict == "fail"
     assert {c.where for c in report.comparisons} == {"embedding"}

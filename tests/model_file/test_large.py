@@ -22,21 +22,18 @@ GIB = 2**30
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "mac_share", "sizes"),
-    [("deit_small_patch16_224", 0.52, (1, 2, 7)), ("vit_base_patch16_224", 0.6, (1, 4))],
+    ("name", "mac_share"), [("deit_small_patch16_224", 0.52), ("vit_base_patch16_224", 0.6)]
 )
-def test_exports_in_time_and_passes_the_check(
-    tmp_path: Path, name: str, mac_share: float, sizes: tuple[int, ...]
-) -> None:
+def test_exports_in_time_and_passes_the_check(tmp_path: Path, name: str, mac_share: float) -> None:
     checkpoint, output = tmp_path / "ckpt.pth.tar", tmp_path / "model.onnx"
     left = make_checkpoint(checkpoint, name, mac_share=mac_share)
     assert left == pytest.approx(mac_share, abs=0.01)
     started = time.monotonic()
-    ltmp_export.export(checkpoint, output)
+    found = ltmp_export.export(checkpoint, output).check
     assert time.monotonic() - started < 2 * MINUTES
-    found = ltmp_export.check(output, checkpoint, samples=sizes[-1], batch_sizes=sizes)
+    assert found is not None
     found.require()
-    assert {c.batch_size for c in found.comparisons} == set(sizes)
+    assert {c.batch_size for c in found.comparisons} == {1, 7}
     counts = [c.counts for c in found.comparisons]
     assert len(set(counts)) > 1, "images of one token count prove nothing about mixing"
 

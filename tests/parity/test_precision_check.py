@@ -70,8 +70,8 @@ def checked(
     ("family", "name"),
     [*product(FAMILIES, ("int8", "fp16")), *product(("ltmp", "pm"), list(ASKED)[1:])],
 )
-def test_right_files_are_bounded(digits: Load, family: str, name: str) -> None:
-    checkpoint = digits(family)
+def test_right_files_are_bounded(shallow_digits: Load, family: str, name: str) -> None:
+    checkpoint = shallow_digits(family)
     model, precision = written(checkpoint, ASKED[name])
     report = checked(checkpoint, model, precision, samples=4)
     assert (report.verdict, report.reason) == ("bounded", "")
@@ -143,8 +143,8 @@ FAULTS: dict[str, tuple[str, str, Change, str]] = {
 
 
 @pytest.mark.parametrize(("name", "stored", "how", "told"), FAULTS.values(), ids=FAULTS.keys())
-def test_wrong_weights_fail(digits: Load, name: str, stored: str, how: Change, told: str) -> None:
-    checkpoint = digits("ltmp")
+def test_wrong_weights_fail(shallow_digits: Load, name: str, stored: str, how: Change, told: str) -> None:
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED[name])
     change(model, stored, how)
     report = checked(checkpoint, model, precision, samples=2)
@@ -152,39 +152,39 @@ def test_wrong_weights_fail(digits: Load, name: str, stored: str, how: Change, t
     assert told in report.headline()
 
 
-def test_a_shift_that_no_bias_takes_up_fails(digits: Load) -> None:
-    checkpoint = digits("ltmp")
+def test_a_shift_that_no_bias_takes_up_fails(shallow_digits: Load) -> None:
+    checkpoint = shallow_digits("ltmp")
     model = copy.deepcopy(checkpoint.model)
     for block in model.blocks:
         block.attn.qkv.bias = None
     checkpoint = replace(checkpoint, model=model)
     exported, precision = written(checkpoint, ASKED["int8"])
     assert checked(checkpoint, exported, precision, samples=2).verdict == "bounded"
-    change(exported, "blocks.5.norm1.bias", lambda a: a + 0.05)
+    change(exported, "blocks.2.norm1.bias", lambda a: a + 0.05)
     report = checked(checkpoint, exported, precision, samples=2)
     assert report.verdict == "fail"
-    assert "blocks.5.norm1.bias differs from the checkpoint's" in report.headline()
+    assert "blocks.2.norm1.bias differs from the checkpoint's" in report.headline()
 
 
 def quantisers(model: onnx.ModelProto, block: str, kind: str) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.op_type == kind and n.output[0].startswith(block)]
 
 
-def test_a_wrong_scale_of_activations_fails_where_it_is(digits: Load) -> None:
-    checkpoint = digits("ltmp")
+def test_a_wrong_scale_of_activations_fails_where_it_is(shallow_digits: Load) -> None:
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED["int8"])
-    (node,) = (n for n in quantisers(model, "block_03/mlp", "QuantizeLinear") if "fc1" in n.name)
-    scale = np.float32(precision.layers["blocks.3.mlp.fc1"].scale or 0) * np.float32(1.1)
+    (node,) = (n for n in quantisers(model, "block_02/mlp", "QuantizeLinear") if "fc1" in n.name)
+    scale = np.float32(precision.layers["blocks.2.mlp.fc1"].scale or 0) * np.float32(1.1)
     model.graph.initializer.append(numpy_helper.from_array(scale, "wrong"))
     node.input[1] = "wrong"
     report = checked(checkpoint, model, precision, samples=2)
     assert report.verdict == "fail"
-    assert {one.where for one in report.comparisons} == {"block 3"}
-    assert "what blocks.3.mlp.fc1 is given is not its input rounded" in report.headline()
+    assert {one.where for one in report.comparisons} == {"block 2"}
+    assert "what blocks.2.mlp.fc1 is given is not its input rounded" in report.headline()
 
 
-def test_a_wrong_zero_point_of_products_fails_where_it_is(digits: Load) -> None:
-    checkpoint = digits("ltmp")
+def test_a_wrong_zero_point_of_products_fails_where_it_is(shallow_digits: Load) -> None:
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED["int8"])
     node = quantisers(model, "block_02/attn", "MatMulInteger")[0]
     model.graph.initializer.append(numpy_helper.from_array(np.array(3, np.uint8), "wrong"))
@@ -194,9 +194,9 @@ def test_a_wrong_zero_point_of_products_fails_where_it_is(digits: Load) -> None:
     assert {one.where for one in report.comparisons} == {"block 2"}
 
 
-def test_a_lost_second_term_fails(digits: Load) -> None:
+def test_a_lost_second_term_fails(shallow_digits: Load) -> None:
     """Eight bits where the file states sixteen: too small a difference for any bound of int8."""
-    checkpoint = digits("ltmp")
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED["int8"])
     rest = [n for n in model.graph.node if "fc1.int8_rest" in "".join(n.input)]
     (node,) = (n for n in rest if n.op_type == "MatMulInteger")
@@ -228,8 +228,8 @@ def test_a_bad_calibration_computes_what_it_states_and_is_out_of_bounds(digits: 
     assert github_annotations(report)[0].startswith("::error")
 
 
-def test_a_bounded_report_is_as_its_schema_says(digits: Load) -> None:
-    checkpoint = digits("ltmp")
+def test_a_bounded_report_is_as_its_schema_says(shallow_digits: Load) -> None:
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED["int8"])
     report = checked(checkpoint, model, precision, samples=2)
     path = Path(check_report.__file__).parent.parent / "schemas" / "check.schema.json"
@@ -242,8 +242,8 @@ def test_a_bounded_report_is_as_its_schema_says(digits: Load) -> None:
     assert github_annotations(report) == []
 
 
-def test_strict_minds_borderline_decisions_of_bounded_files(digits: Load) -> None:
-    checkpoint = digits("ltmp")
+def test_strict_minds_borderline_decisions_of_bounded_files(shallow_digits: Load) -> None:
+    checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED["int8"])
     report = checked(checkpoint, model, precision, samples=2)
     assert report.passed(strict=True)

@@ -360,7 +360,7 @@ class TestCommand:
 
     def test_an_interrupt_can_be_resumed(self, here: Path) -> None:
         """Ctrl-C in a real process, then --resume: as if there had been none."""
-        many = [*FLAGS, "--epochs", "60", "--save-every", "1"]
+        many = [*FLAGS, "--epochs", "20", "--save-every", "1"]
         arguments = ["finetune", "base.pth", "--data", "data.npz", *many]
         running = command(*arguments, "-o", "out.pth.tar", cwd=here)
         deadline = time.monotonic() + 120
