@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
@@ -64,7 +65,7 @@ def test_every_block_of_the_digits(digits: Digits, name: str, block: int) -> Non
 
 @pytest.mark.parametrize(
     ("family", "name", "block"),
-    [(f, *case) for f in ("ltm", "ltp", "ltpm") for case in cases(f, 4, every=4)],
+    [(f, *case) for f in families.learned() if f != "ltmp" for case in cases(f, 4, every=4)],
 )
 def test_the_other_families(digits: Digits, family: str, name: str, block: int) -> None:
     checkpoint = digits(family)
@@ -117,7 +118,7 @@ def test_a_moved_threshold_is_found_in_the_file(digits: Digits, family: str, sha
         assert f"{threshold:.9g} in the checkpoint" in report.headline()
 
 
-@pytest.mark.parametrize("family", ["ltm", "ltp", "ltpm", "ltmp"])
+@pytest.mark.parametrize("family", families.learned())
 def test_a_moved_threshold_is_found_by_its_decisions(digits: Digits, family: str) -> None:
     """The same with the stored number out of sight."""
     checkpoint = digits(family)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltmp_export import InputError, bench, export
+from ltmp_export import InputError, bench, export, families
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.reference import Reference
 from ltmp_export.timing import literal
@@ -24,7 +24,7 @@ from tests.makers.make_checkpoint import random_vit
 ONCE = Settings(batch_sizes=(1, 2), warmup=0, iterations=1)
 
 
-@pytest.mark.parametrize("family", ["ltmp", "ltpm", "ltm", "ltp"])
+@pytest.mark.parametrize("family", families.learned())
 def test_the_literal_translation_is_the_reference(
     digits: Callable[[str], Checkpoint], digit_images: Tensor, family: str
 ) -> None:
