@@ -22,7 +22,7 @@ from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import EMBEDDING, linears
+from ltmp_export.plan.linears import EMBEDDING, rounded
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.precision.formats import Precision
 from ltmp_export.precision.weights import Weights, integer_weight
@@ -269,11 +269,6 @@ def read_exported(path: Path) -> ExportedModel:
         ) from err
 
 
-def _layers(vit: Vit) -> set[str]:
-    """The linear layers that int8 files may round the inputs of."""
-    return {layer.path for layer in linears(vit)} - {EMBEDDING}
-
-
 def _names_a_place(place: str, vit: Vit, layers: set[str]) -> bool:
     """Whether a float16 file of this geometry could keep that in float32."""
     found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
@@ -290,7 +285,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     plan.require_possible(vit.patches, vit.prefix)
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
-    layers = _layers(vit)
+    layers = {layer.path for layer in rounded(vit)}
     unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")

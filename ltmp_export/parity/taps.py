@@ -8,7 +8,7 @@ Shapes: B images, N tokens of an image before a step, C channels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export.plan.faces import face
+from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, resizes
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import record as precision_record
@@ -138,6 +139,7 @@ def read(
     tokens: int,
     prefix: int = 1,
     precision: Precision | None = None,
+    linears: Iterable[Linear] = (),
 ) -> Record:
     """One image of a batch.
 
@@ -148,6 +150,7 @@ def read(
         tokens: Tokens before the first block.
         prefix: How many of them stand before the patches.
         precision: Of the file.
+        linears: The layers that may round what they are given.
     """
     blocks, counts, broken = [], [], ""
     taken: Mapping[str, Taken] = {}
@@ -176,7 +179,7 @@ def read(
         counts.append(tokens)
     try:
         taken = precision_record.read(
-            precision or Precision(), tensors, image, entering, leaving, plan.static
+            precision or Precision(), linears, tensors, image, entering, leaving, plan.static
         )
     except (ValueError, IndexError) as err:
         broken = broken or str(err)

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from ltmp_export import families
 from ltmp_export.backbones.vit import describe
-from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
+from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
@@ -74,14 +74,10 @@ def _exports(name: str, checkpoint: Checkpoint, opsets: tuple[int, ...] = OPSETS
 
 
 def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
-    paths = [f"blocks.{block}.{leaf}" for block in range(3) for leaf in _LEAVES] + ["head"]
-    if checkpoint.vit.distilled:
-        paths.append("head_dist")
-
     def layers(scale: float | None) -> dict[str, Activation]:
         return {
-            path: Activation(scale, 100 + number, 2 if path.startswith(quantise.FINE) else 1)
-            for number, path in enumerate(paths)
+            layer.path: Activation(scale, 100 + number, 2 if layer.fine else 1)
+            for number, layer in enumerate(rounded(checkpoint.vit))
         }
 
     kept = {"blocks.1.attn.scores": 7e4, "blocks.2.mlp.fc2": 8e4}
@@ -95,7 +91,6 @@ def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
 
 
 _RARE = ("fp16 io", "int8 dynamic")  # no other form of theirs depends on the opset
-_LEAVES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _DEFAULTS: dict[str, Any] = {
     "img_size": 12,
     "patch_size": 4,
