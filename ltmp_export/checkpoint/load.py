@@ -14,7 +14,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export.backbones.vit import build
-from ltmp_export.checkpoint import bases, dialects, freeze, hub, refusals
+from ltmp_export.checkpoint import bases, description, freeze, hub, refusals
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
@@ -145,7 +145,7 @@ def _with_hub(
     """
     if named is None or not named.hub:
         return contents.args, contents.configured
-    words = dialects.from_config(named.hub)
+    words = description.from_config(named.hub)
     theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
     own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
     added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})

@@ -8,7 +8,7 @@ face `slots` decides and merges. With a plan that reduces nothing the same code 
 model, so that the two differ in the reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
-as a set of weights again (`model_file.model.dense_baseline` writes the dense model from it).
+as a set of weights again (`model_file.dense.dense_baseline` writes the dense model from it).
 """
 
 from __future__ import annotations
