@@ -145,7 +145,7 @@ def export(
     opsets.require(opset, precision, source.vit.activation)
     base = source.choices.base_checkpoint
     disk.require_outputs([output], [source.path, *([] if base is None else [base])])
-    budget, remarks = _budget(source, mode, keep_tokens, images, samples, opset, progress)
+    budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
     quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
@@ -253,52 +253,3 @@ def _doubts(
         f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
         "see with --calibration-images"
     ]
-
-
-def _budget(
-    source: Checkpoint,
-    mode: str | None,
-    keep_tokens: str | None,
-    images: str | Path | None,
-    samples: int | None,
-    opset: int,
-    progress: Progress,
-) -> tuple[Budget | None, tuple[str, ...]]:
-    """What a static file of a family with thresholds may keep; None for any other file.
-
-    Returns:
-        That, and what should be known of the images it was measured on.
-
-    Raises:
-        InputError: Mode, budget and images do not go together, or not with the family.
-    """
-    family = source.plan.family
-    if mode not in (None, "static", "dynamic"):
-        raise InputError(f"mode {mode!r}: expected static or dynamic")
-    if mode == "dynamic" and source.plan.static:
-        raise InputError(
-            f"family {family} keeps the same number of tokens of every image, and has no dynamic "
-            "form; drop --mode"
-        )
-    if mode != "static" and keep_tokens is not None:
-        raise InputError("--keep-tokens is about --mode static; give that, too")
-    automatic = keep_tokens is not None and budgets.is_automatic(keep_tokens)
-    if (images is not None or samples is not None) and not automatic:
-        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
-    if keep_tokens is not None:
-        budgets.require_learned(source.plan)
-    if source.plan.static or mode != "static":
-        return None, ()
-    if keep_tokens is None:
-        raise InputError(
-            f"family {family} keeps as many tokens as an image needs; state the most that each "
-            "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
-        )
-    if not automatic:
-        return budgets.stated(keep_tokens, source.vit), ()
-    share = budgets.quantile(keep_tokens)
-    if images is None:
-        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
-    inputs.require_normalisation(Path(images), source.preprocessing)
-    found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
-    return budgets.measured(source, found, share, opset, progress), found.remarks
