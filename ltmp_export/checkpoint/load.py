@@ -114,9 +114,7 @@ def load_checkpoint(
     answers = {**built.answers, **prepared.answers}
     guessed = {key: one.value for key, one in answers.items() if one.assumed}
     assumed = {**guessed, **frozen.assumed}
-    renamed = [named.note] if named is not None and named.note else []
-    if named is None and called.written is not None:
-        renamed = [f"{called.written}: no name of timm's"]
+    renamed = _renamed(called.written, named)
     return Checkpoint(
         path=own.path,
         sha256=disk.sha256(own.path),
@@ -134,6 +132,13 @@ def load_checkpoint(
         notes=gather.spoken(assumed),
         warnings=(*warnings, *prepared.warnings),
     )
+
+
+def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:
+    """What is to be said of the name that a file gives its model."""
+    if named is not None:
+        return [named.note] if named.note else []
+    return [] if written is None else [f"{written}: no name of timm's"]
 
 
 def _with_hub(
