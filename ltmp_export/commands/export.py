@@ -163,20 +163,20 @@ def export(
             progress=progress,
         )  # fmt: skip
         _require(report, precision)
-    written = external.write_model(output, model)
+    written, plan, vit = external.write_model(output, model), source.plan, source.vit
     return ExportReport(
         output=output,
         data=written.data,
         bytes=written.bytes,
         opset=opset,
         batch_size=batch_size,
-        family=source.plan.family,
-        mode="static" if source.plan.static else "dynamic",
-        tokens=rates.counts(source.plan, source.vit) if source.plan.counted else None,
-        macs_share=rates.share(source.plan, source.vit) if source.plan.static else None,
+        family=plan.family,
+        mode="static" if plan.static else "dynamic",
+        tokens=plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
+        macs_share=rates.share(plan, vit) if plan.static else None,
         precision=precision,
         budget=budget,
-        architecture=source.vit.name,
+        architecture=vit.name,
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
