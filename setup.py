@@ -1,4 +1,6 @@
-"""What `pyproject.toml` cannot say: the front page as a package index shows it.
+"""What `pyproject.toml` cannot say: which packages, and the front page as an index shows it.
+
+A search finds `ltmp_export` with all its packages, but not `cli`, which is installed as `ltmp_cli`.
 
 GitHub follows links to other files of the repository; an index has no such files. There a link
 becomes the name of its file, which is installed with the package.
@@ -7,11 +9,12 @@ becomes the name of its file, which is installed with the package.
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 LINK = re.compile(r"\[([^]]+)\]\((?!\w+:)([^)]+)\)")
 
 setup(
+    packages=[*find_packages(include=["ltmp_export", "ltmp_export.*"]), "ltmp_cli"],
     long_description=LINK.sub(r"\1 (`\2`)", Path("README.md").read_text(encoding="utf-8")),
     long_description_content_type="text/markdown",
 )

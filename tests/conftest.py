@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ltmp_export
-from ltmp_export import families
-from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
-from ltmp_export.statements.choices import Choices
+from ltmp_export.checkpoint.load import Checkpoint
 from tests.makers.shallow import shallow
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -63,11 +61,13 @@ def digits_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def digits(digits_base: Path) -> Callable[[str], Checkpoint]:
     """The digits checkpoint of a family, loaded once."""
+    from tests.makers import examples  # which imports this module
+
     loaded: dict[str, Checkpoint] = {}
 
     def load(family: str) -> Checkpoint:
         if family not in loaded:
-            loaded[family] = _digits(family, digits_base)
+            loaded[family] = examples.digits(family, digits_base)
         return loaded[family]
 
     return load
@@ -77,24 +77,6 @@ def digits(digits_base: Path) -> Callable[[str], Checkpoint]:
 def shallow_digits(digits: Callable[[str], Checkpoint]) -> Callable[[str], Checkpoint]:
     """The first three blocks of the same."""
     return functools.cache(lambda family: shallow(digits(family)))
-
-
-def _digits(family: str, base: Path) -> Checkpoint:
-    method = families.load(family)
-    if method.start:
-        path = FIXTURES / f"digits_{family}_thresholds.pth.tar"
-        return load_checkpoint(path, Choices(family=family, base_checkpoint=base, num_heads=2))
-    if method.counts:  # r as in golden.npz
-        return load_checkpoint(base, Choices(family=family, rate="8", num_heads=2))
-    if method.args:
-        path = base.with_name("digits_evit.pth")
-        args = argparse.Namespace(base_keep_rate=0.7, drop_loc="(1, 2, 4)", fuse_token=True)
-        torch.save({"model": load_torch(base), "args": args}, path)
-        return load_checkpoint(path, Choices(num_heads=2))
-    path = base.with_name("digits_patchmerger.pth")
-    if not path.exists():
-        torch.save(load_torch(base) | cluster_layers(128, 24, 9), path)
-    return load_checkpoint(path, Choices(num_heads=2, merge_at=(2, 4)))
 
 
 def cluster_layers(width: int, *tokens: int) -> dict[str, Tensor]:

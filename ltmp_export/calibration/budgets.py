@@ -6,6 +6,7 @@ image that needs fewer tokens leaves rows empty; one that needs more loses its l
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.graph import interface
 from ltmp_export.graph.ragged import LEAST_SLOTS
+from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file import model
 from ltmp_export.plan.geometry import Vit
@@ -137,3 +139,61 @@ def measured(
     keep = np.quantile(counts, share, axis=0, method="higher").clip(min=LEAST_SLOTS)
     fitting = int((counts <= keep).all(1).sum())
     return Budget(tuple(int(most) for most in keep), len(images), fitting)
+
+
+def asked(
+    source: Checkpoint,
+    mode: str | None,
+    keep_tokens: str | None,
+    images: str | Path | None,
+    samples: int | None,
+    opset: int,
+    progress: Progress,
+) -> tuple[Budget | None, tuple[str, ...]]:
+    """What a static file of a family with thresholds may keep; None for any other file.
+
+    Args:
+        source: The checkpoint.
+        mode: "static", "dynamic" or None.
+        keep_tokens: The budget in the words of `--keep-tokens`, or None.
+        images: What to measure it on.
+        samples: At most so many of these.
+        opset: Of the files that measure it.
+        progress: Called with a few words as each stage begins.
+
+    Returns:
+        That, and what should be known of the images it was measured on.
+
+    Raises:
+        InputError: Mode, budget and images do not go together, or not with the family.
+    """
+    family = source.plan.family
+    if mode not in (None, "static", "dynamic"):
+        raise InputError(f"mode {mode!r}: expected static or dynamic")
+    if mode == "dynamic" and source.plan.static:
+        raise InputError(
+            f"family {family} keeps the same number of tokens of every image, and has no dynamic "
+            "form; drop --mode"
+        )
+    if mode != "static" and keep_tokens is not None:
+        raise InputError("--keep-tokens is about --mode static; give that, too")
+    automatic = keep_tokens is not None and is_automatic(keep_tokens)
+    if (images is not None or samples is not None) and not automatic:
+        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
+    if keep_tokens is not None:
+        require_learned(source.plan)
+    if source.plan.static or mode != "static":
+        return None, ()
+    if keep_tokens is None:
+        raise InputError(
+            f"family {family} keeps as many tokens as an image needs; state the most that each "
+            "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
+        )
+    if not automatic:
+        return stated(keep_tokens, source.vit), ()
+    share = quantile(keep_tokens)
+    if images is None:
+        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
+    inputs.require_normalisation(Path(images), source.preprocessing)
+    found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
+    return measured(source, found, share, opset, progress), found.remarks

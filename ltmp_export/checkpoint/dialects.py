@@ -14,18 +14,16 @@ wrappers (DDP, torch.compile, FSDP) are taken off.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ltmp_export.checkpoint import description
 from ltmp_export.checkpoint.containers.stored import StoredTensor
 from ltmp_export.errors import InputError
 from ltmp_export.statements.gather import CONFIG
-
-HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
 
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -33,9 +31,6 @@ _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 _MODEL = re.compile(r"((?:[^.]+\.)*?)(?:patch_embed\.proj|to_patch_embedding\.1)\.weight")
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
 _AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
-_NAMES = ("model", "model_name", "arch", "architecture")
-_MOST_CONFIG = 2**20  # bytes of a config.json
-_LONGEST_NAME = 200  # characters
 _COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
@@ -81,32 +76,27 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     """
     finder = _Finder(path, top, use_ema)
     state = finder.state()
-    config = _config(path)
-    args = _arguments(top)
+    config = description.config_beside(path)
+    args = description.arguments(top)
     configured = frozenset[str]()
     if config:
-        words = from_config(config)
+        words = description.from_config(config)
         configured = frozenset(words.keys() - {k for k, v in args.items() if v is not None})
         args = {**words, **{k: v for k, v in args.items() if k not in configured}}
         finder.found.append(f"{CONFIG} beside it")
     names: dict[str, str] = {}
-    for where, name in _names(top, args, config).items():
-        if _is_name(name):
+    for where, name in description.names(top, args, config).items():
+        if description.is_name(name):
             names.setdefault(name, where)
-    trained = _trained(top)
+    trained = description.trained(top)
     if trained is not None:
         finder.found.append(f"optimizer of {trained} parameters, not read")
     arch, *others = names or (None,)
-    found = (_writer(path, top, config), *_origin(top), *finder.found)
+    found = (_writer(path, top, config), *description.origin(top), *finder.found)
     where = "" if arch is None else names[arch]
     more = tuple(map(str, others))
     beside = finder.prefix, finder.beside
     return Dialect(state, arch, where, more, args, trained, found, *beside, configured)
-
-
-def _is_name(value: Any) -> bool:
-    """A name that can be shown."""
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> str:
@@ -120,19 +110,6 @@ def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> st
         return f"timm training checkpoint{f', epoch {epoch}' if isinstance(epoch, int) else ''}"
     holder = next((key for key in (*_PLAIN, *_AVERAGED) if _holds_tensors(top.get(key))), None)
     return "bare state_dict" if holder is None else f"dictionary with {holder!r}"
-
-
-def _origin(top: Mapping[Any, Any]) -> list[str]:
-    """What a checkpoint of this tool says of how it was made."""
-    told = top.get("ltmp")
-    if not isinstance(told, Mapping):
-        return []
-    command, source, versions = (told.get(key) for key in ("command", "source", "versions"))
-    file = source.get("file") if isinstance(source, Mapping) else None
-    version = versions.get("ltmp") if isinstance(versions, Mapping) else None
-    if not all(map(_is_name, (command, file, version))):
-        return []
-    return [f"made by ltmp {command} {version} from {file}"]
 
 
 @dataclass
@@ -256,81 +233,3 @@ class _Finder:
 
 def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(v, StoredTensor) for v in value.values())
-
-
-def _arguments(top: Mapping[Any, Any]) -> dict[str, Any]:
-    """The training script's arguments, those that say something.
-
-    Of timm's script `gp` says something, too, where it is None: pooling is as the model has it.
-    """
-    found: dict[str, Any] = {}
-    for key in ("hyper_parameters", "args"):
-        args = top.get(key)
-        if isinstance(args, argparse.Namespace):
-            args = vars(args)
-        if isinstance(args, Mapping):
-            told = {k: v for k, v in args.items() if isinstance(k, str)}
-            found |= {k: v for k, v in told.items() if v is not None or k == "gp"}
-    return found
-
-
-def _names(
-    top: Mapping[Any, Any], args: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a file calls its model, by the place where it does, the surest first."""
-    told = {"arch": top.get("arch")} | {f"args.{key}": args.get(key) for key in _NAMES}
-    return told | {CONFIG: config.get("architecture")}
-
-
-def _trained(top: Mapping[Any, Any]) -> int | None:
-    """Parameters in the optimizer's groups that had a learning rate."""
-    states = [top.get("optimizer"), *(_listed(top.get("optimizer_states")))]
-    groups = [
-        group
-        for state in states
-        if isinstance(state, Mapping)
-        for group in _listed(state.get("param_groups"))
-        if isinstance(group, Mapping)
-    ]
-    if not groups:
-        return None
-    return sum(
-        len(_listed(group.get("params")))
-        for group in groups
-        if group.get("initial_lr", group.get("lr")) != 0
-    )
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _config(path: Path) -> Mapping[str, Any]:
-    """Hugging Face's description of the model, if there is one."""
-    file = path.parent / CONFIG
-    if path.name not in HUGGING_FACE or not file.is_file():
-        return {}
-    try:
-        if file.stat().st_size > _MOST_CONFIG:
-            raise InputError(f"{file} has more than {_MOST_CONFIG >> 20} MiB; expected a few kB")
-        text = file.read_text(encoding="utf-8")
-        json.dumps(config := json.loads(text), ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError) as err:
-        raise InputError(f"{file} is damaged ({type(err).__name__}); mend or remove it") from err
-    if not isinstance(config, dict):
-        raise InputError(f"{file} is a JSON {type(config).__name__}; expected an object")
-    return config if "architecture" in config or "pretrained_cfg" in config else {}
-
-
-def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Timm's configuration on the Hub, in the words of its training script."""
-    found: dict[str, Any] = {}
-    for part in ("pretrained_cfg", "model_args"):
-        if isinstance(config.get(part), dict):
-            found |= config[part]
-        if not found.get("usual_size"):  # of the weights that it began with
-            size = found.pop("input_size", None)
-            found["usual_size"] = size[1:] if isinstance(size, list) and len(size) == 3 else None
-    found |= {key: config[key] for key in ("num_classes", "label_names") if key in config}
-    pool = config.get("global_pool", found.get("global_pool"))
-    return {k: v for k, v in (found | {"gp": pool}).items() if v is not None}

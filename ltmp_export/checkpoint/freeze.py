@@ -145,7 +145,7 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
     else:
         stated = rates.reaching(family, float(choices.reduction_target or 0), vit)
     plan = rates.plan(family, stated, vit)
-    tokens = " ".join(map(str, rates.counts(plan, vit)))
+    tokens = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
     r = ",".join(map(str, stated if len(set(stated)) > 1 else stated[:1]))
     left = f"{rates.share(plan, vit):.1%} of the dense multiply-accumulates"
     note = f"r {r}: {left}, tokens after each block {tokens}"

@@ -14,7 +14,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export.backbones.vit import build
-from ltmp_export.checkpoint import bases, dialects, freeze, hub, refusals
+from ltmp_export.checkpoint import bases, description, freeze, hub, refusals
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
@@ -114,9 +114,7 @@ def load_checkpoint(
     answers = {**built.answers, **prepared.answers}
     guessed = {key: one.value for key, one in answers.items() if one.assumed}
     assumed = {**guessed, **frozen.assumed}
-    renamed = [named.note] if named is not None and named.note else []
-    if named is None and called.written is not None:
-        renamed = [f"{called.written}: no name of timm's"]
+    renamed = _renamed(called.written, named)
     return Checkpoint(
         path=own.path,
         sha256=disk.sha256(own.path),
@@ -136,6 +134,13 @@ def load_checkpoint(
     )
 
 
+def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:
+    """What is to be said of the name that a file gives its model."""
+    if named is not None:
+        return [named.note] if named.note else []
+    return [] if written is None else [f"{written}: no name of timm's"]
+
+
 def _with_hub(
     contents: Contents, named: timm_names.TimmName | None
 ) -> tuple[Mapping[str, Any], frozenset[str]]:
@@ -145,7 +150,7 @@ def _with_hub(
     """
     if named is None or not named.hub:
         return contents.args, contents.configured
-    words = dialects.from_config(named.hub)
+    words = description.from_config(named.hub)
     theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
     own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
     added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})

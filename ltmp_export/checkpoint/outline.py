@@ -16,7 +16,7 @@ from typing import Any
 
 from ltmp_export.backbones.vit import features, vit_pytorch_keys
 from ltmp_export.backbones.vit.features import Shaped
-from ltmp_export.checkpoint import dialects
+from ltmp_export.checkpoint import description, dialects
 from ltmp_export.checkpoint.containers.elements import FLOATS
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
@@ -72,10 +72,10 @@ def locate(path: Path) -> Path:
     if not os.path.isdir(path):  # False for a name that is too long
         disk.require_file(path, WHAT)
         return path
-    for name in dialects.HUGGING_FACE:
+    for name in description.HUGGING_FACE:
         if (path / name).is_file():
             return path / name
-    expected = " or ".join(dialects.HUGGING_FACE)
+    expected = " or ".join(description.HUGGING_FACE)
     sharded = sorted(path.glob("*.index.json"))
     if sharded:
         raise InputError(f"{path} holds a model in pieces ({sharded[0].name}); expected {expected}")

@@ -90,14 +90,9 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
     return replace(nominal, blocks=tuple(blocks))
 
 
-def counts(planned: Plan, vit: Vit) -> tuple[int, ...]:
-    """Tokens after each block where no image has a say in it."""
-    return planned.counts(vit.tokens, vit.prefix)
-
-
 def share(planned: Plan, vit: Vit) -> float:
     """Multiply-accumulates that are left of the dense model's, where no image has a say in it."""
-    return executed_share(vit, planned, [counts(planned, vit)])
+    return executed_share(vit, planned, [planned.counts(vit.tokens, vit.prefix)])
 
 
 def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:

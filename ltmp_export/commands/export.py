@@ -145,7 +145,7 @@ def export(
     opsets.require(opset, precision, source.vit.activation)
     base = source.choices.base_checkpoint
     disk.require_outputs([output], [source.path, *([] if base is None else [base])])
-    budget, remarks = _budget(source, mode, keep_tokens, images, samples, opset, progress)
+    budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
     quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
@@ -163,20 +163,20 @@ def export(
             progress=progress,
         )  # fmt: skip
         _require(report, precision)
-    written = external.write_model(output, model)
+    written, plan, vit = external.write_model(output, model), source.plan, source.vit
     return ExportReport(
         output=output,
         data=written.data,
         bytes=written.bytes,
         opset=opset,
         batch_size=batch_size,
-        family=source.plan.family,
-        mode="static" if source.plan.static else "dynamic",
-        tokens=rates.counts(source.plan, source.vit) if source.plan.counted else None,
-        macs_share=rates.share(source.plan, source.vit) if source.plan.static else None,
+        family=plan.family,
+        mode="static" if plan.static else "dynamic",
+        tokens=plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
+        macs_share=rates.share(plan, vit) if plan.static else None,
         precision=precision,
         budget=budget,
-        architecture=source.vit.name,
+        architecture=vit.name,
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
@@ -253,52 +253,3 @@ def _doubts(
         f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
         "see with --calibration-images"
     ]
-
-
-def _budget(
-    source: Checkpoint,
-    mode: str | None,
-    keep_tokens: str | None,
-    images: str | Path | None,
-    samples: int | None,
-    opset: int,
-    progress: Progress,
-) -> tuple[Budget | None, tuple[str, ...]]:
-    """What a static file of a family with thresholds may keep; None for any other file.
-
-    Returns:
-        That, and what should be known of the images it was measured on.
-
-    Raises:
-        InputError: Mode, budget and images do not go together, or not with the family.
-    """
-    family = source.plan.family
-    if mode not in (None, "static", "dynamic"):
-        raise InputError(f"mode {mode!r}: expected static or dynamic")
-    if mode == "dynamic" and source.plan.static:
-        raise InputError(
-            f"family {family} keeps the same number of tokens of every image, and has no dynamic "
-            "form; drop --mode"
-        )
-    if mode != "static" and keep_tokens is not None:
-        raise InputError("--keep-tokens is about --mode static; give that, too")
-    automatic = keep_tokens is not None and budgets.is_automatic(keep_tokens)
-    if (images is not None or samples is not None) and not automatic:
-        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
-    if keep_tokens is not None:
-        budgets.require_learned(source.plan)
-    if source.plan.static or mode != "static":
-        return None, ()
-    if keep_tokens is None:
-        raise InputError(
-            f"family {family} keeps as many tokens as an image needs; state the most that each "
-            "block may keep with --keep-tokens 160,150,…, or --keep-tokens auto:p99 --images DIR"
-        )
-    if not automatic:
-        return budgets.stated(keep_tokens, source.vit), ()
-    share = budgets.quantile(keep_tokens)
-    if images is None:
-        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
-    inputs.require_normalisation(Path(images), source.preprocessing)
-    found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
-    return budgets.measured(source, found, share, opset, progress), found.remarks

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,12 @@ from ltmp_export.commands.stages import family_of
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files import disk
-from ltmp_export.files.plain import plain
 from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
-from ltmp_export.training import history, saving, state
+from ltmp_export.training import beginning, history, saving, state
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import ALIGNED, FORMS
 from ltmp_export.training.loop import Record, Trainer
@@ -147,8 +145,8 @@ def finetune(
         seed=settings.seed,
         validation=None if validation is None else Path(validation),
     )
-    start = _start(source, method, settings)
-    run = _described(source, method, train, held_out, settings)
+    start = beginning.thresholds(source, method, settings)
+    run = beginning.described(source, method, train, held_out, settings)
     dense = None
     with process(device) as place:
         source.model.to(place.device)
@@ -159,12 +157,7 @@ def finetune(
         trainer = Trainer(model, source.vit, train, settings, place, workers)
         records = state.restore(state.read(files_written.state, run), trainer) if resume else []
         progress("training")
-        for record in trainer.run(len(records)):
-            records.append(record)
-            done, steps = len(records), trainer.course.steps
-            if place.first and (done % save_every == 0 or done % steps == 0):
-                state.write(files_written.state, trainer, records, run)
-                disk.write_bytes(files_written.history, history.to_csv(records))
+        for record in _saved(trainer, records, files_written, run, save_every):
             watch(record, trainer.course.total)
     if not place.first:
         return None
@@ -183,6 +176,19 @@ def finetune(
     disk.write_bytes(output, _content(report, source, settings, trainer, run, name))
     disk.remove(files_written.state)
     return report
+
+
+def _saved(
+    trainer: Trainer, records: list[Record], written: _Files, run: Mapping[str, Any], every: int
+) -> Iterator[Record]:
+    """Train from where the records end: each new one, added to them, and now and then saved."""
+    for record in trainer.run(len(records)):
+        records.append(record)
+        done, steps = len(records), trainer.course.steps
+        if trainer.process.first and (done % every == 0 or done % steps == 0):
+            state.write(written.state, trainer, records, run)
+            disk.write_bytes(written.history, history.to_csv(records))
+        yield record
 
 
 class _Files(NamedTuple):
@@ -265,46 +271,6 @@ def _content(
         optimizer=saving.optimizer_record(trainer.optimizers),
         provenance={"command": "finetune", "run": dict(run), "result": result},
     )
-
-
-def _start(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
-    """Where the thresholds start: as stated, as the checkpoint has them, as the family does."""
-    if strange := sorted(set(settings.start) - set(method.start)):
-        raise InputError(
-            f"family {method.name} has no {strange[0]} thresholds; drop --start-{strange[0]}"
-        )
-    own = source.plan.thresholds()
-    return {
-        kind: [settings.start[kind]] * source.vit.depth
-        if kind in settings.start
-        else own.get(kind, [start] * source.vit.depth)
-        for kind, start in method.start.items()
-    }
-
-
-def _described(
-    source: Checkpoint, method: Family, train: Labelled, held_out: Labelled, settings: Settings
-) -> dict[str, Any]:
-    """What a run is started with: that of the one to be resumed must be the same."""
-    words = {key.replace("_", " "): value for key, value in settings.to_json().items()}
-    return {
-        "checkpoint": source.sha256,
-        "base checkpoint": source.base_sha256,
-        "model": plain(source.vit.to_json()),
-        "preprocessing": plain(asdict(source.preprocessing)),
-        "family": method.name,
-        "images": _digest(train),
-        "images held out": _digest(held_out),
-        "number of images": len(train),
-        **words,
-    }
-
-
-def _digest(images: Labelled) -> str:
-    """Of a file, or of names and labels."""
-    names = hashlib.sha256("\n".join(images.names).encode())
-    names.update(images.require_labels().tobytes())
-    return images.sha256 or names.hexdigest()
 
 
 def _far(reached: Measured, vit: Vit, target: float) -> list[str]:

@@ -206,7 +206,7 @@ def _describe_plan(plan: Plan, vit: Vit) -> dict[str, Any]:
         "mode": "static" if plan.static else "dynamic",
         "thresholds": plan.thresholds(),
         "plan": plan.to_json(),
-        "tokens": rates.counts(plan, vit) if plan.counted else None,
+        "tokens": plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
         "keep_tokens": plan.keep,
         "macs_share": rates.share(plan, vit) if plan.static else None,
     }

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
 
 from ltmp_export.backbones.vit import lower
-from ltmp_export.errors import ExportError, InputError
-from ltmp_export.graph import interface
+from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import EMBEDDING, linears
-from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.linears import EMBEDDING, rounded
+from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import Precision
-from ltmp_export.precision.weights import Weights, integer_weight
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements import gather
 from ltmp_export.statements.choices import Choices
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
     from ltmp_export.checkpoint.load import Checkpoint
 
 SCHEMA = "3"
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 # What parsing metadata that anyone may have written raises.
 _DAMAGED = (
@@ -152,64 +147,6 @@ def require_batch_size(batch_size: int | None) -> None:
         )
 
 
-def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
-    """The dense float32 model of the same weights, opset and batch, written by the same code.
-
-    The weights are those that the file holds: of one in lower precision they are the rounded ones,
-    float16 as float32, int8 times its scales.
-
-    Raises:
-        InputError: The file lacks a weight, or an int8 weight the scales of its outputs.
-        ExportError: Its weights do not make a model.
-    """
-    try:
-        model = lower.lower(
-            exported.vit,
-            dense_plan(exported.vit.depth),
-            _Stored(exported.proto, exported.precision),
-            opset=exported.opset,
-            batch_size=interface.fixed_batch(exported.proto),
-        )
-    except (KeyError, IndexError, ExportError) as err:
-        reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"
-        raise InputError(
-            f"the dense model cannot be written from {exported.path}: {reason}; give another "
-            "baseline, or export it again"
-        ) from err
-    validate(model, exported.opset)
-    return model
-
-
-class _Stored(Mapping[str, NDArray[Any]]):
-    """The weights of a model as float32 by checkpoint name, each made when it is asked for.
-
-    Args:
-        model: The model.
-        precision: Which of its layers are int8, and how their weights were scaled.
-    """
-
-    def __init__(self, model: onnx.ModelProto, precision: Precision) -> None:
-        self._stored = Weights(model)
-        self._floats = {t.name: t for t in model.graph.initializer if t.data_type in _FLOATS}
-        self._int8 = {f"{path}.weight": (path, one) for path, one in precision.layers.items()}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name in self._int8:
-            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
-        array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
-        return array.astype(np.float32, copy=False)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._floats or name in self._int8
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._floats
-        yield from self._int8
-
-    def __len__(self) -> int:
-        return len(self._floats) + len(self._int8)
-
-
 def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:
     vit, preprocessing = checkpoint.vit, checkpoint.preprocessing
     packages = ("ltmp", "torch", "timm", "onnx", "onnxruntime")
@@ -269,11 +206,6 @@ def read_exported(path: Path) -> ExportedModel:
         ) from err
 
 
-def _layers(vit: Vit) -> set[str]:
-    """The linear layers that int8 files may round the inputs of."""
-    return {layer.path for layer in linears(vit)} - {EMBEDDING}
-
-
 def _names_a_place(place: str, vit: Vit, layers: set[str]) -> bool:
     """Whether a float16 file of this geometry could keep that in float32."""
     found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
@@ -290,7 +222,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     plan.require_possible(vit.patches, vit.prefix)
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
-    layers = _layers(vit)
+    layers = {layer.path for layer in rounded(vit)}
     unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")

@@ -16,7 +16,7 @@ takes its integers, too; how near that model is to the checkpoint's in float32 i
 `lower_precision`. A file whose float16 tensors have no room for their numbers fails before all
 that, see `calibration.halves`.
 
-What rounding explains is measured, see `parity.judge`. Batch invariance is judged beside that, by
+What rounding explains is measured, see `parity.limits`. Batch invariance is judged beside that, by
 the file alone: an image in a batch must come out as it does by itself.
 """
 
@@ -37,10 +37,11 @@ from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images
 from ltmp_export.parity import lower_precision, taps, weights
 from ltmp_export.parity import report as check_report
-from ltmp_export.parity.differences import logit_difference
-from ltmp_export.parity.judge import Limits, differ, judge_all, limits
-from ltmp_export.parity.replay import ALONE, Observation, Observer, runs
-from ltmp_export.parity.report import CheckReport, Comparison, Invariance, StepSummary
+from ltmp_export.parity.invariance import invariance
+from ltmp_export.parity.judge import judge_all
+from ltmp_export.parity.limits import Limits, limits
+from ltmp_export.parity.replay import Observation, Observer, runs
+from ltmp_export.parity.report import CheckReport, Invariance, StepSummary
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP32, Precision
@@ -87,45 +88,32 @@ def compare(
     precision = precision or Precision()
     interface.require_batches(model, str(name), batch_sizes)
     passes = runs(batch_sizes)
-    products = saturation.products(model)
-    report = CheckReport(
-        verdict="inconclusive",
-        reason="nothing was compared, which proves nothing; give at least one image",
+    report = replace(
+        _nothing_compared(model, checkpoint, images, precision),
         model=str(name),
-        checkpoint=str(checkpoint.path),
-        images=images.origin,
-        comparisons=(),
         warnings=tuple(warnings),
-        keep_tokens=checkpoint.plan.keep,
-        precision=precision.kind,
-        products=products,
-        saturates=None if products is None else saturation.saturates_here(),
     )
     if missing := interface.missing_tensors(model, taps.names(checkpoint.plan, precision)):
         return _without_taps(report, model, checkpoint.plan, missing)
     if not len(images):
         return report
-    seen: list[Observation] = []
     try:
         if reason := halves.overflow(model, images, progress):
             return replace(report, verdict="fail", reason=reason)
-        observer = Observer(model, checkpoint, images, passes, precision)
-        for number in range(len(images)):
-            progress(f"comparing image {number + 1} of {len(images)}")
-            seen += observer.observe(number)
+        seen = _observed(Observer(model, checkpoint, images, passes, precision), progress)
     except ExportError as err:
         return replace(report, verdict="fail", reason=str(err))
     allowed = limits(seen)
     comparisons = judge_all(seen, images, allowed)
-    invariance: tuple[Invariance, ...] = ()
+    in_batches: tuple[Invariance, ...] = ()
     if precision.batch_invariant:
-        invariance = tuple(_invariance(seen, comparisons, allowed))
+        in_batches = tuple(invariance(seen, comparisons, allowed))
     reason = (
         _other_step(stated, checkpoint.plan)
         or _other_threshold(model, checkpoint.plan)
         or _other_weights(model, checkpoint, precision, report)
     )
-    verdict = "fail" if reason else check_report.worst([*comparisons, *invariance])
+    verdict = "fail" if reason else check_report.worst([*comparisons, *in_batches])
     found = None
     if precision.kind != FP32:
         found = lower_precision.summarise(precision.kind, [o.distance for o in seen if o.distance])
@@ -137,10 +125,38 @@ def compare(
         verdict=verdict,
         reason=reason,
         comparisons=tuple(comparisons),
-        invariance=invariance,
+        invariance=in_batches,
         fidelity=found,
         blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
     )
+
+
+def _nothing_compared(
+    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, precision: Precision
+) -> CheckReport:
+    """The report before anything is run."""
+    products = saturation.products(model)
+    return CheckReport(
+        verdict="inconclusive",
+        reason="nothing was compared, which proves nothing; give at least one image",
+        model="model",
+        checkpoint=str(checkpoint.path),
+        images=images.origin,
+        comparisons=(),
+        keep_tokens=checkpoint.plan.keep,
+        precision=precision.kind,
+        products=products,
+        saturates=None if products is None else saturation.saturates_here(),
+    )
+
+
+def _observed(observer: Observer, progress: Progress) -> list[Observation]:
+    """Every image in every run."""
+    seen: list[Observation] = []
+    for number in range(len(observer.images)):
+        progress(f"comparing image {number + 1} of {len(observer.images)}")
+        seen += observer.observe(number)
+    return seen
 
 
 def _other_weights(
@@ -216,53 +232,6 @@ def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
                     f"{threshold:.9g} in the checkpoint"
                 )
     return ""
-
-
-def _invariance(
-    seen: Sequence[Observation], comparisons: Sequence[Comparison], allowed: Limits
-) -> Iterator[Invariance]:
-    """Each image in each batch against the same image alone.
-
-    Of one image there is nothing to say: a batch of its copies mixes it with nothing else.
-    """
-    if len({one.number for one in seen}) < 2:
-        return
-    alone: dict[int, tuple[Observation, Comparison]] = {}
-    for one, comparison in zip(seen, comparisons, strict=True):
-        if one.run == ALONE:
-            alone[one.number] = one, comparison
-            continue
-        single, judged = alone[one.number]
-        block = _first_other_block(single, one)
-        error = logit_difference(one.logits, single.logits)
-        verdicts = {judged.verdict, comparison.verdict}
-        verdict, reason = "equal", ""
-        if "inconclusive" in verdicts:
-            verdict, reason = "inconclusive", comparison.reason or judged.reason
-        elif block is not None:
-            verdict = "fail" if "fail" in verdicts else "borderline"
-            reason = f"block {block}: other decisions in the batch than alone"
-        elif not error <= allowed.logits:
-            verdict, reason = "fail", f"the logits {differ(error, allowed.logits)}"
-        yield Invariance(
-            image=comparison.image,
-            group=comparison.group,
-            batch_size=one.run.size,
-            order=one.run.order,
-            verdict=verdict,
-            block=block,
-            reason=reason,
-            logit_error=error,
-        )
-
-
-def _first_other_block(a: Observation, b: Observation) -> int | None:
-    """First block in which two observations of an image hold different decisions."""
-    for block, (ours, theirs) in enumerate(zip(a.choices, b.choices, strict=False)):
-        if taps.digest((ours,)) != taps.digest((theirs,)):
-            return block
-    shorter = min(len(a.choices), len(b.choices))
-    return None if len(a.choices) == len(b.choices) else shorter
 
 
 def _summaries(

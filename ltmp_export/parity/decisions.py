@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ltmp_export.plan.faces import face
+from ltmp_export.steps import recorded
 from ltmp_export.steps.recorded import Words
 from ltmp_export.steps.tokens import Choice, Decision, Matching
 
@@ -114,7 +114,7 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
 
     A source that the file alone merges must have the partner that the reference would have taken.
     """
-    words: Words = face(type(decision.step), "record").WORDS
+    words = recorded.of(decision.step).WORDS
     flipped = torch.nonzero(decision.chosen != choice.chosen)[:, 0].tolist()
     for index in flipped:
         what = words.taken if choice.chosen[index] else words.left
@@ -136,5 +136,5 @@ def _disagreement(
     block: int, what: str, decision: Decision, index: int, threshold: float
 ) -> Disagreement:
     score, scale = float(decision.score[index]), float(decision.unit[index])
-    words = face(type(decision.step), "record").WORDS
+    words = recorded.of(decision.step).WORDS
     return Disagreement(block, what, decision.row(index), score, threshold, scale, words)

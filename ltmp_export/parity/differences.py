@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ltmp_export.parity.decisions import Disagreement, disagreements, margin
 from ltmp_export.parity.taps import BlockRecord, Choices, Record, StepRecord
-from ltmp_export.plan.faces import face
 from ltmp_export.plan.step import Learned
 from ltmp_export.reference import Trace
+from ltmp_export.steps import recorded
 from ltmp_export.steps.tokens import Choice, Decision, choose
 
 
@@ -195,7 +195,7 @@ def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
     largest = None
     if len(off):
         at = int(off.argmax()) + 1  # a NaN counts as the largest
-        what = face(type(decision.step), "record").WORDS.score
+        what = recorded.of(decision.step).WORDS.score
         found, expected = float(score[at]), float(decision.score[at])
         largest = ScoreDifference(what, decision.row(at), found, expected, float(off[at - 1]))
     wrong = _unfounded(decision, record.choice, score)

@@ -25,6 +25,7 @@ from ltmp_export.parity.lower_precision import Distance, distance
 from ltmp_export.parity.report import batch_name
 from ltmp_export.parity.stated import model_of
 from ltmp_export.parity.taps import Choices, Record
+from ltmp_export.plan.linears import rounded
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import FP16, FP32, Precision
 from ltmp_export.reference import Reference, Trace
@@ -207,7 +208,10 @@ class Observer:
         if self._current.get(run, (None,))[0] != which:
             self._current[run] = which, self._session.run(self.images.pixels[index])
         tensors = self._current[run][1]
-        return taps.read(self.plan, tensors, row, self.vit.tokens, self.vit.prefix, self.precision)
+        vit = self.vit
+        return taps.read(
+            self.plan, tensors, row, vit.tokens, vit.prefix, self.precision, rounded(vit)
+        )
 
 
 def _outputs(

@@ -8,7 +8,7 @@ Shapes: B images, N tokens of an image before a step, C channels.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.plan.faces import face
+from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, resizes
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import record as precision_record
 from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import Precision
-from ltmp_export.steps.recorded import Read
+from ltmp_export.steps import recorded
 from ltmp_export.steps.tokens import Choice
 
 EMBEDDED = "embed/tokens"
@@ -90,7 +90,7 @@ def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
     for block, steps in enumerate(plan.blocks):
         tensors = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
-            tensors |= {score: FLOAT} | face(type(step), "record").TENSORS
+            tensors |= {score: FLOAT} | recorded.of(step).TENSORS
         last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
         if resizes(steps) and not last:
             tensors["size"] = FLOAT
@@ -128,7 +128,7 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
     """Each step with the name of the scores it decides by."""
     for place, step in enumerate(steps):
-        yield step, face(type(step), "record").score_name(resizes(steps[:place]))
+        yield step, recorded.of(step).score_name(resizes(steps[:place]))
 
 
 def read(
@@ -138,6 +138,7 @@ def read(
     tokens: int,
     prefix: int = 1,
     precision: Precision | None = None,
+    linears: Iterable[Linear] = (),
 ) -> Record:
     """One image of a batch.
 
@@ -148,6 +149,7 @@ def read(
         tokens: Tokens before the first block.
         prefix: How many of them stand before the patches.
         precision: Of the file.
+        linears: The layers that may round what they are given.
     """
     blocks, counts, broken = [], [], ""
     taken: Mapping[str, Taken] = {}
@@ -176,7 +178,7 @@ def read(
         counts.append(tokens)
     try:
         taken = precision_record.read(
-            precision or Precision(), tensors, image, entering, leaving, plan.static
+            precision or Precision(), linears, tensors, image, entering, leaving, plan.static
         )
     except (ValueError, IndexError) as err:
         broken = broken or str(err)
@@ -208,10 +210,10 @@ def _read_block(
     slot = np.arange(tokens)  # padded slot of each token
     records = []
     for step, scores in _scored(steps):
-        recorded = face(type(step), "record")
-        arrays = {name: own[name][image] for name in recorded.TENSORS}
+        face = recorded.of(step)
+        arrays = {name: own[name][image] for name in face.TENSORS}
         arrays["score"] = own[scores][image]
-        found: Read = recorded.read(step, arrays, slot, own["count"][image])
+        found = face.read(step, arrays, slot, own["count"][image])
         records.append(StepRecord(found.choice, found.score))
         slot = found.left
     count = own["count"]

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export.calibration.quantise import BALANCED
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import Linear, rounded
 from ltmp_export.precision.formats import INT8, REST, Activation, Precision
 from ltmp_export.precision.weights import Weights, column_scales, integer_weight
 
@@ -32,7 +32,7 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     stored = Weights(model)
     derived: dict[str, NDArray[Any]] = {}
     if precision.kind == INT8:
-        derived = _balanced(stored, wanted, checkpoint.vit.depth)
+        derived = _balanced(stored, wanted, rounded(checkpoint.vit))
     if precision.protects:
         derived |= _metrics(wanted | derived, checkpoint.vit)
     wanted |= derived
@@ -47,26 +47,24 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     return f"the file's {others[0]}{more}" if others else ""
 
 
-def _balanced(stored: Weights, wanted: Arrays, depth: int) -> dict[str, NDArray[Any]]:
+def _balanced(stored: Weights, wanted: Arrays, linears: list[Linear]) -> dict[str, NDArray[Any]]:
     """What of the checkpoint's weights is balanced, as the file's LayerNorms are."""
     found: dict[str, NDArray[Any]] = {}
-    for block in range(depth):
-        for norm, linear in BALANCED:
-            scaled, moved = f"blocks.{block}.{norm}.weight", f"blocks.{block}.{norm}.bias"
-            weight, bias = stored.get(scaled), stored.get(moved)
-            if weight is None or bias is None or weight.shape != wanted[scaled].shape:
-                continue
-            with np.errstate(divide="ignore", invalid="ignore"):
-                stretch = wanted[scaled] / weight.astype(np.float64)
-            stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
-            path = f"blocks.{block}.{linear}"
-            shift = np.zeros_like(stretch)
-            if f"{path}.bias" in wanted:  # without one nothing can take a shift up
-                shift = wanted[moved] - bias * stretch
-            found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
-            found[f"{path}.weight"] = wanted[f"{path}.weight"] * stretch
-            if f"{path}.bias" in wanted:
-                found[f"{path}.bias"] = wanted[f"{path}.bias"] + wanted[f"{path}.weight"] @ shift
+    for path, norm in ((layer.path, layer.norm) for layer in linears if layer.norm is not None):
+        scaled, moved = f"{norm}.weight", f"{norm}.bias"
+        weight, bias = stored.get(scaled), stored.get(moved)
+        if weight is None or bias is None or weight.shape != wanted[scaled].shape:
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stretch = wanted[scaled] / weight.astype(np.float64)
+        stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
+        shift = np.zeros_like(stretch)
+        if f"{path}.bias" in wanted:  # without one nothing can take a shift up
+            shift = wanted[moved] - bias * stretch
+        found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
+        found[f"{path}.weight"] = wanted[f"{path}.weight"] * stretch
+        if f"{path}.bias" in wanted:
+            found[f"{path}.bias"] = wanted[f"{path}.bias"] + wanted[f"{path}.weight"] @ shift
     return found
 
 

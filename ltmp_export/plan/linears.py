@@ -22,6 +22,9 @@ class Linear(NamedTuple):
         outs: Outputs.
         rows: What it has a row of.
         block: Index of its block, or None.
+        norm: Path of the LayerNorm whose outputs it alone is given, or None: channels may be
+            balanced between the two.
+        fine: Whether int8 files give it 16 bits where decisions are protected.
     """
 
     path: str
@@ -29,18 +32,31 @@ class Linear(NamedTuple):
     outs: int
     rows: str
     block: int | None = None
+    norm: str | None = None
+    fine: bool = False
 
 
 def linears(vit: Vit) -> Iterator[Linear]:
-    """All of them in the order of the computation."""
+    """All of them in the order of the computation.
+
+    Those that are `fine` are those by which the first block changes the tokens, since every later
+    decision rests on these, and the head. On the digits, mean of three sets to calibrate on, 92.6 %
+    of the token counts are float32's then; without fc1 87 %, without fc2 88 %, without proj 91 %,
+    with none of them 86 %, with qkv, too, 92 %.
+    """
     c, inner = vit.width, vit.heads * vit.head_width
     patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
     yield Linear(EMBEDDING, patch, c, PATCHES)
     for block in range(vit.depth):
-        path = f"blocks.{block}"
-        yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block)
-        yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block)
-        yield Linear(f"{path}.mlp.fc1", c, vit.mlp_width, KEPT, block)
-        yield Linear(f"{path}.mlp.fc2", vit.mlp_width, c, KEPT, block)
+        path, first = f"blocks.{block}", block == 0
+        yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, f"{path}.norm1")
+        yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block, fine=first)
+        yield Linear(f"{path}.mlp.fc1", c, vit.mlp_width, KEPT, block, f"{path}.norm2", first)
+        yield Linear(f"{path}.mlp.fc2", vit.mlp_width, c, KEPT, block, fine=first)
     for path in ("head", "head_dist")[: vit.classifiers]:
-        yield Linear(path, c, vit.classes, POOLED)
+        yield Linear(path, c, vit.classes, POOLED, fine=True)
+
+
+def rounded(vit: Vit) -> list[Linear]:
+    """Those that compute in int8 where a file does: all but the convolution."""
+    return [layer for layer in linears(vit) if layer.path != EMBEDDING]

@@ -6,13 +6,14 @@ made to take the same one. The names are written by `layers`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.plan.linears import KEPT, Linear
 from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import (
     INTEGERS,
@@ -42,14 +43,15 @@ def names(precision: Precision) -> dict[str, int]:
 
 def _name(path: str) -> str:
     """The tensors' common name: "blocks.3.attn.qkv" is written as "block_03/attn/qkv"."""
-    parts = path.split(".")
-    if parts[0] != "blocks":
-        return f"head/{parts[-1]}"
-    return f"block_{int(parts[1]):02d}/{parts[2]}/{parts[3]}"
+    first, *rest = path.split(".")
+    if first != "blocks":
+        return f"head/{path.rpartition('.')[2]}"
+    return "/".join((f"block_{int(rest[0]):02d}", *rest[1:]))
 
 
 def read(
     precision: Precision,
+    linears: Iterable[Linear],
     tensors: Mapping[str, NDArray[Any]],
     image: int,
     entering: Sequence[NDArray[np.int64]],
@@ -59,7 +61,8 @@ def read(
     """What each layer was given for one image, by path.
 
     Args:
-        precision: The layers.
+        precision: Which layers round what they are given.
+        linears: All that may.
         tensors: The tapped tensors of the batch.
         image: Row of the batch.
         entering: For each block [B] tokens before its steps.
@@ -70,15 +73,17 @@ def read(
         ValueError: A tensor has too few rows.
     """
     found = {}
-    for path, given in precision.layers.items():
-        parts = path.split(".")
-        if parts[0] != "blocks":
+    for layer in linears:
+        given = precision.layers.get(layer.path)
+        if given is None:
+            continue
+        if layer.block is None:
             counts = np.ones(len(entering[0]), np.int64)
-        elif int(parts[1]) >= len(leaving):
+        elif layer.block >= len(leaving):
             continue  # decisions of the block before are none
         else:
-            counts = (entering if parts[2] == "attn" else leaving)[int(parts[1])]
-        found[path] = _taken(given, tensors, _name(path), image, counts, static)
+            counts = (leaving if layer.rows == KEPT else entering)[layer.block]
+        found[layer.path] = _taken(given, tensors, _name(layer.path), image, counts, static)
     return found
 
 

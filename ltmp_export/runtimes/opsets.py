@@ -23,6 +23,7 @@ from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import EMBEDDING, linears, rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
@@ -136,11 +137,8 @@ def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
     layers = {}
     if form.kind == INT8:
         scale = 0.1 if form.scales == STATIC else None
-        linear = (name.removesuffix(".weight") for name in weights if weights[name].ndim == 2)
         layers = {
-            path: Activation(scale, terms=1 + ("blocks.0" in path))
-            for path in linear
-            if path.startswith(("blocks", "head"))
+            layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in rounded(vit)
         }
     precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
     for plan, batch_size in _FORMS:
@@ -156,22 +154,14 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
     shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, width),
         "pos_embed": (1, vit.tokens, width),
-        "patch_embed.proj.weight": (width, *patch),
-        "patch_embed.proj.bias": (width,),
         "mixer.queries": (4, width),
-        "head.weight": (vit.classes, width),
-        "head.bias": (vit.classes,),
     }
+    for layer in linears(vit):
+        shapes[f"{layer.path}.weight"] = (layer.outs, layer.ins)
+        shapes[f"{layer.path}.bias"] = (layer.outs,)
+    shapes[f"{EMBEDDING}.weight"] = (width, *patch)
     norms = {"norm": width, "mixer.norm": width}
     for block in (f"blocks.{index}" for index in range(vit.depth)):
-        for path, (rows, columns) in {
-            "attn.qkv": (3 * width, width),
-            "attn.proj": (width, width),
-            "mlp.fc1": (vit.mlp_width, width),
-            "mlp.fc2": (width, vit.mlp_width),
-        }.items():
-            shapes[f"{block}.{path}.weight"] = (rows, columns)
-            shapes[f"{block}.{path}.bias"] = (rows,)
         norms |= {f"{block}.norm1": width, f"{block}.norm2": width}
         norms |= {f"{block}.attn.q_norm": vit.head_width, f"{block}.attn.k_norm": vit.head_width}
         shapes |= {f"{block}.ls1.gamma": (width,), f"{block}.ls2.gamma": (width,)}

@@ -60,7 +60,7 @@ class TimmName:
         said: As it was written, where that is something else; else "".
         tagged: Whether timm has the pretrained tag that was written, if any was. If not, the
             architecture is known all the same, but not how its weights want images prepared.
-        hub: What a config.json on the Hub says besides, see `checkpoint.dialects.from_config`.
+        hub: What a config.json on the Hub says besides, see `checkpoint.description.from_config`.
     """
 
     name: str

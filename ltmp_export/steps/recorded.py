@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.plan import faces
+from ltmp_export.plan.step import Step
 from ltmp_export.steps.tokens import Choice
 
 BOOL, INT64 = int(TensorProto.BOOL), int(TensorProto.INT64)
@@ -67,6 +69,44 @@ class Read(NamedTuple):
     choice: Choice
     score: NDArray[np.float32]
     left: Places
+
+
+class Recorded(Protocol):
+    """What a step's face `record` gives.
+
+    Attributes:
+        TENSORS: The tensors of a block that tell what it decided, with their `onnx.TensorProto`
+            types, beside its scores.
+        WORDS: What a person reads of it.
+    """
+
+    TENSORS: dict[str, int]
+    WORDS: Words
+
+    def score_name(self, resized: bool) -> str:
+        """The tensor of its scores; `resized`: whether a step before it merged tokens."""
+
+    def read(self, step: Any, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+        """What a file decided about one image.
+
+        Args:
+            step: The step.
+            own: Its `TENSORS` and "score" of this image.
+            slot: The slot of each token before it.
+            count: Tokens counted after the block.
+
+        Raises:
+            ValueError: The decisions are no decisions about so many tokens.
+        """
+
+
+def of(step: Step) -> Recorded:
+    """The face `record` of a step.
+
+    Raises:
+        InputError: It has none.
+    """
+    return cast(Recorded, faces.face(type(step), "record"))
 
 
 def by_similarity(resized: bool) -> str:

@@ -11,8 +11,6 @@ DENSE = "dense"
 GEMMS = "linear layers"
 EAGER = "eager PyTorch"
 LITERAL = "literal export"
-OPENVINO_DENSE = "OpenVINO dense"
-OPENVINO_REDUCED = "OpenVINO reduced"
 DENSE_INT8 = "dense int8"
 
 _NO_MODEL_FILE = ("gemms", "eager")

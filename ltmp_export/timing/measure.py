@@ -84,18 +84,8 @@ def measure(
             files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
-        contenders = files.contenders(baseline_name)
-        refused: dict[str, str] = {}
-        if checkpoint is not None:
-            from ltmp_export.timing import side_by_side
-
-            progress("exporting the literal translation with torch.onnx.export")
-            rivals, refused = side_by_side.rivals(checkpoint, folder, files.model, files.baseline)
-            contenders += rivals
-        if lowered is not None:
-            from ltmp_export.timing import precisions
-
-            contenders += precisions.rivals(exported, lowered, folder, asked, progress)
+        rivals, refused = _rivals(exported, files, checkpoint, lowered, progress)
+        contenders = files.contenders(baseline_name) + rivals
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
         rows = partial(_rows, exported, counts)
@@ -124,6 +114,28 @@ def measure(
         profile=summary if settings.profile else None,
         environment=environment(),
     )
+
+
+def _rivals(
+    exported: ExportedModel,
+    files: Handover,
+    checkpoint: Checkpoint | None,
+    lowered: Origin | None,
+    progress: Progress,
+) -> tuple[list[Contender], dict[str, str]]:
+    """What is timed beside the baseline, and why there is not more, by label."""
+    found: list[Contender] = []
+    refused: dict[str, str] = {}
+    if checkpoint is not None:
+        from ltmp_export.timing import side_by_side
+
+        progress("exporting the literal translation with torch.onnx.export")
+        found, refused = side_by_side.rivals(checkpoint, files.folder, files.model, files.baseline)
+    if lowered is not None:
+        from ltmp_export.timing import precisions
+
+        found += precisions.rivals(exported, lowered, files.folder, files.providers, progress)
+    return found, refused
 
 
 def _subject(exported: ExportedModel, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:

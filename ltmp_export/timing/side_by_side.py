@@ -7,14 +7,9 @@ from pathlib import Path
 from ltmp_export.checkpoint import hub
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import LtmpError
+from ltmp_export.runtimes import session
 from ltmp_export.timing import literal
-from ltmp_export.timing.contenders import (
-    EAGER,
-    LITERAL,
-    OPENVINO_DENSE,
-    OPENVINO_REDUCED,
-    Contender,
-)
+from ltmp_export.timing.contenders import DENSE, EAGER, LITERAL, REDUCED, Contender
 from ltmp_export.timing.processes import Process
 
 
@@ -49,13 +44,22 @@ def rivals(
             start = eager.start() | {"kind": "literal", "output": str(exported)}
             with Process(LITERAL, start, folder) as process:
                 process.open()
-            found.append(Contender(LITERAL, "onnxruntime", exported, single=True))
+            found.append(Contender(LITERAL, session.ONNXRUNTIME, exported, single=True))
         except LtmpError as err:
             refused[LITERAL] = str(err)
     else:
         reason = "there is no literal form of static shapes"
         refused = dict.fromkeys((EAGER, LITERAL), reason)
-    if dense is not None:
-        found.append(Contender(OPENVINO_DENSE, "openvino", dense))
-    found.append(Contender(OPENVINO_REDUCED, "openvino", model))
-    return found, refused
+    return found + elsewhere(model, dense), refused
+
+
+def elsewhere(model: Path, dense: Path | None) -> list[Contender]:
+    """An exported file, and the dense one, in every runtime but the one they are timed in."""
+    files = [(DENSE, dense), (REDUCED, model)]
+    others = [name for name in session.names() if name != session.ONNXRUNTIME]
+    return [
+        Contender(f"{session.load(name).NAME} {what}", name, file)
+        for name in others
+        for what, file in files
+        if file is not None
+    ]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
@@ -66,7 +67,7 @@ def test_every_block_of_the_digits(shallow_digits: Digits, name: str, block: int
 
 @pytest.mark.parametrize(
     ("family", "name", "block"),
-    [(f, *case) for f in ("ltm", "ltp", "ltpm") for case in cases(f, BLOCKS, every=4)],
+    [(f, *case) for f in families.learned() if f != "ltmp" for case in cases(f, BLOCKS, every=4)],
 )
 def test_the_other_families(shallow_digits: Digits, family: str, name: str, block: int) -> None:
     checkpoint = shallow_digits(family)
@@ -121,7 +122,7 @@ def test_a_moved_threshold_is_found_in_the_file(
         assert f"{threshold:.9g} in the checkpoint" in report.headline()
 
 
-@pytest.mark.parametrize("family", ["ltm", "ltp", "ltpm", "ltmp"])
+@pytest.mark.parametrize("family", families.learned())
 def test_a_moved_threshold_is_found_by_its_decisions(digits: Digits, family: str) -> None:
     """The same with the stored number out of sight."""
     checkpoint = digits(family)

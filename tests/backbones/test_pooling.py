@@ -26,7 +26,7 @@ from tests.makers.random_vits import Case
 from tests.precision.test_precision_models import bare
 
 MERGING = [f for f in families.learned() if "merge" in families.load(f).scalars]
-COUNTED = [f for f in families.counted() if f != "p"]
+COUNTED = [f for f in families.counted() if "merge" in families.load(f).counts]
 PRUNING = [f for f in MERGING if "prune" in families.load(f).scalars]
 AVERAGE = Case("avg", 41, {"img_size": (24, 24), "global_pool": "avg", "fc_norm": False})
 ALIKE = Case("avg, patches alike", 15, AVERAGE.kwargs | {"no_embed_class": True})
@@ -157,12 +157,12 @@ def pooled_by_hand(model: VisionTransformer, state: State) -> np.ndarray:
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("family", [*MERGING, "ltp"])
+@pytest.mark.parametrize("family", families.learned())
 def test_literal(family: str) -> None:
     model, vit = random_vits.build(AVERAGE)
     images = random_vits.images(vit, AVERAGE.seed)
     plan = random_vits.middle_plan(model, images, family, AVERAGE.seed)
-    if family == "ltp":  # no patch is left; merging word for word fails on a single token
+    if family not in MERGING:  # no patch is left; merging word for word fails on a single token
         plan = test_oracle.frozen(family, vit.depth, 1.0, [0.0, 0.0, 1.0])
     literal = LiteralViT(model, plan).eval()
     for image in images:

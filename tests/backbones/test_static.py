@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltmp_export import families
-from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
@@ -31,7 +30,7 @@ Golden: TypeAlias = Mapping[str, NDArray[Any]]
 
 OPSETS = (16, 17, 18, 20, opsets.newest_opset())
 BATCHES = (1, 7, 48)
-STATIC = (*families.counted(), "patchmerger", "evit")
+STATIC = [name for name in families.names() if name not in families.learned()]
 
 
 _MADE: dict[tuple[Any, ...], Exported] = {}
@@ -105,7 +104,8 @@ class TestAuthorsFixedRates:
             counted = [step for step in steps if isinstance(step, (MergeMost, PruneLeast))]
             found = [step.count for step in counted if step.action == kind]
             assert found == golden[f"{family}_r_{kind}"].tolist()
-        assert rates.counts(checkpoint.plan, checkpoint.vit) == tuple(golden[f"{family}_counts"][0])
+        counts = checkpoint.plan.counts(checkpoint.vit.tokens, checkpoint.vit.prefix)
+        assert counts == tuple(golden[f"{family}_counts"][0])
 
 
 class TestBudgets:
@@ -203,8 +203,9 @@ class TestShapes:
         checkpoint = digits(family)
         model = to_onnx(checkpoint, opset=17)
         shapes = inferred(model)
-        for block, tokens in enumerate(rates.counts(checkpoint.plan, checkpoint.vit)):
-            assert shapes[f"block_{block:02d}/tokens"][1:] == [tokens, checkpoint.vit.width]
+        vit = checkpoint.vit
+        for block, tokens in enumerate(checkpoint.plan.counts(vit.tokens, vit.prefix)):
+            assert shapes[f"block_{block:02d}/tokens"][1:] == [tokens, vit.width]
 
     def test_a_budget_is_in_the_graph(self, digits: Digits) -> None:
         checkpoint = digits("ltmp")

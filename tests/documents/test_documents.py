@@ -145,6 +145,14 @@ def test_what_is_linked_gets_installed(wheel: zipfile.ZipFile) -> None:
     )
 
 
+def test_every_module_gets_installed(wheel: zipfile.ZipFile) -> None:
+    """No list names the packages: a folder that is added is found."""
+    names = set(wheel.namelist())
+    for folder, installed in INSTALLED.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "/".join((installed, *path.relative_to(ROOT / folder).parts)) in names
+
+
 def test_the_long_description_has_no_link_into_the_repository(wheel: zipfile.ZipFile) -> None:
     metadata = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     message = email.message_from_bytes(wheel.read(metadata))

@@ -25,7 +25,8 @@ from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import builder
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.images import inputs
-from ltmp_export.model_file.model import dense_baseline, read_exported, to_onnx
+from ltmp_export.model_file.dense import dense_baseline
+from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.model_file.validate import validate
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets

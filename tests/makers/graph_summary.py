@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -26,21 +25,17 @@ from torch import Tensor, nn
 
 from ltmp_export import families
 from ltmp_export.backbones.vit import describe
-from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
+from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
-from ltmp_export.steps.merge_most.step import MergeMost
-from ltmp_export.steps.patch_merge.step import PatchMerge
+from tests.makers import examples
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
 OPSETS = (16, 17, 20)
-KEEP = (9, 7, 4)  # the budgets
-MADE = {1: 6, 3: 2}  # patch tokens that PatchMerger makes, by block
 
 Print: TypeAlias = tuple[float, float, float]  # two projections of an array and its length
 Floats: TypeAlias = dict[str, Print]
@@ -60,11 +55,11 @@ def cases() -> Iterator[Case]:
     """Every family in every form, precision and opset; options of a ViT in one family."""
     plain = _model({})
     for family in families.names():
-        for form, plan in _plans(family, depth=3).items():
+        for form, plan in examples.plans(family, 3, _drawn).items():
             yield from _exports(f"{family} {form}", _checkpoint(plain, plan))
     for name, model in _others():
         for family in ("ltmp", "pm") if not _distilled(model) else ("m", "p"):
-            for form, plan in _plans(family, depth=3, prefix=model.num_prefix_tokens).items():
+            for form, plan in examples.plans(family, 3, _drawn, model.num_prefix_tokens).items():
                 yield from _exports(f"{family} {form}, {name}", _checkpoint(model, plan), (17,))
 
 
@@ -78,47 +73,11 @@ def _exports(name: str, checkpoint: Checkpoint, opsets: tuple[int, ...] = OPSETS
                 )
 
 
-def _plans(family: str, depth: int, prefix: int = 1) -> dict[str, Plan]:
-    """The plans of a family by form."""
-    method = families.load(family)
-    if method.start:
-        values = {"merge": (0.75, 0.5, 0.625), "prune": (0.03125, 0.0625, 0.09375)}
-        plan = method.freeze({kind: values[kind][:depth] for kind in method.scalars})
-        return {"dynamic": plan, "budget": plan.within(KEEP)}
-    if method.counts:
-        counts: dict[str, tuple[int, ...]] = {"merge": (2, 1, 0), "prune": (1, 1, 1)}
-        plan = method.freeze({kind: counts[kind] for kind in method.counts})
-        if prefix > 1:
-            tied = [
-                tuple(replace(s, prefix=prefix) if isinstance(s, MergeMost) else s for s in block)
-                for block in plan.blocks
-            ]
-            plan = replace(plan, blocks=tuple(tied))
-        return {"static": plan}
-    if method.from_args is not None:
-        steps = method.from_args(base_keep_rate=0.7, drop_loc=(0, 2), fuse_token=True)
-        return {"static": Plan(family, tuple(steps.get(block, ()) for block in range(depth)))}
-    merges: dict[int, Step] = {}
-    parameters: dict[str, Tensor] = {}
-    for index, (block, tokens) in enumerate(MADE.items()):
-        name = f"cluster_layers.{index}"
-        merges[block] = PatchMerge(name, tokens, 0.25, 1e-6)
-        shapes = {"queries": (tokens, 48), "norm.weight": (48,), "norm.bias": (48,)}
-        parameters |= {
-            f"{name}.{part}": _drawn(f"{name}.{part}", shape) for part, shape in shapes.items()
-        }
-    return {"static": Plan(family, ((),) * depth, merges, parameters)}
-
-
 def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
-    paths = [f"blocks.{block}.{leaf}" for block in range(3) for leaf in _LEAVES] + ["head"]
-    if checkpoint.vit.distilled:
-        paths.append("head_dist")
-
     def layers(scale: float | None) -> dict[str, Activation]:
         return {
-            path: Activation(scale, 100 + number, 2 if path.startswith(quantise.FINE) else 1)
-            for number, path in enumerate(paths)
+            layer.path: Activation(scale, 100 + number, 2 if layer.fine else 1)
+            for number, layer in enumerate(rounded(checkpoint.vit))
         }
 
     kept = {"blocks.1.attn.scores": 7e4, "blocks.2.mlp.fc2": 8e4}
@@ -132,7 +91,6 @@ def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
 
 
 _RARE = ("fp16 io", "int8 dynamic")  # no other form of theirs depends on the opset
-_LEAVES = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _DEFAULTS: dict[str, Any] = {
     "img_size": 12,
     "patch_size": 4,

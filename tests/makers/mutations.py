@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.graph.packed import Candidates
@@ -148,8 +149,9 @@ def _exchange_rows(array: NDArray[Any]) -> None:
 
 
 Mutate = Callable[[Checkpoint, int], onnx.ModelProto]
-MERGES, PRUNES = ("ltmp", "ltpm", "ltm"), ("ltmp", "ltpm", "ltp")
-ANY = ("ltmp", "ltpm", "ltm", "ltp")
+ANY = families.learned()
+MERGES = tuple(family for family in ANY if "merge" in families.load(family).scalars)
+PRUNES = tuple(family for family in ANY if "prune" in families.load(family).scalars)
 
 
 @dataclass(frozen=True)

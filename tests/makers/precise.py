@@ -15,6 +15,8 @@ from ltmp_export.backbones.vit import lower
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import Images
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import (
     DYNAMIC,
@@ -41,6 +43,10 @@ UNPROTECTED = {
     "static unprotected": Precision(INT8, protected=False),
     "fp16 unprotected": Precision(FP16, protected=False),
 }
+DIGITS = Vit(
+    "digits", (32, 32), (4, 4), in_chans=3, classes=10, depth=6, width=128, mlp_width=512, heads=2,
+    head_width=64, norm_eps=1e-6, activation="gelu", pool="token",
+)  # fmt: skip
 BALANCING = 2e-5  # of the reference's logits: 6.4e-6 on the digits, 4.8e-6 on the random ViTs
 
 
@@ -56,12 +62,10 @@ def prepared(
 
 def unmeasured(scales: str = STATIC, protected: bool = True) -> Precision:
     """int8 for the digits with one made-up scale everywhere: for the graph, not its numbers."""
-    leaves = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    paths = ["head", *(f"blocks.{block}.{leaf}" for block in range(6) for leaf in leaves)]
     scale = 0.1 if scales == STATIC else None
     layers = {
-        path: Activation(scale, terms=2 if protected and path.startswith(quantise.FINE) else 1)
-        for path in paths
+        layer.path: Activation(scale, terms=2 if protected and layer.fine else 1)
+        for layer in rounded(DIGITS)
     }
     return Precision(INT8, protected=protected, scales=scales, layers=layers)
 

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ltmp_export import families
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import check, export
@@ -41,7 +42,6 @@ ASKED = {
     "fp16 not protected": Precision("fp16", protected=False),
     "fp16 in and out": Precision("fp16", io="fp16"),
 }
-FAMILIES = ("ltmp", "ltpm", "ltm", "ltp", "m", "p", "mp", "pm", "patchmerger")
 Load = Callable[[str], Checkpoint]
 
 
@@ -68,7 +68,7 @@ def checked(
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [*product(FAMILIES, ("int8", "fp16")), *product(("ltmp", "pm"), list(ASKED)[1:])],
+    [*product(families.names(), ("int8", "fp16")), *product(("ltmp", "pm"), list(ASKED)[1:])],
 )
 def test_right_files_are_bounded(shallow_digits: Load, family: str, name: str) -> None:
     checkpoint = shallow_digits(family)
@@ -85,7 +85,9 @@ def test_right_files_are_bounded(shallow_digits: Load, family: str, name: str) -
         assert all(one.logit_error == 0 for one in report.invariance)
 
 
-@pytest.mark.parametrize("family", ["ltmp", "ltpm", "ltp"])
+@pytest.mark.parametrize(
+    "family", [f for f in families.learned() if "prune" in families.load(f).scalars]
+)
 def test_importance_is_that_of_the_image_alone_bit_for_bit(digits: Load, family: str) -> None:
     checkpoint = digits(family)
     model, _ = written(checkpoint, ASKED["int8"])
@@ -143,7 +145,9 @@ FAULTS: dict[str, tuple[str, str, Change, str]] = {
 
 
 @pytest.mark.parametrize(("name", "stored", "how", "told"), FAULTS.values(), ids=FAULTS.keys())
-def test_wrong_weights_fail(shallow_digits: Load, name: str, stored: str, how: Change, told: str) -> None:
+def test_wrong_weights_fail(
+    shallow_digits: Load, name: str, stored: str, how: Change, told: str
+) -> None:
     checkpoint = shallow_digits("ltmp")
     model, precision = written(checkpoint, ASKED[name])
     change(model, stored, how)

@@ -47,7 +47,7 @@ Graph: TypeAlias = Callable[..., onnx.ModelProto]
 
 BUDGET = "budget"  # of ltmp: a static plan
 KEEP = (50, 40, 30, 25, 20, 18)
-LINEAR_LAYERS, FINE = 25, 4  # of the digits; those of two terms, see `calibration.quantise.FINE`
+LINEAR_LAYERS, FINE = 25, 4  # of the digits; those of two terms, see `plan.linears`
 SAME_CLASS = 47  # of 48 digits; measured: 48 in every form of every family
 
 int8_forms = pytest.mark.parametrize("form", ["static", "dynamic"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,19 +14,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ltmp_export import InputError, bench, export
+from ltmp_export import InputError, bench, export, families, runtimes
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.reference import Reference
-from ltmp_export.timing import literal
-from ltmp_export.timing.contenders import EAGER, LITERAL, OPENVINO_DENSE, OPENVINO_REDUCED
+from ltmp_export.timing import literal, side_by_side
+from ltmp_export.timing.contenders import EAGER, LITERAL
 from ltmp_export.timing.settings import Settings
 from tests.conftest import DIGITS_LTMP, FIXTURES
 from tests.makers.make_checkpoint import random_vit
 
+OPENVINO_DENSE, OPENVINO_REDUCED = "OpenVINO dense", "OpenVINO reduced"
 ONCE = Settings(batch_sizes=(1, 2), warmup=0, iterations=1)
 
 
-@pytest.mark.parametrize("family", ["ltmp", "ltpm", "ltm", "ltp"])
+@pytest.mark.parametrize("family", families.learned())
 def test_the_literal_translation_is_the_reference(
     digits: Callable[[str], Checkpoint], digit_images: Tensor, family: str
 ) -> None:
@@ -85,6 +88,21 @@ def test_literal_export(
             wanted = eager(image[None]).numpy()
             found = session.run(None, {"images": image[None].numpy()})[0]
             np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_every_runtime_but_onnxruntime_has_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime is a file in `runtimes/`, and needs no word here."""
+    runtime = types.ModuleType("third")
+    vars(runtime).update(NAME="Third", open_engine=None)
+    monkeypatch.setitem(sys.modules, "ltmp_export.runtimes.third", runtime)
+    (tmp_path / "third.py").touch()
+    monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
+    model, dense = tmp_path / "model.onnx", tmp_path / "dense.onnx"
+    labels = ["OpenVINO dense", "OpenVINO reduced", "Third dense", "Third reduced"]
+    assert [one.label for one in side_by_side.elsewhere(model, dense)] == labels
+    assert [one.label for one in side_by_side.elsewhere(model, None)] == labels[1::2]
 
 
 def test_every_row_is_timed_or_has_a_reason(small: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ face `slots` decides and merges. With a plan that reduces nothing the same code 
 model, so that the two differ in the reduction only.
 
 Weights keep their checkpoint names and layout in the graph, which makes an exported file readable
-as a set of weights again (`model_file.model.dense_baseline` writes the dense model from it).
+as a set of weights again (`model_file.dense.dense_baseline` writes the dense model from it).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from ltmp_export.backbones.vit import attention, classifier, embedding
 from ltmp_export.backbones.vit.layers import Layers
-from ltmp_export.graph import packed, ragged
+from ltmp_export.graph import packed
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.packed import Candidates
-from ltmp_export.graph.ragged import Layout, fixed_layout, make_layout
+from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, demands
-from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
+from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.steps import lowering
 
 BATCH = "batch"
-FLOAT = int(TensorProto.FLOAT)
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,13 @@ class _Lowering:
         self.precision = precision
         self.layers = Layers(g, vit, precision)
         self.batch = 1 if single else BATCH
-        self.broken: Name | None = None  # see `zeros`
+        self.broken: Name | None = None  # see `embedding.zeros`
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         g, vit = self.g, self.vit
         number = TensorProto.FLOAT16 if self.precision.io == FP16 else TensorProto.FLOAT
         images = g.input("images", number, (self.batch, *vit.input_size))
         with g.scope("embed"):
-            if self.precision.layers:
-                self.layers = replace(self.layers, one=self.one(images))
             tokens = self.embed(images)
         counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
@@ -137,7 +135,9 @@ class _Lowering:
                 if tokens.dropped is not None:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
-            logits = self.head(self.entering(vit.depth, tokens))
+            tokens = self.entering(vit.depth, tokens)
+            rows = self.rows(tokens.x)
+            logits = classifier.classify(self.layers, rows, tokens.size, tokens.layout)
             if self.broken is not None:
                 logits = g.op("Add", logits, self.broken)
             with g.half(self.precision.io == FP16, "logits"):
@@ -149,61 +149,24 @@ class _Lowering:
             self.per_block("overflow", dropped)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
 
-    def one(self, images: Name) -> Name:
-        """The number 1, computed from the images, see `Layers.one`."""
-        g = self.g
-        if self.batch == BATCH:
-            batch = g.op("Squeeze", g.op("Shape", images, start=0, end=1), g.ints(0))
-            return g.op("Cast", g.op("Min", g.op("Max", batch, g.index(1)), g.index(1)), to=FLOAT)
-        pixel = g.op("Gather", g.reshape(images, -1), g.index(0), axis=0)
-        return g.op("Pow", pixel, g.number(0.0))  # also of a NaN
-
-    def zeros(self, patches: Name) -> Name:
-        """[B, 1]: 0, or NaN for an image with a number that is NaN or infinite.
-
-        Such a number would end in a layer that rounds to integers, and a class come out.
-        """
-        g = self.g
-        zero = g.op("Mul", g.reduce("ReduceSum", patches, [1, 2]), g.number(0.0))
-        return g.op("Unsqueeze", zero, g.ints(1))
+    def embed(self, images: Name) -> Packed:
+        """[B, channels, height, width] → the tokens of all images."""
+        single, int8 = self.batch != BATCH, bool(self.precision.layers)
+        if int8:
+            self.layers = replace(self.layers, one=embedding.one(self.g, images, single))
+        patches = self.layers.patches(images)  # [B, patches, C]
+        if int8:
+            self.broken = embedding.zeros(self.g, patches)
+        x, layout = embedding.embed(
+            self.layers, images, patches, single=single, static=self.plan.static
+        )
+        return Packed(x, None, layout)
 
     def per_block(self, name: str, values: Sequence[Name]) -> None:
         """An output int64 [batch, depth] from a [B] of each block."""
         columns = (self.g.op("Unsqueeze", value, self.g.ints(1)) for value in values)
         joined = self.g.op("Concat", *columns, axis=1)
         self.g.output(joined, name, TensorProto.INT64, (self.batch, self.vit.depth))
-
-    def embed(self, images: Name) -> Packed:
-        """[B, channels, height, width] → packed rows [B * N, C], all images of N tokens."""
-        g, vit = self.g, self.vit
-        x = self.layers.patches(images)  # [B, patches, C]
-        if self.precision.layers:
-            self.broken = self.zeros(x)
-        tokens = vit.tokens
-        prefix = [g.weight(name) for name in ("cls_token", "dist_token")[: vit.prefix]]
-        numbers = None
-        if self.batch == BATCH:
-            batch = g.op("Shape", images, start=0, end=1)  # [1]
-            shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
-            prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C] each
-            last = g.op("Squeeze", batch, g.ints(0))
-            numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
-        layout = fixed_layout(g, tokens, numbers)
-        if not self.plan.static and tokens < ragged.LEAST_SLOTS:
-            layout = make_layout(g, layout.count, ragged.LEAST_SLOTS, numbers)
-        position = g.weight("pos_embed")
-        covers_prefix = g.weights["pos_embed"].shape[1] == tokens
-        if not covers_prefix:
-            x = g.op("Add", x, position)
-        if prefix:
-            x = g.op("Concat", *prefix, x, axis=1)
-        if covers_prefix:
-            x = g.op("Add", x, position)
-        if self.plan.static:
-            x = g.op("Identity", x, name="tokens")  # [B, N, C]
-        else:
-            x = g.reshape(x, -1, vit.width, name="tokens")  # [B * N, C]
-        return Packed(self.layers.norm("norm_pre", x), None, layout)
 
     def entering(self, block: int, tokens: Packed) -> Packed:
         """Tokens as they enter a block, or behind the last one the head."""
@@ -222,14 +185,15 @@ class _Lowering:
         """One transformer block: attention, the plan's steps, MLP."""
         g = self.g
         with g.scope("attn"):
-            weights, keys, values = self.attention(path, tokens)
+            rows, layout = self.normed(path, tokens), tokens.layout
+            weights, keys, values = attention.attend(self.layers, path, rows, tokens.size, layout)
             metric = self.metric(path, tokens, keys) if METRIC in demands(steps) else None
         reduced = None
         if not self.plan.static:
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
-            update = self.mix(path, tokens.layout, weights, values)
-            x = g.op("Add", tokens.x, self.shaped(update, tokens.layout))
+            update = attention.mix(self.layers, path, layout, weights, values)
+            x = g.op("Add", tokens.x, self.shaped(update, layout))
         if reduced is not None:
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
             left = Packed(x, reduced.size, reduced.layout)
@@ -261,7 +225,7 @@ class _Lowering:
             number=layout.most,
             x=tokens.x,
             size=tokens.size,
-            scores=self.scores(steps, layout, weights),
+            scores=attention.scores(steps, layout, weights, vit.heads),
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
@@ -277,22 +241,6 @@ class _Lowering:
             return layout
         return replace(layout, count=self.g.op("Identity", layout.count, name="count"))
 
-    def attention(self, path: str, tokens: Packed) -> tuple[Name, Name, Name]:
-        """Attention weights [B, H, N, N], keys and values [B, H, N, D]."""
-        g, vit, layout = self.g, self.vit, tokens.layout
-        qkv = self.layers.linear(f"{path}.attn.qkv", self.normed(path, tokens))
-        with self.layers.half(f"{path}.attn.qkv"):
-            q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
-        q, k = (self.layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
-        with self.layers.half(f"{path}.attn.scores"):
-            q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
-            scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
-        scores = self.layers.exact(scores)
-        bias = layout.score_bias(tokens.size, vit.tokens)
-        if bias is not None:
-            scores = g.op("Add", scores, bias)
-        return g.op("Softmax", scores, axis=-1), k, v
-
     def normed(self, path: str, tokens: Packed) -> Name:
         """The rows [T, C] that a block's attention sees."""
         return self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
@@ -305,24 +253,6 @@ class _Lowering:
         rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
         return layout.slots_of(rows, vit.head_width)
 
-    def mix(self, path: str, layout: Layout, weights: Name, v: Name) -> Name:
-        """The output [T, C] of attention from its weights and values, without the residual."""
-        g, vit = self.g, self.vit
-        with self.layers.half(f"{path}.attn.mixed"):
-            mixed = g.op("MatMul", g.cast(weights), g.cast(v))
-            rows = layout.join_heads(mixed, vit.heads, vit.head_width)
-        out = self.layers.linear(f"{path}.attn.proj", self.layers.norm(f"{path}.attn.norm", rows))
-        return self.layers.exact(self.layers.layer_scale(f"{path}.ls1", out))
-
-    def scores(self, steps: tuple[Step, ...], layout: Layout, weights: Name) -> dict[str, Name]:
-        """The scores [B, N] that steps demand, from attention [B, H, N, N]."""
-        wanted, found = demands(steps), {}
-        if IMPORTANCE in wanted:
-            found[IMPORTANCE] = layout.importance(weights, self.vit.heads)
-        if CLASS_ATTENTION in wanted:
-            found[CLASS_ATTENTION] = layout.class_attention(weights)
-        return found
-
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
     ) -> Candidates:
@@ -334,31 +264,7 @@ class _Lowering:
             alive=layout.valid,
             old_rows=g.op("Shape", tokens.x, end=1),
             size=tokens.size,
-            importance=self.scores(steps, layout, weights).get(IMPORTANCE),
+            importance=attention.scores(steps, layout, weights, vit.heads).get(IMPORTANCE),
             metric=metric,
             metric_width=vit.head_width,
         )
-
-    def head(self, tokens: Packed) -> Name:
-        """Tokens → logits [B, classes]."""
-        layout, tokens = tokens.layout, replace(tokens, x=self.rows(tokens.x))
-        if self.vit.distilled:
-            return self.distilled_head(tokens)
-        if self.vit.pool == "token":
-            pooled = self.layers.norm(
-                "norm", self.g.op("Gather", tokens.x, layout.class_rows(), axis=0)
-            )
-        else:
-            normed = self.layers.norm("norm", tokens.x)
-            pooled = layout.mean_of_patches(normed, tokens.size, self.vit.prefix)
-        logits = self.layers.linear("head", self.layers.norm("fc_norm", pooled))
-        return self.layers.exact(logits)
-
-    def distilled_head(self, tokens: Packed) -> Name:
-        """The mean of what the two heads say, each of its own token, the first two."""
-        g, row = self.g, tokens.layout.class_rows()
-        said = []
-        for path, place in (("head", row), ("head_dist", g.op("Add", row, g.index(1)))):
-            token = self.layers.norm("norm", g.op("Gather", tokens.x, place, axis=0))  # [B, C]
-            said.append(self.layers.exact(self.layers.linear(path, token)))
-        return g.op("Mul", g.op("Add", *said), g.number(0.5))

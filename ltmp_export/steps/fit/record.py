@@ -19,17 +19,7 @@ score_name = by_importance
 
 
 def read(step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
-    """What a file decided about one image.
-
-    Args:
-        step: The step.
-        own: Its `TENSORS` and "score" of this image.
-        slot: The slot of each token before it.
-        count: Tokens counted after the block.
-
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
-    """
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
     fitted = own["fitted"]
     if len(fitted) != step.keep:
         raise ValueError(f"there is room for {len(fitted)} tokens, not for {step.keep}")

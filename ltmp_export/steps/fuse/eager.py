@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.fuse.step import Fuse
-from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, first
+from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, first, keep
 
 
 def take(
@@ -18,14 +18,10 @@ def take(
 ) -> tuple[Tokens, Decision]:
     """Keep some, and fuse the rest; every token then stands for itself in attention."""
     score = tokens.scores[CLASS_ATTENTION]
-    verdict = choose(step, score)
-    decision = Decision(step, verdict.threshold, score, verdict.chosen, verdict.order)
-    chosen, order = verdict.chosen, verdict.order
-    if forced is not None:
-        chosen, order = forced.chosen, forced.order
-    x = tokens.x[chosen if order is None else order]
+    kept, decision = keep(step, tokens, score, forced)
+    x = kept.x
     if step.fused:
-        rest = ~chosen
+        rest = ~(decision if forced is None else forced).chosen
         x = torch.cat([x, score[rest][None] @ tokens.x[rest]])
     return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}), decision
 

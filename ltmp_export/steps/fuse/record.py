@@ -32,17 +32,7 @@ def score_name(resized: bool) -> str:
 
 
 def read(step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
-    """What a file decided about one image.
-
-    Args:
-        step: The step.
-        own: Its `TENSORS` and "score" of this image.
-        slot: The slot of each token before it.
-        count: Tokens counted after the block.
-
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
-    """
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, ranking = len(slot), own["ranking"]
     if sorted(ranking.tolist()) != list(range(tokens - 1)):
         raise ValueError(

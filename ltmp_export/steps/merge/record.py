@@ -33,17 +33,7 @@ score_name = by_similarity
 
 
 def read(step: Merge, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
-    """What a file decided about one image.
-
-    Args:
-        step: The step.
-        own: Its `TENSORS` and "score" of this image.
-        slot: The slot of each token before it.
-        count: Tokens counted after the block.
-
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
-    """
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens = len(slot)
     merged, partner = own["merged"], own["partner"]
     sources, destinations = pairing.sources(tokens, 1), pairing.destinations(tokens, 1)

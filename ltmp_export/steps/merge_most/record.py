@@ -28,17 +28,7 @@ score_name = by_similarity
 
 
 def read(step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
-    """What a file decided about one image.
-
-    Args:
-        step: The step.
-        own: Its `TENSORS` and "score" of this image.
-        slot: The slot of each token before it.
-        count: Tokens counted after the block.
-
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
-    """
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, protected = len(slot), step.prefix
     ranking, partner = own["ranking"], own["partner"]
     sources = pairing.sources(tokens, protected)

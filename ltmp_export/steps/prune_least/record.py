@@ -26,17 +26,7 @@ score_name = by_importance
 
 
 def read(step: PruneLeast, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
-    """What a file decided about one image.
-
-    Args:
-        step: The step.
-        own: Its `TENSORS` and "score" of this image.
-        slot: The slot of each token before it.
-        count: Tokens counted after the block.
-
-    Raises:
-        ValueError: The decisions are no decisions about so many tokens.
-    """
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, order = len(slot), own["order"]
     if len(order) != tokens - step.count:
         raise ValueError(f"{len(order)} of {tokens} tokens are kept; {step.count} are to go")

@@ -1,0 +1,57 @@
+"""Attention among the tokens of each image, in ONNX, and the scores that steps read off it."""
+
+from __future__ import annotations
+
+from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.graph.builder import Name
+from ltmp_export.graph.ragged import Layout
+from ltmp_export.plan.plan import demands
+from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE
+from ltmp_export.plan.step import Step
+
+
+def attend(
+    layers: Layers, path: str, rows: Name, size: Name | None, layout: Layout
+) -> tuple[Name, Name, Name]:
+    """Attention weights [B, H, N, N], keys and values [B, H, N, D].
+
+    Args:
+        layers: The model's.
+        path: Of the block.
+        rows: [T, C] normalised tokens.
+        size: How many patches each token stands for, or None while all are 1.
+        layout: Where the tokens of an image are.
+    """
+    g, vit = layers.g, layers.vit
+    qkv = layers.linear(f"{path}.attn.qkv", rows)
+    with layers.half(f"{path}.attn.qkv"):
+        q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
+    q, k = (layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
+    with layers.half(f"{path}.attn.scores"):
+        q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
+        scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
+    scores = layers.exact(scores)
+    bias = layout.score_bias(size, vit.tokens)
+    if bias is not None:
+        scores = g.op("Add", scores, bias)
+    return g.op("Softmax", scores, axis=-1), k, v
+
+
+def mix(layers: Layers, path: str, layout: Layout, weights: Name, v: Name) -> Name:
+    """The output [T, C] of attention from its weights and values, without the residual."""
+    g, vit = layers.g, layers.vit
+    with layers.half(f"{path}.attn.mixed"):
+        mixed = g.op("MatMul", g.cast(weights), g.cast(v))
+        rows = layout.join_heads(mixed, vit.heads, vit.head_width)
+    out = layers.linear(f"{path}.attn.proj", layers.norm(f"{path}.attn.norm", rows))
+    return layers.exact(layers.layer_scale(f"{path}.ls1", out))
+
+
+def scores(steps: tuple[Step, ...], layout: Layout, weights: Name, heads: int) -> dict[str, Name]:
+    """The scores [B, N] that steps demand, from attention weights [B, H, N, N]."""
+    wanted, found = demands(steps), {}
+    if IMPORTANCE in wanted:
+        found[IMPORTANCE] = layout.importance(weights, heads)
+    if CLASS_ATTENTION in wanted:
+        found[CLASS_ATTENTION] = layout.class_attention(weights)
+    return found

@@ -1,0 +1,135 @@
+"""Examples of every family: the digits ViT as a checkpoint of it, and small plans.
+
+A family with thresholds or counts needs no word here: a file in `families/` is enough. One whose
+files tell more, by arguments or by tensors of its own, has an example in `EXAMPLES`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ltmp_export import families
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.families import Family
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
+from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge_most.step import MergeMost
+from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
+
+KEEP = (9, 7, 4)  # the budgets of small plans
+
+Weights: TypeAlias = Mapping[str, Tensor]
+Draw: TypeAlias = Callable[[str, tuple[int, ...]], Tensor]  # a parameter by name and shape
+
+
+class Example(NamedTuple):
+    """What tests make up of a family whose files tell more than thresholds.
+
+    Attributes:
+        content: A file's content, of the weights of the digits ViT: 6 blocks, width 128.
+        stated: What is stated about that file.
+        plan: Of a ViT of 3 blocks, width 48, whose parameters are drawn.
+    """
+
+    content: Callable[[Weights], dict[str, Any]]
+    stated: Mapping[str, Any]
+    plan: Callable[[Family, Draw], Plan]
+
+
+def digits(family: str, base: Path) -> Checkpoint:
+    """The digits ViT as a checkpoint of a family.
+
+    Args:
+        family: Its name.
+        base: The file of the dense weights; others are written beside it.
+    """
+    method = families.load(family)
+    if method.counts:  # r as in golden.npz
+        return load_checkpoint(base, Choices(family=family, rate="8", num_heads=2))
+    path = base.with_name(f"digits_{family}.pth")
+    if method.start:
+        recorded = FIXTURES / f"digits_{family}_thresholds.pth.tar"
+        if recorded.exists():
+            path = recorded
+        else:
+            torch.save(_thresholds(method), path)
+        return load_checkpoint(path, Choices(family=family, base_checkpoint=base, num_heads=2))
+    example = EXAMPLES[family]
+    if not path.exists():
+        torch.save(example.content(load_torch(base)), path)
+    return load_checkpoint(path, Choices(num_heads=2, **example.stated))
+
+
+def _thresholds(method: Family) -> dict[str, Any]:
+    """Those that the digits' LTMP learned, as far as a family has them."""
+    learned = load_torch(DIGITS_LTMP)["state_dict"]
+    ends = tuple(f"{kind}_masker.threshold" for kind in method.scalars)
+    return {"state_dict": {key: value for key, value in learned.items() if key.endswith(ends)}}
+
+
+def plans(family: str, depth: int, draw: Draw, prefix: int = 1) -> dict[str, Plan]:
+    """Small plans of a family by form: "dynamic" and "budget", or "static".
+
+    Args:
+        family: Its name.
+        depth: Blocks, at most 3.
+        draw: Parameters of the reduction, by name and shape.
+        prefix: Tokens before the patches.
+    """
+    method = families.load(family)
+    if method.start:
+        values = {"merge": (0.75, 0.5, 0.625), "prune": (0.03125, 0.0625, 0.09375)}
+        plan = method.freeze({kind: values[kind][:depth] for kind in method.scalars})
+        return {"dynamic": plan, "budget": plan.within(KEEP)}
+    if not method.counts:
+        return {"static": EXAMPLES[family].plan(method, draw)}
+    counts: dict[str, tuple[int, ...]] = {"merge": (2, 1, 0), "prune": (1, 1, 1)}
+    plan = method.freeze({kind: counts[kind] for kind in method.counts})
+    if prefix > 1:
+        tied = [
+            tuple(replace(s, prefix=prefix) if isinstance(s, MergeMost) else s for s in block)
+            for block in plan.blocks
+        ]
+        plan = replace(plan, blocks=tuple(tied))
+    return {"static": plan}
+
+
+def _evit_content(weights: Weights) -> dict[str, Any]:
+    args = argparse.Namespace(base_keep_rate=0.7, drop_loc="(1, 2, 4)", fuse_token=True)
+    return {"model": weights, "args": args}
+
+
+def _evit_plan(method: Family, draw: Draw) -> Plan:
+    assert method.from_args is not None
+    steps = method.from_args(base_keep_rate=0.7, drop_loc=(0, 2), fuse_token=True)
+    return Plan(method.name, tuple(steps.get(block, ()) for block in range(3)))
+
+
+def _patchmerger_content(weights: Weights) -> dict[str, Any]:
+    return dict(weights) | cluster_layers(128, 24, 9)
+
+
+def _patchmerger_plan(method: Family, draw: Draw) -> Plan:
+    assert method.patch_merge is not None
+    before: dict[int, Step] = {}
+    parameters: dict[str, Tensor] = {}
+    for index, (block, tokens) in enumerate({1: 6, 3: 2}.items()):
+        before[block] = method.patch_merge(index, tokens, 0.25, 1e-6)
+        shapes = {"queries": (tokens, 48), "norm.weight": (48,), "norm.bias": (48,)}
+        named = {f"cluster_layers.{index}.{part}": shape for part, shape in shapes.items()}
+        parameters |= {name: draw(name, shape) for name, shape in named.items()}
+    return Plan(method.name, ((),) * 3, before, parameters)
+
+
+EXAMPLES = {
+    "evit": Example(_evit_content, {}, _evit_plan),
+    "patchmerger": Example(_patchmerger_content, {"merge_at": (2, 4)}, _patchmerger_plan),
+}
