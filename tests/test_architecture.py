@@ -56,16 +56,20 @@ def own(name: str) -> str | None:
 
 
 @functools.cache
+def imported(module: str) -> frozenset[str]:
+    """Modules of this package that a module imports, packages of others by first name."""
+    return frozenset(own(name) or name.partition(".")[0] for name in imports(modules()[module]))
+
+
+@functools.cache
 def reached(module: str) -> frozenset[str]:
-    """All that a module imports, directly and not, packages of others by first name."""
+    """All that a module imports, directly and not, as `imported`."""
     seen: set[str] = set()
     waiting = [module]
     while waiting:
-        for name in imports(modules()[waiting.pop()]):
-            target = own(name) or name.partition(".")[0]
-            if target not in seen:
-                seen.add(target)
-                waiting += [target] if target in modules() else []
+        for target in imported(waiting.pop()) - seen:
+            seen.add(target)
+            waiting += [target] if target in modules() else []
     return frozenset(seen)
 
 
