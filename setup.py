@@ -3,7 +3,8 @@
 A search finds `ltmp_export` with all its packages, but not `cli`, which is installed as `ltmp_cli`.
 
 GitHub follows links to other files of the repository; an index has no such files. There a link
-becomes the name of its file, which is installed with the package.
+becomes the name of its file, which is installed with the package: the project has no public address
+(no `project.urls`) that a link could lead to. Once it has one, links can become absolute.
 """
 
 import re

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ltmp_export import families
+
 from .stated import UNSTATED
 
 IMAGES, RUNNING = "Images", "Running"  # panels of --help
@@ -19,7 +21,9 @@ Source = Annotated[
 ]
 Learned = Annotated[
     str | None,
-    typer.Option(help="ltmp, ltpm, ltm or ltp (default: the checkpoint's own, else ltmp)."),
+    typer.Option(
+        help=f"One of {', '.join(families.learned())} (default: the checkpoint's own, else ltmp)."
+    ),
 ]
 Name = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
+from ltmp_export import families
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 
@@ -41,7 +42,7 @@ class Typed:
     family: Annotated[
         str | None,
         typer.Option(
-            help="ltmp, ltpm, ltm, ltp, m, p, mp, pm or patchmerger (default: as the file says).",
+            help=f"One of {', '.join(families.names())} (default: as the file says).",
             rich_help_panel=METHOD,
         ),
     ] = None

@@ -29,27 +29,16 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
-def imports(tree: ast.Module, *, inside: bool = True) -> Iterator[str]:
-    """What a module imports while it runs, `from` names with their module in front.
-
-    Args:
-        tree: The module.
-        inside: Whether imports inside of functions count.
-    """
+def imports(tree: ast.Module) -> Iterator[str]:
+    """What a module imports, also inside of functions, `from` names with their module in front."""
     typing_only = {
         id(part)
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for part in ast.walk(node)
     }
-    functions = {
-        id(part)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.Lambda))
-        for part in ast.walk(node)
-    }
     for node in ast.walk(tree):
-        if id(node) in typing_only or (not inside and id(node) in functions):
+        if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -67,16 +56,20 @@ def own(name: str) -> str | None:
 
 
 @functools.cache
+def imported(module: str) -> frozenset[str]:
+    """Modules of this package that a module imports, packages of others by first name."""
+    return frozenset(own(name) or name.partition(".")[0] for name in imports(modules()[module]))
+
+
+@functools.cache
 def reached(module: str) -> frozenset[str]:
-    """All that a module imports at its top, directly and not, packages of others by first name."""
+    """All that a module imports, directly and not, as `imported`."""
     seen: set[str] = set()
     waiting = [module]
     while waiting:
-        for name in imports(modules()[waiting.pop()], inside=False):
-            target = own(name) or name.partition(".")[0]
-            if target not in seen:
-                seen.add(target)
-                waiting += [target] if target in modules() else []
+        for target in imported(waiting.pop()) - seen:
+            seen.add(target)
+            waiting += [target] if target in modules() else []
     return frozenset(seen)
 
 
@@ -115,6 +108,15 @@ def test_the_ground_is_plain_numbers(module: str) -> None:
 @pytest.mark.parametrize("module", of("runtimes"))
 def test_runtimes_know_nothing_of_files_on_disk_or_of_what_uses_them(module: str) -> None:
     assert not reached(module) & {*of("model_file", "parity", "timing", "checkpoint")}
+
+
+BRIDGES = ("*.record", "steps.recorded", "calibration.budgets", "calibration.halves", "parity")
+ABOVE = ("timing", "commands", "reports")
+
+
+@pytest.mark.parametrize("module", sorted(modules().keys() - {*of(*BRIDGES, *ABOVE)}))
+def test_only_bridges_and_what_stands_above_them_see_both_towers(module: str) -> None:
+    assert not ({"torch", "timm"} & reached(module) and {"onnx", "onnxruntime"} & reached(module))
 
 
 def package(module: str) -> str:

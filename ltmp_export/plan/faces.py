@@ -3,11 +3,12 @@
 | face | what it holds |
 |---|---|
 | `step` | the dataclass, the only one that everybody knows |
-| `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image |
-| `packed` | `write(g, step, candidates)`: the same in ONNX, images of unlike numbers of rows |
-| `slots` | `write(g, step, slots)`: the same in ONNX, all images with the same number of slots |
-| `record` | `TENSORS`, `SCORE`, `WORDS`, `read(…)`: its decisions read from a file |
-| `masked` | `gate(form)`: the same under a mask, differentiable |
+| `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image; |
+| | `choose(step, score)`: what it decides by scores |
+| `packed` | `write(g, step, tokens)`: the same in ONNX, images of unlike numbers of rows |
+| `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
+| `record` | `TENSORS`, `WORDS`, `score_name(resized)`, `read(…)`: its decisions read from a file |
+| `masked` | `gate(form, tokens, threshold, tau)`: the same under a mask, differentiable |
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ ERRORS: tuple[type[Exception], ...] = tuple(
     for error in vars(ort_errors).values()
     if isinstance(error, type) and issubclass(error, Exception)
 )
+SHARES = True
 
 
 class OnnxRuntime:

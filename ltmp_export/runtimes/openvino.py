@@ -13,6 +13,7 @@ from ltmp_export.runtimes.session import Options, Source
 
 NAME = "OpenVINO"
 ERRORS: tuple[type[Exception], ...] = (RuntimeError,)
+SHARES = True
 
 
 class OpenVino:

@@ -104,10 +104,13 @@ class Runtime(Protocol):
     Attributes:
         NAME: As messages call it.
         ERRORS: What it raises where it does not load or run a model.
+        SHARES: Whether `Engine.inputs` hands over the images' own memory where they need no
+            conversion.
     """
 
     NAME: str
     ERRORS: tuple[type[Exception], ...]
+    SHARES: bool
 
     def open_engine(self, source: Source, options: Options) -> Engine:
         """Load a model.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
+from torch import Tensor
 
+from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError, InputError, UnavailableError
 from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.model_file.model import to_onnx
 from ltmp_export.runtimes import session
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.runtimes.session import Options, Serialised, Session, Source
 from ltmp_export.timing import engines
+from tests import tolerances
 
 NAMES = session.names()
 IMAGES = np.arange(2 * 4, dtype=np.float32).reshape(2, 1, 2, 2)
@@ -71,6 +76,7 @@ def test_a_file_has_all_that_a_runtime_has(name: str) -> None:
     assert runtime.ERRORS
     assert all(issubclass(error, Exception) for error in runtime.ERRORS)
     assert Exception not in runtime.ERRORS
+    assert type(runtime.SHARES) is bool
     assert callable(runtime.open_engine)
 
 
@@ -89,8 +95,10 @@ def test_it_runs_inputs_again_and_again(name: str, in_memory: bool, tmp_path: Pa
         np.testing.assert_array_equal(outputs[1], -IMAGES)
 
 
-def test_inputs_are_no_copies(name: str) -> None:
+def test_inputs_are_no_copies_where_the_runtime_says_so(name: str) -> None:
     """What is timed is the model, from the memory the images are in."""
+    if not session.load(name).SHARES:
+        pytest.skip(f"{name} copies images")
     inputs = opened(name).inputs(IMAGES)
     arrays = inputs.values() if isinstance(inputs, dict) else [inputs]
     assert all(np.shares_memory(array, IMAGES) for array in arrays)
@@ -118,6 +126,25 @@ def test_inner_tensors_of_it(name: str) -> None:
     found = TappedSession(doubling(), {"inner": FLOAT}, runtime=name).run(IMAGES)
     assert list(found) == ["twice", "negative", "inner"]
     np.testing.assert_array_equal(found["inner"], 2 * IMAGES)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_gives_the_logits_of_the_digits(
+    name: str,
+    batch: int,
+    digits: Callable[[str], Checkpoint],
+    golden: Mapping[str, NDArray[Any]],
+    digit_images: Tensor,
+) -> None:
+    """Those of the authors' model, wherever the file runs."""
+    source = Serialised(to_onnx(digits("ltmp"), opset=17).SerializeToString())
+    engine = session.load(name).open_engine(source, Options(1, only_first=True))
+    decided = np.flatnonzero(golden["ltmp_margin"] > tolerances.GOLDEN_DECIDED)[:6]
+    for rows in decided.reshape(-1, batch):
+        (logits,) = engine.run(engine.inputs(np.ascontiguousarray(digit_images.numpy()[rows])))
+        np.testing.assert_allclose(
+            logits, golden["ltmp_logits"][rows], rtol=0, atol=tolerances.GOLDEN_EXPORTED
+        )
 
 
 def test_what_it_does_not_load_or_run_is_told(name: str) -> None:
