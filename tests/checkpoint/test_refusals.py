@@ -25,8 +25,8 @@ from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from tests.backbones.test_refused import drop, put
 from tests.checkpoint.test_hostile import Hostile
-from tests.commands.test_cli import run_without
 from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
+from tests.makers.commands import run_without
 
 State = dict[str, Any]
 TWO_HEADS = Choices(num_heads=2)
