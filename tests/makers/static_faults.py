@@ -44,7 +44,6 @@ from tests.makers.graph_edits import (
 )
 from tests.makers.mutations import MUTATIONS, Mutate, Wrong, rewritten
 
-
 # Right graphs of another plan
 
 
@@ -147,7 +146,7 @@ class Fault:
 
     Attributes:
         mutate: From a checkpoint and a block to the wrong model.
-        models: Of `MODELS`.
+        models: Families, and the budgets that `test_static_mutations` names.
         block: Which block.
         where: What the check must name; the block unless stated.
         seen: A tensor of the block that shows it where these images' logits do not.
