@@ -40,8 +40,7 @@ from ltmp_export.runtimes import opsets, session
 from ltmp_export.statements.choices import Choices
 from tests.makers import random_vits
 from tests.makers.precise import reference_logits
-from tests.makers.random_vits import Case
-from tests.precision.test_precision_models import bare
+from tests.makers.random_vits import Case, bare
 
 HALF = Precision(FP16)
 OPSETS = (16, 17, 20, opsets.newest_opset())
