@@ -17,6 +17,9 @@ from ltmp_export.plan import faces
 
 ROOT = Path(ltmp_export.__path__[0])
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_AT_THE_TOP = 300, 50, 8
+TESTS = Path(__file__).parent
+TEST_MODULES_BELOW = 400
+NO_PACKAGE = {"makers", "oracles", "fixtures", "documents"}  # folders of tests for all the others
 
 # What is longer, and by how much it may be: nothing may join this list, and what is on it shrinks.
 LONGER_MODULES = {
@@ -208,6 +211,18 @@ def test_functions_are_short() -> None:
                 if lines > LONGEST_FUNCTION:
                     found[f"{module}.{node.name}"] = lines
     assert within(found, LONGER_FUNCTIONS), found
+
+
+def test_test_modules_are_short() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in TESTS.rglob("*.py")}
+    long = {str(path.relative_to(TESTS)): n for path, n in lines.items() if n >= TEST_MODULES_BELOW}
+    assert not long
+
+
+def test_tests_stand_in_folders_named_as_their_packages() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    folders = {path.parent.name for path in TESTS.glob("*/*") if path.parent.name != "__pycache__"}
+    assert folders <= packages | NO_PACKAGE
 
 
 def within(found: dict[str, int], allowed: dict[str, int]) -> bool:

@@ -18,6 +18,12 @@ def ltmp(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+def succeeded(result: Result) -> str:
+    """What it printed, with exit code 0."""
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
 def refused(result: Result, message: str, code: int = 2) -> None:
     """One clear line on stderr, nothing on stdout, no traceback."""
     assert result.exit_code == code, result.output
