@@ -27,7 +27,7 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.prune.step import Prune
 from ltmp_export.timing.literal import LiteralViT
 from tests.makers.distilled import distilled
-from tests.makers.saying import says
+from tests.makers.stated import says
 
 TOLERANCE = 1e-4  # measured: 2e-6
 HEADS = Choices(num_heads=4)

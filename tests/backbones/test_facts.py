@@ -23,7 +23,7 @@ from ltmp_export.statements.gather import Said, Statements, gather
 from ltmp_export.statements.timm_names import TimmName, create, resolve
 from tests.conftest import DIGITS_LTMP
 from tests.makers.commands import ltmp
-from tests.makers.saying import says
+from tests.makers.stated import says
 
 TARGET = "0.85"
 TINY = "vit_tiny_patch16_224"

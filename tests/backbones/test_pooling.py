@@ -20,7 +20,7 @@ from ltmp_export.training.forms import ALIGNED, FORMS
 from ltmp_export.training.model import MaskedVit, State
 from tests import tolerances
 from tests.backbones import test_oracle
-from tests.makers import precise, random_vits
+from tests.makers import lower_precision, random_vits
 from tests.makers.exported import numpy_weights
 from tests.makers.random_vits import Case, bare
 from tests.oracles import agreement
@@ -106,10 +106,10 @@ def test_other_images_change_nothing(family: str) -> None:
     elif family == "ltm":
         plan = test_oracle.frozen(family, vit.depth, 0.6, 0.0)
     checkpoint = bare(model, vit, plan)
-    prepared, precision = precise.prepared(checkpoint, images.numpy(), "static")
+    prepared, precision = lower_precision.prepared(checkpoint, images.numpy(), "static")
     assert precision.kind == INT8
     file = lower(vit, plan, numpy_weights(prepared.model), opset=17, precision=precision)
-    together, alone = (precise.in_batches(file, images.numpy(), size) for size in (5, 1))
+    together, alone = (lower_precision.in_batches(file, images.numpy(), size) for size in (5, 1))
     np.testing.assert_array_equal(together, alone)
 
 
@@ -120,9 +120,11 @@ def test_float16() -> None:
     plan = agreement.planned("m", "6", vit)
     file = lower(vit, plan, numpy_weights(model), opset=17, precision=Precision(FP16))
     wanted = np.stack([Reference(model, plan).run(image).logits.numpy() for image in images])
-    errors = np.abs(precise.in_batches(file, images.numpy(), 5) - wanted).max(1)
+    errors = np.abs(lower_precision.in_batches(file, images.numpy(), 5) - wanted).max(1)
     assert np.median(errors) < 0.01  # one image may decide otherwise
-    pooled = {kind for name, kind in precise.types(file).items() if name.startswith("head/Div")}
+    pooled = {
+        kind for name, kind in lower_precision.types(file).items() if name.startswith("head/Div")
+    }
     assert pooled == {TensorProto.FLOAT}
 
 

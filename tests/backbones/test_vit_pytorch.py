@@ -26,7 +26,7 @@ from ltmp_export.plan.plan import dense_plan
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.timm_names import resolve
-from tests.makers.saying import says
+from tests.makers.stated import says
 from tests.makers.vit_pytorch import DEPTH, WIDTH, Weights, random_weights
 
 TOLERANCE = 1e-4  # measured: 3e-6

@@ -38,7 +38,7 @@ from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets, session
 from ltmp_export.statements.choices import Choices
 from tests.makers import random_vits
-from tests.makers.precise import reference_logits
+from tests.makers.lower_precision import reference_logits
 from tests.makers.random_vits import Case, bare
 
 HALF = Precision(FP16)

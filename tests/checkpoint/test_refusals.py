@@ -16,9 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from ltmp_export import inspect
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.statements.choices import Choices
-from tests.backbones.test_refused import drop, put
-from tests.checkpoint.test_hostile import Hostile
 from tests.conftest import DIGITS_LTMP, FIXTURES, load_torch
+from tests.makers.checkpoint_contents import Hostile, drop, put
 from tests.makers.commands import ltmp, run_without
 
 State = dict[str, Any]

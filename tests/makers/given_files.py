@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.conftest import DIGITS_LTMP, cluster_layers, load_torch
+from tests.makers.checkpoint_contents import Hostile
 from tests.makers.random_vits import ODD, build
 from tests.makers.vit_pytorch import random_weights
 
@@ -129,11 +129,7 @@ def heads() -> list[str]:
 
 
 def malicious() -> list[str]:
-    class Hostile:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.system, ("touch ran",)
-
-    return saved(top() | {"extra": Hostile()}, do="export")
+    return saved(top() | {"extra": Hostile(Path("ran"))}, do="export")
 
 
 def claims() -> list[str]:

@@ -22,7 +22,7 @@ from ltmp_export.precision.formats import DYNAMIC, INT8, STATIC, Activation, Pre
 from ltmp_export.steps.merge_most.step import MergeMost
 from tests.makers import random_vits
 from tests.makers.distilled import distilled
-from tests.makers.precise import (
+from tests.makers.lower_precision import (
     BALANCING,
     UNPROTECTED,
     Array,

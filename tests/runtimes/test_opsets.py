@@ -21,7 +21,7 @@ from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.opsets import Form
 from tests.conftest import DIGITS_LTMP
 from tests.makers import random_vits
-from tests.makers.precise import kinds, unmeasured, written
+from tests.makers.lower_precision import kinds, unmeasured, written
 
 Digits = Callable[[str], Checkpoint]
 Lacking = Callable[[str], None]
