@@ -46,7 +46,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its file."""
+    """The file exported from it."""
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     export(tuned, path, check=False)
     return path

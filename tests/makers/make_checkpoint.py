@@ -283,7 +283,7 @@ def _read_images(path: Path) -> Tensor:
 
 
 def small_vit(path: Path, **kwargs: int) -> None:
-    """Write one of 32 by 32 pixels that prunes in every block, with these options of timm's."""
+    """Write an ltp of 32 by 32 pixels that prunes in every block; `kwargs` are timm's."""
     model = random_vit("vit", 0, img_size=32, patch_size=8, embed_dim=64, num_heads=1, **kwargs)
     thresholds = {
         f"blocks.{i}.prune_masker.threshold": torch.tensor([0.02]) for i in range(kwargs["depth"])
