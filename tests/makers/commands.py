@@ -13,8 +13,8 @@ from ltmp_cli.main import app
 from typer.testing import CliRunner, Result
 
 
-def ltmp(*arguments: str | Path) -> Result:
-    """Run the command in this process."""
+def ltmp(*arguments: object) -> Result:
+    """Run the command in this process, with these arguments as text."""
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
