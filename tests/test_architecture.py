@@ -17,6 +17,9 @@ from ltmp_export.plan import faces
 
 ROOT = Path(ltmp_export.__path__[0])
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_AT_THE_TOP = 300, 50, 8
+TESTS = Path(__file__).parent
+TEST_MODULES_BELOW = 400
+NO_PACKAGE = {"makers", "oracles", "fixtures", "documents"}  # folders of tests for all the others
 
 
 @functools.cache
@@ -193,3 +196,15 @@ def test_functions_are_short() -> None:
                 if lines > LONGEST_FUNCTION:
                     found[f"{module}.{node.name}"] = lines
     assert not found
+
+
+def test_test_modules_are_short() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in TESTS.rglob("*.py")}
+    long = {str(path.relative_to(TESTS)): n for path, n in lines.items() if n >= TEST_MODULES_BELOW}
+    assert not long
+
+
+def test_tests_stand_in_folders_named_as_their_packages() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    folders = {path.parent.name for path in TESTS.glob("*/*") if path.parent.name != "__pycache__"}
+    assert folders <= packages | NO_PACKAGE

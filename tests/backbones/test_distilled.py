@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 from timm.layers import resample_abs_pos_embed
-from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
 from ltmp_export.backbones.vit.build import build
@@ -27,26 +26,12 @@ from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.prune.step import Prune
 from ltmp_export.timing.literal import LiteralViT
-from tests.makers.saying import says
+from tests.makers.distilled import distilled
+from tests.makers.stated import says
 
 TOLERANCE = 1e-4  # measured: 2e-6
 HEADS = Choices(num_heads=4)
 Load = Callable[..., Checkpoint]
-
-
-def distilled(**changed: Any) -> VisionTransformerDistilled:
-    """A small model of random weights; with `no_embed_class` it has what timm forgets."""
-    shape: dict[str, Any] = {"img_size": 24, "patch_size": 8, "embed_dim": 32, "depth": 2}
-    model = VisionTransformerDistilled(num_heads=4, num_classes=5, **(shape | changed))
-    if changed.get("no_embed_class"):
-        model.pos_embed = nn.Parameter(torch.empty(1, model.patch_embed.num_patches, 32))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.2 * noise + (parameter.ndim == 1))
-    model.eval()
-    return model
 
 
 def images(count: int, height: int = 24, width: int = 24) -> Tensor:

@@ -11,10 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from ltmp_cli.main import app
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
-from typer.testing import CliRunner, Result
 
 from ltmp_export import load_checkpoint
 from ltmp_export.backbones.vit.facts import Facts, Named, settle
@@ -24,7 +22,8 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.statements.gather import Said, Statements, gather
 from ltmp_export.statements.timm_names import TimmName, create, resolve
 from tests.conftest import DIGITS_LTMP
-from tests.makers.saying import says
+from tests.makers.commands import ltmp
+from tests.makers.stated import says
 
 TARGET = "0.85"
 TINY = "vit_tiny_patch16_224"
@@ -159,10 +158,6 @@ def vit(**changed: Any) -> VisionTransformer:
     shape: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "num_heads": 3}
     torch.manual_seed(0)
     return VisionTransformer(**(shape | {"depth": 1, "num_classes": 5} | changed)).eval()
-
-
-def ltmp(*arguments: object) -> Result:
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 @pytest.fixture

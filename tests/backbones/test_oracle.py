@@ -19,7 +19,7 @@ from ltmp_export.runtimes import opsets
 from tests import tolerances
 from tests.makers import random_vits
 from tests.makers.exported import Exported, Result, numpy_weights
-from tests.makers.random_vits import Case
+from tests.makers.random_vits import Case, equal_keys, one_colour
 from tests.oracles import oracle
 
 FAMILIES = families.learned()
@@ -205,12 +205,6 @@ def test_one_colour(case: Case, family: str) -> None:
     assert compared == len(images)
 
 
-def one_colour(vit: Vit) -> Tensor:
-    """[5, channels, height, width], from black to white."""
-    colours = torch.linspace(-1.0, 1.0, 5)[:, None, None, None]
-    return colours.expand(-1, *vit.input_size).contiguous()
-
-
 # merge and prune threshold: the least number of the seven rows that have a margin, by family. The
 # five images of one colour lose it where merged sums are rounded or 1.0 is decided upon.
 COMPARED: Mapping[tuple[float, float], Mapping[str, int]] = {
@@ -275,19 +269,6 @@ def test_one_token_beside_many(family: str) -> None:
     assert counts[2, -1] == least
     assert counts[:, -1].max() >= 7
     assert compared >= compared_rows
-
-
-def equal_keys(case: Case) -> tuple[VisionTransformer, Vit]:
-    """A model whose keys are all (2, 0, 0, …): ties and importances are exact in any precision.
-
-    Every similarity is 1 and the importance of a token is its share of all patches.
-    """
-    model, vit = random_vits.build(case)
-    for weight, bias in random_vits.key_layers(model, vit):
-        weight.zero_()
-        bias.zero_()
-        bias[:: vit.head_width] = 2.0
-    return model, vit
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -19,11 +19,11 @@ from ltmp_export.timing.literal import LiteralViT
 from ltmp_export.training.forms import ALIGNED, FORMS
 from ltmp_export.training.model import MaskedVit, State
 from tests import tolerances
-from tests.backbones import test_oracle, test_static_oracle
-from tests.makers import precise, random_vits
+from tests.backbones import test_oracle
+from tests.makers import lower_precision, random_vits
 from tests.makers.exported import numpy_weights
-from tests.makers.random_vits import Case
-from tests.precision.test_precision_models import bare
+from tests.makers.random_vits import Case, bare
+from tests.oracles import agreement
 
 MERGING = [f for f in families.learned() if "merge" in families.load(f).scalars]
 COUNTED = [f for f in families.counted() if "merge" in families.load(f).counts]
@@ -80,7 +80,7 @@ def test_no_patch_left(family: str) -> None:
 def test_fixed_rates(family: str) -> None:
     _, vit = random_vits.build(AVERAGE)
     images = random_vits.images(vit, AVERAGE.seed)
-    test_static_oracle.compare(AVERAGE, images, family, "6", (6, 6, 6), 17)
+    agreement.compare(AVERAGE, images, family, "6", (6, 6, 6), 17)
 
 
 @pytest.mark.parametrize("family", PRUNING)
@@ -89,12 +89,12 @@ def test_budgets(family: str, share: float) -> None:
     """Slots that are dead, and there may be any number of them, have no weight."""
     model, vit, plan, images = with_an_empty_image(family)
     keep = [int(vit.tokens * share)] * vit.depth
-    expected = test_static_oracle.judge_budget(model, vit, images, plan, keep)
-    found = test_static_oracle.forms(model, vit, plan.within(keep), images, 17)
-    rows = test_static_oracle.decided(expected)
+    expected = agreement.judge_budget(model, vit, images, plan, keep)
+    found = agreement.forms(model, vit, plan.within(keep), images, 17)
+    rows = agreement.decided(expected)
     assert rows[GREY]
     assert expected[GREY].counts[-1] == 1
-    test_static_oracle.agree(found, expected, rows)
+    agreement.agree(found, expected, rows)
 
 
 @pytest.mark.parametrize("family", ["ltm", "mp", "ltmp"])
@@ -102,14 +102,14 @@ def test_other_images_change_nothing(family: str) -> None:
     """In int8 an image's logits are its own bit for bit."""
     model, vit, plan, images = with_an_empty_image("ltmp")
     if family == "mp":
-        plan = test_static_oracle.planned(family, "3", vit)
+        plan = agreement.planned(family, "3", vit)
     elif family == "ltm":
         plan = test_oracle.frozen(family, vit.depth, 0.6, 0.0)
     checkpoint = bare(model, vit, plan)
-    prepared, precision = precise.prepared(checkpoint, images.numpy(), "static")
+    prepared, precision = lower_precision.prepared(checkpoint, images.numpy(), "static")
     assert precision.kind == INT8
     file = lower(vit, plan, numpy_weights(prepared.model), opset=17, precision=precision)
-    together, alone = (precise.in_batches(file, images.numpy(), size) for size in (5, 1))
+    together, alone = (lower_precision.in_batches(file, images.numpy(), size) for size in (5, 1))
     np.testing.assert_array_equal(together, alone)
 
 
@@ -117,12 +117,14 @@ def test_float16() -> None:
     """Pooling is float32 in every precision: sums of many patches have no room in float16."""
     model, vit = random_vits.build(AVERAGE)
     images = random_vits.images(vit, AVERAGE.seed)
-    plan = test_static_oracle.planned("m", "6", vit)
+    plan = agreement.planned("m", "6", vit)
     file = lower(vit, plan, numpy_weights(model), opset=17, precision=Precision(FP16))
     wanted = np.stack([Reference(model, plan).run(image).logits.numpy() for image in images])
-    errors = np.abs(precise.in_batches(file, images.numpy(), 5) - wanted).max(1)
+    errors = np.abs(lower_precision.in_batches(file, images.numpy(), 5) - wanted).max(1)
     assert np.median(errors) < 0.01  # one image may decide otherwise
-    pooled = {kind for name, kind in precise.types(file).items() if name.startswith("head/Div")}
+    pooled = {
+        kind for name, kind in lower_precision.types(file).items() if name.startswith("head/Div")
+    }
     assert pooled == {TensorProto.FLOAT}
 
 
@@ -175,7 +177,7 @@ def test_pruning_alone_is_a_plain_mean() -> None:
     image = random_vits.images(vit, AVERAGE.seed)[0]
     for plan in (
         random_vits.middle_plan(model, image[None], "ltp", 1),
-        test_static_oracle.planned("p", "6", vit),
+        agreement.planned("p", "6", vit),
     ):
         assert not any(map(resizes, plan.blocks))
         wanted = unweighted(model, plan, image)

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
+from tests.makers.checkpoint_contents import Content, drop, put, rename
 
-Content = dict[str, Any]
 Write = Callable[..., Path]
 
 
 MERGE_2 = "blocks.2.merge_masker.threshold"
 QKV_2 = "blocks.2.attn.qkv.weight"
-
-
-def drop(*parts: str) -> Callable[[Content], None]:
-    def change(content: Content) -> None:
-        state = content["state_dict"]
-        for key in [k for k in state if any(part in k for part in parts)]:
-            del state[key]
-
-    return change
-
-
-def put(key: str, value: torch.Tensor) -> Callable[[Content], None]:
-    return lambda content: content["state_dict"].__setitem__(key, value)
-
-
-def rename(arch: str) -> Callable[[Content], None]:
-    return lambda content: content.update(arch=arch, args={})
 
 
 REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {

@@ -23,6 +23,13 @@ def test_golden_images_are_held_out(golden: Mapping[str, NDArray[Any]]) -> None:
     assert not trained & {image.tobytes() for image in golden["images"]}
 
 
+def test_the_digits_are_those_the_package_ships(golden: Mapping[str, NDArray[Any]]) -> None:
+    images, labels = (part[digits.TRAINED :] for part in digits.arrays())
+    assert len(images) == 360
+    np.testing.assert_array_equal(labels[:48], golden["labels"])
+    np.testing.assert_allclose(images[:48], golden["images"], atol=1e-6)
+
+
 def test_files(tmp_path: Path) -> None:
     digits.write(tmp_path / "digits")
     sizes = {}

@@ -31,17 +31,15 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import check, export
 from ltmp_export.errors import CheckFailedError, ExportError, InputError
 from ltmp_export.images.inputs import Images
-from ltmp_export.model_file import model as model_file_model
-from ltmp_export.model_file.model import half_places
+from ltmp_export.model_file.model import half_places, to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets, session
 from ltmp_export.statements.choices import Choices
 from tests.makers import random_vits
-from tests.makers.precise import reference_logits
-from tests.makers.random_vits import Case
-from tests.precision.test_precision_models import bare
+from tests.makers.lower_precision import reference_logits
+from tests.makers.random_vits import Case, bare
 
 HALF = Precision(FP16)
 OPSETS = (16, 17, 20, opsets.newest_opset())
@@ -146,7 +144,7 @@ def test_only_what_overflows_is_kept(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in ("qk", "x³", "1.702 x")])
 def test_all_in_float16_fails_its_check(name: str) -> None:
     checkpoint, images = faulty(name)
-    model = model_file_model.to_onnx(checkpoint, opset=17, precision=HALF)
+    model = to_onnx(checkpoint, opset=17, precision=HALF)
     report = compare.compare(model, checkpoint, images, precision=HALF)
     assert report.verdict == "fail"
     place = next(iter(sorted(FAULTS[name][2])))
@@ -161,14 +159,14 @@ def test_all_in_float16_fails_its_check(name: str) -> None:
 def test_such_a_file_is_not_finite(name: str) -> None:
     """These cases are what they are made for; onnxruntime's CPU hides it."""
     checkpoint, images = faulty(name)
-    model = model_file_model.to_onnx(checkpoint, opset=17, precision=HALF)
+    model = to_onnx(checkpoint, opset=17, precision=HALF)
     assert np.isfinite(session.Session(model).run(images.pixels)[0]).all()
     assert not np.isfinite(truly(model, images.pixels)).all()
 
 
 def test_what_the_check_says() -> None:
     checkpoint, images = faulty("fc2")
-    model = model_file_model.to_onnx(checkpoint, opset=17, precision=HALF)
+    model = to_onnx(checkpoint, opset=17, precision=HALF)
     reason = halves.overflow(model, images)
     value = halves.reaches(model, images)["block_02/mlp/Gemm_2"]
     assert reason == (
@@ -213,7 +211,7 @@ class TestOrdinary:
         images = some(pixels.numpy())
         found, precision = halves.fitted(checkpoint, [images], HALF, opset=opset)
         assert precision == replace(HALF, calibration="noise, 2 images")
-        plain = model_file_model.to_onnx(checkpoint, opset=opset, precision=HALF)
+        plain = to_onnx(checkpoint, opset=opset, precision=HALF)
         assert found.graph == plain.graph
         assert not halves.overflow(found, images)
 
@@ -227,13 +225,13 @@ class TestOrdinary:
             plan = random_vits.middle_plan(model, images, "ltmp", case.seed)
         opset, protected = OPSETS[case.seed % len(OPSETS)], bool(case.seed % 2)
         checkpoint, precision = bare(model, vit, plan), replace(HALF, protected=protected)
-        file = model_file_model.to_onnx(checkpoint, opset=opset, precision=precision)
+        file = to_onnx(checkpoint, opset=opset, precision=precision)
         places = half_places(checkpoint, opset=opset, batch_size=None, precision=precision)
         tensors = halves.float16_tensors(file)
         assert len(tensors) > 20 * vit.depth
         assert set(tensors) <= set(places)
         every = replace(precision, kept=dict.fromkeys(places.values(), 1.0))
-        whole = model_file_model.to_onnx(checkpoint, opset=opset, precision=every)
+        whole = to_onnx(checkpoint, opset=opset, precision=every)
         assert not halves.float16_tensors(whole)
         assert onnx.TensorProto.FLOAT16 not in {t.data_type for t in whole.graph.initializer}
 
@@ -258,9 +256,7 @@ class TestOrdinary:
             reference.run(pixels)
         for handle in handles:
             handle.remove()
-        file = model_file_model.to_onnx(
-            checkpoint, opset=17, precision=replace(HALF, kept={FC1: 1e5})
-        )
+        file = to_onnx(checkpoint, opset=17, precision=replace(HALF, kept={FC1: 1e5}))
         found = halves.reaches(file, images)
         stored = {f"{path}.weight": path for path in seen}
         layers = {
@@ -276,7 +272,7 @@ class TestOrdinary:
 
     def test_float32_files_are_not_run(self) -> None:
         checkpoint, images = faulty("fc1")
-        assert not halves.reaches(model_file_model.to_onnx(checkpoint, opset=17), images)
+        assert not halves.reaches(to_onnx(checkpoint, opset=17), images)
 
 
 class TestInputsAndOutputs:
@@ -294,7 +290,7 @@ class TestInputsAndOutputs:
         checkpoint, images = faulty("head")
         with pytest.raises(InputError, match=r"the logits reach .* export with --io fp32"):
             halves.fitted(checkpoint, [images], self.IO, opset=17)
-        file = model_file_model.to_onnx(checkpoint, opset=17, precision=self.IO)
+        file = to_onnx(checkpoint, opset=17, precision=self.IO)
         assert "(head) reaches" in halves.overflow(file, images)
 
     def test_kept_beside_them(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import pickle
 import re
 import subprocess
@@ -27,6 +26,7 @@ from ltmp_export.checkpoint.containers.known import ForbiddenGlobalError, Tensor
 from ltmp_export.checkpoint.containers.pickles import load
 from ltmp_export.checkpoint.containers.stored import StoredTensor
 from tests.conftest import DIGITS_LTMP, FIXTURES
+from tests.makers.checkpoint_contents import Hostile
 
 EXTENSIONS = (
     ".pt",
@@ -40,16 +40,6 @@ EXTENSIONS = (
     ".npz",
     "",
 )
-
-
-class Hostile:
-    """Unpickling this runs a command that leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.mark}",)
 
 
 def zipped(content: Any) -> bytes:

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from ltmp_cli.main import app
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
 
 from ltmp_export import load_checkpoint
 from ltmp_export.checkpoint import hub
 from ltmp_export.errors import InputError
+from tests.makers.commands import ltmp
 from tests.makers.make_checkpoint import pictures, random_vit
 
 NAME = "deit_tiny_patch16_224"
@@ -61,10 +60,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def ltmp(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
 
 
 def test_base_by_name_from_the_cache(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.precision.formats import DYNAMIC, FP16, Precision
-from tests.makers.precise import in_batches, same_class, unmeasured, weights_of, written
+from tests.makers.lower_precision import in_batches, same_class, unmeasured, weights_of, written
 
 Digits = Callable[[str], Checkpoint]
 KEEP = (50, 40, 30, 25, 20, 18)

@@ -18,8 +18,8 @@ from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.timing.settings import Settings
-from tests.backbones.test_vit_pytorch import random_weights
 from tests.conftest import cluster_layers, load_torch
+from tests.makers.vit_pytorch import random_weights
 
 Digits = Callable[[str], Checkpoint]
 Change = Callable[[dict[str, Tensor]], Any]

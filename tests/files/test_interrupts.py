@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ltmp_export.files import undo as files_undo
+from ltmp_export.files import undo
 from tests.conftest import DIGITS_LTMP
 from tests.makers.commands import command, said
 
@@ -146,15 +146,15 @@ def test_a_signal_at_every_line_of_starting_a_child(
 def test_what_is_begun_is_undone_once_at_the_latest_at_the_exit() -> None:
     undone: list[str] = []
 
-    def undo() -> None:
+    def attempt() -> None:
         undone.append("try")
         if len(undone) == 1:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), files_undo.undone(undo):
+    with pytest.raises(KeyboardInterrupt), undo.undone(attempt):
         pass
-    files_undo.undo_all()
-    files_undo.undo_all()
+    undo.undo_all()
+    undo.undo_all()
     assert undone == ["try", "try"]
 
 
@@ -162,7 +162,7 @@ def test_signals_wait_for_the_end_of_a_block() -> None:
     seen: list[str] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append("stopped"))
     try:
-        with files_undo.postponed():
+        with undo.postponed():
             signal.raise_signal(signal.SIGTERM)
             seen.append("whole")
         signal.raise_signal(signal.SIGTERM)

@@ -14,9 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from ltmp_cli.main import app
 from onnx import TensorProto
-from typer.testing import CliRunner, Result
 
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError
@@ -25,9 +23,10 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.model_file.validate import validate
 from ltmp_export.runtimes import recording
-from ltmp_export.runtimes import session as runtimes_session
 from ltmp_export.runtimes.providers import CPU
+from ltmp_export.runtimes.session import Session
 from tests.conftest import DIGITS_LTMP
+from tests.makers.commands import ltmp, succeeded
 from tests.makers.interrupted import large_model, value
 
 Digits = Callable[[str], Checkpoint]
@@ -46,15 +45,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def ltmp(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def succeeded(result: Result) -> str:
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
 
 
 def data_of(folder: Path) -> list[str]:
@@ -181,7 +171,7 @@ def test_sessions_and_the_checker_get_a_large_model_in_parts(digits: Digits) -> 
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     whole = ort.InferenceSession(model.SerializeToString(), providers=[CPU])
     expected = whole.run(None, {"images": images})[0]
-    np.testing.assert_array_equal(runtimes_session.Session(model).run(images)[0], expected)
+    np.testing.assert_array_equal(Session(model).run(images)[0], expected)
     tapped = recording.TappedSession(model, interface.count_taps(6)).run(images)
     np.testing.assert_array_equal(tapped["logits"], expected)
     assert tapped["block_05/count"].shape == (2,)

@@ -23,7 +23,7 @@ import ltmp_export
 from ltmp_export import families
 from ltmp_export.backbones.vit import describe
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands import export as commands_export
+from ltmp_export.commands import export as export_command
 from ltmp_export.files import disk
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.statements.choices import Choices
@@ -66,7 +66,7 @@ def peak_gib() -> float:
 def export(folder: Path) -> dict[str, Any]:
     """Export it with a check on few images."""
     started = time.monotonic()
-    with mock.patch.object(commands_export, "QUICK_SAMPLES", IMAGES):
+    with mock.patch.object(export_command, "QUICK_SAMPLES", IMAGES):
         report = ltmp_export.export(checkpoint(folder / "ckpt"), folder / "model.onnx")
     if report.check is None or report.data is None:
         raise ValueError("neither checked nor split")

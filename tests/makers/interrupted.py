@@ -28,7 +28,7 @@ from ltmp_export.errors import LtmpError
 from ltmp_export.files import disk, undo
 from ltmp_export.graph import detached
 from ltmp_export.model_file import external
-from ltmp_export.model_file import reading as model_file_reading
+from ltmp_export.model_file.reading import read
 from ltmp_export.timing import processes
 
 WATCHED = {undo.__file__, contextlib.__file__, external.__file__, disk.__file__}
@@ -49,7 +49,7 @@ def large_model(fill: float) -> onnx.ModelProto:
 
 def value(path: Path) -> float:
     """What fills the weights of a `large_model`; all of it is read."""
-    found = numpy_helper.to_array(model_file_reading.read(path).graph.initializer[0])
+    found = numpy_helper.to_array(read(path).graph.initializer[0])
     if found.min() != found.max():
         raise ValueError("a mixture")
     return float(found.min())

@@ -282,6 +282,15 @@ def _read_images(path: Path) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
+def small_vit(path: Path, **kwargs: int) -> None:
+    """Write an ltp of 32 by 32 pixels that prunes in every block; `kwargs` are timm's."""
+    model = random_vit("vit", 0, img_size=32, patch_size=8, embed_dim=64, num_heads=1, **kwargs)
+    thresholds = {
+        f"blocks.{i}.prune_masker.threshold": torch.tensor([0.02]) for i in range(kwargs["depth"])
+    }
+    torch.save({"state_dict": model.state_dict() | thresholds, "arch": "ltp_small"}, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make a checkpoint that looks fine-tuned.")
     parser.add_argument("name", help="timm name of a plain ViT")

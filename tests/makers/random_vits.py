@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 
 from ltmp_export import families
 from ltmp_export.backbones.vit import describe
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import Reference
+from ltmp_export.statements.choices import Choices
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,35 @@ def images(geometry: Vit, seed: int, batch: int = 5) -> Tensor:
     generator = torch.Generator().manual_seed(1000 + seed)
     contrast = torch.linspace(0.3, 2.0, batch)[:, None, None, None]
     return contrast * torch.randn((batch, *geometry.input_size), generator=generator)
+
+
+def one_colour(vit: Vit) -> Tensor:
+    """[5, channels, height, width], from black to white."""
+    colours = torch.linspace(-1.0, 1.0, 5)[:, None, None, None]
+    return colours.expand(-1, *vit.input_size).contiguous()
+
+
+def equal_keys(case: Case) -> tuple[VisionTransformer, Vit]:
+    """A model whose keys are all (2, 0, 0, …): ties and importances are exact in any precision.
+
+    Every similarity is 1 and the importance of a token is its share of all patches.
+    """
+    model, vit = build(case)
+    for weight, bias in key_layers(model, vit):
+        weight.zero_()
+        bias.zero_()
+        bias[:: vit.head_width] = 2.0
+    return model, vit
+
+
+def bare(model: VisionTransformer, geometry: Vit, plan: Plan) -> Checkpoint:
+    """What `load_checkpoint` would make of a model in memory."""
+    grey = (0.5,) * geometry.in_chans
+    plain = Preprocessing(grey, grey, 0.9, "bicubic")
+    return Checkpoint(
+        Path("made.pth"), "0" * 64, None, None, plan, geometry, model, plain, None, Choices(),
+        (), (), (),
+    )  # fmt: skip
 
 
 def middle_plan(model: VisionTransformer, batch: Tensor, family: str, seed: int) -> Plan:

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from ltmp_cli.main import app
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner, Result
 
 from ltmp_export.errors import InputError
 from ltmp_export.files import memory
 from ltmp_export.graph import detached
 from ltmp_export.model_file import reading
 from tests.conftest import DIGITS_LTMP
+from tests.makers.commands import ltmp, succeeded
 from tests.makers.interrupted import large_model, value
 
 WEIGHTS = 50_000 * 4  # bytes, of a `large_model`
@@ -34,15 +33,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def ltmp(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def succeeded(result: Result) -> str:
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
 
 
 def only_the_graph(path: Path) -> onnx.ModelProto:

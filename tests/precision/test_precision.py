@@ -16,7 +16,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import embedded_digits
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
-from tests.makers.precise import FORMS, UNPROTECTED
+from tests.makers.lower_precision import FORMS, UNPROTECTED
 
 
 @pytest.fixture(scope="module")

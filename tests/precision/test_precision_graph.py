@@ -26,7 +26,7 @@ from ltmp_export.parity import taps
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.recording import TappedSession
-from tests.makers.precise import (
+from tests.makers.lower_precision import (
     BALANCING,
     FORMS,
     UNPROTECTED,

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import functools
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
-from timm.models.vision_transformer import VisionTransformer
 
 from ltmp_export.backbones.vit import describe
 from ltmp_export.backbones.vit.layers import Layers
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.graph.builder import GraphBuilder
-from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.model_file.validate import validate
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import DYNAMIC, INT8, STATIC, Activation, Precision
-from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost
-from tests.backbones.test_distilled import distilled
 from tests.makers import random_vits
-from tests.makers.precise import (
+from tests.makers.distilled import distilled
+from tests.makers.lower_precision import (
     BALANCING,
     UNPROTECTED,
     Array,
@@ -40,16 +35,7 @@ from tests.makers.precise import (
     types,
     weights_of,
 )
-
-
-def bare(model: VisionTransformer, geometry: Vit, plan: Plan) -> Checkpoint:
-    """What `load_checkpoint` would make of a model in memory."""
-    grey = (0.5,) * geometry.in_chans
-    plain = Preprocessing(grey, grey, 0.9, "bicubic")
-    return Checkpoint(
-        Path("made.pth"), "0" * 64, None, None, plan, geometry, model, plain, None, Choices(),
-        (), (), (),
-    )  # fmt: skip
+from tests.makers.random_vits import bare
 
 
 @functools.cache

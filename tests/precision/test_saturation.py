@@ -27,7 +27,7 @@ from ltmp_export.precision.formats import DYNAMIC, INT8, Precision
 from ltmp_export.precision.weights import quantised
 from ltmp_export.runtimes import saturation
 from tests.conftest import DIGITS_LTMP
-from tests.makers.precise import Array, prepared, weights_of
+from tests.makers.lower_precision import Array, prepared, weights_of
 
 FC1 = "blocks.2.mlp.fc1"
 Digits: TypeAlias = Callable[[str], Checkpoint]

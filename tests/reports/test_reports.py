@@ -19,9 +19,9 @@ from ltmp_export import reports
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.parity import compare as check_compare
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.steps.prune.step import Prune
+from tests.makers.checks import check
 from tests.makers.edge_cases import on_the_threshold, with_threshold
 from tests.makers.mutations import MUTATIONS
 
@@ -36,23 +36,19 @@ def checks(digits: Digits) -> Reports:
     names = ("left/a", "left/b", "right/c", "right/d")
     images = dataclasses.replace(images, names=names)
 
-    def compare(model: onnx.ModelProto, checkpoint: Checkpoint) -> CheckReport:
-        return check_compare.compare(model, checkpoint, images, batch_sizes=(1, 3))
-
     right = to_onnx(digits("ltp"), opset=17)
     edge = on_the_threshold(digits("ltp"), images, Prune)
     nan = dataclasses.replace(images, pixels=images.pixels * np.float32(np.nan))
     none = onnx.ModelProto.FromString(right.SerializeToString().replace(b"/kept", b"/left"))
+    wrong = MUTATIONS["importance of one head"].mutate(digits("ltp"), 2)
     other = with_threshold(digits("ltp"), Prune, 0.02)
     return {
-        "equal": compare(right, digits("ltp")),
-        "borderline": compare(to_onnx(edge, opset=17), edge),
-        "fail": compare(
-            MUTATIONS["importance of one head"].mutate(digits("ltp"), 2), digits("ltp")
-        ),
-        "another threshold": compare(to_onnx(other, opset=17), digits("ltp")),
-        "nan": check_compare.compare(right, digits("ltp"), nan, batch_sizes=(2,)),
-        "no taps": compare(none, digits("ltp")),
+        "equal": check(right, digits("ltp"), images, 1, 3),
+        "borderline": check(to_onnx(edge, opset=17), edge, images, 1, 3),
+        "fail": check(wrong, digits("ltp"), images, 1, 3),
+        "another threshold": check(to_onnx(other, opset=17), digits("ltp"), images, 1, 3),
+        "nan": check(right, digits("ltp"), nan, 2),
+        "no taps": check(none, digits("ltp"), images, 1, 3),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from ltmp_export import bench, export, families, load_checkpoint
 from ltmp_export.backbones.vit import lower
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands import export as commands_export
+from ltmp_export.commands import export as export_command
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.precision.formats import DYNAMIC, FP16, FP32, INT8, Precision
@@ -21,7 +21,7 @@ from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.opsets import Form
 from tests.conftest import DIGITS_LTMP
 from tests.makers import random_vits
-from tests.makers.precise import kinds, unmeasured, written
+from tests.makers.lower_precision import kinds, unmeasured, written
 
 Digits = Callable[[str], Checkpoint]
 Lacking = Callable[[str], None]
@@ -163,7 +163,7 @@ def test_export_refuses_before_it_reads(
     lacking: Lacking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lacking("QuantizeLinear")
-    monkeypatch.setattr(commands_export, "loaded", None)
+    monkeypatch.setattr(export_command, "loaded", None)
     with pytest.raises(InputError, match="no kernel for QuantizeLinear there"):
         export(DIGITS_LTMP, tmp_path / "m.onnx", opset=GAP, precision=Precision(INT8))
 

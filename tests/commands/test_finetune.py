@@ -1,81 +1,30 @@
-"""`ltmp finetune`: its files, resuming, and what it says; on a small random ViT."""
+"""`finetune` and its command: the files it writes, where it starts, what it says."""
 
 from __future__ import annotations
 
 import csv
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from ltmp_export import export, inspect, load_checkpoint
-from ltmp_export.commands.finetune import FinetuneReport, finetune
+from ltmp_export.commands.finetune import finetune
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
 from ltmp_export.training.loop import Record
-from ltmp_export.training.settings import Settings
 from tests.conftest import load_torch
-from tests.makers import random_vits
-from tests.makers.commands import command, said
-
-CASE = random_vits.DEEP
-SETTINGS = Settings(
-    reduction_target=0.8,
-    epochs=3,
-    batch_size=8,
-    lr={"merge": 0.02, "prune": 1e-3},
-    start={"merge": 0.8, "prune": 0.02},
-    held_out=0.25,
-)
-FLAGS = (
-    *("--reduction-target", "0.8", "--epochs", "3", "-b", "8"),
-    *("--lr-merge", "0.02", "--lr-prune", "1e-3", "--start-merge", "0.8", "--start-prune", "0.02"),
-    *("--held-out", "0.25", "--num-heads", "2", "--mean", "0.5", "--std", "0.5"),
-)
-CHOICES = Choices(num_heads=2, mean=(0.5,), std=(0.5,))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a user stands: base.pth, data.npz with 40 labelled images."""
-    folder = tmp_path_factory.mktemp("finetune")
-    model, geometry = random_vits.build(CASE)
-    torch.save(model.state_dict(), folder / "base.pth")
-    images = random_vits.images(geometry, CASE.seed, 40)
-    with torch.inference_mode():
-        labels = model(images).argmax(1).numpy()
-    np.savez(folder / "data.npz", images=images.numpy(), labels=labels)
-    return folder
-
-
-@pytest.fixture
-def here(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in a folder of its own."""
-    for file in folder.iterdir():
-        shutil.copy(file, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def learn(output: str = "out.pth.tar", **options: Any) -> FinetuneReport:
-    settings = options.pop("settings", SETTINGS)
-    options = {"choices": CHOICES} | options
-    report = finetune("base.pth", "data.npz", output, settings, **options)
-    assert report is not None
-    return report
+from tests.makers.commands import command, ltmp, said
+from tests.makers.finetuned import CHOICES, FLAGS, SETTINGS, learn
 
 
 class TestFiles:
@@ -186,118 +135,10 @@ class TestStart:
         assert any("the target is 0.8: train longer" in warning for warning in report.warnings)
 
 
-class LostError(Exception):
-    """Stands for a lost machine: nothing after it runs."""
-
-
-def stop_after(step: int) -> Callable[[Record, int], None]:
-    def watch(record: Record, total: int) -> None:
-        if record.step == step:
-            raise LostError
-
-    return watch
-
-
-class TestResume:
-    @pytest.mark.parametrize("train_all", [None, 1e-3], ids=["thresholds", "everything"])
-    @pytest.mark.parametrize("step", [2, 4, 8])
-    def test_bit_for_bit(self, here: Path, train_all: float | None, step: int) -> None:
-        """At the end of an epoch, inside one, after the last step: the files are the same."""
-        settings = replace(SETTINGS, train_all=train_all)
-        learn("whole.pth.tar", settings=settings)
-        with pytest.raises(LostError):
-            learn(settings=settings, save_every=2, watch=stop_after(step))
-        assert not (here / "out.pth.tar").exists()
-        resumed: list[Record] = []
-        learn(settings=settings, resume=True, watch=lambda record, total: resumed.append(record))
-        done = {2: 3, 4: 4, 8: 9}[step]  # saved after every second step and every epoch of three
-        assert len(resumed) == 9 - done
-        for name in ("pth.tar", "pth.tar.csv"):
-            whole, out = (here / f"{start}.{name}" for start in ("whole", "out"))
-            assert whole.read_bytes() == out.read_bytes()
-        assert not state.beside(here / "out.pth.tar").exists()
-
-    def test_without_resume_the_state_is_not_lost(self, here: Path) -> None:
-        with pytest.raises(LostError):
-            learn(save_every=2, watch=stop_after(4))
-        kept = state.beside(here / "out.pth.tar").read_bytes()
-        with pytest.raises(InputError, match=r"out.pth.tar.state is there, .* \(--resume\)"):
-            learn()
-        assert state.beside(here / "out.pth.tar").read_bytes() == kept
-
-    def test_nothing_to_resume(self, here: Path) -> None:
-        with pytest.raises(
-            InputError, match="out.pth.tar.state does not exist; expected the state"
-        ):
-            learn(resume=True)
-
-    def test_of_another_run(self, here: Path) -> None:
-        with pytest.raises(LostError):
-            learn(save_every=2, watch=stop_after(4))
-        other = replace(SETTINGS, tau=0.2)
-        with pytest.raises(InputError, match="is of a run with tau 0.1, not 0.2; resume it as"):
-            learn(settings=other, resume=True)
-
-    def test_of_another_model(self, here: Path) -> None:
-        """The same file read otherwise: other heads, another normalisation."""
-        with pytest.raises(LostError):
-            learn(save_every=2, watch=stop_after(4))
-        for other in (Choices(num_heads=4, mean=(0.5,), std=(0.5,)), Choices(num_heads=2)):
-            with pytest.raises(InputError, match="is of a run with (model|preprocessing) {.*not {"):
-                learn(choices=other, resume=True)
-
-    TAMPERED: ClassVar[dict[str, Callable[[dict[str, torch.Tensor]], object]]] = {
-        "one threshold for all": lambda t: t.update({"thresholds.merge": torch.tensor([0.5])}),
-        "outside": lambda t: t["history"][-1, 7:].fill_(7.0),
-        "not its last": lambda t: t["thresholds.merge"].fill_(0.3),
-        "NaN": lambda t: t["history"][-1, 7:].fill_(float("nan")),
-        "doubled": lambda t: t.update(history=t["history"].repeat(5, 1)),
-        "no steps": lambda t: t.update(history=t["history"][:0]),
-        "no moments": lambda t: t.pop("adamw.3.exp_avg"),
-        "moments of another shape": lambda t: t.update({"adamw.3.exp_avg": torch.zeros(1)}),
-    }
-
-    @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=list(TAMPERED))
-    def test_tampered_with(
-        self, here: Path, tamper: Callable[[dict[str, torch.Tensor]], object]
-    ) -> None:
-        from safetensors import safe_open
-        from safetensors.torch import save_file
-
-        settings = replace(SETTINGS, train_all=1e-4)
-        with pytest.raises(LostError):
-            learn(settings=settings, save_every=2, watch=stop_after(4))
-        path = state.beside(here / "out.pth.tar")
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        tamper(tensors)
-        save_file(tensors, path, metadata)
-        with pytest.raises(InputError, match=r"state is not of this model \(.*without --resume"):
-            learn(settings=settings, resume=True)
-
-    @pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
-    def test_damaged(self, here: Path, damage: str) -> None:
-        with pytest.raises(LostError):
-            learn(save_every=2, watch=stop_after(4))
-        path = state.beside(here / "out.pth.tar")
-        content = path.read_bytes()
-        from safetensors.torch import save
-
-        path.write_bytes({
-            "empty": b"", "cut": content[: len(content) // 2], "text": b"nothing of the kind",
-            "other": save({"x": torch.zeros(1)}),
-        }[damage])  # fmt: skip
-        with pytest.raises(InputError, match=r"out.pth.tar.state is (empty|no state of a run)"):
-            learn(resume=True)
-
-
 class TestCommand:
     def test_end_to_end(self, here: Path) -> None:
-        from ltmp_cli.main import app
-
         arguments = ["finetune", "base.pth", "--data", "data.npz", *FLAGS, "--json", "r.json"]
-        result = CliRunner().invoke(app, arguments)
+        result = ltmp(*arguments)
         assert result.exit_code == 0, result.output
         assert "finetuned.pth.tar: ltmp, 9 steps" in result.stdout
         assert "Next: ltmp export finetuned.pth.tar" in result.stdout
@@ -305,7 +146,7 @@ class TestCommand:
         report = json.loads((here / "r.json").read_text())
         assert (report["schema_version"], report["kind"]) == (1, "finetune")
         assert 0 < report["mac_ratio"] <= 1
-        assert CliRunner().invoke(app, ["export", "finetuned.pth.tar"]).exit_code == 0
+        assert ltmp("export", "finetuned.pth.tar").exit_code == 0
 
     @pytest.mark.parametrize(
         ("change", "says"),
@@ -325,11 +166,9 @@ class TestCommand:
         ],
     )
     def test_refused_in_one_line(self, here: Path, change: list[str], says: str) -> None:
-        from ltmp_cli.main import app
-
         before = sorted(here.iterdir())
         arguments = ["finetune", "base.pth", "--data", "data.npz", *FLAGS, *change]
-        result = CliRunner().invoke(app, arguments)
+        result = ltmp(*arguments)
         assert result.exit_code == 2
         (line,) = said(result.stderr)
         assert says in line
@@ -337,8 +176,6 @@ class TestCommand:
 
     def test_pictures_in_folders(self, here: Path) -> None:
         """Augmented, read by two more processes, and the same with none."""
-        from ltmp_cli.main import app
-
         rng = np.random.default_rng(0)
         for part, count in (("train", 4), ("val", 2)):
             for label in range(5):
@@ -352,7 +189,7 @@ class TestCommand:
             output = f"{name}.pth.tar"
             arguments = ["finetune", "base.pth", "--data", "photos", *FLAGS, "-o", output]
             arguments += ["--workers", workers, "--augment", "rand-m9-mstd0.5"]
-            result = CliRunner().invoke(app, arguments)
+            result = ltmp(*arguments)
             assert result.exit_code == 0, result.output
             assert "on 10 images held out" in result.stdout
             written.append((here / output).read_bytes())
