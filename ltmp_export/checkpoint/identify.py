@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ltmp_export import families
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
+from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.statements.choices import Choices
@@ -140,18 +141,7 @@ def _without_thresholds(
     own = families.owner(contents.weights)
     counted = families.counted()
     if own is not None:
-        if asked not in (None, own.name):
-            raise InputError(
-                f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
-                f"be used, state --family {own.name}"
-            )
-        if dense and choices.merge_at is None and "cls_token" in contents.weights:
-            raise InputError(
-                f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
-                "its places have to be stated (--merge-at 3,6,9)"
-            )
-        if choices.rated:
-            raise InputError(f"--r and --reduction-target are for {', '.join(counted)}; drop them")
+        _require_own(path, contents, choices, own, asked, dense)
         return own.name, "the only one with weights of such names"
     told = families.told(contents.args)
     if told is not None and asked in (None, told.name) and not dense and not choices.rated:
@@ -174,6 +164,39 @@ def _without_thresholds(
             "training script wrote it"
         )
     return None
+
+
+def _require_own(
+    path: Path,
+    contents: Outline,
+    choices: Choices,
+    own: Family,
+    asked: str | None,
+    dense: bool,
+) -> None:
+    """Check what is stated of a file with weights of a family's own.
+
+    Raises:
+        InputError: It contradicts them, or leaves open where they stand.
+    """
+    if asked not in (None, own.name):
+        raise InputError(
+            f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
+            f"be used, state --family {own.name}"
+        )
+    for name in {"merge_at", "merge_scale"} - set(own.stated):
+        if getattr(choices, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{path}: family {own.name} takes no {flag}; drop it")
+    asks = "merge_at" in own.stated and choices.merge_at is None
+    if dense and asks and "cls_token" in contents.weights:
+        raise InputError(
+            f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
+            "its places have to be stated (--merge-at 3,6,9)"
+        )
+    if choices.rated:
+        counted = ", ".join(families.counted())
+        raise InputError(f"--r and --reduction-target are for {counted}; drop them")
 
 
 def _overruled(

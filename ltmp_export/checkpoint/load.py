@@ -98,8 +98,10 @@ def load_checkpoint(
     args, configured = _with_hub(contents, named)
     says = gather.gather(args, choices, authors=called.authors, configured=configured)
     warnings = [*doubts, *identity.warnings]
+    weights = freeze.without_own(contents.weights, identity.family)
+    says = freeze.with_heads(own.path, says, identity.family, weights)
     built = build.build(
-        freeze.without_own(contents.weights, identity.family),
+        weights,
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
         source=str(base_file or own.path),

@@ -86,9 +86,33 @@ class Decision:
         """What an error of each score is measured in, [n]: shares of attention in themselves."""
         return self.score.clamp_min(_SMALLEST)
 
+    @property
+    def partners(self) -> Partners | None:
+        """Into whom those merge who do; None where nobody does."""
+        return None
+
     def row(self, index: int) -> int:
         """The token behind a score."""
         return index
+
+
+@dataclass(frozen=True)
+class Partners:
+    """Into whom tokens merge, by similarity: inner products of unit vectors.
+
+    Attributes:
+        moved: [n] bool, who merges, of those with a score.
+        index: [n] the most similar candidate of each.
+        best: [n] how similar that is.
+        runner_up: [n] the second-best similarity; -inf where there is none.
+        similarity: [n, candidates].
+    """
+
+    moved: Tensor
+    index: Tensor
+    best: Tensor
+    runner_up: Tensor
+    similarity: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +136,11 @@ class Matching(Decision):
         """Of unit vectors."""
         return torch.ones_like(self.score)
 
+    @property
+    def partners(self) -> Partners:
+        """Those who merge are those chosen, by the very similarity."""
+        return Partners(self.chosen, self.partner, self.score, self.runner_up, self.similarity)
+
     def row(self, index: int) -> int:
         """The token behind a score."""
         return pairing.first_source(0) + 2 * index
@@ -123,13 +152,20 @@ class Choice:
 
     Attributes:
         chosen: As in `Decision`.
-        partner: As in `Matching`; None where nobody merges.
+        partner: As `Partners.index`; None where nobody merges.
         order: As in `Verdict`.
+        merges: As `Partners.moved`; None where those chosen do.
     """
 
     chosen: Tensor
     partner: Tensor | None = None
     order: Tensor | None = None
+    merges: Tensor | None = None
+
+    @property
+    def moved(self) -> Tensor:
+        """[n] bool, who has a partner that matters."""
+        return self.chosen if self.merges is None else self.merges
 
 
 _SMALLEST = torch.finfo(torch.float32).tiny  # below this a score is zero to a float32 runtime
@@ -153,6 +189,22 @@ def take(
         step, tokens, forced, weights
     )
     return taken
+
+
+def restore(
+    step: Step, given: Tokens, made: Tokens, left: Tokens, weights: Mapping[str, Tensor]
+) -> Tokens:
+    """Tokens behind a block whose step restores what it took away.
+
+    Args:
+        step: The step.
+        given: What it was given.
+        made: What it made of them.
+        left: What the block made of these.
+        weights: Of the reduction itself, by name.
+    """
+    restored: Tokens = faces.face(type(step), "eager").restore(step, given, made, left, weights)
+    return restored
 
 
 def choose(step: Step, score: Tensor) -> Verdict:
