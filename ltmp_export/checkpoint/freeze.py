@@ -94,6 +94,8 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     require_tokens(method, vit.prefix, path)
     if method.weights is not None:
         return _from_weights(path, contents.weights, method, choices, vit)
+    if method.from_stated is not None:
+        return _from_stated(path, contents.args, method, choices, vit)
     if method.counts:
         return _counted(path, method, choices, vit)
     if method.from_args is not None:
@@ -228,6 +230,29 @@ def _from_weights(
     placed = family.from_weights(str(path), shapes, vit, **stated)
     plan = Plan(family.name, ((),) * vit.depth, placed.before, own)
     return Frozen(plan, placed.found, placed.assumed, placed.warnings)
+
+
+def _from_stated(
+    path: Path, args: Mapping[str, Any], family: Family, choices: Choices, vit: Vit
+) -> Frozen:
+    """The plan that the user states, or else the file's arguments."""
+    if family.from_stated is None:
+        raise ValueError(f"nothing can be stated of family {family.name}")
+    values = {name: getattr(choices, name) for name in family.stated}
+    for name, value in values.items():
+        if value is None and args.get(name) is not None and not _restated(name, choices):
+            said = _plain(args[name])
+            values[name] = tuple(said) if isinstance(said, list) else said
+    placed = family.from_stated(str(path), vit, **values)
+    blocks = tuple(placed.blocks.get(block, ()) for block in range(vit.depth))
+    plan = Plan(family.name, blocks, placed.before)
+    return Frozen(plan, placed.found, placed.assumed, placed.warnings)
+
+
+def _restated(name: str, choices: Choices) -> bool:
+    """Whether the user says in another way what an argument of the file says."""
+    two_ways = {"keep_rate": choices.reduction_target, "reduction_target": choices.keep_rate}
+    return two_ways.get(name) is not None
 
 
 def _complete(

@@ -1,6 +1,6 @@
 """Token-reduction methods, one file each; the file's name is the family's name.
 
-A family file says in one of four ways what it needs beside the weights of a ViT:
+A family file says in one of five ways what it needs beside the weights of a ViT:
 
 * `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
   training starts from.
@@ -9,11 +9,12 @@ A family file says in one of four ways what it needs beside the weights of a ViT
   say of them what names and shapes do not; `UNREAD`: names of tensors beside them that no forward
   pass reads.
 * `ARGS`: the arguments of its training script that tell of it, which such a file holds.
+* `from_stated` and `STATED` alone: the `Choices` that a user or the file's arguments state.
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
 scalar per kind; with the third, `from_weights(source, shapes, vit, **stated)` what happens before
-which block; with the last, `from_args(**arguments)` the steps of the blocks that take any, by
-block.
+which block; with the fourth, `from_args(**arguments)` the steps of the blocks that take any, by
+block; with the last, `from_stated(source, vit, **stated)` both.
 `DISTILLED = True` says that a distillation token is provided for, `CLASS_TOKEN = False` that a ViT
 without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has.
 
@@ -54,6 +55,7 @@ class Family:
         block_steps: From one scalar per kind to the block's steps.
         from_args: From these arguments to steps by block, or None.
         from_weights: From the shapes of tensors of its own to where they stand, or None.
+        from_stated: From statements to the steps and where they stand, or None.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Family:
     block_steps: Callable[..., tuple[Step, ...]]
     from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
     from_weights: Callable[..., Placed] | None
+    from_stated: Callable[..., Placed] | None
 
     @property
     def scalars(self) -> tuple[str, ...]:
@@ -124,6 +127,11 @@ def owner(keys: Iterable[str]) -> Family | None:
     return None
 
 
+def stated() -> tuple[str, ...]:
+    """Names of the families that statements alone tell of, sorted."""
+    return tuple(name for name in names() if load(name).from_stated)
+
+
 def told(args: Mapping[str, Any]) -> Family | None:
     """The family whose training script writes such arguments."""
     for family in map(load, names()):
@@ -157,4 +165,5 @@ def load(name: str) -> Family:
         head_width=getattr(module, "HEAD_WIDTH", None),
         block_steps=getattr(module, "block_steps", lambda: ()),
         from_weights=getattr(module, "from_weights", None),
+        from_stated=getattr(module, "from_stated", None),
     )

@@ -59,7 +59,7 @@ def from_weights(
         before[block] = PatchMerge(name, shapes[f"{name}.queries"][0], scale, _EPS)
     last = vit.depth in before and vit.pool == "token"
     doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
-    return Placed(before, assumed=assumed, warnings=(doubt,) if last else ())
+    return Placed(before=before, assumed=assumed, warnings=(doubt,) if last else ())
 
 
 def _require_parts(source: str, shapes: Mapping[str, Sequence[int]], name: str, width: int) -> None:

@@ -47,7 +47,10 @@ def from_weights(source: str, shapes: Mapping[str, Sequence[int]], vit: Vit) -> 
         before[block] = MergeMatrix(name, tokens, vit.tokens)
     run = ", ".join(str(step.after(vit.tokens, vit.prefix)) for step in before.values())
     blocks = ", ".join(map(str, before))
-    return Placed(before, (f"blocks {blocks} run on {run} tokens, {vit.tokens} again behind each",))
+    return Placed(
+        before=before,
+        found=(f"blocks {blocks} run on {run} tokens, {vit.tokens} again behind each",),
+    )
 
 
 def _require(

@@ -1,4 +1,4 @@
-"""Steps that weights of a checkpoint's own tell of, and where they stand."""
+"""Steps that a family's own weights or statements tell of, and where they stand."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from ltmp_export.plan.step import Step
 
 @dataclass(frozen=True)
 class Placed:
-    """What a family makes of weights of its own.
+    """What a family makes of what is known.
 
     Attributes:
+        blocks: What happens in a block behind its attention, by its index.
         before: What happens before a block, by its index; at the depth, before the head.
         found: What it comes to, for a person.
         assumed: What nothing tells, by the names of `Choices`.
         warnings: What looks wrong, but can be used.
     """
 
-    before: Mapping[int, Step]
+    blocks: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
+    before: Mapping[int, Step] = field(default_factory=dict)
     found: tuple[str, ...] = ()
     assumed: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -27,17 +27,25 @@ class Tokens:
         size: [N] patches each token stands for.
         scores: By the names of `plan.scores`. [N] each, +inf for protected rows; the metric [N, D].
         protected: How many rows in front are never merged away or pruned.
+        owned: [N] patches that each token owns where attention does not weigh by them; None while
+            each owns as many as it stands for.
     """
 
     x: Tensor
     size: Tensor
     scores: Mapping[str, Tensor]
     protected: int = 1
+    owned: Tensor | None = None
+
+    def patches_owned(self) -> Tensor:
+        """[N] patches that each token owns, of protected ones 1."""
+        return self.size if self.owned is None else self.owned
 
     def take(self, which: Tensor) -> Tokens:
         """Some of the tokens, by a mask or by their rows."""
         scores = {name: score[which] for name, score in self.scores.items()}
-        return replace(self, x=self.x[which], size=self.size[which], scores=scores)
+        owned = None if self.owned is None else self.owned[which]
+        return replace(self, x=self.x[which], size=self.size[which], scores=scores, owned=owned)
 
 
 class Verdict(NamedTuple):

@@ -46,12 +46,14 @@ class Packed:
         x: Rows [T, C]; [B, N, C] where the plan is static.
         size: [T] or [B, N] likewise, or None while all are 1.
         layout: Where they are.
+        owned: As of `Slots`, or None.
         dropped: [B] tokens that a budget had no room for in the block before, or None.
     """
 
     x: Name
     size: Name | None
     layout: Layout
+    owned: Name | None = None
     dropped: Name | None = None
 
 
@@ -285,11 +287,12 @@ class _Lowering:
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
+            owned=tokens.owned,
         )
         left = lowering.reduce(g, steps, found)[-1]
         layout = fixed_layout(g, left.number, layout.images, left.count)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
-        return Packed(left.x, size, self.named_count(layout), dropped=left.dropped)
+        return Packed(left.x, size, self.named_count(layout), left.owned, left.dropped)
 
     def named_count(self, layout: Layout) -> Layout:
         """A count that is known before running gets the name under which others look for it."""
