@@ -131,7 +131,8 @@ class Typed:
     merge_at: Annotated[
         str | None,
         typer.Option(
-            help="Blocks before which PatchMerger's layers stand, like 3,6,9.",
+            help="Blocks before which PatchMerger's layers stand, or in which multiscale_mergence "
+            "merges, like 3,6,9.",
             rich_help_panel=METHOD,
         ),
     ] = None
@@ -140,6 +141,21 @@ class Typed:
         typer.Option(
             help="PatchMerger's scores as they are (one), or divided by the root of the width "
             "(default: one; sqrt for vit-pytorch's).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+
+    merge_weights: Annotated[
+        Literal["uniform", "size", "importance", "similarity"] | None,
+        typer.Option(
+            help="What multiscale_mergence weighs merging patches by (default: uniform).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    keep_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the patches that multiscale_mergence keeps each time (default: 0.7).",
             rich_help_panel=METHOD,
         ),
     ] = None

@@ -20,7 +20,7 @@ from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import eager as rounded
 from ltmp_export.precision.eager import Taken
-from ltmp_export.steps.tokens import Choice, Decision, Tokens, take
+from ltmp_export.steps.tokens import Choice, Decision, Tokens, restore, take
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Trace:
         embedded: [N, C] tokens before the first block.
         tokens: [n, C] after each block.
         sizes: [n] patches per token, after each block.
+        counts: Tokens that each block's MLP runs on, class token included.
         decisions: For each block, what its steps saw and chose.
         excess: Of each int8 layer, see `precision.eager.RoundedLinear`.
     """
@@ -40,13 +41,9 @@ class Trace:
     embedded: Tensor
     tokens: tuple[Tensor, ...]
     sizes: tuple[Tensor, ...]
+    counts: tuple[int, ...]
     decisions: tuple[tuple[Decision, ...], ...]
     excess: Mapping[str, float]
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens after each block, class token included."""
-        return tuple(map(len, self.tokens))
 
 
 class Reference:
@@ -85,24 +82,36 @@ class Reference:
         embedded, entering = vit.embed(model, image.to(self.dtype)[None])  # [1, N, C] both
         x = entering[0]
         state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens)
-        tokens, sizes, decisions = [], [], []
+        tokens, sizes, counts, decisions = [], [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
-            state = self._entering(index, state)
-            state, decided = self._block(model.blocks[index], steps, chosen, state)
+            entered = self._entering(index, state)
+            left, rows, decided = self._block(model.blocks[index], steps, chosen, entered)
+            state = self._behind(index, state, entered, left)
+            counts.append(rows)
             tokens.append(state.x)
             sizes.append(state.size)
             decisions.append(decided)
         state = self._entering(len(tokens), state)
         logits = vit.classify(model, state.x, state.size)
         excess = rounded.excesses(self.model)
-        return Trace(logits, embedded[0], tuple(tokens), tuple(sizes), tuple(decisions), excess)
+        return Trace(
+            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions),
+            excess,
+        )  # fmt: skip
 
     def _entering(self, block: int, tokens: Tokens) -> Tokens:
         """Tokens as they enter a block, or after all blocks the head."""
         step = self.plan.before.get(block)
         return tokens if step is None else take(step, tokens, None, self.plan.parameters)[0]
+
+    def _behind(self, block: int, given: Tokens, made: Tokens, left: Tokens) -> Tokens:
+        """Tokens as they leave a block."""
+        step = self.plan.before.get(block)
+        if step is None or not step.restores:
+            return left
+        return restore(step, given, made, left, self.plan.parameters)
 
     def _block(
         self,
@@ -110,15 +119,21 @@ class Reference:
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
-    ) -> tuple[Tokens, tuple[Decision, ...]]:
+    ) -> tuple[Tokens, int, tuple[Decision, ...]]:
+        """One block: its tokens, how many its MLP ran on, and what its steps decided."""
         attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
-        tokens = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+        stages = [replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)]
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
-            tokens, decision = take(step, tokens, choice, self.plan.parameters)
+            made, decision = take(step, stages[-1], choice, self.plan.parameters)
+            stages.append(made)
             if decision is not None:
                 decisions.append(decision)
-        return replace(tokens, x=vit.feed_forward(block, tokens.x)), tuple(decisions)
+        left = replace(stages[-1], x=vit.feed_forward(block, stages[-1].x))
+        for step, given, made in reversed(list(zip(steps, stages, stages[1:], strict=False))):
+            if step.restores:
+                left = restore(step, given, made, left, self.plan.parameters)
+        return left, len(stages[-1].x), tuple(decisions)
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

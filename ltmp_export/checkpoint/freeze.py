@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ltmp_export import families
+from ltmp_export.backbones.vit import facts
+from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.outline import KINDS
 from ltmp_export.errors import InputError
@@ -17,8 +20,8 @@ from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
-from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.gather import Said, Statements
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +32,6 @@ T = TypeVar("T")
 
 DEFAULT_FAMILY = "ltmp"  # to make thresholds of
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
-_MERGER_EPS = 1e-5  # of PatchMerger's LayerNorm in both public dialects
-_MERGER_PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
 _LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
 
 
@@ -45,8 +46,33 @@ class Frozen(NamedTuple):
 
 def without_own(weights: Mapping[str, T], family: str) -> dict[str, T]:
     """The weights of the ViT alone."""
-    own = None if family == DENSE else families.load(family).weights
-    return {key: v for key, v in weights.items() if own is None or not own.fullmatch(key)}
+    if family == DENSE:
+        return dict(weights)
+    patterns = families.load(family).weights, families.load(family).unread
+    own = [pattern for pattern in patterns if pattern is not None]
+    return {key: v for key, v in weights.items() if not any(one.fullmatch(key) for one in own)}
+
+
+def with_heads(
+    path: Path, says: Statements, family: str, weights: Mapping[str, Shaped]
+) -> Statements:
+    """What is said, and the number of heads where the family fixes their width.
+
+    Raises:
+        InputError: The weights are not those of such heads, or another number is stated.
+    """
+    each = None if family == DENSE else families.load(family).head_width
+    if each is None or facts.QKV not in weights:
+        return says
+    width = facts.attention_width(weights)
+    told = f"family {family} has heads of {each} channels"
+    if width % each:
+        raise InputError(f"{path}: {told}, which do not divide the attention width {width}")
+    if says.heads is not None and says.heads.value != width // each:
+        raise InputError(
+            f"{path}: {told}, {width // each} of them; {says.heads.where} says {says.heads.value}"
+        )
+    return replace(says, heads=Said(width // each, told))
 
 
 def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: Vit) -> Frozen:
@@ -67,7 +93,9 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     method = families.load(family)
     require_tokens(method, vit.prefix, path)
     if method.weights is not None:
-        return _patch_merges(path, contents.weights, method, choices, vit)
+        return _from_weights(path, contents.weights, method, choices, vit)
+    if method.from_stated is not None:
+        return _from_stated(path, contents.args, method, choices, vit)
     if method.counts:
         return _counted(path, method, choices, vit)
     if method.from_args is not None:
@@ -133,7 +161,7 @@ def require_tokens(family: Family, prefix: int, path: Path) -> None:
             f"{path} has a distillation token, which family {family.name} does not provide for; "
             f"only {', '.join(able)} does"
         )
-    if prefix == 0 and family.weights is None:
+    if prefix == 0 and family.class_token:
         raise InputError(f"{path} has no class token, which family {family.name} needs")
 
 
@@ -190,85 +218,41 @@ def _plain(value: Any) -> Any:
         return value
 
 
-def _patch_merges(
+def _from_weights(
     path: Path, weights: Mapping[str, Tensor], family: Family, choices: Choices, vit: Vit
 ) -> Frozen:
-    """PatchMerger's layers and where they stand."""
-    if family.weights is None or family.patch_merge is None:
+    """The plan that weights of the family's own tell of."""
+    if family.weights is None or family.from_weights is None:
         raise ValueError(f"family {family.name} has no weights of its own")
     own = {key: value for key, value in weights.items() if family.weights.fullmatch(key)}
-    layers = sorted({int(key.split(".")[1]) for key in own})
-    if layers != list(range(len(layers))):
-        raise InputError(f"{path} holds the layers {layers} of {family.name}; expected 0, 1, …")
-    places = _positions(path, len(layers), choices, vit)
-    scale = _scale(choices, vit)
-    assumed: dict[str, Any] = {}
-    if choices.merge_at is None:
-        assumed["merge_at"] = places
-    if choices.merge_scale is None:
-        assumed["merge_scale"] = "one" if scale == 1.0 else "1/√C"
-    before: dict[int, Step] = {}
-    for index, block in zip(layers, places, strict=True):
-        queries = own.get(f"cluster_layers.{index}.queries")
-        tokens = len(queries) if queries is not None and queries.ndim else 0
-        before[block] = family.patch_merge(index, tokens, scale, _MERGER_EPS)
-        _require_parts(path, own, f"cluster_layers.{index}", vit.width)
-    plan = Plan(family.name, ((),) * vit.depth, before, own)
-    last = vit.depth in before and vit.pool == "token"
-    doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
-    return Frozen(plan, assumed=assumed, warnings=(doubt,) if last else ())
+    shapes = {key: tuple(value.shape) for key, value in own.items()}
+    stated = {name: getattr(choices, name) for name in family.stated}
+    placed = family.from_weights(str(path), shapes, vit, **stated)
+    plan = Plan(family.name, ((),) * vit.depth, placed.before, own)
+    return Frozen(plan, placed.found, placed.assumed, placed.warnings)
 
 
-def _require_parts(path: Path, own: Mapping[str, Tensor], name: str, width: int) -> None:
-    """Check that a layer of PatchMerger is whole.
-
-    Raises:
-        InputError: It is not.
-    """
-    for part, dimensions in _MERGER_PARTS.items():
-        expected = f"[tokens, {width}]" if dimensions == 2 else f"[{width}]"
-        tensor = own.get(f"{name}.{part}")
-        if tensor is None:
-            raise InputError(f"{path}: {name}.{part} is missing; expected {expected}")
-        shape = tuple(tensor.shape)
-        if len(shape) != dimensions or shape[-1] != width or shape[0] < 1:
-            raise InputError(f"{path}: {name}.{part} is {list(shape)}; expected {expected}")
-
-
-def _scale(choices: Choices, vit: Vit) -> float:
-    """Of PatchMerger's scores; by default what its dialect has.
-
-    Raises:
-        InputError: The scale is stated in other words than there are.
-    """
-    sqrt, one = vit.width**-0.5, 1.0
-    if choices.merge_scale is None:
-        return one if vit.prefix else sqrt
-    if choices.merge_scale not in ("one", "sqrt"):
-        raise InputError(f"--merge-scale {choices.merge_scale}: expected one or sqrt")
-    return sqrt if choices.merge_scale == "sqrt" else one
+def _from_stated(
+    path: Path, args: Mapping[str, Any], family: Family, choices: Choices, vit: Vit
+) -> Frozen:
+    """The plan that the user states, or else the file's arguments."""
+    if family.from_stated is None:
+        raise ValueError(f"nothing can be stated of family {family.name}")
+    values = {name: getattr(choices, name) for name in family.stated}
+    for name, value in values.items():
+        if value is None and args.get(name) is not None and not _restated(name, choices):
+            said = _plain(args[name])
+            values[name] = tuple(said) if isinstance(said, list) else said
+    placed = family.from_stated(str(path), vit, **values)
+    blocks = tuple(placed.blocks.get(block, ()) for block in range(vit.depth))
+    plan = Plan(family.name, blocks, placed.before)
+    return Frozen(plan, placed.found, placed.assumed, placed.warnings)
 
 
-def _positions(path: Path, layers: int, choices: Choices, vit: Vit) -> tuple[int, ...]:
-    """Before which blocks PatchMerger's layers stand; of vit-pytorch's one, in the middle.
-
-    Raises:
-        InputError: They have to be stated, or do not fit.
-    """
-    at = choices.merge_at
-    if at is None:
-        if vit.prefix or layers != 1 or vit.depth < 2:
-            raise InputError(
-                f"{path} does not say where its {layers} layers of PatchMerger stand; state the "
-                "blocks before which they do, like --merge-at 3,6,9"
-            )
-        return (vit.depth // 2,)
-    if len(at) != layers or list(at) != sorted(set(at)) or not 0 <= at[0] <= at[-1] <= vit.depth:
-        raise InputError(
-            f"--merge-at {','.join(map(str, at))}: expected {layers} rising numbers from 0 to "
-            f"{vit.depth}, one for each layer of PatchMerger in {path}"
-        )
-    return at
+def _restated(name: str, choices: Choices) -> bool:
+    """Whether the user says in another way what an argument of the file says."""
+    two_ways = {"keep_rate": choices.reduction_target, "reduction_target": choices.keep_rate}
+    return two_ways.get(name) is not None
 
 
 def _complete(

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from ltmp_export import families
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
+from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.plan import DENSE
-from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.choices import OF_FAMILIES, Choices
 
 
 @dataclass(frozen=True)
@@ -140,24 +141,22 @@ def _without_thresholds(
     own = families.owner(contents.weights)
     counted = families.counted()
     if own is not None:
-        if asked not in (None, own.name):
-            raise InputError(
-                f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
-                f"be used, state --family {own.name}"
-            )
-        if dense and choices.merge_at is None and "cls_token" in contents.weights:
-            raise InputError(
-                f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
-                "its places have to be stated (--merge-at 3,6,9)"
-            )
-        if choices.rated:
-            raise InputError(f"--r and --reduction-target are for {', '.join(counted)}; drop them")
+        _require_own(path, contents, choices, own, asked, dense)
         return own.name, "the only one with weights of such names"
+    if asked in families.stated():
+        method = families.load(str(asked))
+        _require_taken(path, choices, method)
+        if choices.rate is not None:
+            raise InputError(f"--r is for {', '.join(counted)}; drop it")
+        return method.name, "as --family says" if choices.family else None
     told = families.told(contents.args)
     if told is not None and asked in (None, told.name) and not dense and not choices.rated:
         return told.name, f"its script's {', '.join(told.args)} say so"
     if choices.merge_at is not None or choices.merge_scale is not None:
         raise InputError(f"{path} holds no layers of PatchMerger; drop --merge-at, --merge-scale")
+    if choices.keep_rate is not None or choices.merge_weights is not None:
+        able = "|".join(families.stated())
+        raise InputError(f"--keep-rate, --merge-weights: state the family, --family {able}")
     if asked in counted and (choices.rated or not dense):
         return str(asked), "as --family says" if choices.family else None
     if choices.rated:
@@ -174,6 +173,48 @@ def _without_thresholds(
             "training script wrote it"
         )
     return None
+
+
+def _require_own(
+    path: Path,
+    contents: Outline,
+    choices: Choices,
+    own: Family,
+    asked: str | None,
+    dense: bool,
+) -> None:
+    """Check what is stated of a file with weights of a family's own.
+
+    Raises:
+        InputError: It contradicts them, or leaves open where they stand.
+    """
+    if asked not in (None, own.name):
+        raise InputError(
+            f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
+            f"be used, state --family {own.name}"
+        )
+    _require_taken(path, choices, own)
+    asks = "merge_at" in own.stated and choices.merge_at is None
+    if dense and asks and "cls_token" in contents.weights:
+        raise InputError(
+            f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
+            "its places have to be stated (--merge-at 3,6,9)"
+        )
+    if choices.rated:
+        counted = ", ".join(families.counted())
+        raise InputError(f"--r and --reduction-target are for {counted}; drop them")
+
+
+def _require_taken(path: Path, choices: Choices, family: Family) -> None:
+    """Check that a family takes all that is stated for one.
+
+    Raises:
+        InputError: It does not.
+    """
+    for name in OF_FAMILIES:
+        if getattr(choices, name) is not None and name not in family.stated:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{path}: family {family.name} takes no {flag}; drop it")
 
 
 def _overruled(
@@ -224,7 +265,7 @@ def split_arch(arch: str | None) -> tuple[str | None, str | None]:
     if arch is None:
         return None, None
     arch = arch.removeprefix("inference_")
-    prefix, _, rest = arch.partition("_")
-    if rest and prefix in families.names():
-        return prefix, rest
+    for name in sorted(families.names(), key=len, reverse=True):  # ltm_transformer before ltm
+        if arch.startswith(f"{name}_") and len(arch) > len(name) + 1:
+            return name, arch[len(name) + 1 :]
     return None, arch

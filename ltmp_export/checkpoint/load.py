@@ -97,9 +97,10 @@ def load_checkpoint(
     named = None if called.written is None else timm_names.resolve(called.written)
     args, configured = _with_hub(contents, named)
     says = gather.gather(args, choices, authors=called.authors, configured=configured)
-    warnings = [*doubts, *identity.warnings]
+    weights = freeze.without_own(contents.weights, identity.family)
+    says = freeze.with_heads(own.path, says, identity.family, weights)
     built = build.build(
-        freeze.without_own(contents.weights, identity.family),
+        weights,
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
         source=str(base_file or own.path),
@@ -107,13 +108,12 @@ def load_checkpoint(
         where=called.where,
     )
     frozen = freeze.freeze(own.path, contents, identity.family, choices, built.vit)
-    warnings += [*frozen.warnings, *built.warnings, *_contradictions(contents.args, built.vit)]
+    doubts = [*doubts, *identity.warnings, *frozen.warnings, *built.warnings]
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     prepared = preprocessing.resolve(choices, args, built.vit, named, configured)
     answers = {**built.answers, **prepared.answers}
-    guessed = {key: one.value for key, one in answers.items() if one.assumed}
-    assumed = {**guessed, **frozen.assumed}
+    assumed = {key: one.value for key, one in answers.items() if one.assumed} | dict(frozen.assumed)
     renamed = _renamed(called.written, named)
     return Checkpoint(
         path=own.path,
@@ -130,7 +130,7 @@ def load_checkpoint(
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),
-        warnings=(*warnings, *prepared.warnings),
+        warnings=(*doubts, *_contradictions(contents.args, built.vit), *prepared.warnings),
     )
 
 

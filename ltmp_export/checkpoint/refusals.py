@@ -72,6 +72,7 @@ def require_takeable(
         freeze.require_stated(path, method, choices)
     if identity.model.written is None and whole.weights is whole.stored:
         says = gather.gather(whole.args, choices)
+        says = freeze.with_heads(path, says, identity.family, weights)
         unplaced = True if says.assume_defaults and says.unplaced is None else says.unplaced
         positions.grid(
             weights, says.stored_size, says.image_size, usual=(says.usual_size,),

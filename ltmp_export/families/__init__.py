@@ -1,17 +1,22 @@
 """Token-reduction methods, one file each; the file's name is the family's name.
 
-A family file says in one of four ways what it needs beside the weights of a ViT:
+A family file says in one of five ways what it needs beside the weights of a ViT:
 
 * `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
   training starts from.
 * `COUNTS`: the kinds of which each block takes a fixed number of tokens, which no file holds.
-* `WEIGHTS`: the names of tensors of its own, as a regular expression.
+* `WEIGHTS`: the names of tensors of its own, as a regular expression; `STATED`: the `Choices` that
+  say of them what names and shapes do not; `UNREAD`: names of tensors beside them that no forward
+  pass reads.
 * `ARGS`: the arguments of its training script that tell of it, which such a file holds.
+* `from_stated` and `STATED` alone: the `Choices` that a user or the file's arguments state.
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
-scalar per kind; with the third, `patch_merge(index, tokens, scale, eps)` what happens between two
-blocks; with the last, `from_args(**arguments)` the steps of the blocks that take any, by block.
-`DISTILLED = True` says that a distillation token is provided for.
+scalar per kind; with the third, `from_weights(source, shapes, vit, **stated)` what happens before
+which block; with the fourth, `from_args(**arguments)` the steps of the blocks that take any, by
+block; with the last, `from_stated(source, vit, **stated)` both.
+`DISTILLED = True` says that a distillation token is provided for, `CLASS_TOKEN = False` that a ViT
+without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -27,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltmp_export.plan import faces
+from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 
@@ -40,22 +46,32 @@ class Family:
         start: Where each kind of learned threshold starts, in the order of `outline.KINDS`.
         counts: Kinds of which a block takes a fixed number.
         weights: Names of tensors of its own, or None.
+        unread: Names of tensors beside them that mean nothing, or None.
+        stated: What a user may have to state about them, by the names of `Choices`.
         args: Names of the arguments of its training script that tell of it.
         distilled: Whether a distillation token is provided for.
+        class_token: Whether it needs a class token.
+        head_width: Channels of each head of its ViTs, where it fixes them.
         block_steps: From one scalar per kind to the block's steps.
         from_args: From these arguments to steps by block, or None.
-        patch_merge: From index, tokens, scale and epsilon to what happens between two blocks.
+        from_weights: From the shapes of tensors of its own to where they stand, or None.
+        from_stated: From statements to the steps and where they stand, or None.
     """
 
     name: str
     start: Mapping[str, float]
     counts: tuple[str, ...]
     weights: re.Pattern[str] | None
+    unread: re.Pattern[str] | None
+    stated: tuple[str, ...]
     args: tuple[str, ...]
     distilled: bool
+    class_token: bool
+    head_width: int | None
     block_steps: Callable[..., tuple[Step, ...]]
     from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
-    patch_merge: Callable[..., Step] | None
+    from_weights: Callable[..., Placed] | None
+    from_stated: Callable[..., Placed] | None
 
     @property
     def scalars(self) -> tuple[str, ...]:
@@ -111,6 +127,11 @@ def owner(keys: Iterable[str]) -> Family | None:
     return None
 
 
+def stated() -> tuple[str, ...]:
+    """Names of the families that statements alone tell of, sorted."""
+    return tuple(name for name in names() if load(name).from_stated)
+
+
 def told(args: Mapping[str, Any]) -> Family | None:
     """The family whose training script writes such arguments."""
     for family in map(load, names()):
@@ -129,15 +150,20 @@ def load(name: str) -> Family:
     if name not in names():
         raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
-    weights = getattr(module, "WEIGHTS", None)
+    weights, unread = (getattr(module, word, None) for word in ("WEIGHTS", "UNREAD"))
     return Family(
         name=name,
         start=getattr(module, "START", {}),
         counts=getattr(module, "COUNTS", ()),
         weights=None if weights is None else re.compile(weights),
+        unread=None if unread is None else re.compile(unread),
+        stated=getattr(module, "STATED", ()),
         args=getattr(module, "ARGS", ()),
         from_args=getattr(module, "from_args", None),
         distilled=getattr(module, "DISTILLED", False),
+        class_token=getattr(module, "CLASS_TOKEN", True),
+        head_width=getattr(module, "HEAD_WIDTH", None),
         block_steps=getattr(module, "block_steps", lambda: ()),
-        patch_merge=getattr(module, "patch_merge", None),
+        from_weights=getattr(module, "from_weights", None),
+        from_stated=getattr(module, "from_stated", None),
     )

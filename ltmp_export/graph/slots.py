@@ -34,6 +34,8 @@ class Slots:
         metric: [B, N, D] unit vectors, or None if no step needs it.
         alive: [B, N] bool, the slots that hold a token; None where all do.
         protected: Slots in front that are never merged away or pruned.
+        owned: [B, N] patches of each token where attention does not weigh by them; None where no
+            step needs them, or every token owns one.
         packed: Whether the living stand in front.
         count: [B] living tokens after a budget, or None.
         dropped: [B] tokens that a budget had no room for, or None.
@@ -46,6 +48,7 @@ class Slots:
     metric: Name | None
     alive: Name | None
     protected: int
+    owned: Name | None = None
     packed: bool = True
     count: Name | None = None
     dropped: Name | None = None
@@ -182,8 +185,8 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
     scores = {
         name: g.op("GatherElements", score, slots, axis=1) for name, score in tokens.scores.items()
     }
-    alive = scalars(tokens.alive)
-    return Slots(number, vectors(tokens.x), size, scores, metric, alive, protected=tokens.protected)
+    alive, owned = scalars(tokens.alive), scalars(tokens.owned)
+    return Slots(number, vectors(tokens.x), size, scores, metric, alive, tokens.protected, owned)
 
 
 def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:

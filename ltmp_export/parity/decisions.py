@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ltmp_export.steps import recorded
-from ltmp_export.steps.recorded import Words
-from ltmp_export.steps.tokens import Choice, Decision, Matching
+from ltmp_export.steps.recorded import SIMILARITY, Words
+from ltmp_export.steps.tokens import Choice, Decision
 
 STORIES = {
     "partner": "is merged into another partner than the reference's",
@@ -60,7 +60,7 @@ class Disagreement:
         """One clause with everything a person needs; `bound` is the largest distance excused."""
         score, other = self.words.score, "threshold"
         if self.what == "partner":
-            other = "to the file's partner"
+            score, other = SIMILARITY, "to the file's partner"
         elif self.what == "order":
             score, other = "score", "behind it"
         story = STORIES.get(self.what) or self.words.stories[self.what]
@@ -82,9 +82,10 @@ def leads(decision: Decision) -> Tensor:
 
     Exact ties are left out: with equal keys the lowest index wins on either side, mostly.
     """
-    if not isinstance(decision, Matching):
+    partners = decision.partners
+    if partners is None:
         return decision.score.new_empty(0).double()
-    lead = (decision.score - decision.runner_up).double()[decision.chosen]
+    lead = (partners.best - partners.runner_up).double()[partners.moved]
     return lead[(lead > 0) & lead.isfinite()]
 
 
@@ -119,11 +120,16 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
     for index in flipped:
         what = words.taken if choice.chosen[index] else words.left
         yield _disagreement(block, what, decision, index, decision.threshold)
-    if isinstance(decision, Matching) and choice.partner is not None:
-        elsewhere = choice.chosen & (decision.partner != choice.partner)
+    partners = decision.partners
+    if (partners is None) != (choice.partner is None):
+        raise ValueError(f"{decision.step}: partners on one side only")
+    if partners is not None and choice.partner is not None:
+        elsewhere = choice.moved & (partners.index != choice.partner)
         for index in torch.nonzero(elsewhere)[:, 0].tolist():
-            other = float(decision.similarity[index, choice.partner[index]])
-            yield _disagreement(block, "partner", decision, index, other)
+            best = float(partners.best[index])
+            other = float(partners.similarity[index, choice.partner[index]])
+            row = decision.row(index)
+            yield Disagreement(block, "partner", row, best, other, 1.0, words)
     if choice.order is not None and decision.order_matters:
         behind = choice.order[1:]  # the class token is always the first
         highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after

@@ -21,7 +21,7 @@ from ltmp_export.images.inputs import Images
 from ltmp_export.parity.decisions import leads, margin, steps_down
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import Reference
-from ltmp_export.steps.tokens import Decision, Matching
+from ltmp_export.steps.tokens import Decision
 
 LIMITS = (1e-6, 1e-5, 1e-4, 1e-3)
 PRECISIONS = {"float32": 3e-6, "float16": 5e-4}  # measured with onnxruntime; half a rounding step
@@ -109,7 +109,7 @@ def _distances(decision: Decision) -> dict[Kind, Tensor]:
     key: Kind = (step.action, step.learned)
     apart = (decision.score[1:] - decision.threshold).abs().double()
     found = {key: apart[apart < torch.inf]}  # none where all, or none, are taken
-    if isinstance(decision, Matching):
+    if decision.partners is not None:
         found["partner", None] = leads(decision)
     if decision.order is not None:
         found["order", None] = steps_down(decision)

@@ -3,9 +3,9 @@
     DIR/repro.json     which image, in which batch, of which files, and what was found
     DIR/images.npz     `images` [B, channels, H, W] float32, the batch as it was run; `row`
     DIR/decisions.npz  by `file/…` and `reference/…`, for each block of that image:
-                       merged, partner, similarity (sources) and kept, importance (tokens);
-                       merge_order, prune_order where tokens are ranked; fitted, fit_importance
-                       under a budget
+                       merged, partner, similarity (sources) and kept, importance (tokens), or
+                       what kept tokens go by; merge_order, prune_order where tokens are ranked;
+                       fitted, fit_importance under a budget
 
 Nothing in it is code. The model and the checkpoint are named, not copied; their digests tell
 whether what is replayed is what failed.
@@ -45,7 +45,8 @@ from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
 from ltmp_export.reference import Trace
 from ltmp_export.statements.choices import Choices
-from ltmp_export.steps.tokens import Choice, Matching
+from ltmp_export.steps import recorded
+from ltmp_export.steps.tokens import Choice
 
 SCHEMA_VERSION = 1
 DOCUMENT, PIXELS, DECISIONS = "repro.json", "images.npz", "decisions.npz"
@@ -189,7 +190,8 @@ def _reference_decisions(trace: Trace) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for number, decisions in enumerate(trace.decisions):
         for decision in decisions:
-            partner = decision.partner if isinstance(decision, Matching) else None
+            partners = decision.partners
+            partner = None if partners is None else partners.index
             choice = Choice(decision.chosen, partner, decision.order)
             arrays |= _step("reference", number, decision.step, choice, decision.score.numpy())
     return arrays
@@ -199,17 +201,14 @@ def _step(
     side: str, block: int, step: Step, choice: Choice, score: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
     prefix = f"{side}/block_{block:02d}"
-    chosen = choice.chosen.numpy()
-    order = {} if choice.order is None else {f"{prefix}/{step.action}_order": choice.order.numpy()}
-    if choice.partner is None:
-        if step.budget is not None:
-            return {f"{prefix}/fitted": chosen, f"{prefix}/fit_importance": score}
-        return {f"{prefix}/kept": chosen, f"{prefix}/importance": score} | order
-    return order | {
-        f"{prefix}/merged": chosen,
-        f"{prefix}/similarity": score,
-        f"{prefix}/partner": choice.partner.numpy(),
-    }
+    face = recorded.of(step)
+    chosen, scored = getattr(face, "SAVED", face.WORDS.saved)
+    arrays = {f"{prefix}/{chosen}": choice.chosen.numpy(), f"{prefix}/{scored}": score}
+    if choice.partner is not None:
+        arrays[f"{prefix}/partner"] = choice.partner.numpy()
+    if choice.order is not None:
+        arrays[f"{prefix}/{step.action}_order"] = choice.order.numpy()
+    return arrays
 
 
 def load(folder: Path) -> Repro:

@@ -117,7 +117,7 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
     parts = []
     for choice in (choice for steps in choices for choice in steps):
         partner, order = choice.partner, choice.order
-        parts += [choice.chosen] if partner is None else [choice.chosen, partner[choice.chosen]]
+        parts += [choice.chosen] if partner is None else [choice.chosen, partner[choice.moved]]
         parts += [] if order is None else [order]
     found = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in parts))
     for one in (taken or {}).values():
@@ -157,25 +157,28 @@ def read(
     leaving: list[NDArray[np.int64]] = []
     embedded = tensors[EMBEDDED]
     packed = embedded.ndim == 2
+    standing = np.full(len(tensors["logits"]), tokens)  # [B] tokens between two blocks
     rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
     for block, steps in enumerate(plan.blocks):
         scope = f"block_{block:02d}/"
         within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
         own = {name: array for name, array in within.items() if "/" not in name}
+        given = standing
         if block in plan.before:
-            tokens = plan.before[block].after(tokens, prefix) or tokens
-        mixed = not block or block in plan.before
-        alike = np.full(len(tensors["logits"]), tokens)
-        entering.append(alike if mixed else leaving[-1])
+            made = plan.before[block].after(int(standing[image]), prefix)
+            standing = standing if made is None else np.full_like(standing, made)
+        entering.append(standing)
+        tokens = int(standing[image])
         try:
             _require_ranks(own, plan.static)
-            blocks.append(_read_block(steps, own, image, tokens))
+            behind = plan.restored(block, given, standing, own["count"])
+            blocks.append(_read_block(steps, own, image, tokens, int(behind[image])))
         except (ValueError, IndexError) as err:
             broken = str(err)
             break
         leaving.append(own["count"])
-        tokens = int(own["count"][image])
-        counts.append(tokens)
+        standing = behind
+        counts.append(int(own["count"][image]))
     try:
         taken = precision_record.read(
             precision or Precision(), linears, tensors, image, entering, leaving, plan.static
@@ -199,9 +202,9 @@ def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:
 
 
 def _read_block(
-    steps: tuple[Step, ...], own: Mapping[str, NDArray[Any]], image: int, tokens: int
+    steps: tuple[Step, ...], own: Mapping[str, NDArray[Any]], image: int, tokens: int, behind: int
 ) -> BlockRecord:
-    """One image's share of a block's tensors.
+    """One image's share of a block's tensors; `behind`: tokens that stand behind the block.
 
     Raises:
         ValueError: The decisions are no decisions about so many tokens.
@@ -220,7 +223,7 @@ def _read_block(
     if count[image] != len(slot):
         raise ValueError(f"{count[image]} tokens are counted, {len(slot)} left by the decisions")
     if own["tokens"].ndim == 3:  # slots, the first of them living
-        rows, size = own["tokens"][image][: len(slot)], own.get("size")
+        rows, size = own["tokens"][image][:behind], own.get("size")
         return BlockRecord(tuple(records), rows, None if size is None else size[image][: len(slot)])
     if len(own["tokens"]) != count.sum():
         raise ValueError(f"{len(own['tokens'])} rows of tokens for counts of {count.sum()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ltmp_export.plan import faces
 from ltmp_export.plan.step import Step
@@ -13,8 +13,24 @@ from ltmp_export.plan.step import Step
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
+
 DENSE = "dense"  # the family of a model that reduces nothing
-_MIXES = "PatchMerge"  # the step that older files hold apart from the others, by block
+_MIXES = "PatchMerge"  # what stands before a block where a file does not say what it is
+
+
+class Rows(NamedTuple):
+    """Tokens of one image at a block.
+
+    Attributes:
+        given: What the block before left, or the embedding.
+        received: What its attention runs on.
+        kept: What its MLP runs on.
+    """
+
+    given: int
+    received: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -70,21 +86,37 @@ class Plan:
                     found.setdefault(step.action, []).append(step.learned)
         return found
 
-    def entering(self) -> dict[int, int]:
-        """Patch tokens that enter a block, where they are made anew, by its index."""
-        made = {block: step.number for block, step in self.before.items()}
-        return {block: number for block, number in made.items() if number is not None}
-
     def counts(self, tokens: int, protected: int) -> tuple[int, ...]:
-        """Tokens after each block of a `counted` plan, from so many before the first."""
-        found = []
+        """Tokens that each MLP of a `counted` plan runs on, from so many before the first block."""
+        return tuple(rows.kept for rows in self.rows(tokens, protected))
+
+    def rows(
+        self, tokens: int, protected: int, counts: Sequence[int] | None = None
+    ) -> tuple[Rows, ...]:
+        """Tokens at each block, from so many before the first.
+
+        Args:
+            tokens: Before the first block.
+            protected: How many of them stand before the patches.
+            counts: [depth] what each MLP runs on; None where the plan alone says it.
+        """
+        found, given = [], tokens
         for block, steps in enumerate(self.blocks):
-            entering = [self.before[block]] if block in self.before else []
-            for step in (*entering, *steps):
-                left = step.after(tokens, protected)
-                tokens = tokens if left is None else left
-            found.append(tokens)
+            before = self.before.get(block)
+            received = given if before is None else _after(before, given, protected)
+            kept = received
+            for step in steps:
+                kept = _after(step, kept, protected)
+            kept = kept if counts is None else int(counts[block])
+            found.append(Rows(given, received, kept))
+            given = self.restored(block, *found[-1])
         return tuple(found)
+
+    def restored(self, block: int, given: T, received: T, kept: T) -> T:
+        """What stands behind a block, of what `Rows` tells apart."""
+        if block in self.before and self.before[block].restores:
+            return given
+        return received if any(step.restores for step in self.blocks[block]) else kept
 
     def executed(self, counts: Sequence[int]) -> Sequence[int]:
         """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
@@ -99,14 +131,15 @@ class Plan:
         most, budgets = patches + protected, 0
         for block, steps in enumerate(self.blocks):
             entering = [self.before[block]] if block in self.before else []
+            passed = [most]
             for place, step in enumerate((*entering, *steps)):
                 fits = step.budget is None or place == len(entering) + len(steps) - 1
-                if not fits or not step.possible(most, protected):
+                if not fits or not step.possible(passed[-1], protected):
                     raise ValueError(f"block {block} cannot take {step}")
-                left = step.after(most, protected)
-                most = most if left is None else left
-                if step.budget is not None:
-                    most, budgets = step.budget, budgets + 1
+                left = step.budget
+                passed.append(_after(step, passed[-1], protected) if left is None else left)
+                budgets += left is not None
+            most = self.restored(block, passed[0], passed[len(entering)], passed[-1])
         if budgets not in (0, len(self.blocks)):
             raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
 
@@ -115,7 +148,7 @@ class Plan:
         return {
             "family": self.family,
             "blocks": [[{"step": s.on_disk} | asdict(s) for s in steps] for steps in self.blocks],
-            "patch_merges": {str(block): asdict(step) for block, step in self.before.items()},
+            "patch_merges": {str(block): _placed(step) for block, step in self.before.items()},
         }
 
     @classmethod
@@ -129,17 +162,35 @@ class Plan:
         """
         blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
         known = faces.by_name()
-        before = {int(k): _made(known[_MIXES], mix) for k, mix in values["patch_merges"].items()}
+        placed = {int(k): {"step": _MIXES, **step} for k, step in values["patch_merges"].items()}
+        before = {block: _made(known[step.pop("step")], step) for block, step in placed.items()}
         fits = all(0 <= block <= len(blocks) for block in before)
         if not fits or len(before) < len(values["patch_merges"]):
             raise ValueError(f"tokens mixed before blocks {list(values['patch_merges'])}")
         if not all(step.possible(0, 0) for step in before.values()):
-            raise ValueError(f"tokens mixed into {[step.number for step in before.values()]}")
+            raise ValueError(f"tokens mixed by {list(before.values())!s:.200}")
         return cls(
             str(values["family"]),
             tuple(tuple(_made(known[s.pop("step")], s) for s in steps) for steps in blocks),
             before,
         )
+
+
+def _after(step: Step, tokens: int, protected: int) -> int:
+    """The most tokens that are left of so many."""
+    left = step.after(tokens, protected)
+    return tokens if left is None else left
+
+
+def before(values: Mapping[str, Any]) -> Step:
+    """A step that stands before a block, from what `Plan.to_json` wrote of it."""
+    return faces.made({"step": _MIXES, **values})
+
+
+def _placed(step: Step) -> dict[str, Any]:
+    """A step before a block, as files hold it: the first kind there was has no name in them."""
+    name = {} if step.on_disk == _MIXES else {"step": step.on_disk}
+    return name | asdict(step)
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

@@ -20,12 +20,15 @@ class Step:
         demands: The `scores` it decides by, or hands on.
         resizes: Whether a token may stand for several patches afterwards, which attention then
             has to know.
+        restores: Whether the tokens that it was given are there again behind the block's MLP: its
+            faces then have `restore` beside what they do before.
     """
 
     on_disk: ClassVar[str]
     action: ClassVar[str]
     demands: ClassVar[frozenset[str]] = frozenset()
     resizes: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
 
     @property
     def learned(self) -> float | None:
@@ -67,6 +70,10 @@ class Step:
     def possible(self, tokens: int, protected: int) -> bool:
         """Whether it can be taken of so many tokens, or, of an unknown number, at the most."""
         raise NotImplementedError
+
+    def macs(self, tokens: int, protected: int, width: int) -> int:
+        """Multiply-accumulates of its own matrix products with so many tokens [C = width]."""
+        return 0
 
 
 @dataclass(frozen=True)

@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.linears import KEPT, PATCHES, POOLED, RECEIVED, linears
-from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 
-def macs(vit: Vit, counts: Sequence[int], entering: Mapping[int, int] | None = None) -> int:
+def macs(vit: Vit, counts: Sequence[int], plan: Plan | None = None) -> int:
     """Multiply-accumulates one image takes.
 
-    A block's attention runs on the tokens it receives, its MLP on the tokens it keeps.
+    A block's attention runs on the tokens it receives, its MLP on the tokens it keeps; a step may
+    have matrix products of its own.
 
     Args:
         vit: Geometry.
-        counts: [depth] tokens after each block, class token and its like included.
-        entering: Patch tokens made anew before a block (`Plan.entering`), by its index.
+        counts: [depth] tokens that each block's MLP runs on, class token and its like included.
+        plan: What happens to the tokens before and in a block; by default each receives what the
+            one before keeps.
     """
-    entering = entering or {}
-    inner, before = vit.heads * vit.head_width, [vit.tokens, *map(int, counts)]
-    received = incoming(vit, counts, entering)
-    total = sum(2 * tokens * tokens * inner for tokens in received)  # scores, and what they mix
-    for block, made in entering.items():  # likewise
-        total += 2 * made * (before[block] - vit.prefix) * vit.width
-    rows = layer_rows(vit, counts, entering)
+    plan = plan or dense_plan(vit.depth)
+    rows = plan.rows(vit.tokens, vit.prefix, counts)
+    inner = vit.heads * vit.head_width
+    total = sum(2 * block.received**2 * inner for block in rows)  # scores, and what they mix
+    total += own_products(vit, plan, rows)
     return total + sum(
-        n * layer.ins * layer.outs for n, layer in zip(rows, linears(vit), strict=True)
+        n * layer.ins * layer.outs
+        for n, layer in zip(layer_rows(vit, rows), linears(vit), strict=True)
     )
 
 
-def layer_rows(vit: Vit, counts: Sequence[int], entering: Mapping[int, int]) -> list[int]:
-    """Rows that one image gives to each of the `linears`; the rest as in `macs`."""
-    received = incoming(vit, counts, entering)
+def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
+    """Multiply-accumulates of the reduction's own matrix products."""
+    total, left = 0, vit.tokens
+    for block, (given, received, _) in enumerate(rows):
+        if block in plan.before:
+            total += plan.before[block].macs(given, vit.prefix, vit.width)
+        for step in plan.blocks[block]:
+            total += step.macs(received, vit.prefix, vit.width)
+            received = step.after(received, vit.prefix) or received
+        left = plan.restored(block, *rows[block])
+    if vit.depth in plan.before:
+        total += plan.before[vit.depth].macs(left, vit.prefix, vit.width)
+    return total
+
+
+def layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
+    """Rows that one image gives to each of the `linears`."""
     found = []
     for layer in linears(vit):
-        of_block = layer.block or 0
-        rows = {PATCHES: vit.patches, RECEIVED: received[of_block], POOLED: 1}
-        found.append(int(counts[of_block]) if layer.rows == KEPT else rows[layer.rows])
+        block = rows[layer.block or 0]
+        by_word = {
+            PATCHES: vit.patches, RECEIVED: block.received, KEPT: block.kept, POOLED: 1,
+        }  # fmt: skip
+        found.append(by_word[layer.rows])
     return found
-
-
-def incoming(vit: Vit, counts: Sequence[int], entering: Mapping[int, int]) -> list[int]:
-    """[depth] tokens that each block receives; the rest as in `macs`."""
-    before = [vit.tokens, *map(int, counts[:-1])]
-    return [
-        vit.prefix + entering[block] if block in entering else tokens
-        for block, tokens in enumerate(before)
-    ]
 
 
 def dense_macs(vit: Vit) -> int:
@@ -58,7 +66,7 @@ def dense_macs(vit: Vit) -> int:
 
 def executed_macs(vit: Vit, plan: Plan, counts: Sequence[int]) -> int:
     """Multiply-accumulates that a plan's model takes for an image of these counts [depth]."""
-    return macs(vit, plan.executed(counts), plan.entering())
+    return macs(vit, plan.executed(counts), plan)
 
 
 def executed_share(vit: Vit, plan: Plan, counts: Sequence[Sequence[int]]) -> float:

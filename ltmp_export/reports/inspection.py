@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ltmp_export.plan.faces import made
+from ltmp_export.plan.plan import before
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
 
@@ -161,12 +162,9 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
         for step in steps:
             header, value = made(step).shown()
             columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
-    entering = facts["plan"]["patch_merges"]
-    if entering:
-        mixed = [entering.get(str(block)) for block in range(len(blocks) + 1)]
-        columns["patch tokens made anew before it"] = [
-            UNKNOWN if merge is None else str(merge["tokens"]) for merge in mixed
-        ]
+    for block, values in facts["plan"]["patch_merges"].items():
+        header, value = before(values).shown()
+        columns.setdefault(header, [UNKNOWN] * (len(blocks) + 1))[int(block)] = value
     if facts["tokens"] is not None:
         columns["tokens after it"] = list(map(str, facts["tokens"]))
     table = new_table("block", *columns)

@@ -20,11 +20,15 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "reduction_target": (int, float),
     "merge_at": (int,),
     "merge_scale": (str,),
+    "merge_weights": (str,),
+    "keep_rate": (int, float),
     "pool": (str,),
     "act": (str,),
     "norm_eps": (int, float),
     "assume_defaults": (bool,),
 }
+# What only some families take, which then say so (`families.Family.stated`).
+OF_FAMILIES = ("merge_at", "merge_scale", "merge_weights", "keep_rate")
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
 
@@ -44,8 +48,11 @@ class Choices:
         rate: Tokens that each block takes in a family with a fixed number, as
             `checkpoint.rates.parse` reads it.
         reduction_target: Share of the multiply-accumulates to be left instead, which picks r.
-        merge_at: Blocks before which PatchMerger's layers stand.
+        merge_at: Blocks before which PatchMerger's layers stand, or behind whose attention patches
+            are selected and merged.
         merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
+        merge_weights: Of the mean of what merges, one of `steps.mergence.step.WEIGHTINGS`.
+        keep_rate: Share of the patches that each selection keeps.
         pool: "token" (class token) or "avg" (over patches).
         act: Activation of the MLPs, one of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -64,6 +71,8 @@ class Choices:
     reduction_target: float | None = None
     merge_at: tuple[int, ...] | None = None
     merge_scale: str | None = None
+    merge_weights: str | None = None
+    keep_rate: float | None = None
     pool: str | None = None
     act: str | None = None
     norm_eps: float | None = None

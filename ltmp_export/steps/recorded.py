@@ -36,6 +36,11 @@ class Words(NamedTuple):
     score: str
     stories: Mapping[str, str]
 
+    @property
+    def saved(self) -> tuple[str, str]:
+        """What arrays of a decision and of its scores are called."""
+        return self.taken, self.score.replace(" ", "_")
+
 
 MERGES = Words(
     "merged",

@@ -27,17 +27,25 @@ class Tokens:
         size: [N] patches each token stands for.
         scores: By the names of `plan.scores`. [N] each, +inf for protected rows; the metric [N, D].
         protected: How many rows in front are never merged away or pruned.
+        owned: [N] patches that each token owns where attention does not weigh by them; None while
+            each owns as many as it stands for.
     """
 
     x: Tensor
     size: Tensor
     scores: Mapping[str, Tensor]
     protected: int = 1
+    owned: Tensor | None = None
+
+    def patches_owned(self) -> Tensor:
+        """[N] patches that each token owns, of protected ones 1."""
+        return self.size if self.owned is None else self.owned
 
     def take(self, which: Tensor) -> Tokens:
         """Some of the tokens, by a mask or by their rows."""
         scores = {name: score[which] for name, score in self.scores.items()}
-        return replace(self, x=self.x[which], size=self.size[which], scores=scores)
+        owned = None if self.owned is None else self.owned[which]
+        return replace(self, x=self.x[which], size=self.size[which], scores=scores, owned=owned)
 
 
 class Verdict(NamedTuple):
@@ -86,9 +94,33 @@ class Decision:
         """What an error of each score is measured in, [n]: shares of attention in themselves."""
         return self.score.clamp_min(_SMALLEST)
 
+    @property
+    def partners(self) -> Partners | None:
+        """Into whom those merge who do; None where nobody does."""
+        return None
+
     def row(self, index: int) -> int:
         """The token behind a score."""
         return index
+
+
+@dataclass(frozen=True)
+class Partners:
+    """Into whom tokens merge, by similarity: inner products of unit vectors.
+
+    Attributes:
+        moved: [n] bool, who merges, of those with a score.
+        index: [n] the most similar candidate of each.
+        best: [n] how similar that is.
+        runner_up: [n] the second-best similarity; -inf where there is none.
+        similarity: [n, candidates].
+    """
+
+    moved: Tensor
+    index: Tensor
+    best: Tensor
+    runner_up: Tensor
+    similarity: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +144,11 @@ class Matching(Decision):
         """Of unit vectors."""
         return torch.ones_like(self.score)
 
+    @property
+    def partners(self) -> Partners:
+        """Those who merge are those chosen, by the very similarity."""
+        return Partners(self.chosen, self.partner, self.score, self.runner_up, self.similarity)
+
     def row(self, index: int) -> int:
         """The token behind a score."""
         return pairing.first_source(0) + 2 * index
@@ -123,13 +160,20 @@ class Choice:
 
     Attributes:
         chosen: As in `Decision`.
-        partner: As in `Matching`; None where nobody merges.
+        partner: As `Partners.index`; None where nobody merges.
         order: As in `Verdict`.
+        merges: As `Partners.moved`; None where those chosen do.
     """
 
     chosen: Tensor
     partner: Tensor | None = None
     order: Tensor | None = None
+    merges: Tensor | None = None
+
+    @property
+    def moved(self) -> Tensor:
+        """[n] bool, who has a partner that matters."""
+        return self.chosen if self.merges is None else self.merges
 
 
 _SMALLEST = torch.finfo(torch.float32).tiny  # below this a score is zero to a float32 runtime
@@ -153,6 +197,22 @@ def take(
         step, tokens, forced, weights
     )
     return taken
+
+
+def restore(
+    step: Step, given: Tokens, made: Tokens, left: Tokens, weights: Mapping[str, Tensor]
+) -> Tokens:
+    """Tokens behind a block whose step restores what it took away.
+
+    Args:
+        step: The step.
+        given: What it was given.
+        made: What it made of them.
+        left: What the block made of these.
+        weights: Of the reduction itself, by name.
+    """
+    restored: Tokens = faces.face(type(step), "eager").restore(step, given, made, left, weights)
+    return restored
 
 
 def choose(step: Step, score: Tensor) -> Verdict:

@@ -30,8 +30,7 @@ def rows(vit: Vit, plan: Plan, counts: Sequence[int]) -> list[int]:
         plan: What else says how many rows there are.
         counts: [depth] tokens after each block.
     """
-    executed = [int(tokens) for tokens in plan.executed(counts)]
-    return layer_rows(vit, executed, plan.entering())
+    return layer_rows(vit, plan.rows(vit.tokens, vit.prefix, plan.executed(counts)))
 
 
 def batch_rows(

@@ -21,7 +21,10 @@ from ltmp_export.families import Family
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.mergence.step import Mergence
+from ltmp_export.steps.patch_merge.step import PatchMerge
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
 
 KEEP = (9, 7, 4)  # the budgets of small plans
@@ -118,18 +121,54 @@ def _patchmerger_content(weights: Weights) -> dict[str, Any]:
 
 
 def _patchmerger_plan(method: Family, draw: Draw) -> Plan:
-    assert method.patch_merge is not None
     before: dict[int, Step] = {}
     parameters: dict[str, Tensor] = {}
     for index, (block, tokens) in enumerate({1: 6, 3: 2}.items()):
-        before[block] = method.patch_merge(index, tokens, 0.25, 1e-6)
+        before[block] = PatchMerge(f"cluster_layers.{index}", tokens, 0.25, 1e-6)
         shapes = {"queries": (tokens, 48), "norm.weight": (48,), "norm.bias": (48,)}
         named = {f"cluster_layers.{index}.{part}": shape for part, shape in shapes.items()}
         parameters |= {name: draw(name, shape) for name, shape in named.items()}
     return Plan(method.name, ((),) * 3, before, parameters)
 
 
+def _pmvit_content(weights: Weights) -> dict[str, Any]:
+    return dict(weights) | _matrices("blocks.1", 24) | _matrices("blocks.3", 9)
+
+
+def _matrices(block: str, tokens: int) -> dict[str, Tensor]:
+    """Runs of patches merged and spread again, the class token alone; some patches take no part."""
+    of, patches = torch.arange(64), tokens - 1
+    merge = torch.zeros(tokens, 65)
+    merge[0, 0] = 1
+    merge[1 + of * patches // 64, 1 + of] = 1.0
+    mask = torch.ones(65)
+    mask[5:15] = 0
+    merge *= mask
+    recover = torch.linalg.pinv(merge)
+    named = {"merge_matrix": merge, "recover_matrix": recover, "token_mask": mask}
+    return {f"{block}.attn.{name}": value for name, value in named.items()}
+
+
+def _pmvit_plan(method: Family, draw: Draw) -> Plan:
+    name, shapes = "blocks.1.attn", {"merge_matrix": (4, 10), "recover_matrix": (10, 4)}
+    named = {f"{name}.{part}": shape for part, shape in shapes.items()}
+    parameters = {key: draw(key, shape) for key, shape in named.items()}
+    parameters[f"{name}.token_mask"] = (draw(f"{name}.token_mask", (10,)) > 0).float()
+    return Plan(method.name, ((),) * 3, {1: MergeMatrix(name, 4, 10)}, parameters)
+
+
+def _mergence_content(weights: Weights) -> dict[str, Any]:
+    args = argparse.Namespace(keep_rate=0.7, merge_at="(1, 2, 3)", merge_weights="uniform")
+    return {"state_dict": weights, "arch": "multiscale_mergence_vit_digits", "args": args}
+
+
+def _mergence_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((Mergence(6, "size"),), (Mergence(4, "size"),), (Mergence(2),)))
+
+
 EXAMPLES = {
     "evit": Example(_evit_content, {}, _evit_plan),
+    "multiscale_mergence": Example(_mergence_content, {}, _mergence_plan),
     "patchmerger": Example(_patchmerger_content, {"merge_at": (2, 4)}, _patchmerger_plan),
+    "pmvit": Example(_pmvit_content, {}, _pmvit_plan),
 }

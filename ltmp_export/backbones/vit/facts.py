@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Weights: TypeAlias = Mapping[str, Shaped]  # read or not
 
+QKV = "blocks.0.attn.qkv.weight"
 HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
 USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads of 64 channels
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
@@ -154,7 +155,7 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
 
 def attention_width(weights: Weights) -> int:
     """Channels of all heads together."""
-    return int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3
+    return int(weights[QKV].shape[0]) // 3
 
 
 def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:

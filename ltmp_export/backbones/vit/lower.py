@@ -46,12 +46,14 @@ class Packed:
         x: Rows [T, C]; [B, N, C] where the plan is static.
         size: [T] or [B, N] likewise, or None while all are 1.
         layout: Where they are.
+        owned: As of `Slots`, or None.
         dropped: [B] tokens that a budget had no room for in the block before, or None.
     """
 
     x: Name
     size: Name | None
     layout: Layout
+    owned: Name | None = None
     dropped: Name | None = None
 
 
@@ -128,10 +130,9 @@ class _Lowering:
         counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
-                tokens = self.entering(index, tokens)
-                tokens = self.block(f"blocks.{index}", steps, tokens)
-                g.keep(tokens.layout.count)  # what `check` and `bench` read
-                counts.append(tokens.layout.count)
+                tokens, count = self.transformed(index, steps, tokens)
+                g.keep(count)  # what `check` and `bench` read
+                counts.append(count)
                 if tokens.dropped is not None:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
@@ -173,16 +174,37 @@ class _Lowering:
         step = self.plan.before.get(block)
         if step is None:
             return tokens
-        found = Slots(
+        with self.g.scope(faces.folder(type(step))):
+            left = lowering.reduce(self.g, (step,), self.slots(tokens))[-1]
+        return Packed(left.x, left.size, fixed_layout(self.g, left.number, tokens.layout.images))
+
+    def slots(self, tokens: Packed) -> Slots:
+        """Tokens of a static plan outside of blocks."""
+        return Slots(
             number=tokens.layout.most, x=tokens.x, size=tokens.size, scores={}, metric=None,
             alive=None, protected=self.vit.prefix,
         )  # fmt: skip
-        with self.g.scope(faces.folder(type(step))):
-            left = lowering.reduce(self.g, (step,), found)
-        return Packed(left.x, left.size, fixed_layout(self.g, left.number, tokens.layout.images))
 
-    def block(self, path: str, steps: tuple[Step, ...], tokens: Packed) -> Packed:
-        """One transformer block: attention, the plan's steps, MLP."""
+    def transformed(
+        self, index: int, steps: tuple[Step, ...], tokens: Packed
+    ) -> tuple[Packed, Name]:
+        """Tokens behind a block and what is around it; [B] on how many of them its MLP runs."""
+        step = self.plan.before.get(index)
+        entered = self.entering(index, tokens)
+        if step is None or not step.restores:
+            left = self.block(f"blocks.{index}", steps, entered)
+            return left, left.layout.count
+        left = self.block(f"blocks.{index}", steps, entered, name=None)
+        stages = self.slots(tokens), self.slots(entered)
+        with self.g.scope(faces.folder(type(step))):
+            behind = lowering.restored(self.g, (step,), stages, self.slots(left))
+        x = self.g.op("Identity", behind.x, name="tokens")
+        return replace(left, x=x, size=behind.size, layout=tokens.layout), left.layout.count
+
+    def block(
+        self, path: str, steps: tuple[Step, ...], tokens: Packed, name: str | None = "tokens"
+    ) -> Packed:
+        """One transformer block: attention, the plan's steps, MLP; `name` of what it gives."""
         g = self.g
         with g.scope("attn"):
             rows, layout = self.normed(path, tokens), tokens.layout
@@ -202,7 +224,7 @@ class _Lowering:
         with g.scope("mlp"):
             hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
             update = self.shaped(self.layers.mlp(path, hidden), left.layout)
-        return replace(left, x=g.op("Add", left.x, update, name="tokens"))
+        return replace(left, x=g.op("Add", left.x, update, name=name))
 
     def shaped(self, rows: Name, layout: Layout) -> Name:
         """Rows [T, C], as [B, N, C] where the plan is static."""
@@ -229,11 +251,12 @@ class _Lowering:
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
+            owned=tokens.owned,
         )
-        left = lowering.reduce(g, steps, found)
+        left = lowering.reduce(g, steps, found)[-1]
         layout = fixed_layout(g, left.number, layout.images, left.count)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
-        return Packed(left.x, size, self.named_count(layout), left.dropped)
+        return Packed(left.x, size, self.named_count(layout), left.owned, left.dropped)
 
     def named_count(self, layout: Layout) -> Layout:
         """A count that is known before running gets the name under which others look for it."""

@@ -66,12 +66,29 @@ def model(*, num_heads: int, attention_width: int, **shape: Any) -> VisionTransf
     shape["embed_layer"] = NormedPatchEmbed
     if attention_width == width:
         return VisionTransformer(num_heads=num_heads, **shape)
+    return widened(VisionTransformer(num_heads=1, **shape), num_heads, attention_width, shape)
+
+
+def widened(
+    built: VisionTransformer, num_heads: int, attention_width: int, shape: Mapping[str, Any]
+) -> VisionTransformer:
+    """A ViT whose attention has a width of its own, which may be another than its tokens'.
+
+    Args:
+        built: Timm's ViT, whose attention is replaced.
+        num_heads: H.
+        attention_width: Channels of all heads together.
+        shape: The arguments it was built with.
+
+    Raises:
+        InputError: The installed timm has no attention of that width.
+    """
+    width = shape["embed_dim"]
     if "attn_head_dim" not in inspect.signature(Attention).parameters:
         raise InputError(
             f"attention {attention_width} channels wide in a model of {width}: the installed timm "
             "has none; update it (pip install -U timm)"
         )
-    built = VisionTransformer(num_heads=1, **shape)
     for block in built.blocks:
         block.attn = Attention(
             width,

@@ -15,6 +15,7 @@ from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"fitted": INT64}
 WORDS = KEEPS
+SAVED = ("fitted", "fit_importance")  # pruning in the same block keeps, too
 score_name = by_importance
 
 

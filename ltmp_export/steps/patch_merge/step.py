@@ -31,11 +31,6 @@ class PatchMerge(Step):
     scale: float
     eps: float
 
-    @property
-    def number(self) -> int:
-        """How many patch tokens it makes."""
-        return self.tokens
-
     def after(self, tokens: int, protected: int) -> int:
         """Those that pass by, and the mixtures."""
         return protected + self.tokens
@@ -43,6 +38,10 @@ class PatchMerge(Step):
     def possible(self, tokens: int, protected: int) -> bool:
         """Of any tokens."""
         return 0 < self.tokens <= MOST_TOKENS
+
+    def macs(self, tokens: int, protected: int, width: int) -> int:
+        """The scores of the patch tokens, and what they mix."""
+        return 2 * self.tokens * (tokens - protected) * width
 
     def shown(self) -> tuple[str, str]:
         """Header and cell of a table."""

@@ -1,0 +1,86 @@
+"""Merging patches into the crucial ones, in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, Mergence
+from ltmp_export.steps.tokens import Choice, Decision, Partners, Tokens, Verdict, first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Decision):
+    """Who stays, and into whom each of the others merges.
+
+    Attributes:
+        into: Of all tokens, among the patches that stay.
+    """
+
+    into: Partners
+
+    @property
+    def partners(self) -> Partners:
+        """Into whom those merge that do not stay."""
+        return self.into
+
+
+def take(
+    step: Mergence, tokens: Tokens, forced: Choice | None, weights: Mapping[str, Tensor]
+) -> tuple[Tokens, Decision]:
+    """Keep some, merge each other into one of them."""
+    score, protected = tokens.scores[CLASS_ATTENTION], tokens.protected
+    verdict = choose(step, score)
+    kept = verdict.chosen if forced is None else forced.chosen
+    places = torch.nonzero(kept)[protected:, 0]  # of the patches that stay
+    found = partners(tokens.x, places, ~kept)
+    into = found.index
+    if forced is not None and forced.partner is not None:
+        into = forced.partner
+    moved = torch.nonzero(~kept)[:, 0]
+    weight = _weights(step, tokens, found.similarity.gather(1, into[:, None])[:, 0], kept)
+    owned = tokens.patches_owned()
+    index = into[moved]
+    total = weight[places].index_add(0, index, weight[moved])  # [K]
+    x = (weight[:, None] * tokens.x)[places].index_add(
+        0, index, (weight[:, None] * tokens.x)[moved]
+    )
+    left = Tokens(
+        x=torch.cat([tokens.x[:protected], x / total[:, None]]),
+        size=tokens.size[: protected + len(places)],
+        scores={},
+        protected=protected,
+        owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
+    )
+    decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
+    return left, decision
+
+
+def choose(step: Mergence, score: Tensor) -> Verdict:
+    """Protected tokens, whose score is +inf, and the K highest, in their own order."""
+    protected = int(score.isposinf().sum())
+    return first(score, protected + step.keep)[0]
+
+
+def partners(x: Tensor, places: Tensor, moved: Tensor) -> Partners:
+    """The most similar of the rows in `places`, for all rows [N, C]."""
+    unit = x / x.norm(dim=-1, keepdim=True)
+    similarity = unit @ unit[places].mT  # [N, K]
+    best = similarity.amax(1)
+    index = (similarity == best[:, None]).int().argmax(1)  # the lowest row on a tie
+    runner_up = similarity.scatter(1, index[:, None], -torch.inf).amax(1)
+    return Partners(moved, index, best, runner_up, similarity)
+
+
+def _weights(step: Mergence, tokens: Tokens, cosine: Tensor, kept: Tensor) -> Tensor:
+    """[N] of the mean."""
+    by_word = {
+        SIZE: tokens.patches_owned(),
+        IMPORTANCE: tokens.scores[CLASS_ATTENTION],
+        SIMILARITY: torch.where(kept, torch.ones_like(cosine), cosine.clamp(min=0)),
+    }
+    return by_word.get(step.weights, torch.ones_like(cosine))

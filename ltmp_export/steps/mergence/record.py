@@ -1,0 +1,52 @@
+"""Merging patches into the crucial ones, as a file recorded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.steps.mergence.step import Mergence
+from ltmp_export.steps.recorded import INT64, Places, Read, Words, require_within
+from ltmp_export.steps.tokens import Choice
+
+TENSORS = {"ranking": INT64, "partner": INT64}
+WORDS = Words(
+    "kept",
+    "merged away",
+    "class attention",
+    {
+        "kept": "is kept by the file, merged away by the reference",
+        "merged away": "is merged away by the file, kept by the reference",
+    },
+)
+
+
+def score_name(resized: bool) -> str:
+    """The tensor of the scores."""
+    return CLASS_ATTENTION
+
+
+def read(step: Mergence, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    """What a file decided about one image, see `steps.recorded.Recorded`."""
+    tokens, ranking, partner = len(slot), own["ranking"], own["partner"]
+    if sorted(ranking.tolist()) != list(range(tokens - 1)):
+        raise ValueError(
+            f"a ranking of {tokens - 1} patch tokens has one twice, or one beyond them"
+        )
+    if len(partner) != tokens - 1 - step.keep:
+        raise ValueError(f"{len(partner)} of {tokens - 1 - step.keep} patches have a partner")
+    require_within(partner, step.keep, tokens)
+    chosen = np.zeros(tokens, bool)
+    chosen[0] = True
+    chosen[1 + ranking[: step.keep]] = True
+    into = np.zeros(tokens, np.int64)
+    into[~chosen] = partner
+    choice = Choice(
+        torch.from_numpy(chosen), torch.from_numpy(into), merges=torch.from_numpy(~chosen)
+    )
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, 1)))
