@@ -108,7 +108,7 @@ def load_checkpoint(
         where=called.where,
     )
     frozen = freeze.freeze(own.path, contents, identity.family, choices, built.vit)
-    doubts = [*doubts, *identity.warnings, *frozen.warnings, *built.warnings]
+    doubts = (*doubts, *identity.warnings, *frozen.warnings, *built.warnings)
     _require_attention(built.vit)
     verify_against_timm(built.model, built.vit.input_size, built.vit.name)
     prepared = preprocessing.resolve(choices, args, built.vit, named, configured)

@@ -153,7 +153,8 @@ def oracle(state: Mapping[str, Array], x: Array, block: int, heads: int) -> Arra
 def normed(x: Array, w: Mapping[str, Array], name: str) -> Array:
     x = x - x.mean(1, keepdims=True)
     x = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
-    return x * w[f"{name}.weight"] + w[f"{name}.bias"]
+    scaled: Array = x * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return scaled
 
 
 def test_attention_of_another_width_than_the_tokens(changed: Changed) -> None:
