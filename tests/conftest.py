@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer.main
+import typer.testing
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,11 +26,14 @@ DIGITS_LTMP = Path(ltmp_export.__path__[0]) / "fixtures" / "digits_ltmp.pth.tar"
 
 
 def pytest_configure() -> None:
-    """Tie each worker, and what it starts, to a processor of its own.
+    """Build the command once, and tie each worker, and what it starts, to a processor of its own.
 
     Else every session and every process of either worker starts a thread for each processor, and
     they wait for one another.
     """
+    typer.testing._get_command = functools.cache(
+        typer.main.get_command
+    )  # slower than most commands
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
@@ -41,6 +46,12 @@ def load_torch(path: Path) -> dict[str, Any]:
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import pickle
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -259,22 +260,26 @@ def bomb_of_arrays(gib: int) -> bytes:
 
 
 PEAK = (
-    "import resource, sys\n"
+    "import json, resource, sys\n"
     "from ltmp_cli.main import app\n"
     "import ltmp_export.commands.inspect, ltmp_export.commands.export, timm.data\n"
-    "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-    "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
-    "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-    "print(code, (after - before) // 1024)\n"
+    "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    "for arguments in json.loads(sys.argv[1]):\n"
+    "    before = peak()\n"
+    "    try:\n        app(arguments)\n    except SystemExit as end:\n        code = end.code\n"
+    "    print(code, (peak() - before) // 1024)\n"
 )
 
 
-def peak_of(*arguments: str | Path) -> tuple[int, int, str]:
-    """Exit code, memory taken in MiB beyond what was imported, and stderr of a command."""
-    command = [sys.executable, "-c", PEAK, *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    code, taken = ran.stdout.split()[-2:]
-    return int(code), int(taken), ran.stderr
+def peaks_of(*commands: Sequence[str | Path]) -> list[tuple[int, int, str]]:
+    """Exit code, memory taken in MiB beyond all before, and stderr of commands in one process."""
+    listed = json.dumps([list(map(str, arguments)) for arguments in commands])
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAK, listed], capture_output=True, text=True, check=True
+    )
+    figures = [map(int, line.split()) for line in ran.stdout.splitlines()]
+    told = ran.stderr.splitlines(keepends=True)
+    return [(*pair, words) for pair, words in zip(figures, told, strict=True)]
 
 
 def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
@@ -291,8 +296,8 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
         (("inspect", tmp_path / "sparse.safetensors"), "would take 9.0 GiB of memory, more than"),
         (("check", model, DIGITS_LTMP, "--images", tmp_path / "images.npz"), "take .* GiB of mem"),
     )
-    for arguments, message in cases:
-        code, taken, stderr = peak_of(*arguments)
+    found = peaks_of(*(arguments for arguments, _ in cases))
+    for (arguments, message), (code, taken, stderr) in zip(cases, found, strict=True):
         assert (code, len(stderr.splitlines())) == (2, 1), stderr
         assert re.search(message, stderr), stderr
         assert taken < 200, f"{arguments}: {taken} MiB"

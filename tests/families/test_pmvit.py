@@ -143,10 +143,10 @@ def oracle(state: Mapping[str, Array], x: Array, block: int, heads: int) -> Arra
     z = z + mixed @ w["attn.proj.weight"].T + w["attn.proj.bias"]
     hidden = normed(z, w, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
     hidden = torch.nn.functional.gelu(torch.from_numpy(hidden)).numpy()
-    z = z + hidden @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
+    left: Array = z + hidden @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
     if recover is None:
-        return z
-    rows = [recover[n] @ z + (1 - w["attn.token_mask"][n]) * x[n] for n in range(len(x))]
+        return left
+    rows = [recover[n] @ left + (1 - w["attn.token_mask"][n]) * x[n] for n in range(len(x))]
     return np.stack(rows)
 
 
