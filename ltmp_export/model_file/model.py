@@ -19,7 +19,7 @@ from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import EMBEDDING, rounded
+from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING, rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets
@@ -211,7 +211,7 @@ def _names_a_place(place: str, vit: Vit, layers: set[str]) -> bool:
     found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
     if found is not None:
         return int(found[1]) < vit.depth
-    return place == EMBEDDING or place in layers
+    return place in (EMBEDDING, COARSE_EMBEDDING) or place in layers
 
 
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:

@@ -33,6 +33,7 @@ class Vit:
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
         prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
+        coarse: Whether patches twice as high and wide are embedded, too, and added.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Vit:
     activation: str
     pool: str
     prefix: int = 1  # files made before it was written have a class token
+    coarse: bool = False  # not written where it is not
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -64,12 +66,26 @@ class Vit:
         pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
         if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
             raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
+        whole = all(side % (2 * patch) == 0 for side, patch in zip(*self.sides, strict=True))
+        if type(self.coarse) is not bool or (self.coarse and not whole):
+            raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
+
+    @property
+    def sides(self) -> tuple[Size, Size]:
+        """Of the image and of a patch."""
+        return self.image_size, self.patch_size
 
     @property
     def patches(self) -> int:
         """Patch tokens of one image."""
+        rows, columns = self.grid
+        return rows * columns
+
+    @property
+    def grid(self) -> Size:
+        """Rows and columns of patches."""
         (h, w), (ph, pw) = self.image_size, self.patch_size
-        return (h // ph) * (w // pw)
+        return h // ph, w // pw
 
     @property
     def tokens(self) -> int:
@@ -93,7 +109,8 @@ class Vit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
-        return asdict(self)
+        values = asdict(self)
+        return values if self.coarse else {k: v for k, v in values.items() if k != "coarse"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Vit:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from ltmp_export.plan.geometry import Vit
 
-# What an image gives a layer a row of: each patch, each token that the block receives, each that it
-# keeps, or the one that is classified.
-PATCHES, RECEIVED, KEPT, POOLED = "patches", "received", "kept", "pooled"
-EMBEDDING = "patch_embed.proj"  # a convolution that is linear in the pixels of a patch
+# What an image gives a layer a row of: each patch, each of four times the size, each token that the
+# block receives, each that it keeps, or the one that is classified.
+PATCHES, COARSE, RECEIVED, KEPT, POOLED = "patches", "coarse", "received", "kept", "pooled"
+# Convolutions that are linear in the pixels of a patch.
+EMBEDDING, COARSE_EMBEDDING = "patch_embed.proj", "patch_embed.coarse"
 
 
 class Linear(NamedTuple):
@@ -47,6 +48,8 @@ def linears(vit: Vit) -> Iterator[Linear]:
     c, inner = vit.width, vit.heads * vit.head_width
     patch = vit.patch_size[0] * vit.patch_size[1] * vit.in_chans
     yield Linear(EMBEDDING, patch, c, PATCHES)
+    if vit.coarse:
+        yield Linear(COARSE_EMBEDDING, 4 * patch, c, COARSE)
     for block in range(vit.depth):
         path, first = f"blocks.{block}", block == 0
         yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, f"{path}.norm1")
@@ -58,5 +61,5 @@ def linears(vit: Vit) -> Iterator[Linear]:
 
 
 def rounded(vit: Vit) -> list[Linear]:
-    """Those that compute in int8 where a file does: all but the convolution."""
-    return [layer for layer in linears(vit) if layer.path != EMBEDDING]
+    """Those that compute in int8 where a file does: all but the convolutions."""
+    return [layer for layer in linears(vit) if layer.rows not in (PATCHES, COARSE)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import KEPT, PATCHES, POOLED, RECEIVED, linears
+from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, linears
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 
@@ -53,8 +53,12 @@ def layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
     for layer in linears(vit):
         block = rows[layer.block or 0]
         by_word = {
-            PATCHES: vit.patches, RECEIVED: block.received, KEPT: block.kept, POOLED: 1,
-        }  # fmt: skip
+            PATCHES: vit.patches,
+            COARSE: vit.patches // 4,
+            RECEIVED: block.received,
+            KEPT: block.kept,
+            POOLED: 1,
+        }
         found.append(by_word[layer.rows])
     return found
 

@@ -92,6 +92,69 @@ def test_reference_and_graph_are_the_oracles(case: random_vits.Case, mean: str) 
                 assert np.abs(logits - expected).max() < RANDOM_EXPORTED
 
 
+def with_coarse(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """The weights of a ViT and of a second scale of its patches."""
+    fine = state["patch_embed.proj.weight"]
+    generator = torch.Generator().manual_seed(9)
+    shape = (*fine.shape[:2], 2 * fine.shape[2], 2 * fine.shape[3])
+    weight = torch.randn(shape, generator=generator) * scale
+    bias = torch.randn(len(fine), generator=generator) * scale
+    return state | {"patch_embed.coarse.weight": weight, "patch_embed.coarse.bias": bias}
+
+
+def two_scales(base: Path, folder: Path, scale: float, choices: Choices) -> Checkpoint:
+    torch.save(with_coarse(load_torch(base), scale), folder / "two.pth")
+    return load_checkpoint(folder / "two.pth", choices)
+
+
+def test_two_scales_are_the_oracles(digits_base: Path, tmp_path: Path) -> None:
+    checkpoint = two_scales(digits_base, tmp_path, 0.05, replace(STATED, keep_rate=0.7))
+    assert checkpoint.vit.coarse
+    images = few(2).pixels
+    state = numpy_weights(checkpoint.model)
+    expected = [
+        run_mergence(state, image, heads=2, keep_rate=0.7, merge_at=(1, 2, 3)) for image in images
+    ]
+    reference = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+    for image, one in zip(images, expected, strict=True):
+        logits = reference.run(torch.from_numpy(image).double()).logits.numpy()
+        assert np.abs(logits - one.logits).max() < 1e-9
+    for opset in (16, opsets.newest_opset()):
+        session = Session(to_onnx(checkpoint, opset=opset), threads=1)
+        found = session.run(images)[0]
+        assert np.abs(found - np.stack([one.logits for one in expected])).max() < 1e-4
+    for precision in (Precision(), Precision(FP16)):
+        model = to_onnx(checkpoint, opset=17, precision=precision)
+        report = compare.compare(model, checkpoint, few(2), batch_sizes=(2,), precision=precision)
+        assert report.verdict in ("equal", "bounded"), report.headline()
+    own = export(checkpoint, tmp_path / "two.onnx", check=False)
+    assert own.macs_share is not None
+    told = inspect(tmp_path / "two.onnx")
+    assert told["vit"]["coarse"] is True
+    assert told["dense_gmacs"] == dense_macs(checkpoint.vit) / 1e9
+
+
+def test_a_coarse_scale_of_zeros_is_the_plain_embedding(digits_base: Path, tmp_path: Path) -> None:
+    dense = Choices(num_heads=2, mean=(0.5,) * 3, std=(0.5,) * 3)
+    torch.save(with_coarse(load_torch(digits_base), 0.0), tmp_path / "two.pth")
+    two = load_checkpoint(tmp_path / "two.pth", dense, dense=True)
+    one = load_checkpoint(digits_base, dense, dense=True)
+    image = torch.from_numpy(few(1).pixels[0])
+    logits = [
+        Reference(each.model, each.plan, torch.float64).run(image).logits for each in (one, two)
+    ]
+    assert torch.equal(*logits)
+    assert dense_macs(two.vit) - dense_macs(one.vit) == 16 * 8 * 8 * 3 * 128
+
+
+def test_a_coarse_scale_that_does_not_fit(digits_base: Path, tmp_path: Path) -> None:
+    state = with_coarse(load_torch(digits_base), 0.1)
+    state["patch_embed.coarse.weight"] = state["patch_embed.coarse.weight"][..., :4]
+    torch.save(state, tmp_path / "two.pth")
+    with pytest.raises(InputError, match=r"patch_embed.coarse.weight \(128, 3, 8, 4\), expected"):
+        load_checkpoint(tmp_path / "two.pth", STATED)
+
+
 def lowered(
     model: torch.nn.Module, vit: Vit, plan: Plan, opset: int, batch_size: int | None
 ) -> onnx.ModelProto:

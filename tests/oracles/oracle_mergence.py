@@ -48,6 +48,8 @@ def run_mergence(
     w = _Weights(weights, eps)
     depth = len({k.split(".")[1] for k in w.arrays if k.startswith("blocks.")})
     x = _embed(w, np.asarray(image, dtype=np.float64))
+    if "patch_embed.coarse.weight" in w:
+        x = np.concatenate([x[:1], x[1:] + _coarse(w, np.asarray(image, dtype=np.float64))])
     patches, owned = len(x) - 1, [1] * len(x)
     margin, counts = math.inf, []
     for index in range(depth):
@@ -66,6 +68,19 @@ def run_mergence(
     if w.unread:
         raise ValueError(f"the oracle does not know these weights: {sorted(w.unread)}")
     return MergenceResult(logits, tuple(counts), tuple(owned), margin)
+
+
+def _coarse(w: _Weights, image: np.ndarray) -> np.ndarray:
+    """[N, C] for each patch the projection of the patch of four times its size that it lies in."""
+    kernel, bias = w["patch_embed.coarse.weight"], w["patch_embed.coarse.bias"]
+    height, width = kernel.shape[2] // 2, kernel.shape[3] // 2
+    rows = []
+    for top in range(0, image.shape[1], height):
+        for left in range(0, image.shape[2], width):
+            y, x = top - top % (2 * height), left - left % (2 * width)
+            pixels = image[:, y : y + 2 * height, x : x + 2 * width]
+            rows.append((kernel * pixels).sum(axis=(1, 2, 3)) + bias)
+    return np.array(rows)
 
 
 def _class_attention(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -16,6 +17,7 @@ from ltmp_export.backbones.vit import facts, features, positions, vit_pytorch
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
 from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
+from ltmp_export.backbones.vit.multi_scale import COARSE, MultiScalePatchEmbed
 from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
@@ -156,6 +158,7 @@ def _kwargs_from_shapes(
         "init_values": 1e-5 if "ls1.gamma" in block else None,
         "no_embed_class": not grid.prefix,
         "pre_norm": "norm_pre.weight" in weights,
+        "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
     }
 
 
@@ -179,7 +182,8 @@ def _overrides(
     named: Named, shape: dict[str, Any], weights: Weights, settled: Facts
 ) -> dict[str, Any]:
     """The arguments a fine-tuned model may rightly have other than its timm name says."""
-    free = ("img_size", "in_chans", "num_classes", "init_values", "no_embed_class", "depth")
+    free = ["img_size", "in_chans", "num_classes", "init_values", "no_embed_class", "depth"]
+    free += ["embed_layer"] if COARSE in weights else []
     chosen = {key: shape[key] for key in (*free, "patch_size", "mlp_ratio")}
     chosen |= {"global_pool": settled.pool, "fc_norm": "fc_norm.weight" in weights}
     own = {_ARGUMENTS[key] for key, one in settled.answers.items() if one.where == named.told}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ltmp_export.backbones.vit.facts import Facts, Named
+from ltmp_export.backbones.vit.multi_scale import COARSE
 from ltmp_export.errors import InputError
 
 # Keys that only models with a feature have; the weights and the name must agree on each.
@@ -49,6 +50,7 @@ def departures(
         ("channels", shape["in_chans"], model.patch_embed.proj.in_channels),
         ("MLP width", weights[_FC2].shape[1], other[_FC2].shape[1]),
         ("LayerScale", _has_scale(weights), _has_scale(other)),
+        ("coarse patches", "yes" if COARSE in weights else "no", "no"),
     ]
     if isinstance(model.head, nn.Linear):
         pairs.append(("classes", shape["num_classes"], model.num_classes))

@@ -10,9 +10,12 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import nn
 
+from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
+
+_EMBEDDINGS = (PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 
 
 def describe(model: nn.Module, name: str) -> Vit:
@@ -41,6 +44,7 @@ def describe(model: nn.Module, name: str) -> Vit:
         activation=activation(first.mlp.act),
         pool=timm_model.global_pool,
         prefix=timm_model.num_prefix_tokens,
+        coarse=type(timm_model.patch_embed) is MultiScalePatchEmbed,
     )
 
 
@@ -59,16 +63,19 @@ def _refuse_features(model: VisionTransformer) -> None:
     normed = type(embedding) is NormedPatchEmbed
     (height, width), (ph, pw) = embedding.img_size, embedding.patch_size
     whole = height % ph == 0 and width % pw == 0
+    coarse = type(embedding) is MultiScalePatchEmbed
+    even = height % (2 * ph) == 0 and width % (2 * pw) == 0
     unsupported = {
         "a model without class token": model.cls_token is None and not normed,
         "images that are no whole number of patches": normed and not whole,
+        "images that are no whole number of coarse patches": coarse and not even,
         "a model without position embedding": model.pos_embed is None,
         "register tokens": getattr(model, "reg_token", None) is not None,
         "attention pooling": model.attn_pool is not None,
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
         "pool_include_prefix": getattr(model, "pool_include_prefix", False),
         "dynamic_img_size": model.dynamic_img_size,
-        f"{type(embedding).__name__}": not normed and type(embedding) is not PatchEmbed,
+        f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
     }
     for block in model.blocks:

@@ -188,7 +188,7 @@ _WHOLE_BLOCK = (
     *("norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight"),
 )
 _PLAIN = re.compile(
-    r"(cls_token|dist_token|pos_embed|(patch_embed\.(proj|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"(cls_token|dist_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
     r"|mlp\.(fc1|fc2|norm))\.(weight|bias)|ls[12]\.gamma))"
 )

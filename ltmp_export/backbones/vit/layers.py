@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
 from ltmp_export.precision.formats import (
     FP16,
     INTEGERS,
@@ -163,15 +164,28 @@ class Layers:
         g, vit = self.g, self.vit
         if "patch_embed.norm_pre.weight" in g.weights:
             return self._normed_patches(images)
-        with self.half("patch_embed.proj"):
-            inputs = [g.cast(images), g.weight("patch_embed.proj.weight")]
-            if "patch_embed.proj.bias" in g.weights:
-                inputs.append(g.weight("patch_embed.proj.bias"))
-            grid = g.op(
-                "Conv", *inputs, strides=list(vit.patch_size), kernel_shape=list(vit.patch_size)
-            )
-            x = g.op("Transpose", g.reshape(grid, 0, vit.width, vit.patches), perm=[0, 2, 1])
-        return self.norm("patch_embed.norm", self.exact(x))
+        x = self._embedded(EMBEDDING, images, 1)
+        if f"{COARSE_EMBEDDING}.weight" in g.weights:
+            coarse = self._embedded(COARSE_EMBEDDING, images, 2)  # [B, patches / 4, C]
+            rows, columns = vit.grid
+            lies_in = [
+                r // 2 * (columns // 2) + c // 2 for r in range(rows) for c in range(columns)
+            ]
+            x = g.op("Add", x, g.op("Gather", coarse, g.ints(*lies_in), axis=1))
+        return self.norm("patch_embed.norm", x)
+
+    def _embedded(self, path: str, images: Name, times: int) -> Name:
+        """Patches so many times as high and wide: [B, patches / times², C]."""
+        g, vit = self.g, self.vit
+        sides = [times * side for side in vit.patch_size]
+        with self.half(path):
+            inputs = [g.cast(images), g.weight(f"{path}.weight")]
+            if f"{path}.bias" in g.weights:
+                inputs.append(g.weight(f"{path}.bias"))
+            grid = g.op("Conv", *inputs, strides=sides, kernel_shape=sides)
+            rows = g.reshape(grid, 0, vit.width, vit.patches // times**2)
+            x = g.op("Transpose", rows, perm=[0, 2, 1])
+        return self.exact(x)
 
     def _normed_patches(self, images: Name) -> Name:
         """The same where the pixels of a patch are normalised before they are projected."""
