@@ -75,7 +75,7 @@ class Engine(Protocol):
     """A model that is ready to run in one runtime.
 
     Attributes:
-        engine: The runtime and its version, for a person.
+        engine: The runtime's `NAME`, a space and its version, for a person.
         provider: Where it runs, in the runtime's words; in onnxruntime the execution providers.
     """
 
@@ -103,7 +103,7 @@ class Runtime(Protocol):
 
     Attributes:
         NAME: As messages call it.
-        ERRORS: What it raises where it does not load or run a model.
+        ERRORS: What it raises where it does not load or run a model; read without its package.
         SHARES: Whether `Engine.inputs` hands over the images' own memory where they need no
             conversion.
     """
@@ -115,7 +115,8 @@ class Runtime(Protocol):
     def open_engine(self, source: Source, options: Options) -> Engine:
         """Load a model.
 
-        A package that is no dependency of this one is imported here, not with the file.
+        A package that is no dependency of this one is imported here, not with the file. A provider
+        that it does not know is refused as "no execution provider NAME…".
 
         Raises:
             UnavailableError: The runtime is not installed, or does not run where it was asked to.
