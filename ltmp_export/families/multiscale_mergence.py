@@ -53,7 +53,7 @@ def from_stated(
                 f"{source}: of {vit.depth} blocks nothing tells those that merge; state them, like "
                 "--merge-at 1,2,3"
             )
-        merge_at = assumed["merge_at"] = _USUAL[vit.depth]
+        merge_at = assumed["merging_blocks"] = _USUAL[vit.depth]
     if keep_rate is not None and reduction_target is not None:
         raise InputError("--keep-rate and --reduction-target say the same in two ways; give one")
     if keep_rate is None and reduction_target is None:

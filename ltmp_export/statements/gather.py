@@ -225,6 +225,7 @@ _WORDS = {
     "std": "std {} (--std)",
     "merge_scale": "PatchMerger's scores scaled by {} (--merge-scale)",
     "merge_at": "PatchMerger before blocks {} (--merge-at)",
+    "merging_blocks": "merging in blocks {} (--merge-at)",
     "merge_weights": "{} weights of what merges (--merge-weights)",
     "keep_rate": "keep rate {:g} (--keep-rate)",
 }

@@ -209,7 +209,7 @@ def test_keeping_all_is_dense() -> None:
     )
     assert placed.blocks == {}
     assert placed.warnings == ("--keep-rate 1 keeps all patches",)
-    assert placed.assumed == {"merge_weights": "uniform", "merge_at": (3, 6, 9)}
+    assert placed.assumed == {"merge_weights": "uniform", "merging_blocks": (3, 6, 9)}
 
 
 def test_multiply_accumulates_of_deit_small() -> None:
