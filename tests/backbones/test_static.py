@@ -203,9 +203,10 @@ class TestShapes:
         checkpoint = digits(family)
         model = to_onnx(checkpoint, opset=17)
         shapes = inferred(model)
-        vit = checkpoint.vit
-        for block, tokens in enumerate(checkpoint.plan.counts(vit.tokens, vit.prefix)):
-            assert shapes[f"block_{block:02d}/tokens"][1:] == [tokens, vit.width]
+        vit, plan = checkpoint.vit, checkpoint.plan
+        for block, rows in enumerate(plan.rows(vit.tokens, vit.prefix)):
+            behind = plan.restored(block, *rows)
+            assert shapes[f"block_{block:02d}/tokens"][1:] == [behind, vit.width]
 
     def test_a_budget_is_in_the_graph(self, digits: Digits) -> None:
         checkpoint = digits("ltmp")

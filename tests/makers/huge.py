@@ -30,14 +30,15 @@ from ltmp_export.statements.choices import Choices
 from tests.makers.make_checkpoint import random_vit
 
 NAME = "vit_huge_patch14_224"
-THRESHOLDS = {"merge": 0.95, "prune": 0.0015}  # leave about 30 of 257 tokens after 32 blocks
+SIDE = 112  # pixels: 64 patches of ViT-huge's 256, and as many weights
+THRESHOLDS = {"merge": 0.95, "prune": 0.006}
 IMAGES = 2
 
 
 def checkpoint(path: Path) -> Checkpoint:
     """ViT-huge as if it had been read from `path`, where next to nothing is."""
     path.write_bytes(b"stands for 2.5 GB")
-    model = random_vit(NAME, 0, num_classes=1000)
+    model = random_vit(NAME, 0, num_classes=1000, img_size=SIDE)
     shape = describe.describe(model, NAME)
     plan = families.load("ltmp").freeze({k: [v] * shape.depth for k, v in THRESHOLDS.items()})
     return Checkpoint(
@@ -86,7 +87,7 @@ def use(path: Path) -> dict[str, Any]:
     onnx.checker.check_model(str(path), full_check=True)
     facts = ltmp_export.inspect(path)
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    [logits] = session.run(None, {"images": np.zeros((2, 3, 224, 224), np.float32)})
+    [logits] = session.run(None, {"images": np.zeros((2, 3, SIDE, SIDE), np.float32)})
     return {
         "depth": facts["vit"]["depth"],
         "logits": list(logits.shape),

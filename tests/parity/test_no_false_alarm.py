@@ -33,7 +33,7 @@ def test_digits(digits: Callable[[str], Checkpoint]) -> None:
 
 @pytest.mark.parametrize("family", families.names())
 def test_three_blocks(shallow_digits: Callable[[str], Checkpoint], family: str) -> None:
-    alarms(shallow_digits(family), 120)
+    alarms(shallow_digits(family), 60)
 
 
 @pytest.mark.slow
