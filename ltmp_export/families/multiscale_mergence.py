@@ -44,6 +44,11 @@ def from_stated(
     Raises:
         InputError: Something has to be stated, or does not fit the model.
     """
+    if vit.pool != "token":
+        raise InputError(
+            f"{source}: family multiscale_mergence is of models that classify their class token; "
+            f"this one pools by {vit.pool}"
+        )
     assumed: dict[str, Any] = {}
     if merge_weights is None:
         merge_weights = assumed["merge_weights"] = UNIFORM

@@ -86,8 +86,8 @@ class Choices:
     def over(self, earlier: Choices) -> Choices:
         """These, and what was stated earlier where these say nothing."""
         stated = {key: value for key, value in vars(self).items() if value is not None}
-        if self.rated:  # two ways to say the same
-            earlier = replace(earlier, rate=None, reduction_target=None)
+        if self.rated or self.keep_rate is not None:  # ways to say the same
+            earlier = replace(earlier, rate=None, reduction_target=None, keep_rate=None)
         return replace(earlier, **stated)
 
     @property

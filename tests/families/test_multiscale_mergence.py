@@ -238,6 +238,18 @@ def test_a_target_picks_the_keep_rate(target: float) -> None:
     assert target - 0.005 < share <= target
 
 
+def test_average_pooling_is_refused() -> None:
+    averaging = replace(DEIT_S, pool="avg")
+    with pytest.raises(InputError, match="classify their class token; this one pools by avg"):
+        plan_of(averaging, "uniform")
+
+
+def test_the_last_way_to_say_it_counts() -> None:
+    earlier, later = Choices(keep_rate=0.7), Choices(reduction_target=0.5)
+    assert later.over(earlier) == later
+    assert earlier.over(later) == earlier
+
+
 @pytest.fixture(scope="module")
 def merging(digits_base: Path) -> Checkpoint:
     return load_checkpoint(digits_base, STATED)
