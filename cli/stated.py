@@ -124,7 +124,7 @@ class Typed:
         float | None,
         typer.Option(
             "--reduction-target",
-            help="Share of the multiply-accumulates to be left, like 0.6: picks --r or --keep-rate.",
+            help="Share of the multiply-accumulates to be left, like 0.6: picks r or keep rate.",
             rich_help_panel=METHOD,
         ),
     ] = None
