@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -65,6 +65,17 @@ def choice(chosen: Sequence[int], of: int, order: Sequence[int] | None = None) -
     return Choice(mask, order=None if order is None else torch.tensor(order))
 
 
+def merge(chosen: Sequence[int], of: int, order: Sequence[int] | None = None) -> Choice:
+    """A file's choice of these sources, all into the only destination there is."""
+    return replace(choice(chosen, of, order), partner=torch.zeros(of, dtype=torch.long))
+
+
+def test_partners_on_one_side_only_are_a_mistake_of_a_step() -> None:
+    """Else they would be forced on the reference and never compared."""
+    with pytest.raises(ValueError, match="partners on one side only"):
+        list(disagreements(0, pruning(SCORES, PruneLeast(1)), merge([0, 1, 2], 4)))
+
+
 @pytest.mark.parametrize(
     ("score", "step", "expected"),
     [
@@ -120,7 +131,7 @@ def test_a_swap_at_a_budget() -> None:
 
 
 def test_a_swap_among_sources_is_told_by_the_row_of_the_token() -> None:
-    found = list(disagreements(0, merging(SIMILARITIES, MergeMost(1)), choice([2], 4)))
+    found = list(disagreements(0, merging(SIMILARITIES, MergeMost(1)), merge([2], 4)))
     assert found == [
         Disagreement(0, "not merged", 2, 0.75, 0.625, 1.0, MERGES),
         Disagreement(0, "merged", 4, 0.5, 0.625, 1.0, MERGES),
@@ -152,8 +163,8 @@ def test_another_order_of_sources() -> None:
     decision = merging(SIMILARITIES, MergeMost(1, ranked=True))
     assert decision.order is not None
     assert decision.order.tolist() == [0, 2, 3]  # the class token in front
-    assert not list(disagreements(0, decision, choice([1], 4, [0, 2, 3])))
-    found = list(disagreements(0, decision, choice([1], 4, [0, 3, 2])))
+    assert not list(disagreements(0, decision, merge([1], 4, [0, 2, 3])))
+    found = list(disagreements(0, decision, merge([1], 4, [0, 3, 2])))
     assert found == []  # pruning sorts them again
 
 
