@@ -4,7 +4,7 @@
 # After `import torch` (2.14.1) neither torch._dynamo nor sympy is loaded. After `import torchvision`
 # both are: torchvision.ops.roi_align imports torch._dynamo.utils at its top, and torchvision's own
 # __init__ leads there through its models. What imports torchvision for anything, timm among others,
-# pays for it: hundreds of modules more, and about as much time again as `import torch` takes.
+# pays for it: a thousand modules more, and most of the time that `import torch` takes once again.
 #
 # Exits with 1 if any of this changes.
 set -euo pipefail

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ltmp_export import families
 from ltmp_export.backbones.vit import facts
 from ltmp_export.backbones.vit.features import Shaped
-from ltmp_export.checkpoint import rates
+from ltmp_export.checkpoint import arguments, rates
+from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.checkpoint.outline import KINDS
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
@@ -32,16 +31,6 @@ T = TypeVar("T")
 
 DEFAULT_FAMILY = "ltmp"  # to make thresholds of
 _HALF_PRECISION = 2e-3  # 0.9 is 0.8984 in bfloat16
-_LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
-
-
-class Frozen(NamedTuple):
-    """A plan, what it comes to, what was assumed for it, and what looks wrong."""
-
-    plan: Plan
-    found: tuple[str, ...] = ()
-    assumed: Mapping[str, Any] = MappingProxyType({})
-    warnings: tuple[str, ...] = ()
 
 
 def without_own(weights: Mapping[str, T], family: str) -> dict[str, T]:
@@ -95,11 +84,11 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     if method.weights is not None:
         return _from_weights(path, contents.weights, method, choices, vit)
     if method.from_stated is not None:
-        return _from_stated(path, contents.args, method, choices, vit)
+        return arguments.from_stated(path, contents, method, choices, vit)
     if method.counts:
         return _counted(path, method, choices, vit)
     if method.from_args is not None:
-        return _from_args(path, contents.args, method, vit)
+        return arguments.from_args(path, contents.args, method, vit)
     plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
@@ -140,6 +129,10 @@ def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Fa
             "--r 8"
         )
     if name not in families.learned():
+        if stated is None:
+            raise InputError(
+                f"{path} is of family {name}, which has no thresholds to make; give dense weights"
+            )
         raise InputError(
             f"no family {name!r} with thresholds; choose from {', '.join(families.learned())}"
             f"{did_you_mean(name, families.learned())}"
@@ -183,41 +176,6 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
     return Frozen(plan, (note,))
 
 
-def _from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) -> Frozen:
-    """The plan that a training script's arguments state; a step that takes no token is left out."""
-    said = ", ".join(f"{name} {args[name]}" for name in family.args)
-    values = {name: _plain(args[name]) for name in family.args}
-    try:
-        stated = dict(family.from_args(**values)) if family.from_args is not None else {}
-    except ValueError as err:
-        raise InputError(
-            f"{path}: its arguments ({said:.200}) are not those of {family.name}: {err!s:.200}"
-        ) from err
-    if any(not 0 <= block < vit.depth for block in stated):
-        raise InputError(f"{path}: its arguments ({said}) name a block beyond the {vit.depth}")
-    tokens, blocks = vit.tokens, []
-    for block in range(vit.depth):
-        steps = [step for step in stated.get(block, ()) if step.possible(tokens, vit.prefix)]
-        for step in steps:
-            tokens = step.after(tokens, vit.prefix) or tokens
-        blocks.append(tuple(steps))
-    plan = Plan(family.name, tuple(blocks))
-    counts = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
-    note = f"{said}: tokens after each block {counts}"
-    doubt = f"family {family.name} with these arguments reduces nothing"
-    return Frozen(plan, (note,), warnings=() if any(blocks) else (doubt,))
-
-
-def _plain(value: Any) -> Any:
-    """What a script's argument stands for: scripts keep lists as the text they were given as."""
-    if not isinstance(value, str) or len(value) > _LONGEST_ARGUMENT:
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
-
-
 def _from_weights(
     path: Path, weights: Mapping[str, Tensor], family: Family, choices: Choices, vit: Vit
 ) -> Frozen:
@@ -225,34 +183,12 @@ def _from_weights(
     if family.weights is None or family.from_weights is None:
         raise ValueError(f"family {family.name} has no weights of its own")
     own = {key: value for key, value in weights.items() if family.weights.fullmatch(key)}
-    shapes = {key: tuple(value.shape) for key, value in own.items()}
+    plain = without_own(weights, family.name)  # the ViT's own
+    shapes = {key: tuple(value.shape) for key, value in weights.items() if key not in plain}
     stated = {name: getattr(choices, name) for name in family.stated}
     placed = family.from_weights(str(path), shapes, vit, **stated)
     plan = Plan(family.name, ((),) * vit.depth, placed.before, own)
     return Frozen(plan, placed.found, placed.assumed, placed.warnings)
-
-
-def _from_stated(
-    path: Path, args: Mapping[str, Any], family: Family, choices: Choices, vit: Vit
-) -> Frozen:
-    """The plan that the user states, or else the file's arguments."""
-    if family.from_stated is None:
-        raise ValueError(f"nothing can be stated of family {family.name}")
-    values = {name: getattr(choices, name) for name in family.stated}
-    for name, value in values.items():
-        if value is None and args.get(name) is not None and not _restated(name, choices):
-            said = _plain(args[name])
-            values[name] = tuple(said) if isinstance(said, list) else said
-    placed = family.from_stated(str(path), vit, **values)
-    blocks = tuple(placed.blocks.get(block, ()) for block in range(vit.depth))
-    plan = Plan(family.name, blocks, placed.before)
-    return Frozen(plan, placed.found, placed.assumed, placed.warnings)
-
-
-def _restated(name: str, choices: Choices) -> bool:
-    """Whether the user says in another way what an argument of the file says."""
-    two_ways = {"keep_rate": choices.reduction_target, "reduction_target": choices.keep_rate}
-    return two_ways.get(name) is not None
 
 
 def _complete(

@@ -153,7 +153,10 @@ def _without_thresholds(
     if told is not None and asked in (None, told.name) and not dense and not choices.rated:
         return told.name, f"its script's {', '.join(told.args)} say so"
     if choices.merge_at is not None or choices.merge_scale is not None:
-        raise InputError(f"{path} holds no layers of PatchMerger; drop --merge-at, --merge-scale")
+        raise InputError(
+            f"{path} holds no layers of PatchMerger: drop --merge-at, --merge-scale, or state "
+            f"--family {'|'.join(families.stated())}, which takes --merge-at"
+        )
     if choices.keep_rate is not None or choices.merge_weights is not None:
         able = "|".join(families.stated())
         raise InputError(f"--keep-rate, --merge-weights: state the family, --family {able}")

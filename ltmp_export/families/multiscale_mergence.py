@@ -68,13 +68,15 @@ def from_stated(
         keep_rate = _reaching(float(reduction_target or 0), merge_at, vit)
     kept = _kept(keep_rate, merge_at, vit)
     if not all(kept):
-        raise InputError(f"--keep-rate {keep_rate:g} leaves no patch at block {merge_at[-1]}")
+        raise InputError(
+            f"--keep-rate {keep_rate:g} leaves no patch at block {merge_at[kept.index(0)]}"
+        )
     blocks: dict[int, tuple[Step, ...]] = {}
     for block, before, keep in zip(merge_at, (vit.patches, *kept), kept, strict=False):
         if keep < before:
             blocks[block] = (Mergence(keep, merge_weights),)
     if not blocks:
-        doubt = f"--keep-rate {keep_rate:g} keeps all patches"
+        doubt = f"keep rate {keep_rate:g} keeps all patches"
         return Placed(assumed=assumed, warnings=(doubt,))
     found = (
         f"keep rate {keep_rate:g}: blocks {', '.join(map(str, merge_at))} keep "
@@ -92,8 +94,10 @@ def _reaching(target: float, merge_at: tuple[int, ...], vit: Vit) -> float:
     """The largest rate, in thousandths, that leaves no more than this share of the work.
 
     Raises:
-        InputError: None does.
+        InputError: None does, or the share is none.
     """
+    if not 0.0 < target <= 1.0:
+        raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
     for thousandths in range(1000, 0, -1):
         rate = thousandths / 1000
         kept = _kept(rate, merge_at, vit)

@@ -24,7 +24,7 @@ def from_weights(source: str, shapes: Mapping[str, Sequence[int]], vit: Vit) -> 
 
     Args:
         source: The file, for messages.
-        shapes: Of `WEIGHTS`, by name.
+        shapes: Of `WEIGHTS` and `UNREAD`, by name.
         vit: Geometry.
 
     Raises:
@@ -44,6 +44,11 @@ def from_weights(source: str, shapes: Mapping[str, Sequence[int]], vit: Vit) -> 
         }
         for part, shape in expected.items():
             _require(source, f"{name}.{part}", shapes.get(f"{name}.{part}"), shape)
+        if tokens > vit.tokens:
+            raise InputError(
+                f"{source}: {name}.merge_matrix makes {tokens} tokens of {vit.tokens}; expected "
+                "fewer"
+            )
         before[block] = MergeMatrix(name, tokens, vit.tokens)
     run = ", ".join(str(step.after(vit.tokens, vit.prefix)) for step in before.values())
     blocks = ", ".join(map(str, before))
@@ -64,5 +69,5 @@ def _require(
     sides = ["tokens of the block" if not side else str(side) for side in expected]
     if shape is None:
         raise InputError(f"{source}: {name} is missing; expected [{', '.join(sides)}]")
-    if tuple(shape) != expected or not all(expected) or min(expected) > max(expected):
+    if tuple(shape) != expected or not all(expected):
         raise InputError(f"{source}: {name} is {list(shape)}; expected [{', '.join(sides)}]")

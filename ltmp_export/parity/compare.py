@@ -205,7 +205,11 @@ def _other_step(stated: Plan | None, plan: Plan) -> str:
     places = [", ".join(map(str, p.before)) or "no block" for p in (stated, plan)]
     if places[0] != places[1]:
         return f"the file mixes tokens before {places[0]}, the checkpoint before {places[1]}"
-    return "the file states another size or scale of PatchMerger's layers than the checkpoint"
+    block = next(at for at, step in plan.before.items() if stated.before[at] != step)
+    told = [" ".join(one.before[block].shown()) for one in (stated, plan)]
+    if told[0] == told[1]:
+        return f"the file states another scale of the step before block {block} than the checkpoint"
+    return f"before block {block}: the file states {told[0]}, the checkpoint {told[1]}"
 
 
 def _named(steps: Sequence[Step]) -> str:

@@ -277,9 +277,11 @@ def peaks_of(*commands: Sequence[str | Path]) -> list[tuple[int, int, str]]:
     ran = subprocess.run(
         [sys.executable, "-c", PEAK, listed], capture_output=True, text=True, check=True
     )
-    figures = [map(int, line.split()) for line in ran.stdout.splitlines()]
+    figures = [line.split() for line in ran.stdout.splitlines()]
     told = ran.stderr.splitlines(keepends=True)
-    return [(*pair, words) for pair, words in zip(figures, told, strict=True)]
+    return [
+        (int(code), int(taken), words) for (code, taken), words in zip(figures, told, strict=True)
+    ]
 
 
 def test_bombs_are_refused_before_memory_is_taken(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_targets_that_cannot_be(digits: Digits, target: float, message: str) -> 
         (Choices(reduction_target=0.5), "state which with --family m|mp|p|pm"),
         (Choices(family="m", rate="8", reduction_target=0.5), "in two ways; give one"),
         (Choices(family="ltmp", rate="8"), "state which with --family"),
-        (Choices(family="m", rate="8", merge_at=(1,)), "no layers of PatchMerger; drop --merge-at"),
+        (Choices(family="m", rate="8", merge_at=(1,)), "no layers of PatchMerger: drop --merge-at"),
         (Choices(family="m", rate="8", merge_scale="one"), "drop --merge-at, --merge-scale"),
         (Choices(family="patchmerger"), "holds no weights of patchmerger"),
         (Choices(family="tome", rate="8"), "no family 'tome'; choose from"),

@@ -208,7 +208,7 @@ def test_keeping_all_is_dense() -> None:
         "a test", DEIT_S, keep_rate=1.0, merge_at=None, merge_weights=None
     )
     assert placed.blocks == {}
-    assert placed.warnings == ("--keep-rate 1 keeps all patches",)
+    assert placed.warnings == ("keep rate 1 keeps all patches",)
     assert placed.assumed == {"merge_weights": "uniform", "merging_blocks": (3, 6, 9)}
 
 
@@ -330,6 +330,47 @@ def test_a_file_of_our_own_says_it_all(digits_base: Path, tmp_path: Path) -> Non
     assert other.blocks[1][0] == replace(steps[1][0], keep=other.counts(65, 1)[1] - 1)
 
 
+def saved(base: Path, folder: Path, arch: str, **args: Any) -> Path:
+    content = {"state_dict": load_torch(base), "arch": arch, "args": argparse.Namespace(**args)}
+    torch.save(content, folder / "c.pth")
+    return folder / "c.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("merge_at", value) for value in (1, ["1", "2"], [1.0, 2.5], [True, 2], {"a": 1})),
+        *(("keep_rate", value) for value in ("x", [0.7], True)),
+        ("merge_weights", 3),
+    ],
+)
+def test_arguments_of_another_kind(
+    digits_base: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    args = {"merge_at": [1, 2]} | {name: value}
+    path = saved(digits_base, tmp_path, "multiscale_mergence_vit", **args)
+    with pytest.raises(InputError, match=f"args.{name} is "):
+        load_checkpoint(path, replace(STATED, family=None, merge_at=None))
+
+
+def test_arguments_that_cannot_be(digits_base: Path, tmp_path: Path) -> None:
+    path = saved(digits_base, tmp_path, "multiscale_mergence_vit", keep_rate=1.5, merge_at=[1, 2])
+    with pytest.raises(InputError, match=r"its args, keep_rate 1.5 \(args\), .*: expected a share"):
+        load_checkpoint(path, replace(STATED, family=None, merge_at=None))
+
+
+def test_arguments_of_another_method_say_nothing(digits_base: Path, tmp_path: Path) -> None:
+    """Nor does the target that any training was told."""
+    args = {"keep_rate": 0.3, "reduction_target": 0.45}
+    other = load_checkpoint(saved(digits_base, tmp_path, "vit_small", **args), STATED)
+    assert other.plan.counts(65, 1)[1] == 45
+    assert other.assumed["keep_rate"] == 0.7
+    own = saved(digits_base, tmp_path, "multiscale_mergence_vit", **args)
+    stated = replace(STATED, family=None)
+    assert load_checkpoint(own, stated).plan.counts(65, 1)[1] == 1 + int(0.3 * 64)
+    assert "keep_rate 0.3 (args)" in load_checkpoint(own, stated).found
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -337,13 +378,18 @@ def test_a_file_of_our_own_says_it_all(digits_base: Path, tmp_path: Path) -> Non
         ({"merge_at": (3, 2)}, "expected rising numbers of the 6 blocks"),
         ({"merge_at": (5, 6)}, "expected rising numbers of the 6 blocks"),
         ({"keep_rate": 1.5}, "--keep-rate 1.5: expected a share above 0, at most 1"),
-        ({"keep_rate": 0.1}, "--keep-rate 0.1 leaves no patch at block 3"),
+        ({"keep_rate": 0.1}, "--keep-rate 0.1 leaves no patch at block 2"),
         ({"keep_rate": 0.7, "reduction_target": 0.6}, "say the same in two ways; give one"),
         ({"reduction_target": 0.2}, "cannot leave so little"),
+        ({"reduction_target": 2.0}, "--reduction-target 2: expected a share above 0 and up to 1"),
+        ({"reduction_target": float("nan")}, "expected a share above 0 and up to 1"),
         ({"merge_weights": "mean"}, "--merge-weights mean: expected uniform, size"),
         ({"rate": "8"}, "--r is for m, mp, p, pm; drop it"),
         ({"merge_scale": "one"}, "family multiscale_mergence takes no --merge-scale; drop it"),
-        ({"family": None}, "holds no layers of PatchMerger; drop --merge-at"),
+        (
+            {"family": None},
+            "holds no layers of PatchMerger: drop --merge-at.*--family multiscale_mergence",
+        ),
         ({"family": None, "merge_at": None, "keep_rate": 0.5}, "state the family, --family mult"),
     ],
 )

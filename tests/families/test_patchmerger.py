@@ -195,9 +195,8 @@ def test_its_places_are_compared(digits: Digits, tmp_path: Path) -> None:
     assert found.verdict == "fail"
     assert found.reason == "the file mixes tokens before 2, 4, the checkpoint before 1, 4"
     found = check(output, checkpoint.path, samples=1, batch_sizes=[1], choices=stated(scale="sqrt"))
-    assert (
-        found.reason == "the file states another size or scale of PatchMerger's layers than the "
-        "checkpoint"
+    assert found.reason == (
+        "the file states another scale of the step before block 2 than the checkpoint"
     )
 
 
@@ -221,5 +220,5 @@ def test_it_has_no_thresholds_to_learn(digits: Digits) -> None:
     from ltmp_export import calibrate
 
     path = digits("patchmerger").path
-    with pytest.raises(InputError, match="no family 'patchmerger' with thresholds; choose from"):
+    with pytest.raises(InputError, match="is of family patchmerger, which has no thresholds to"):
         calibrate(path, path.parent, [0.5], "c.pth", choices=stated(2, 4))

@@ -232,6 +232,19 @@ def test_a_file_and_what_is_told_of_it(pmvit: Checkpoint, tmp_path: Path) -> Non
             r"merge_matrix is \[33\]; expected \[tokens of the block, 65\]",
         ),
         (
+            lambda w: w.update(
+                {
+                    "blocks.1.attn.merge_matrix": torch.zeros(80, 65),
+                    "blocks.1.attn.recover_matrix": torch.zeros(65, 80),
+                }
+            ),
+            "makes 80 tokens of 65; expected fewer",
+        ),
+        (
+            lambda w: w.update({"blocks.3.attn.bias": torch.zeros(65)}),
+            r"blocks.3.attn.merge_matrix is missing; expected \[tokens of the block, 65\]",
+        ),
+        (
             lambda w: w.update({"blocks.7.attn.merge_matrix": torch.zeros(33, 65)}),
             "merges in block 7; the model has 4 blocks",
         ),

@@ -39,6 +39,11 @@ class Mergence(Step):
         """How many stay."""
         return self.keep
 
+    @property
+    def brief(self) -> str:
+        """It in a few words."""
+        return f"merge into {self.shown()[1]}"
+
     def after(self, tokens: int, protected: int) -> int:
         """The protected and the kept ones."""
         return protected + self.keep

@@ -1,0 +1,101 @@
+"""The reduction that a training script's arguments, or a user's statements, tell of."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltmp_export.checkpoint.frozen import Frozen
+from ltmp_export.checkpoint.identify import split_arch
+from ltmp_export.errors import InputError
+from ltmp_export.families import Family
+from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.plan import Plan
+from ltmp_export.statements.choices import Choices
+
+if TYPE_CHECKING:
+    from ltmp_export.checkpoint.contents import Contents
+
+_LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
+_OF_TRAINING = "reduction_target"  # an argument of training, not of what became of it
+
+
+def from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) -> Frozen:
+    """The plan that a training script's arguments state; a step that takes no token is left out."""
+    said = ", ".join(f"{name} {args[name]}" for name in family.args)
+    values = {name: _plain(args[name]) for name in family.args}
+    try:
+        stated = dict(family.from_args(**values)) if family.from_args is not None else {}
+    except ValueError as err:
+        raise InputError(
+            f"{path}: its arguments ({said:.200}) are not those of {family.name}: {err!s:.200}"
+        ) from err
+    if any(not 0 <= block < vit.depth for block in stated):
+        raise InputError(f"{path}: its arguments ({said}) name a block beyond the {vit.depth}")
+    tokens, blocks = vit.tokens, []
+    for block in range(vit.depth):
+        steps = [step for step in stated.get(block, ()) if step.possible(tokens, vit.prefix)]
+        for step in steps:
+            tokens = step.after(tokens, vit.prefix) or tokens
+        blocks.append(tuple(steps))
+    plan = Plan(family.name, tuple(blocks))
+    counts = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
+    note = f"{said}: tokens after each block {counts}"
+    doubt = f"family {family.name} with these arguments reduces nothing"
+    return Frozen(plan, (note,), warnings=() if any(blocks) else (doubt,))
+
+
+def _plain(value: Any) -> Any:
+    """What a script's argument stands for: scripts keep lists as the text they were given as."""
+    if not isinstance(value, str) or len(value) > _LONGEST_ARGUMENT:
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def from_stated(
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Vit
+) -> Frozen:
+    """The plan that the user states, or else the arguments of a file that calls itself so."""
+    if family.from_stated is None:
+        raise ValueError(f"nothing can be stated of family {family.name}")
+    values = {name: getattr(choices, name) for name in family.stated}
+    said = {}
+    if split_arch(contents.arch)[0] == family.name:
+        said = _arguments(path, contents.args, [n for n in values if values[n] is None])
+    if choices.reduction_target is not None:
+        said.pop("keep_rate", None)
+    told = [f"{name} {value} (args)" for name, value in said.items()]
+    try:
+        placed = family.from_stated(str(path), vit, **values | said)
+    except InputError as err:
+        raise InputError(
+            f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
+        ) from err
+    blocks = tuple(placed.blocks.get(block, ()) for block in range(vit.depth))
+    plan = Plan(family.name, blocks, placed.before)
+    return Frozen(plan, (*told, *placed.found), placed.assumed, placed.warnings)
+
+
+def _arguments(path: Path, args: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """What a file's arguments say of these `Choices`.
+
+    Raises:
+        InputError: A value is of another kind.
+    """
+    said = {}
+    for name in names:
+        if name == _OF_TRAINING or args.get(name) is None:
+            continue  # the target is that of training
+        value = _plain(args[name])
+        listed = tuple(value) if isinstance(value, list) else value
+        try:
+            Choices.from_json({name: listed})
+        except (ValueError, TypeError) as err:
+            raise InputError(f"{path}: args.{name} is {value!r:.80}; {err!s:.80}") from err
+        said[name] = listed
+    return said
