@@ -31,9 +31,8 @@ def pytest_configure() -> None:
     Else every session and every process of either worker starts a thread for each processor, and
     they wait for one another.
     """
-    typer.testing._get_command = functools.cache(
-        typer.main.get_command
-    )  # slower than most commands
+    # Building it takes longer than most commands.
+    vars(typer.testing)["_get_command"] = functools.cache(typer.main.get_command)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))
