@@ -162,11 +162,14 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
         for step in steps:
             header, value = made(step).shown()
             columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
+    counted = "tokens after it"
     for block, values in facts["plan"]["patch_merges"].items():
-        header, value = before(values).shown()
+        step = before(values)
+        header, value = step.shown()
         columns.setdefault(header, [UNKNOWN] * (len(blocks) + 1))[int(block)] = value
+        counted = "tokens in it" if step.restores else counted
     if facts["tokens"] is not None:
-        columns["tokens after it"] = list(map(str, facts["tokens"]))
+        columns[counted] = list(map(str, facts["tokens"]))
     table = new_table("block", *columns)
     for block, values in enumerate(zip_longest(*columns.values(), fillvalue=UNKNOWN)):
         add_row(table, str(block) if block < len(blocks) else "head", *values)

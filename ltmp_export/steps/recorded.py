@@ -135,6 +135,16 @@ def of_sources(score: NDArray[np.float32], sources: int) -> NDArray[np.float32]:
     return np.concatenate([PROTECTED, score[:sources]])
 
 
+def require_ranking(ranking: NDArray[Any], patches: int) -> None:
+    """Check that a ranking has each of so many patch tokens once.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if sorted(ranking.tolist()) != list(range(patches)):
+        raise ValueError(f"a ranking of {patches} patch tokens has one twice, or one beyond them")
+
+
 def require_within(rows: NDArray[Any], most: int, tokens: int) -> None:
     """Check that rows are those of tokens.
 

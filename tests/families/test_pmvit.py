@@ -29,6 +29,7 @@ from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from tests.conftest import FIXTURES, load_torch
+from tests.makers.commands import ltmp, succeeded
 from tests.makers.mutations import change_stored
 
 PMVIT = FIXTURES / "pmvit"
@@ -210,6 +211,7 @@ def test_a_file_and_what_is_told_of_it(pmvit: Checkpoint, tmp_path: Path) -> Non
     assert made.tokens == COUNTS
     told = inspect(tmp_path / "m.onnx")
     assert (told["family"], told["mode"], told["tokens"]) == ("pmvit", "static", COUNTS)
+    assert "tokens in it" in succeeded(ltmp("inspect", tmp_path / "m.onnx"))
     found = check(tmp_path / "m.onnx", PMVIT / "pruned.pth", samples=2, batch_sizes=[2])
     assert found.verdict == "equal"
     assert "33" in " ".join(inspect(PMVIT / "pruned.pth")["found"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.fuse.step import Fuse
-from ltmp_export.steps.recorded import INT64, Places, Read, Words
+from ltmp_export.steps.recorded import INT64, Places, Read, Words, require_ranking
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64}
@@ -34,10 +34,7 @@ def score_name(resized: bool) -> str:
 def read(step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, ranking = len(slot), own["ranking"]
-    if sorted(ranking.tolist()) != list(range(tokens - 1)):
-        raise ValueError(
-            f"a ranking of {tokens - 1} patch tokens has one twice, or one beyond them"
-        )
+    require_ranking(ranking, tokens - 1)
     kept = step.kept(tokens, 1)
     order = np.append(0, 1 + ranking[:kept])
     chosen = np.zeros(tokens, bool)

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import Mergence
-from ltmp_export.steps.recorded import INT64, Places, Read, Words, require_within
+from ltmp_export.steps.recorded import (
+    INT64,
+    Places,
+    Read,
+    Words,
+    require_ranking,
+    require_within,
+)
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64, "partner": INT64}
@@ -34,10 +41,7 @@ def score_name(resized: bool) -> str:
 def read(step: Mergence, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, ranking, partner = len(slot), own["ranking"], own["partner"]
-    if sorted(ranking.tolist()) != list(range(tokens - 1)):
-        raise ValueError(
-            f"a ranking of {tokens - 1} patch tokens has one twice, or one beyond them"
-        )
+    require_ranking(ranking, tokens - 1)
     if len(partner) != tokens - 1 - step.keep:
         raise ValueError(f"{len(partner)} of {tokens - 1 - step.keep} patches have a partner")
     require_within(partner, step.keep, tokens)
