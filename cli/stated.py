@@ -144,7 +144,6 @@ class Typed:
             rich_help_panel=METHOD,
         ),
     ] = None
-
     merge_weights: Annotated[
         Literal["uniform", "size", "importance", "similarity"] | None,
         typer.Option(

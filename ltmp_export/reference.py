@@ -87,9 +87,9 @@ class Reference:
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, rows, decided = self._block(model.blocks[index], steps, chosen, entered)
+            left, decided = self._block(model.blocks[index], steps, chosen, entered)
             state = self._behind(index, state, entered, left)
-            counts.append(rows)
+            counts.append(len(left.x))
             tokens.append(state.x)
             sizes.append(state.size)
             decisions.append(decided)
@@ -119,21 +119,15 @@ class Reference:
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
-    ) -> tuple[Tokens, int, tuple[Decision, ...]]:
-        """One block: its tokens, how many its MLP ran on, and what its steps decided."""
+    ) -> tuple[Tokens, tuple[Decision, ...]]:
         attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
-        stages = [replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)]
+        tokens = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
-            made, decision = take(step, stages[-1], choice, self.plan.parameters)
-            stages.append(made)
+            tokens, decision = take(step, tokens, choice, self.plan.parameters)
             if decision is not None:
                 decisions.append(decision)
-        left = replace(stages[-1], x=vit.feed_forward(block, stages[-1].x))
-        for step, given, made in reversed(list(zip(steps, stages, stages[1:], strict=False))):
-            if step.restores:
-                left = restore(step, given, made, left, self.plan.parameters)
-        return left, len(stages[-1].x), tuple(decisions)
+        return replace(tokens, x=vit.feed_forward(block, tokens.x)), tuple(decisions)
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

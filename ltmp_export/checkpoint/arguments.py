@@ -63,15 +63,19 @@ def from_stated(
     """The plan that the user states, or else the arguments of a file that calls itself so."""
     if family.from_stated is None:
         raise ValueError(f"nothing can be stated of family {family.name}")
-    values = {name: getattr(choices, name) for name in family.stated}
-    said = {}
+    said = Choices()
     if split_arch(contents.arch)[0] == family.name:
-        said = _arguments(path, contents.args, [n for n in values if values[n] is None])
-    if choices.reduction_target is not None:
-        said.pop("keep_rate", None)
-    told = [f"{name} {value} (args)" for name, value in said.items()]
+        open_ones = [name for name in family.stated if getattr(choices, name) is None]
+        said = _arguments(path, contents.args, open_ones)
+    stated = choices.over(said)
+    values = {name: getattr(stated, name) for name in family.stated}
+    told = [
+        f"{n} {v} (args)"
+        for n, v in values.items()
+        if v is not None and getattr(choices, n) is None
+    ]
     try:
-        placed = family.from_stated(str(path), vit, **values | said)
+        placed = family.from_stated(str(path), vit, **values)
     except InputError as err:
         raise InputError(
             f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
@@ -81,21 +85,20 @@ def from_stated(
     return Frozen(plan, (*told, *placed.found), placed.assumed, placed.warnings)
 
 
-def _arguments(path: Path, args: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _arguments(path: Path, args: Mapping[str, Any], names: Sequence[str]) -> Choices:
     """What a file's arguments say of these `Choices`.
 
     Raises:
         InputError: A value is of another kind.
     """
-    said = {}
+    said = Choices()
     for name in names:
         if name == _OF_TRAINING or args.get(name) is None:
             continue  # the target is that of training
         value = _plain(args[name])
         listed = tuple(value) if isinstance(value, list) else value
         try:
-            Choices.from_json({name: listed})
+            said = Choices.from_json({name: listed}).over(said)
         except (ValueError, TypeError) as err:
             raise InputError(f"{path}: args.{name} is {value!r:.80}; {err!s:.80}") from err
-        said[name] = listed
     return said

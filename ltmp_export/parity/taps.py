@@ -171,7 +171,7 @@ def read(
         tokens = int(standing[image])
         try:
             _require_ranks(own, plan.static)
-            behind = plan.restored(block, given, standing, own["count"])
+            behind = plan.behind(block, given, own["count"])
             blocks.append(_read_block(steps, own, image, tokens, int(behind[image])))
         except (ValueError, IndexError) as err:
             broken = str(err)

@@ -66,14 +66,12 @@ class Vit:
         pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
         if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
             raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
-        whole = all(side % (2 * patch) == 0 for side, patch in zip(*self.sides, strict=True))
+        whole = all(
+            side % (2 * patch) == 0
+            for side, patch in zip(self.image_size, self.patch_size, strict=True)
+        )
         if type(self.coarse) is not bool or (self.coarse and not whole):
             raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
-
-    @property
-    def sides(self) -> tuple[Size, Size]:
-        """Of the image and of a patch."""
-        return self.image_size, self.patch_size
 
     @property
     def patches(self) -> int:

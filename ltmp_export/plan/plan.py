@@ -109,14 +109,12 @@ class Plan:
                 kept = _after(step, kept, protected)
             kept = kept if counts is None else int(counts[block])
             found.append(Rows(given, received, kept))
-            given = self.restored(block, *found[-1])
+            given = self.behind(block, given, kept)
         return tuple(found)
 
-    def restored(self, block: int, given: T, received: T, kept: T) -> T:
-        """What stands behind a block, of what `Rows` tells apart."""
-        if block in self.before and self.before[block].restores:
-            return given
-        return received if any(step.restores for step in self.blocks[block]) else kept
+    def behind(self, block: int, given: T, kept: T) -> T:
+        """What stands behind a block: what it was given if that is restored, else what it keeps."""
+        return given if block in self.before and self.before[block].restores else kept
 
     def executed(self, counts: Sequence[int]) -> Sequence[int]:
         """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
@@ -134,12 +132,13 @@ class Plan:
             passed = [most]
             for place, step in enumerate((*entering, *steps)):
                 fits = step.budget is None or place == len(entering) + len(steps) - 1
+                fits = fits and (place < len(entering) or not step.restores)
                 if not fits or not step.possible(passed[-1], protected):
                     raise ValueError(f"block {block} cannot take {step}")
                 left = step.budget
                 passed.append(_after(step, passed[-1], protected) if left is None else left)
                 budgets += left is not None
-            most = self.restored(block, passed[0], passed[len(entering)], passed[-1])
+            most = self.behind(block, passed[0], passed[-1])
         if budgets not in (0, len(self.blocks)):
             raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
 
@@ -162,7 +161,7 @@ class Plan:
         """
         blocks = [[dict(step) for step in steps] for steps in values["blocks"]]
         known = faces.by_name()
-        placed = {int(k): {"step": _MIXES, **step} for k, step in values["patch_merges"].items()}
+        placed = {int(k): _named(step) for k, step in values["patch_merges"].items()}
         before = {block: _made(known[step.pop("step")], step) for block, step in placed.items()}
         fits = all(0 <= block <= len(blocks) for block in before)
         if not fits or len(before) < len(values["patch_merges"]):
@@ -184,7 +183,12 @@ def _after(step: Step, tokens: int, protected: int) -> int:
 
 def before(values: Mapping[str, Any]) -> Step:
     """A step that stands before a block, from what `Plan.to_json` wrote of it."""
-    return faces.made({"step": _MIXES, **values})
+    return faces.made(_named(values))
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What files hold of a step before a block, with its name."""
+    return {"step": _MIXES, **values}
 
 
 def _placed(step: Step) -> dict[str, Any]:

@@ -20,8 +20,8 @@ class Step:
         demands: The `scores` it decides by, or hands on.
         resizes: Whether a token may stand for several patches afterwards, which attention then
             has to know.
-        restores: Whether the tokens that it was given are there again behind the block's MLP: its
-            faces then have `restore` beside what they do before.
+        restores: Whether it stands before a block, behind whose MLP the tokens that it was given
+            are there again: its faces then have `restore` beside what they do before.
     """
 
     on_disk: ClassVar[str]

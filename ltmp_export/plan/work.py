@@ -35,13 +35,13 @@ def macs(vit: Vit, counts: Sequence[int], plan: Plan | None = None) -> int:
 def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     """Multiply-accumulates of the reduction's own matrix products."""
     total, left = 0, vit.tokens
-    for block, (given, received, _) in enumerate(rows):
+    for block, (given, received, kept) in enumerate(rows):
         if block in plan.before:
             total += plan.before[block].macs(given, vit.prefix, vit.width)
         for step in plan.blocks[block]:
             total += step.macs(received, vit.prefix, vit.width)
             received = step.after(received, vit.prefix) or received
-        left = plan.restored(block, *rows[block])
+        left = plan.behind(block, given, kept)
     if vit.depth in plan.before:
         total += plan.before[vit.depth].macs(left, vit.prefix, vit.width)
     return total

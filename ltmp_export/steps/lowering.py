@@ -26,31 +26,18 @@ def decide(g: GraphBuilder, steps: Sequence[Step], tokens: Candidates) -> Reduce
     return packed.finish(g, tokens)
 
 
-def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> tuple[Slots, ...]:
+def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:
     """Take steps on images with the same number of slots.
-
-    Returns:
-        What the first was given, and what each made of it; the last is what is left.
 
     Raises:
         InputError: A step has no such form.
     """
-    stages = [tokens]
     for step in steps:
-        stages.append(face(type(step), "slots").write(g, step, stages[-1]))
-    return tuple(stages)
+        tokens = face(type(step), "slots").write(g, step, tokens)
+    return tokens
 
 
-def restored(g: GraphBuilder, steps: Sequence[Step], stages: Sequence[Slots], left: Slots) -> Slots:
-    """Tokens behind a block, where steps restore what they took away.
-
-    Args:
-        g: Where to write.
-        steps: The steps.
-        stages: As `reduce` gave them.
-        left: What the block made of the last.
-    """
-    for step, given, made in reversed(list(zip(steps, stages, stages[1:], strict=False))):
-        if step.restores:
-            left = face(type(step), "slots").restore(g, step, given, made, left)
-    return left
+def restore(g: GraphBuilder, step: Step, given: Slots, made: Slots, left: Slots) -> Slots:
+    """Tokens behind a block whose step restores what it took away, see `steps.tokens.restore`."""
+    restored: Slots = face(type(step), "slots").restore(g, step, given, made, left)
+    return restored

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export.plan import faces
+from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.plan.step import Step
 from ltmp_export.steps.tokens import Choice
 
@@ -122,6 +123,11 @@ def by_similarity(resized: bool) -> str:
 def by_importance(resized: bool) -> str:
     """The tensor of importance; `resized`: whether a step before it in the block merged tokens."""
     return MERGED_IMPORTANCE if resized else IMPORTANCE
+
+
+def by_class_attention(resized: bool) -> str:
+    """The tensor of the class token's attention, which no merge changes."""
+    return CLASS_ATTENTION
 
 
 def of_sources(score: NDArray[np.float32], sources: int) -> NDArray[np.float32]:

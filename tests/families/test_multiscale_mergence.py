@@ -37,7 +37,7 @@ from ltmp_export.steps.mergence.step import WEIGHTINGS, Mergence
 from ltmp_export.steps.tokens import Tokens
 from tests.conftest import load_torch
 from tests.makers import random_vits
-from tests.makers.exported import numpy_weights
+from tests.makers.exported import Exported, numpy_weights
 from tests.oracles.oracle_mergence import run_mergence
 from tests.tolerances import RANDOM_EXPORTED
 
@@ -83,12 +83,9 @@ def test_reference_and_graph_are_the_oracles(case: random_vits.Case, mean: str) 
         assert sum(one.owned) == vit.patches + 1
     for opset in (16, 17, opsets.newest_opset()):
         for batch_size in (None, 1):
-            session = Session(lowered(model, vit, plan, opset, batch_size), threads=1)
+            exported = Exported(vit, plan, model, opset, batch_size)
             for size in (1, 3, 7) if batch_size is None else (1,):
-                starts = range(0, 7, size)
-                logits = np.concatenate(
-                    [session.run(images[at : at + size].numpy())[0] for at in starts]
-                )
+                logits = exported.run_in_batches(images, size).logits
                 assert np.abs(logits - expected).max() < RANDOM_EXPORTED
 
 
@@ -153,14 +150,6 @@ def test_a_coarse_scale_that_does_not_fit(digits_base: Path, tmp_path: Path) -> 
     torch.save(state, tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"patch_embed.coarse.weight \(128, 3, 8, 4\), expected"):
         load_checkpoint(tmp_path / "two.pth", STATED)
-
-
-def lowered(
-    model: torch.nn.Module, vit: Vit, plan: Plan, opset: int, batch_size: int | None
-) -> onnx.ModelProto:
-    from ltmp_export.backbones.vit.lower import lower
-
-    return lower(vit, plan, numpy_weights(model), opset=opset, batch_size=batch_size)
 
 
 def taken(step: Mergence, x: Tensor, score: list[float], owned: Tensor | None = None) -> Tokens:

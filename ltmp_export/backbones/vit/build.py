@@ -202,15 +202,15 @@ def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Modu
     shape |= {"num_heads": settled.heads, "fc_norm": "fc_norm.weight" in weights}
     factory: Any = partial(vit_pytorch.model, attention_width=wide)
     own = vit_pytorch.NORM in weights
-    other = not own and wide != shape["embed_dim"] and "dist_token" not in weights
-    normed = shape["qk_norm"] or shape["scale_attn_norm"]
+    plain = not ("dist_token" in weights or shape["qk_norm"] or shape["scale_attn_norm"])
+    widened = not own and plain and wide != shape["embed_dim"]
     if not own:
         factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
         shape |= _stated(settled) | {"global_pool": settled.pool}
     try:
         with torch.device("meta"):
-            model: nn.Module = factory(**shape | ({"num_heads": 1} if other else {}))
-            if other and not normed:
+            model: nn.Module = factory(**shape | ({"num_heads": 1} if widened else {}))
+            if widened:
                 model = vit_pytorch.widened(model, settled.heads, wide, shape)
     except timm_names.BUILD_ERRORS as err:
         raise InputError(f"timm cannot build a ViT of these shapes: {err}") from err

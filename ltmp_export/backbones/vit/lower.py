@@ -175,7 +175,7 @@ class _Lowering:
         if step is None:
             return tokens
         with self.g.scope(faces.folder(type(step))):
-            left = lowering.reduce(self.g, (step,), self.slots(tokens))[-1]
+            left = lowering.reduce(self.g, (step,), self.slots(tokens))
         return Packed(left.x, left.size, fixed_layout(self.g, left.number, tokens.layout.images))
 
     def slots(self, tokens: Packed) -> Slots:
@@ -195,9 +195,9 @@ class _Lowering:
             left = self.block(f"blocks.{index}", steps, entered)
             return left, left.layout.count
         left = self.block(f"blocks.{index}", steps, entered, name=None)
-        stages = self.slots(tokens), self.slots(entered)
+        stages = (self.slots(stage) for stage in (tokens, entered, left))
         with self.g.scope(faces.folder(type(step))):
-            behind = lowering.restored(self.g, (step,), stages, self.slots(left))
+            behind = lowering.restore(self.g, step, *stages)
         x = self.g.op("Identity", behind.x, name="tokens")
         return replace(left, x=x, size=behind.size, layout=tokens.layout), left.layout.count
 
@@ -253,7 +253,7 @@ class _Lowering:
             protected=vit.prefix,
             owned=tokens.owned,
         )
-        left = lowering.reduce(g, steps, found)[-1]
+        left = lowering.reduce(g, steps, found)
         layout = fixed_layout(g, left.number, layout.images, left.count)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         return Packed(left.x, size, self.named_count(layout), left.owned, left.dropped)

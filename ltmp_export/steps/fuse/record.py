@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.fuse.step import Fuse
-from ltmp_export.steps.recorded import INT64, Places, Read, Words, require_ranking
+from ltmp_export.steps.recorded import (
+    INT64,
+    Places,
+    Read,
+    Words,
+    by_class_attention,
+    require_ranking,
+)
 from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64}
@@ -24,11 +30,7 @@ WORDS = Words(
         "not kept": "is kept by the reference, not by the file",
     },
 )
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores."""
-    return CLASS_ATTENTION
+score_name = by_class_attention
 
 
 def read(step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:

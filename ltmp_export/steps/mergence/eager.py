@@ -46,9 +46,8 @@ def take(
     owned = tokens.patches_owned()
     index = into[moved]
     total = weight[places].index_add(0, index, weight[moved])  # [K]
-    x = (weight[:, None] * tokens.x)[places].index_add(
-        0, index, (weight[:, None] * tokens.x)[moved]
-    )
+    weighted = weight[:, None] * tokens.x
+    x = weighted[places].index_add(0, index, weighted[moved])
     left = Tokens(
         x=torch.cat([tokens.x[:protected], x / total[:, None]]),
         size=tokens.size[: protected + len(places)],

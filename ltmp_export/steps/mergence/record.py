@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.recorded import (
     INT64,
     Places,
     Read,
     Words,
+    by_class_attention,
     require_ranking,
     require_within,
 )
@@ -31,11 +31,7 @@ WORDS = Words(
         "merged away": "is merged away by the file, kept by the reference",
     },
 )
-
-
-def score_name(resized: bool) -> str:
-    """The tensor of the scores."""
-    return CLASS_ATTENTION
+score_name = by_class_attention
 
 
 def read(step: Mergence, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
