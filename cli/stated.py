@@ -159,6 +159,30 @@ class Typed:
         ),
     ] = None
 
+    compression_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the patches that a mask of ltm_transformer leaves (default: 0.75).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    hard: Annotated[
+        bool | None,
+        typer.Option(
+            "--hard/--soft",
+            help="Whether it gives each patch to one target (default: the file's, or soft).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    restore: Annotated[
+        bool | None,
+        typer.Option(
+            "--restore/--no-restore",
+            help="Whether all its blocks merge, and give the patches back (default: one merges).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+
     def choices(self) -> Choices:
         """Their values.
 

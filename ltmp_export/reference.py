@@ -87,9 +87,9 @@ class Reference:
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, decided = self._block(model.blocks[index], steps, chosen, entered)
+            left, count, decided = self._block(model.blocks[index], steps, chosen, entered)
             state = self._behind(index, state, entered, left)
-            counts.append(len(left.x))
+            counts.append(count)
             tokens.append(state.x)
             sizes.append(state.size)
             decisions.append(decided)
@@ -119,15 +119,21 @@ class Reference:
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
-    ) -> tuple[Tokens, tuple[Decision, ...]]:
+    ) -> tuple[Tokens, int, tuple[Decision, ...]]:
+        """Tokens that leave a block, on how many its MLP ran, and what its steps decided."""
         attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
-        tokens = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+        tokens = given = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
             tokens, decision = take(step, tokens, choice, self.plan.parameters)
             if decision is not None:
                 decisions.append(decision)
-        return replace(tokens, x=vit.feed_forward(block, tokens.x)), tuple(decisions)
+        left = replace(tokens, x=vit.feed_forward(block, tokens.x))
+        count = len(left.x)
+        for step in steps:
+            if step.restores:
+                left = restore(step, given, tokens, left, self.plan.parameters)
+        return left, count, tuple(decisions)
 
 
 def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,13 @@ from ltmp_export.checkpoint.identify import split_arch
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.statements.choices import Choices
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ltmp_export.checkpoint.contents import Contents
 
 _LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
@@ -63,6 +67,19 @@ def from_stated(
     """The plan that the user states, or else the arguments of a file that calls itself so."""
     if family.from_stated is None:
         raise ValueError(f"nothing can be stated of family {family.name}")
+    place = partial(family.from_stated, str(path), vit)
+    return placed(path, contents, family, choices, vit, place)
+
+
+def placed(
+    path: Path,
+    contents: Contents,
+    family: Family,
+    choices: Choices,
+    vit: Vit,
+    place: Callable[..., Placed],
+) -> Frozen:
+    """The plan of what is stated, see `from_stated`, by what the family makes of it."""
     said = Choices()
     if split_arch(contents.arch)[0] == family.name:
         open_ones = [name for name in family.stated if getattr(choices, name) is None]
@@ -75,14 +92,23 @@ def from_stated(
         if v is not None and getattr(choices, n) is None
     ]
     try:
-        placed = family.from_stated(str(path), vit, **values)
+        found = place(**values)
     except InputError as err:
         raise InputError(
             f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
         ) from err
-    blocks = tuple(placed.blocks.get(block, ()) for block in range(vit.depth))
-    plan = Plan(family.name, blocks, placed.before)
-    return Frozen(plan, (*told, *placed.found), placed.assumed, placed.warnings)
+    blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
+    plan = Plan(family.name, blocks, found.before, _tensors(found.parameters))
+    return Frozen(plan, (*told, *found.found), found.assumed, found.warnings)
+
+
+def _tensors(parameters: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
+    """As float32; PyTorch, whose import takes seconds, only where there are any."""
+    if not parameters:
+        return {}
+    import torch
+
+    return {n: torch.tensor(values, dtype=torch.float32) for n, values in parameters.items()}
 
 
 def _arguments(path: Path, args: Mapping[str, Any], names: Sequence[str]) -> Choices:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,8 +24,6 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.statements.gather import Said, Statements
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ltmp_export.checkpoint.contents import Contents
 
 T = TypeVar("T")
@@ -81,8 +80,8 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
         return Frozen(dense_plan(vit.depth))
     method = families.load(family)
     require_tokens(method, vit.prefix, path)
-    if method.weights is not None:
-        return _from_weights(path, contents.weights, method, choices, vit)
+    if method.weights is not None and families.owner(contents.weights) == method:
+        return _from_weights(path, contents, method, choices, vit)
     if method.from_stated is not None:
         return arguments.from_stated(path, contents, method, choices, vit)
     if method.counts:
@@ -177,18 +176,18 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
 
 
 def _from_weights(
-    path: Path, weights: Mapping[str, Tensor], family: Family, choices: Choices, vit: Vit
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Vit
 ) -> Frozen:
     """The plan that weights of the family's own tell of."""
     if family.weights is None or family.from_weights is None:
         raise ValueError(f"family {family.name} has no weights of its own")
+    weights = contents.weights
     own = {key: value for key, value in weights.items() if family.weights.fullmatch(key)}
     plain = without_own(weights, family.name)  # the ViT's own
     shapes = {key: tuple(value.shape) for key, value in weights.items() if key not in plain}
-    stated = {name: getattr(choices, name) for name in family.stated}
-    placed = family.from_weights(str(path), shapes, vit, **stated)
-    plan = Plan(family.name, ((),) * vit.depth, placed.before, own)
-    return Frozen(plan, placed.found, placed.assumed, placed.warnings)
+    place = partial(family.from_weights, str(path), shapes, vit)
+    frozen = arguments.placed(path, contents, family, choices, vit, place)
+    return frozen._replace(plan=replace(frozen.plan, parameters=own))
 
 
 def _complete(

@@ -157,9 +157,9 @@ def _without_thresholds(
             f"{path} holds no layers of PatchMerger: drop --merge-at, --merge-scale, or state "
             f"--family {'|'.join(families.stated())}, which takes --merge-at"
         )
-    if choices.keep_rate is not None or choices.merge_weights is not None:
+    if flags := [_flag(name) for name in OF_FAMILIES if getattr(choices, name) is not None]:
         able = "|".join(families.stated())
-        raise InputError(f"--keep-rate, --merge-weights: state the family, --family {able}")
+        raise InputError(f"{', '.join(flags)}: state the family, --family {able}")
     if asked in counted and (choices.rated or not dense):
         return str(asked), "as --family says" if choices.family else None
     if choices.rated:
@@ -197,7 +197,7 @@ def _require_own(
             f"be used, state --family {own.name}"
         )
     _require_taken(path, choices, own)
-    asks = "merge_at" in own.stated and choices.merge_at is None
+    asks = own.from_stated is None and "merge_at" in own.stated and choices.merge_at is None
     if dense and asks and "cls_token" in contents.weights:
         raise InputError(
             f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
@@ -216,8 +216,12 @@ def _require_taken(path: Path, choices: Choices, family: Family) -> None:
     """
     for name in OF_FAMILIES:
         if getattr(choices, name) is not None and name not in family.stated:
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{path}: family {family.name} takes no {flag}; drop it")
+            raise InputError(f"{path}: family {family.name} takes no {_flag(name)}; drop it")
+
+
+def _flag(name: str) -> str:
+    """What a user types for one of `Choices`."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _overruled(

@@ -54,6 +54,8 @@ class Layout:
         slots: [1] N; where rows are packed at least 3, and in a batch a multiple of 4.
         position: [N] 0, 1, 2, …
         rows: [B, N] row behind each slot.
+        living: [B, N] bool, the slots that hold a token, where these do not stand in front; else
+            None.
     """
 
     g: GraphBuilder
@@ -67,10 +69,13 @@ class Layout:
     slots: Name
     position: Name
     rows: Name
+    living: Name | None = None
 
     @property
     def valid(self) -> Name:
         """[B, N] bool, the slots that hold a token of their own."""
+        if self.living is not None:
+            return self.living
         return self.g.op("Less", self.position, self.per_image)
 
     def for_counts(self, count: Name) -> Layout:
@@ -221,6 +226,8 @@ class Layout:
         if prefix:
             patches, places = (g.slice(slots, 1, prefix) for slots in (patches, places))
             weights = None if weights is None else g.slice(weights, 1, prefix)
+        if self.living is not None:
+            weights = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P], one patch each
         if weights is None:
             selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
             if prefix:
@@ -256,7 +263,11 @@ def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) ->
 
 
 def fixed_layout(
-    g: GraphBuilder, slots: int, images: Name | None, count: Name | None = None
+    g: GraphBuilder,
+    slots: int,
+    images: Name | None,
+    count: Name | None = None,
+    living: Name | None = None,
 ) -> Layout:
     """Lay out images of so many slots each.
 
@@ -265,8 +276,9 @@ def fixed_layout(
         slots: N.
         images: As in `Layout`.
         count: [B] tokens in the first slots of each image; None if all hold one.
+        living: As of `Layout`.
     """
-    full = count is None
+    full = count is None and living is None
     if count is None:
         count = g.ints(slots)
         if images is not None:
@@ -279,4 +291,5 @@ def fixed_layout(
         rows = g.op("Add", position, offset)  # [B, N]
     per_image = g.op("Unsqueeze", count, g.ints(1))
     n = g.ints(slots)
-    return Layout(g, count, slots, images, slots, full, per_image, offset, n, position, rows)
+    place = (per_image, offset, n, position, rows)
+    return Layout(g, count, slots, images, slots, full, *place, living)

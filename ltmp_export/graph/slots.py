@@ -13,7 +13,7 @@ in an order that is fixed. Which slots are sources and which are destinations `p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnx import TensorProto
 
@@ -39,6 +39,7 @@ class Slots:
         packed: Whether the living stand in front.
         count: [B] living tokens after a budget, or None.
         dropped: [B] tokens that a budget had no room for, or None.
+        handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Slots:
     packed: bool = True
     count: Name | None = None
     dropped: Name | None = None
+    handed: Mapping[str, Name] = field(default_factory=dict)
 
     def score(self, name: str) -> Name:
         """[B, N] a score.

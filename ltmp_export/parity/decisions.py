@@ -72,9 +72,9 @@ class Disagreement:
 
 
 def distances(decision: Decision) -> Tensor:
-    """Relative distance of each score but the class token's from the threshold, [N - 1]."""
+    """Relative distance from the threshold of each score that is no protected token's."""
     apart = (decision.score - decision.threshold).abs() / decision.unit
-    return apart[1:].double()
+    return apart[decision.protected :].double()
 
 
 def leads(decision: Decision) -> Tensor:

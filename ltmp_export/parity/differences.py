@@ -149,7 +149,7 @@ def rounding(single: Trace, choices: Choices, double: Trace) -> Deviation:
 
 def is_finite(trace: Trace) -> bool:
     """Whether all that a file is compared with in a trace is a number."""
-    scores = [d.score[1:] for block in trace.decisions for d in block]
+    scores = [d.score[d.protected :] for block in trace.decisions for d in block]
     everything = (trace.logits, trace.embedded, *trace.tokens, *scores)
     return all(bool(tensor.isfinite().all()) for tensor in everything)
 
@@ -187,17 +187,20 @@ def _vectors(found: NDArray[np.float32], expected: Tensor) -> VectorDifference:
 def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
     flips = tuple(disagreements(number, decision, record.choice))
     score = torch.from_numpy(record.score)
-    off = ((score - decision.score).abs() / decision.unit)[1:]  # without the class token
+    first = decision.protected
+    off = ((score - decision.score).abs() / decision.unit)[first:]
     disputed = {flip.token for flip in flips}
     undisputed = [
-        value for index, value in enumerate(off.tolist(), 1) if decision.row(index) not in disputed
+        value
+        for index, value in enumerate(off.tolist(), first)
+        if decision.row(index) not in disputed
     ]
     largest = None
     if len(off):
-        at = int(off.argmax()) + 1  # a NaN counts as the largest
+        at = int(off.argmax()) + first  # a NaN counts as the largest
         what = recorded.of(decision.step).WORDS.score
         found, expected = float(score[at]), float(decision.score[at])
-        largest = ScoreDifference(what, decision.row(at), found, expected, float(off[at - 1]))
+        largest = ScoreDifference(what, decision.row(at), found, expected, float(off[at - first]))
     wrong = _unfounded(decision, record.choice, score)
     unfounded = None if wrong is None else (decision.row(wrong), float(score[wrong]))
     return StepDeviation(
@@ -215,7 +218,7 @@ def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
 def _unfounded(decision: Decision, choice: Choice, score: Tensor) -> int | None:
     """The first score [n] of the file that does not lead to what the file chose, or None."""
     score = score.clone()
-    score[0] = decision.score[0]  # the class token's is infinite
+    score[: decision.protected] = decision.score[: decision.protected]  # infinite
     step = decision.step
     if isinstance(step, Learned):
         step = step.at(float(np.float32(step.threshold)))

@@ -107,7 +107,7 @@ def _distances(decision: Decision) -> dict[Kind, Tensor]:
     """Absolute distances of one step, by kind and threshold."""
     step = decision.step
     key: Kind = (step.action, step.learned)
-    apart = (decision.score[1:] - decision.threshold).abs().double()
+    apart = (decision.score[decision.protected :] - decision.threshold).abs().double()
     found = {key: apart[apart < torch.inf]}  # none where all, or none, are taken
     if decision.partners is not None:
         found["partner", None] = leads(decision)

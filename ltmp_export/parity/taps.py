@@ -90,7 +90,7 @@ def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
     for block, steps in enumerate(plan.blocks):
         tensors = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
-            tensors |= {score: FLOAT} | recorded.of(step).TENSORS
+            tensors |= {score: FLOAT} | recorded.tensors(step)
         last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
         if resizes(steps) and not last:
             tensors["size"] = FLOAT
@@ -128,7 +128,7 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
     """Each step with the name of the scores it decides by."""
     for place, step in enumerate(steps):
-        yield step, recorded.of(step).score_name(resizes(steps[:place]))
+        yield step, recorded.of(step).score_name(step, resizes(steps[:place]))
 
 
 def read(
@@ -167,11 +167,12 @@ def read(
         if block in plan.before:
             made = plan.before[block].after(int(standing[image]), prefix)
             standing = standing if made is None else np.full_like(standing, made)
-        entering.append(standing)
+        received = standing
+        entering.append(received)
         tokens = int(standing[image])
         try:
             _require_ranks(own, plan.static)
-            behind = plan.behind(block, given, own["count"])
+            behind = plan.behind(block, given, received, own["count"])
             blocks.append(_read_block(steps, own, image, tokens, int(behind[image])))
         except (ValueError, IndexError) as err:
             broken = str(err)
@@ -214,7 +215,7 @@ def _read_block(
     records = []
     for step, scores in _scored(steps):
         face = recorded.of(step)
-        arrays = {name: own[name][image] for name in face.TENSORS}
+        arrays = {name: own[name][image] for name in recorded.tensors(step)}
         arrays["score"] = own[scores][image]
         found = face.read(step, arrays, slot, own["count"][image])
         records.append(StepRecord(found.choice, found.score))

@@ -7,7 +7,7 @@
 | | `choose(step, score)`: what it decides by scores |
 | `packed` | `write(g, step, tokens)`: the same in ONNX, images of unlike numbers of rows |
 | `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
-| `record` | `TENSORS`, `WORDS`, `score_name(resized)`, `read(…)`: its decisions read from a file |
+| `record` | `TENSORS`, `WORDS`, `score_name(…)`, `read(…)`: its decisions read from a file |
 | `masked` | `gate(form, tokens, threshold, tau)`: the same under a mask, differentiable |
 """
 

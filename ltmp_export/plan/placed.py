@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class Placed:
         found: What it comes to, for a person.
         assumed: What nothing tells, by the names of `Choices`.
         warnings: What looks wrong, but can be used.
+        parameters: Weights of the reduction itself, nested by their axes, where no file has them.
     """
 
     blocks: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
@@ -26,3 +27,4 @@ class Placed:
     found: tuple[str, ...] = ()
     assumed: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    parameters: Mapping[str, Sequence[Any]] = field(default_factory=dict)

@@ -109,12 +109,18 @@ class Plan:
                 kept = _after(step, kept, protected)
             kept = kept if counts is None else int(counts[block])
             found.append(Rows(given, received, kept))
-            given = self.behind(block, given, kept)
+            given = self.behind(block, given, received, kept)
         return tuple(found)
 
-    def behind(self, block: int, given: T, kept: T) -> T:
-        """What stands behind a block: what it was given if that is restored, else what it keeps."""
-        return given if block in self.before and self.before[block].restores else kept
+    def behind(self, block: int, given: T, received: T, kept: T) -> T:
+        """What stands behind a block: what is restored, or else what it keeps; see `Rows`."""
+        if block in self.before and self.before[block].restores:
+            return given
+        return received if self.restoring(block) is not None else kept
+
+    def restoring(self, block: int) -> Step | None:
+        """The step of a block, behind its attention, that restores what it is given, or None."""
+        return next((step for step in self.blocks[block] if step.restores), None)
 
     def executed(self, counts: Sequence[int]) -> Sequence[int]:
         """Rows that the MLPs run on for an image of these counts [depth]: all of a budget's."""
@@ -132,13 +138,13 @@ class Plan:
             passed = [most]
             for place, step in enumerate((*entering, *steps)):
                 fits = step.budget is None or place == len(entering) + len(steps) - 1
-                fits = fits and (place < len(entering) or not step.restores)
+                fits = fits and (place < len(entering) or not step.restores or len(steps) == 1)
                 if not fits or not step.possible(passed[-1], protected):
                     raise ValueError(f"block {block} cannot take {step}")
                 left = step.budget
                 passed.append(_after(step, passed[-1], protected) if left is None else left)
                 budgets += left is not None
-            most = self.behind(block, passed[0], passed[-1])
+            most = self.behind(block, passed[0], passed[len(entering)], passed[-1])
         if budgets not in (0, len(self.blocks)):
             raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
 

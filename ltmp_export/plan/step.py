@@ -20,15 +20,20 @@ class Step:
         demands: The `scores` it decides by, or hands on.
         resizes: Whether a token may stand for several patches afterwards, which attention then
             has to know.
-        restores: Whether it stands before a block, behind whose MLP the tokens that it was given
-            are there again: its faces then have `restore` beside what they do before.
     """
 
     on_disk: ClassVar[str]
     action: ClassVar[str]
     demands: ClassVar[frozenset[str]] = frozenset()
     resizes: ClassVar[bool] = False
-    restores: ClassVar[bool] = False
+
+    @property
+    def restores(self) -> bool:
+        """Whether the tokens that it is given are there again behind the MLP of its block.
+
+        Its faces then have `restore` beside what they do before.
+        """
+        return False
 
     @property
     def learned(self) -> float | None:
@@ -49,6 +54,11 @@ class Step:
     def idle(self) -> bool:
         """Whether it may be left out, for it takes no token and leaves all where they are."""
         return False
+
+    @property
+    def unrecorded(self) -> frozenset[str]:
+        """Names among its record's tensors that one of these numbers does not write."""
+        return frozenset()
 
     def shown(self) -> tuple[str, str]:
         """What a table calls its number, and the number."""

@@ -38,10 +38,10 @@ def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     for block, (given, received, kept) in enumerate(rows):
         if block in plan.before:
             total += plan.before[block].macs(given, vit.prefix, vit.width)
+        left = plan.behind(block, given, received, kept)
         for step in plan.blocks[block]:
             total += step.macs(received, vit.prefix, vit.width)
             received = step.after(received, vit.prefix) or received
-        left = plan.behind(block, given, kept)
     if vit.depth in plan.before:
         total += plan.before[vit.depth].macs(left, vit.prefix, vit.width)
     return total

@@ -158,11 +158,12 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
     """A row for each block: thresholds, or how many tokens it takes or keeps."""
     blocks = facts["plan"]["blocks"]
     columns: dict[str, list[str]] = {}
-    for block, steps in enumerate(blocks):
-        for step in steps:
-            header, value = made(step).shown()
-            columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
     counted = "tokens after it"
+    for block, steps in enumerate(blocks):
+        for step in map(made, steps):
+            header, value = step.shown()
+            counted = "tokens in it" if step.restores else counted
+            columns.setdefault(header, [UNKNOWN] * len(blocks))[block] = value
     for block, values in facts["plan"]["patch_merges"].items():
         step = before(values)
         header, value = step.shown()

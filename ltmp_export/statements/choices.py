@@ -22,13 +22,18 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "merge_scale": (str,),
     "merge_weights": (str,),
     "keep_rate": (int, float),
+    "compression_ratio": (int, float),
+    "hard": (bool,),
+    "restore": (bool,),
     "pool": (str,),
     "act": (str,),
     "norm_eps": (int, float),
     "assume_defaults": (bool,),
 }
 # What only some families take, which then say so (`families.Family.stated`).
-OF_FAMILIES = ("merge_at", "merge_scale", "merge_weights", "keep_rate")
+OF_FAMILIES = (
+    "merge_at", "merge_scale", "merge_weights", "keep_rate", "compression_ratio", "hard", "restore",
+)  # fmt: skip
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
 
@@ -53,6 +58,9 @@ class Choices:
         merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
         merge_weights: Of the mean of what merges, one of `steps.mergence.step.WEIGHTINGS`.
         keep_rate: Share of the patches that each selection keeps.
+        compression_ratio: Share of the patches that a mask leaves.
+        hard: Whether a mask gives each patch to one target.
+        restore: Whether the patches are there again behind each block that merges.
         pool: "token" (class token) or "avg" (over patches).
         act: Activation of the MLPs, one of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -73,6 +81,9 @@ class Choices:
     merge_scale: str | None = None
     merge_weights: str | None = None
     keep_rate: float | None = None
+    compression_ratio: float | None = None
+    hard: bool | None = None
+    restore: bool | None = None
     pool: str | None = None
     act: str | None = None
     norm_eps: float | None = None
@@ -86,8 +97,9 @@ class Choices:
     def over(self, earlier: Choices) -> Choices:
         """These, and what was stated earlier where these say nothing."""
         stated = {key: value for key, value in vars(self).items() if value is not None}
-        if self.rated or self.keep_rate is not None:  # ways to say the same
-            earlier = replace(earlier, rate=None, reduction_target=None, keep_rate=None)
+        same = dict.fromkeys(("rate", "reduction_target", "keep_rate", "compression_ratio"))
+        if any(getattr(self, way) is not None for way in same):  # ways to say the same
+            earlier = replace(earlier, **same)
         return replace(earlier, **stated)
 
     @property

@@ -228,6 +228,10 @@ _WORDS = {
     "merging_blocks": "merging in blocks {} (--merge-at)",
     "merge_weights": "{} weights of what merges (--merge-weights)",
     "keep_rate": "keep rate {:g} (--keep-rate)",
+    "compression_ratio": "compression ratio {:g} (--compression-ratio)",
+    "masked_block": "merging in block {} (--merge-at)",
+    "masks": "{} masks (--hard)",
+    "behind": "{} behind the block (--restore)",
 }
 _VALUES = {"gelu": "exact GELU", "token": "class-token", "avg": "average"}
 

@@ -89,15 +89,15 @@ class Recorded(Protocol):
     TENSORS: dict[str, int]
     WORDS: Words
 
-    def score_name(self, resized: bool) -> str:
-        """The tensor of its scores; `resized`: whether a step before it merged tokens."""
+    def score_name(self, step: Any, resized: bool) -> str:
+        """The tensor of a step's scores; `resized`: whether a step before it merged tokens."""
 
     def read(self, step: Any, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
         """What a file decided about one image.
 
         Args:
             step: The step.
-            own: Its `TENSORS` and "score" of this image.
+            own: Its `tensors` and "score" of this image.
             slot: The slot of each token before it.
             count: Tokens counted after the block.
 
@@ -115,17 +115,22 @@ def of(step: Step) -> Recorded:
     return cast(Recorded, faces.face(type(step), "record"))
 
 
-def by_similarity(resized: bool) -> str:
+def tensors(step: Step) -> dict[str, int]:
+    """The tensors of a block that tell what this step decided, with their types."""
+    return {n: kind for n, kind in of(step).TENSORS.items() if n not in step.unrecorded}
+
+
+def by_similarity(step: Step, resized: bool) -> str:
     """The tensor of the scores of a step that merges; `resized` as in `by_importance`."""
     return SIMILARITY
 
 
-def by_importance(resized: bool) -> str:
+def by_importance(step: Step, resized: bool) -> str:
     """The tensor of importance; `resized`: whether a step before it in the block merged tokens."""
     return MERGED_IMPORTANCE if resized else IMPORTANCE
 
 
-def by_class_attention(resized: bool) -> str:
+def by_class_attention(step: Step, resized: bool) -> str:
     """The tensor of the class token's attention, which no merge changes."""
     return CLASS_ATTENTION
 

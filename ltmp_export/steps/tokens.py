@@ -8,7 +8,7 @@ goes first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ class Tokens:
         protected: How many rows in front are never merged away or pruned.
         owned: [N] patches that each token owns where attention does not weigh by them; None while
             each owns as many as it stands for.
+        handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
     """
 
     x: Tensor
@@ -36,6 +37,7 @@ class Tokens:
     scores: Mapping[str, Tensor]
     protected: int = 1
     owned: Tensor | None = None
+    handed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def patches_owned(self) -> Tensor:
         """[N] patches that each token owns, of protected ones 1."""
@@ -76,6 +78,7 @@ class Decision:
             no choice.
         chosen: [n] bool: who stays, or of a `Matching` who merges.
         order: Rows of the scores in the order they then stand in; None: their own.
+        protected: How many scores in front are of tokens that have no choice.
     """
 
     step: Step
@@ -83,6 +86,7 @@ class Decision:
     score: Tensor
     chosen: Tensor
     order: Tensor | None = None
+    protected: int = 1
 
     @property
     def order_matters(self) -> bool:

@@ -91,7 +91,7 @@ def test_a_record_can_be_read(folder: str) -> None:
     recorded = faces.face(OF_FOLDER[folder], "record")
     assert callable(recorded.read)
     for resized in (False, True):
-        assert re.fullmatch("[a-z_]+", recorded.score_name(resized))
+        assert re.fullmatch("[a-z_]+", recorded.score_name(OF_FOLDER[folder], resized))
     assert all(recorded.WORDS)
 
 

@@ -14,7 +14,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from onnx import ModelProto, TensorProto
 
 from ltmp_export.backbones.vit import attention, classifier, embedding
 from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph import packed
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.packed import Candidates
@@ -36,25 +37,6 @@ from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.steps import lowering
 
 BATCH = "batch"
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Tokens between blocks.
-
-    Attributes:
-        x: Rows [T, C]; [B, N, C] where the plan is static.
-        size: [T] or [B, N] likewise, or None while all are 1.
-        layout: Where they are.
-        owned: As of `Slots`, or None.
-        dropped: [B] tokens that a budget had no room for in the block before, or None.
-    """
-
-    x: Name
-    size: Name | None
-    layout: Layout
-    owned: Name | None = None
-    dropped: Name | None = None
 
 
 def lower(
@@ -192,25 +174,27 @@ class _Lowering:
         step = self.plan.before.get(index)
         entered = self.entering(index, tokens)
         if step is None or not step.restores:
-            left = self.block(f"blocks.{index}", steps, entered)
-            return left, left.layout.count
-        left = self.block(f"blocks.{index}", steps, entered, name=None)
+            return self.block(f"blocks.{index}", steps, entered)
+        left, count = self.block(f"blocks.{index}", steps, entered, name=None)
         stages = (self.slots(stage) for stage in (tokens, entered, left))
         with self.g.scope(faces.folder(type(step))):
             behind = lowering.restore(self.g, step, *stages)
         x = self.g.op("Identity", behind.x, name="tokens")
-        return replace(left, x=x, size=behind.size, layout=tokens.layout), left.layout.count
+        return replace(left, x=x, size=behind.size, layout=tokens.layout), count
 
     def block(
         self, path: str, steps: tuple[Step, ...], tokens: Packed, name: str | None = "tokens"
-    ) -> Packed:
-        """One transformer block: attention, the plan's steps, MLP; `name` of what it gives."""
+    ) -> tuple[Packed, Name]:
+        """One transformer block: attention, the plan's steps, MLP; `name` of what it gives.
+
+        And [B] on how many tokens its MLP runs.
+        """
         g = self.g
         with g.scope("attn"):
             rows, layout = self.normed(path, tokens), tokens.layout
             weights, keys, values = attention.attend(self.layers, path, rows, tokens.size, layout)
             metric = self.metric(path, tokens, keys) if METRIC in demands(steps) else None
-        reduced = None
+        reduced = within = None
         if not self.plan.static:
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
@@ -220,11 +204,26 @@ class _Lowering:
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
             left = Packed(x, reduced.size, reduced.layout)
         else:
-            left = self.slots_left(steps, replace(tokens, x=x), weights, metric)
+            tokens = replace(tokens, x=x)
+            left, within = self.slots_left(steps, tokens, weights, metric)
         with g.scope("mlp"):
             hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
             update = self.shaped(self.layers.mlp(path, hidden), left.layout)
-        return replace(left, x=g.op("Add", left.x, update, name=name))
+        restoring = [step for step in steps if step.restores]
+        if not restoring or within is None:
+            return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
+        left = replace(left, x=g.op("Add", left.x, update))
+        return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def restored(
+        self, step: Step, within: tuple[Slots, Slots], tokens: Packed, left: Packed
+    ) -> Packed:
+        """Tokens behind a block whose step gives back what it took, see `steps.lowering`."""
+        given, made = within
+        with self.g.scope(faces.folder(type(step))):
+            behind = lowering.restore(self.g, step, given, made, replace(made, x=left.x))
+        x = self.g.op("Identity", behind.x, name="tokens")
+        return replace(tokens, x=x, size=behind.size, handed=behind.handed)
 
     def shaped(self, rows: Name, layout: Layout) -> Name:
         """Rows [T, C], as [B, N, C] where the plan is static."""
@@ -238,11 +237,11 @@ class _Lowering:
 
     def slots_left(
         self, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
-    ) -> Packed:
-        """What a static block's steps leave of its tokens [B, N, C]."""
+    ) -> tuple[Packed, tuple[Slots, Slots] | None]:
+        """What a static block's steps leave of its tokens [B, N, C]; before them, and behind."""
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
-            return replace(tokens, layout=self.named_count(layout), dropped=None)
+            return replace(tokens, layout=self.named_count(layout), dropped=None), None
         found = Slots(
             number=layout.most,
             x=tokens.x,
@@ -252,15 +251,19 @@ class _Lowering:
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
             owned=tokens.owned,
+            handed=tokens.handed,
         )
         left = lowering.reduce(g, steps, found)
-        layout = fixed_layout(g, left.number, layout.images, left.count)
+        living = left.alive if self.plan.counted else None
+        layout = fixed_layout(g, left.number, layout.images, left.count, living)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
-        return Packed(left.x, size, self.named_count(layout), left.owned, left.dropped)
+        layout = self.named_count(layout)
+        reduced = Packed(left.x, size, layout, left.owned, left.dropped, left.handed)
+        return reduced, (found, left)
 
     def named_count(self, layout: Layout) -> Layout:
         """A count that is known before running gets the name under which others look for it."""
-        if not layout.full:
+        if not self.plan.counted:
             return layout
         return replace(layout, count=self.g.op("Identity", layout.count, name="count"))
 

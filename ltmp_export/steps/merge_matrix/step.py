@@ -24,10 +24,14 @@ class MergeMatrix(Step):
 
     on_disk: ClassVar[str] = "MergeMatrix"
     action: ClassVar[str] = "merge by a matrix"
-    restores: ClassVar[bool] = True
     name: str
     tokens: int
     of: int
+
+    @property
+    def restores(self) -> bool:
+        """All tokens are there again."""
+        return True
 
     def after(self, tokens: int, protected: int) -> int:
         """What the block runs on."""

@@ -1,0 +1,126 @@
+"""Merging by a learned mask in ONNX, all images with the same number of slots.
+
+Names written here per block are stable: `mask`, the weights [B, S · N · P] where patches are
+restored; `reach` and `reached`, [B, S · P], the largest weight that each target gets, and whether
+it gets any, where they are not; `target` [B, S · N], where each patch goes, of a hard mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from onnx import TensorProto
+
+from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.slots import Slots
+from ltmp_export.steps.merge_mask.step import EPS, MASK, TARGET, MergeMask
+
+
+def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
+    """Patches [B, S · N, C] → [B, S · P, C] behind the protected ones; the mask is handed on."""
+    protected = tokens.protected
+    patches = g.slice(tokens.x, 1, protected) if protected else tokens.x
+    z = _by_set(g, step, patches, step.of)  # [B · S, N, C]
+    used = soft = _mask(g, step, z, None if step.first else tokens.handed[MASK])
+    if step.restore:
+        g.keep(g.reshape(soft, -1, step.sets * step.of * step.tokens, name="mask"))
+    handed = {}
+    if step.hard:
+        target = g.op("ArgMax", soft, axis=2, keepdims=0)  # [B · S, N]
+        named = g.reshape(target, -1, step.sets * step.of, name="target")
+        g.keep(named)
+        columns = g.op("Equal", g.op("Unsqueeze", target, g.ints(2)), g.counting(step.tokens))
+        used = g.op("Mul", soft, g.op("Cast", columns, to=TensorProto.FLOAT))
+        handed = {TARGET: target}
+    total = g.reduce("ReduceSum", used, [1], keepdims=True)  # [B · S, 1, P]
+    shares = g.op("Div", used, g.op("Add", total, g.number(EPS)))
+    merged = g.op("MatMul", g.op("Transpose", shares, perm=[0, 2, 1]), z)  # [B · S, P, C]
+    x = _together(g, step, merged, step.tokens)
+    if protected:
+        x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), x, axis=1)
+    return replace(
+        tokens, number=step.after(tokens.number, protected), x=x, size=None, scores={}, metric=None,
+        alive=None if step.restore else _alive(g, step, used, handed, protected),
+        handed=handed | {MASK: used},
+    )  # fmt: skip
+
+
+def restore(g: GraphBuilder, step: MergeMask, given: Slots, made: Slots, left: Slots) -> Slots:
+    """Z + rownorm(G) · (what the MLP made of X̃ - X̃); protected rows as the MLP left them."""
+    protected, used = given.protected, made.handed[MASK]
+    before, after, patches = (
+        g.slice(part.x, 1, protected) if protected else part.x for part in (made, left, given)
+    )
+    change = _by_set(g, step, g.op("Sub", after, before), step.tokens)  # [B · S, P, C]
+    total = g.reduce("ReduceSum", used, [2], keepdims=True)  # [B · S, N, 1]
+    divisor = g.op("Add", total, g.number(EPS))
+    if step.hard:
+        place = g.op("Unsqueeze", made.handed[TARGET], g.ints(2))  # [B · S, N, 1]
+        rows = g.op("GatherND", change, place, batch_dims=1)
+        update = g.op("Mul", rows, g.op("Div", total, divisor))
+    else:
+        update = g.op("MatMul", g.op("Div", used, divisor), change)
+    x = g.op("Add", patches, _together(g, step, update, step.of))
+    if protected:
+        x = g.op("Concat", g.slice(left.x, 1, 0, protected), x, axis=1)
+    return replace(given, x=x, scores={}, metric=None, handed=made.handed)
+
+
+def _mask(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Name:
+    """The soft mask [B · S, N, P], see `MergeMask`; c is in no mean's difference and left out."""
+    width = g.weights[f"{step.name}.center"].shape[0]
+    ones, zeros = (
+        g.stored(f"const/{word}[{width}]", np.full(width, value, np.float32))
+        for word, value in (("ones", 1.0), ("zeros", 0.0))
+    )
+    unit = g.layer_norm(z, ones, zeros, EPS)
+    before = g.weight(step.start) if handed is None else handed
+    axis, order = (0, [1, 0]) if handed is None else (1, [0, 2, 1])
+    total = g.op("Add", g.reduce("ReduceSum", before, [axis], keepdims=True), g.number(EPS))
+    shares = g.op("Transpose", g.op("Div", before, total), perm=order)  # [(B · S,) P, N]
+    means = g.op("MatMul", shares, unit)  # [B · S, P, C]
+    apart = g.op("Sub", means, g.reduce("ReduceMean", means, [1], keepdims=True))
+    likeness = g.op("MatMul", unit, g.op("Transpose", apart, perm=[0, 2, 1]))  # [B · S, N, P]
+    rate = g.op("Mul", g.weight(f"{step.name}.step"), g.number(1 / width))
+    return g.op("Relu", g.op("Sub", before, g.op("Mul", likeness, rate)))
+
+
+def _alive(
+    g: GraphBuilder, step: MergeMask, used: Name, handed: dict[str, Name], protected: int
+) -> Name:
+    """[B, P protected + S · P] bool, the slots that stand for a token."""
+    reach = g.reduce("ReduceMax", used, [1])  # [B · S, P]
+    if step.hard:
+        column = g.op("Unsqueeze", g.counting(step.tokens), g.ints(1))  # [P, 1]
+        goes = g.op("Equal", g.op("Unsqueeze", handed[TARGET], g.ints(1)), column)  # [B · S, P, N]
+        anybody = g.reduce("ReduceMax", g.op("Cast", goes, to=TensorProto.FLOAT), [2])
+        reach = g.op("Add", reach, g.op("Sub", anybody, g.number(1.0)))  # -1 where nobody goes
+    g.keep(g.reshape(reach, -1, step.sets * step.tokens, name="reach"))
+    reached = g.op("Greater", reach, g.number(0.0))
+    named = g.op("Reshape", reached, g.ints(-1, step.sets * step.tokens), name="reached")
+    g.keep(named)
+    if protected:
+        everybody = g.op("Cast", named, to=TensorProto.FLOAT)
+        padded = g.op("Pad", everybody, g.ints(0, protected, 0, 0), g.number(1.0))
+        return g.op("Greater", padded, g.number(0.0))
+    most = g.reduce("ReduceMax", reach, [1], keepdims=True)  # of a set that reaches none: all live
+    nothing = g.op("Not", g.op("Greater", most, g.number(0.0)))
+    living = g.op("Or", reached, nothing)
+    return g.reshape(living, -1, step.sets * step.tokens)
+
+
+def _by_set(g: GraphBuilder, step: MergeMask, x: Name, number: int) -> Name:
+    """[B, S · n, C] → [B · S, n, C]."""
+    if step.sets == 1:
+        return x
+    width = g.weights[f"{step.name}.center"].shape[0]
+    return g.reshape(x, -1, number, width)
+
+
+def _together(g: GraphBuilder, step: MergeMask, x: Name, number: int) -> Name:
+    """The inverse."""
+    if step.sets == 1:
+        return x
+    width = g.weights[f"{step.name}.center"].shape[0]
+    return g.reshape(x, -1, step.sets * number, width)
