@@ -15,6 +15,7 @@ from ltmp_export.families import Family
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ltmp_export.checkpoint.contents import Contents
 
+COSTS_MORE = "the method's own products cost more than fewer tokens save"
 _LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
 _OF_TRAINING = "reduction_target"  # an argument of training, not of what became of it
 
@@ -99,7 +101,10 @@ def placed(
         ) from err
     blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
     plan = Plan(family.name, blocks, found.before, _tensors(found.parameters))
-    return Frozen(plan, (*told, *found.found), found.assumed, found.warnings)
+    doubts = found.warnings
+    if (cost := share(vit, plan)) >= 1.0 and (found.blocks or found.before):
+        doubts += (f"{cost:.1%} of the dense multiply-accumulates: {COSTS_MORE}",)
+    return Frozen(plan, (*told, *found.found), found.assumed, doubts)
 
 
 def _tensors(parameters: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
+from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
 from ltmp_export.statements.gather import Said, Statements
 
@@ -167,7 +168,7 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
     plan = rates.plan(family, stated, vit)
     tokens = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
     r = ",".join(map(str, stated if len(set(stated)) > 1 else stated[:1]))
-    left = f"{rates.share(plan, vit):.1%} of the dense multiply-accumulates"
+    left = f"{share(vit, plan):.1%} of the dense multiply-accumulates"
     note = f"r {r}: {left}, tokens after each block {tokens}"
     if not any(plan.blocks):
         doubt = f"family {family.name} with this r reduces nothing"

@@ -14,7 +14,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import executed_share
+from ltmp_export.plan.work import share
 
 MOST = 2**20  # tokens: far more than a model has, and no trouble to count with
 
@@ -88,11 +88,6 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
         taken = [step for step in sized if not step.idle]
         blocks.append(tuple(taken) if any(step.number for step in sized) else ())
     return replace(nominal, blocks=tuple(blocks))
-
-
-def share(planned: Plan, vit: Vit) -> float:
-    """Multiply-accumulates that are left of the dense model's, where no image has a say in it."""
-    return executed_share(vit, planned, [planned.counts(vit.tokens, vit.prefix)])
 
 
 def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from onnx import ModelProto
 
 from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
-from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.stages import calibration, loaded
 from ltmp_export.errors import InputError
@@ -22,6 +21,7 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import require_batch_size, to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
+from ltmp_export.plan.work import share
 from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
@@ -173,7 +173,7 @@ def export(
         family=plan.family,
         mode="static" if plan.static else "dynamic",
         tokens=plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
-        macs_share=rates.share(plan, vit) if plan.static else None,
+        macs_share=share(vit, plan) if plan.static else None,
         precision=precision,
         budget=budget,
         architecture=vit.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from ltmp_export.backbones.vit import features
-from ltmp_export.checkpoint import hub, rates, refusals
+from ltmp_export.checkpoint import hub, refusals
 from ltmp_export.checkpoint.outline import Outline, locate, outline, require_floats
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
@@ -21,7 +21,7 @@ from ltmp_export.model_file import reading
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import dense_macs
+from ltmp_export.plan.work import dense_macs, share
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import saturation
 from ltmp_export.statements.choices import Choices
@@ -208,7 +208,7 @@ def _describe_plan(plan: Plan, vit: Vit) -> dict[str, Any]:
         "plan": plan.to_json(),
         "tokens": plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
         "keep_tokens": plan.keep,
-        "macs_share": rates.share(plan, vit) if plan.static else None,
+        "macs_share": share(vit, plan) if plan.static else None,
     }
 
 

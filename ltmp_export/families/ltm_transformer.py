@@ -15,7 +15,7 @@ from ltmp_export.plan.geometry import Size, Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.plan.work import executed_share
+from ltmp_export.plan.work import share
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 WEIGHTS = r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)"
@@ -78,7 +78,7 @@ def from_weights(
     mask = shapes.get(_MASK, ())
     targets = mask[1] if len(mask) == 2 else 0
     for key, shape in _shapes(blocks, vit, targets).items():
-        if tuple(shapes.get(key, ())) != shape:
+        if tuple(shapes.get(key, ())) != shape or not all(shape):
             found = list(shapes[key]) if key in shapes else "missing"
             raise InputError(f"{source}: {key} is {found}; expected {_sides(shape)}")
     if targets > vit.patches:
@@ -144,7 +144,7 @@ def from_stated(
         blocks=placed.blocks,
         found=placed.found,
         assumed=assumed,
-        warnings=(doubt, *placed.warnings),
+        warnings=(doubt,),
         parameters=dict(_start(blocks, cells(ratio, vit.grid), vit)),
     )
 
@@ -197,20 +197,7 @@ def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restor
     }  # fmt: skip
     where = "each block merges and restores" if restore else f"block {blocks[0]} merges"
     found = (f"{where}: {targets} of {vit.patches} patches, masks {'hard' if hard else 'soft'}",)
-    share = _share(steps, vit)
-    doubts = ()
-    if share >= 1.0:
-        doubts = (
-            f"{share:.1%} of the dense multiply-accumulates: the products of the masks cost more "
-            "than the merged tokens save",
-        )
-    return Placed(blocks=steps, found=found, warnings=doubts)
-
-
-def _share(steps: Mapping[int, tuple[Step, ...]], vit: Vit) -> float:
-    """Share of the dense multiply-accumulates."""
-    plan = Plan("ltm_transformer", tuple(steps.get(block, ()) for block in range(vit.depth)))
-    return executed_share(vit, plan, [plan.counts(vit.tokens, vit.prefix)])
+    return Placed(blocks=steps, found=found)
 
 
 def _reaching(
@@ -226,8 +213,9 @@ def _reaching(
         targets = _targets(thousandths / 1000, vit)
         if not targets:
             break
-        placed = _placed(blocks, targets, vit, hard=hard, restore=restore)
-        if _share(placed.blocks, vit) <= target:
+        steps = _placed(blocks, targets, vit, hard=hard, restore=restore).blocks
+        taken = tuple(steps.get(block, ()) for block in range(vit.depth))
+        if share(vit, Plan("ltm_transformer", taken)) <= target:
             return thousandths / 1000
     way = "without --restore, or an earlier block (--merge-at)" if restore else "an earlier block"
     where = "all blocks" if restore else f"block {blocks[0]}"

@@ -13,7 +13,7 @@ from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.plan.work import executed_share
+from ltmp_export.plan.work import share
 from ltmp_export.steps.mergence.step import UNIFORM, WEIGHTINGS, Mergence
 
 STATED = ("keep_rate", "merge_at", "merge_weights", "reduction_target")
@@ -117,8 +117,7 @@ def _share(kept: list[int], merge_at: tuple[int, ...], vit: Vit) -> float:
         merges = numbers.get(block, left) < left
         left = min(left, numbers.get(block, left))
         blocks.append((Mergence(left),) if merges else ())
-    plan = Plan("multiscale_mergence", tuple(blocks))
-    return executed_share(vit, plan, [plan.counts(vit.tokens, vit.prefix)])
+    return share(vit, Plan("multiscale_mergence", tuple(blocks)))
 
 
 def _require_sound(

@@ -73,6 +73,11 @@ def executed_macs(vit: Vit, plan: Plan, counts: Sequence[int]) -> int:
     return macs(vit, plan.executed(counts), plan)
 
 
+def share(vit: Vit, plan: Plan) -> float:
+    """Share of the dense ones that each image takes, where none has a say in it."""
+    return executed_share(vit, plan, [plan.counts(vit.tokens, vit.prefix)])
+
+
 def executed_share(vit: Vit, plan: Plan, counts: Sequence[Sequence[int]]) -> float:
     """Mean share of the dense ones that images of these counts [n, depth] take."""
     total = sum(executed_macs(vit, plan, image) for image in counts)

@@ -10,7 +10,7 @@ from rich.text import Text
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import budget_line, check_summary
-from ltmp_export.reports.tables import COLOURS
+from ltmp_export.reports.tables import COLOURS, no_less
 
 if TYPE_CHECKING:
     from ltmp_export.commands.demo import DemoReport
@@ -51,6 +51,7 @@ def _static_line(report: ExportReport) -> Text | None:
     if report.macs_share is None:
         return None
     cost = f"{report.macs_share:.1%} of the dense multiply-accumulates"
+    cost += no_less(report.macs_share)
     if report.budget is None:
         tokens = " ".join(map(str, report.tokens or ()))
         return Text(f"static: every image takes {cost}; tokens after each block {tokens}")

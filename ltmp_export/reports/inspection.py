@@ -12,7 +12,7 @@ from rich.text import Text
 from ltmp_export.plan.faces import made
 from ltmp_export.plan.plan import before
 from ltmp_export.precision.formats import INT8, Precision
-from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, vector
+from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, no_less, vector
 
 
 def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
@@ -27,6 +27,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     }
     if facts["macs_share"] is not None:
         rows["cost"] = f"{facts['macs_share']:.1%} of that, for every image"
+        rows["cost"] += no_less(facts["macs_share"])
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
     parts: list[RenderableType] = [facts_grid(rows), _steps_table(facts)]
     if facts["kind"] == "model" and facts["precision"].get("layers"):

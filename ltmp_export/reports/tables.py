@@ -18,6 +18,11 @@ COLOURS = {
 }
 
 
+def no_less(share: float) -> str:
+    """What to say behind a share of the dense multiply-accumulates that saves none."""
+    return "" if share < 1.0 else ", no less than the dense model: nothing to gain"
+
+
 def new_table(*columns: str, left: int = 1, folding: Sequence[str] = ()) -> Table:
     """An empty table.
 

@@ -17,7 +17,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.plan.work import macs
+from ltmp_export.plan.work import macs, share
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
@@ -123,7 +123,7 @@ def is_counted(step: Step) -> TypeGuard[MergeMost | PruneLeast]:
 def test_the_nearest_r(digits: Digits, name: str, target: float) -> None:
     vit, family = digits(name).vit, families.load(name)
     (found,) = set(rates.reaching(family, target, vit))
-    shares = [rates.share(rates.plan(family, (r,) * 6, vit), vit) for r in range(66)]
+    shares = [share(vit, rates.plan(family, (r,) * 6, vit)) for r in range(66)]
     assert abs(shares[found] - target) == min(abs(share - target) for share in shares)
 
 
@@ -131,7 +131,7 @@ def test_share_counts_as_the_tokens_do(digits: Digits) -> None:
     checkpoint = digits("m")
     work = macs(checkpoint.vit, (57, 49, 41, 33, 25, 17))
     dense = macs(checkpoint.vit, (65,) * 6)
-    assert rates.share(checkpoint.plan, checkpoint.vit) == pytest.approx(work / dense)
+    assert share(checkpoint.vit, checkpoint.plan) == pytest.approx(work / dense)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
+from tests.makers import masks
 
 KEEP = (9, 7, 4)  # the budgets of small plans
 
@@ -167,27 +168,6 @@ def _mergence_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((Mergence(6, "size"),), (Mergence(4, "size"),), (Mergence(2),)))
 
 
-def _masks_content(weights: Weights) -> dict[str, Any]:
-    args = argparse.Namespace(hard=False)
-    own = {"ltm.mask0": _near_cells(8, 4), **_moves("blocks.2.ltm", 128)}
-    return {"state_dict": {**weights, **own}, "arch": "ltm_transformer_vit_digits", "args": args}
-
-
-def _near_cells(side: int, cells: int) -> Tensor:
-    """Weights [N, P] of patches in the cells of a grid, and some of the others; one has none."""
-    y, x = torch.arange(side * side) // side, torch.arange(side * side) % side
-    lies_in = y * cells // side * cells + x * cells // side
-    mask = torch.nn.functional.one_hot(lies_in, cells * cells).float()
-    noise = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0))
-    mask += 0.4 * noise * (noise > 0.5)
-    mask[:, 5] = 0
-    return mask
-
-
-def _moves(name: str, width: int) -> dict[str, Tensor]:
-    return {f"{name}.center": torch.full((width,), 0.1), f"{name}.step": torch.tensor([2.0])}
-
-
 def _masks_plan(method: Family, draw: Draw) -> Plan:
     names = [f"blocks.{block}.ltm" for block in range(3)]
     parameters = {"ltm.mask0": draw("ltm.mask0", (9, 4)).abs()}
@@ -203,7 +183,7 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
 
 EXAMPLES = {
     "evit": Example(_evit_content, {}, _evit_plan),
-    "ltm_transformer": Example(_masks_content, {}, _masks_plan),
+    "ltm_transformer": Example(masks.content, {}, _masks_plan),
     "multiscale_mergence": Example(_mergence_content, {}, _mergence_plan),
     "patchmerger": Example(_patchmerger_content, {"merge_at": (2, 4)}, _patchmerger_plan),
     "pmvit": Example(_pmvit_content, {}, _pmvit_plan),

@@ -12,7 +12,7 @@ from torch.nn.functional import layer_norm
 from ltmp_export.steps.merge_mask.step import EPS, MASK, TARGET, MergeMask
 from ltmp_export.steps.tokens import Choice, Decision, Partners, Tokens, Verdict, above
 
-_NOBODY = -1.0  # strength of a target that no patch goes to
+_NOBODY = -1.0  # what a patch gives a target that it does not go to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Masking(Decision):
     """The mask, or which targets it reaches, and to which one each patch goes.
 
     Scores are the mask [S · N · P] where patches are restored, so that nothing is decided by them;
-    else [S · P] the largest weight that each target gets.
+    else [S · P] the largest weight that each target gets, before what is negative becomes 0.
 
     Attributes:
         into: Of all tokens, among the targets of their set; None where the mask is soft.
@@ -52,18 +52,17 @@ def take(
     """Patches [S · N, C] → [S · P, C] behind the protected ones; the mask is handed on."""
     protected = tokens.protected
     z = tokens.x[protected:].reshape(step.sets, step.of, -1)
-    soft = mask(step, z, None if step.first else tokens.handed[MASK], weights)
+    before = weights[step.start].to(z.dtype) if step.first else tokens.handed[MASK]
+    raw = mask(step, z, before, weights)
+    soft, gives = raw.relu(), raw
     into = _partners(soft, protected) if step.hard else None
     used, target = soft, None
     if into is not None:
         index = into.index if forced is None or forced.partner is None else forced.partner
         target = index[protected:].reshape(step.sets, step.of, 1)
         used = torch.zeros_like(soft).scatter(2, target, soft.gather(2, target))
-    strength = used.amax(1)  # [S, P]
-    if target is not None:
-        nobody = torch.ones_like(strength, dtype=torch.bool).scatter(1, target[..., 0], False)
-        strength = strength.masked_fill(nobody, _NOBODY)
-    score = soft.flatten() if step.restore else strength.flatten()
+        gives = torch.full_like(raw, _NOBODY).scatter(2, target, raw.gather(2, target))
+    score = soft.flatten() if step.restore else gives.amax(1).flatten()
     verdict = choose(step, score)
     alive = verdict.chosen if forced is None else forced.chosen
     merged = column_shares(used).mT @ z  # [S, P, C]
@@ -99,26 +98,28 @@ def choose(step: MergeMask, score: Tensor) -> Verdict:
     return above(score, -torch.inf if step.restore else 0.0)
 
 
-def mask(
-    step: MergeMask, z: Tensor, before: Tensor | None, weights: Mapping[str, Tensor]
-) -> Tensor:
-    """The soft mask [..., N, P] of patches [..., N, C], see `MergeMask`.
+def mask(step: MergeMask, z: Tensor, before: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """What relu makes the mask [..., N, P] of patches [..., N, C] of, see `MergeMask`.
+
+    Columns that were empty before are all alike: if it will be hard, only the first of them keeps
+    its weights, which is where ties lead, whatever the products round to.
 
     Args:
         step: What is asked.
         z: Patches behind attention.
-        before: [..., N, P] the mask before, or None for the first one.
+        before: [..., N, P] the mask before.
         weights: Of the reduction.
     """
-    first, center, rate = (
-        weights[name].to(z.dtype)
-        for name in (step.start, f"{step.name}.center", f"{step.name}.step")
-    )
-    before = first if before is None else before
+    names = (f"{step.name}.center", f"{step.name}.step")
+    center, rate = (weights[name].to(z.dtype) for name in names)
     unit = layer_norm(z, z.shape[-1:], eps=EPS)
     apart = column_shares(before).mT @ unit - center  # [..., P, C]
     apart = apart - apart.mean(-2, keepdim=True)
-    return (before - rate * (unit @ apart.mT) / z.shape[-1]).relu()
+    found = before - rate * (unit @ apart.mT) / z.shape[-1]
+    if not step.hard:
+        return found
+    empty = (before == 0).all(-2, keepdim=True)  # [..., 1, P]
+    return found.masked_fill(empty & (empty.cumsum(-1) > 1), 0.0)
 
 
 def column_shares(used: Tensor) -> Tensor:

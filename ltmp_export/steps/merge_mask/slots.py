@@ -1,8 +1,9 @@
 """Merging by a learned mask in ONNX, all images with the same number of slots.
 
 Names written here per block are stable: `mask`, the weights [B, S · N · P] where patches are
-restored; `reach` and `reached`, [B, S · P], the largest weight that each target gets, and whether
-it gets any, where they are not; `target` [B, S · N], where each patch goes, of a hard mask.
+restored; where they are not, `reach` and `reached`, [B, S · P]: the largest weight that each target
+gets, before what is negative becomes 0, and whether it gets any; `target` [B, S · N], where each
+patch goes, of a hard mask.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
     protected = tokens.protected
     patches = g.slice(tokens.x, 1, protected) if protected else tokens.x
     z = _by_set(g, step, patches, step.of)  # [B · S, N, C]
-    used = soft = _mask(g, step, z, None if step.first else tokens.handed[MASK])
+    gives = raw = _raw(g, step, z, None if step.first else tokens.handed[MASK])
+    used = soft = g.op("Relu", raw)
     if step.restore:
         g.keep(g.reshape(soft, -1, step.sets * step.of * step.tokens, name="mask"))
     handed = {}
@@ -32,16 +34,16 @@ def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
         g.keep(named)
         columns = g.op("Equal", g.op("Unsqueeze", target, g.ints(2)), g.counting(step.tokens))
         used = g.op("Mul", soft, g.op("Cast", columns, to=TensorProto.FLOAT))
+        gives = g.op("Where", columns, raw, g.number(-1.0))
         handed = {TARGET: target}
-    total = g.reduce("ReduceSum", used, [1], keepdims=True)  # [B · S, 1, P]
-    shares = g.op("Div", used, g.op("Add", total, g.number(EPS)))
-    merged = g.op("MatMul", g.op("Transpose", shares, perm=[0, 2, 1]), z)  # [B · S, P, C]
+    shares = g.op("Transpose", _shares(g, step, used), perm=[0, 2, 1])
+    merged = g.op("MatMul", shares, z)  # [B · S, P, C]
     x = _together(g, step, merged, step.tokens)
     if protected:
         x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), x, axis=1)
     return replace(
         tokens, number=step.after(tokens.number, protected), x=x, size=None, scores={}, metric=None,
-        alive=None if step.restore else _alive(g, step, used, handed, protected),
+        alive=None if step.restore else _alive(g, step, gives, protected),
         handed=handed | {MASK: used},
     )  # fmt: skip
 
@@ -67,8 +69,12 @@ def restore(g: GraphBuilder, step: MergeMask, given: Slots, made: Slots, left: S
     return replace(given, x=x, scores={}, metric=None, handed=made.handed)
 
 
-def _mask(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Name:
-    """The soft mask [B · S, N, P], see `MergeMask`; c is in no mean's difference and left out."""
+def _raw(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Name:
+    """[B · S, N, P] what relu makes the mask of, see `MergeMask`.
+
+    The center c is in no difference from a mean, and left out. What sums over tokens or targets is a product: onnxruntime adds up another axis than the last in
+    an order that depends on how many images there are, and exchanges a sum and a transposition.
+    """
     width = g.weights[f"{step.name}.center"].shape[0]
     ones, zeros = (
         g.stored(f"const/{word}[{width}]", np.full(width, value, np.float32))
@@ -76,26 +82,37 @@ def _mask(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Nam
     )
     unit = g.layer_norm(z, ones, zeros, EPS)
     before = g.weight(step.start) if handed is None else handed
-    axis, order = (0, [1, 0]) if handed is None else (1, [0, 2, 1])
-    total = g.op("Add", g.reduce("ReduceSum", before, [axis], keepdims=True), g.number(EPS))
-    shares = g.op("Transpose", g.op("Div", before, total), perm=order)  # [(B · S,) P, N]
+    order = [1, 0] if handed is None else [0, 2, 1]
+    shares = g.op("Transpose", _shares(g, step, before), perm=order)  # [(B · S,) P, N]
     means = g.op("MatMul", shares, unit)  # [B · S, P, C]
-    apart = g.op("Sub", means, g.reduce("ReduceMean", means, [1], keepdims=True))
-    likeness = g.op("MatMul", unit, g.op("Transpose", apart, perm=[0, 2, 1]))  # [B · S, N, P]
+    mean = g.op("MatMul", g.row(1 / step.tokens, step.tokens), means)  # [B · S, 1, C]
+    apart = g.op("Transpose", g.op("Sub", means, mean), perm=[0, 2, 1])
+    likeness = g.op("MatMul", unit, apart)  # [B · S, N, P]
     rate = g.op("Mul", g.weight(f"{step.name}.step"), g.number(1 / width))
-    return g.op("Relu", g.op("Sub", before, g.op("Mul", likeness, rate)))
+    found = g.op("Sub", before, g.op("Mul", likeness, rate))
+    return g.op("Mul", found, _told_apart(g, before)) if step.hard else found
 
 
-def _alive(
-    g: GraphBuilder, step: MergeMask, used: Name, handed: dict[str, Name], protected: int
-) -> Name:
-    """[B, P protected + S · P] bool, the slots that stand for a token."""
-    reach = g.reduce("ReduceMax", used, [1])  # [B · S, P]
-    if step.hard:
-        column = g.op("Unsqueeze", g.counting(step.tokens), g.ints(1))  # [P, 1]
-        goes = g.op("Equal", g.op("Unsqueeze", handed[TARGET], g.ints(1)), column)  # [B · S, P, N]
-        anybody = g.reduce("ReduceMax", g.op("Cast", goes, to=TensorProto.FLOAT), [2])
-        reach = g.op("Add", reach, g.op("Sub", anybody, g.number(1.0)))  # -1 where nobody goes
+def _told_apart(g: GraphBuilder, before: Name) -> Name:
+    """[(B · S,) 1, P] 0 for each empty column behind the first, from a mask [(B · S,) N, P].
+
+    They are all alike, and a patch goes to the first of them, whatever the products round to.
+    """
+    most = g.reduce("ReduceMax", g.op("Abs", before), [-2], keepdims=True)  # [(B · S,) 1, P]
+    empty = g.op("Cast", g.op("Equal", most, g.number(0.0)), to=TensorProto.FLOAT)
+    place = g.op("Mul", empty, g.op("CumSum", empty, g.index(-1)))  # 1, 2, … of the empty ones
+    return g.op("Cast", g.op("Less", place, g.number(2.0)), to=TensorProto.FLOAT)
+
+
+def _shares(g: GraphBuilder, step: MergeMask, used: Name) -> Name:
+    """A mask [..., N, P], each column divided by its sum + 1e-6."""
+    total = g.op("MatMul", g.row(1.0, step.of), used)  # [..., 1, P]
+    return g.op("Div", used, g.op("Add", total, g.number(EPS)))
+
+
+def _alive(g: GraphBuilder, step: MergeMask, gives: Name, protected: int) -> Name:
+    """[B, P protected + S · P] bool, the slots that stand for a token, from [B · S, N, P]."""
+    reach = g.reduce("ReduceMax", gives, [1])  # [B · S, P]
     g.keep(g.reshape(reach, -1, step.sets * step.tokens, name="reach"))
     reached = g.op("Greater", reach, g.number(0.0))
     named = g.op("Reshape", reached, g.ints(-1, step.sets * step.tokens), name="reached")
