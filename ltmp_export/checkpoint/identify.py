@@ -157,9 +157,10 @@ def _without_thresholds(
             f"{path} holds no layers of PatchMerger: drop --merge-at, --merge-scale, or state "
             f"--family {'|'.join(families.stated())}, which takes --merge-at"
         )
-    if flags := [_flag(name) for name in OF_FAMILIES if getattr(choices, name) is not None]:
-        able = "|".join(families.stated())
-        raise InputError(f"{', '.join(flags)}: state the family, --family {able}")
+    if given := [name for name in OF_FAMILIES if getattr(choices, name) is not None]:
+        able = "|".join(n for n in families.stated() if {*given} <= {*families.load(n).stated})
+        flags = ", ".join(map(_flag, given))
+        raise InputError(f"{flags}: state the family, --family {able or 'that takes them'}")
     if asked in counted and (choices.rated or not dense):
         return str(asked), "as --family says" if choices.family else None
     if choices.rated:

@@ -100,7 +100,7 @@ def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:
         raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
 
     def left(rate: int) -> float:
-        return share(plan(family, (rate,) * vit.depth, vit), vit)
+        return share(vit, plan(family, (rate,) * vit.depth, vit))
 
     low, high = 0, vit.tokens  # of more than there are, no more are taken
     if left(high) > target:

@@ -72,8 +72,9 @@ def restore(g: GraphBuilder, step: MergeMask, given: Slots, made: Slots, left: S
 def _raw(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Name:
     """[B · S, N, P] what relu makes the mask of, see `MergeMask`.
 
-    The center c is in no difference from a mean, and left out. What sums over tokens or targets is a product: onnxruntime adds up another axis than the last in
-    an order that depends on how many images there are, and exchanges a sum and a transposition.
+    The center c is in no difference from a mean, and left out. What sums over tokens or targets is
+    a product: onnxruntime adds up another axis than the last in an order that depends on how many
+    images there are, and exchanges a sum and a transposition.
     """
     width = g.weights[f"{step.name}.center"].shape[0]
     ones, zeros = (
