@@ -20,11 +20,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint
@@ -84,7 +84,7 @@ def prepare(
         InputError: The images lead to numbers that are not finite.
     """
     given = observe(checkpoint, images, progress)
-    linears = rounded(checkpoint.vit)
+    linears = rounded(checkpoint.geometry)
     model, changed = balanced(checkpoint.model, linears, given)
     fine = {layer.path for layer in linears if layer.fine}
     layers = {
@@ -117,8 +117,9 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
         return hook
 
+    wanted = {layer.path for layer in rounded(checkpoint.geometry)}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and path in wanted:
             module.register_forward_pre_hook(watch(path))
     reference = Reference(model, checkpoint.plan)
     for number, pixels in enumerate(images.pixels):
@@ -137,15 +138,16 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
 
 def balanced(
-    model: VisionTransformer, linears: Sequence[Linear], given: Mapping[str, Given]
-) -> tuple[VisionTransformer, dict[str, Given]]:
+    model: nn.Module, linears: Sequence[Linear], given: Mapping[str, Given]
+) -> tuple[nn.Module, dict[str, Given]]:
     """A model that computes the same with balanced channels, and what the layers are given then."""
     model = copy.deepcopy(model)
     changed = {}
     for layer in linears:
         path, norm = layer.path, None if layer.norm is None else model.get_submodule(layer.norm)
+        linear: Any = model.get_submodule(path)
         if path in given and isinstance(norm, nn.LayerNorm) and norm.bias is not None:
-            changed[path] = _balance(norm, model.get_submodule(path), given[path])
+            changed[path] = _balance(norm, linear, given[path])
     return model, changed
 
 

@@ -12,7 +12,7 @@ from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.checkpoint.identify import split_arch
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry, Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.statements.choices import Choices
@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_stated(
-    path: Path, contents: Contents, family: Family, choices: Choices, vit: Vit
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Geometry
 ) -> Frozen:
     """The plan that the user states, or else the arguments of a file that calls itself so."""
     if family.from_stated is None:

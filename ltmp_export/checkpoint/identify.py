@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ltmp_export import families
+from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
@@ -62,6 +63,8 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
     written, model, reason, warnings = _told(path, contents, choices)
+    kind = chosen.by_keys(contents.weights)
+    require_backbone(path, choices.family or written, kind)
     other = _without_thresholds(path, contents, choices, written, dense)
     if other is not None:
         warnings += _overruled(other[0], written, choices, present)
@@ -104,6 +107,10 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
 
 def _ways_on(contents: Outline) -> str:
     """The commands that take a dense model of these weights."""
+    kind = chosen.by_keys(contents.weights)
+    if kind != chosen.VIT:
+        able = [name for name in families.names() if kind in families.load(name).backbones]
+        return f"; --family {'|'.join(able)} takes {chosen.name_of(kind)}" if able else ""
     if "dist_token" in contents.weights:
         return "; with its distillation token, --family m --r 8 takes it, which needs none"
     return "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
@@ -125,6 +132,21 @@ def require_known(family: str) -> None:
             f"no family {family!r}; choose from {', '.join(families.names())}"
             f"{did_you_mean(family, families.names())}"
         )
+
+
+def require_backbone(path: Path, family: str | None, kind: str) -> None:
+    """Check that a family, if there is one of that name, takes such a network.
+
+    Raises:
+        InputError: It does not.
+    """
+    if family not in families.names() or kind in families.load(str(family)).backbones:
+        return
+    able = [name for name in families.names() if kind in families.load(name).backbones]
+    raise InputError(
+        f"{path} is {chosen.name_of(kind)}, which family {family} does not take; "
+        f"{', '.join(able) or 'no family'} does"
+    )
 
 
 def _without_thresholds(

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry, Vit
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import executed_share
+from ltmp_export.plan.work import counts, executed_share
 
 MOST = 2**20  # tokens: far more than a model has, and no trouble to count with
 
@@ -90,9 +90,9 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
     return replace(nominal, blocks=tuple(blocks))
 
 
-def share(planned: Plan, vit: Vit) -> float:
+def share(planned: Plan, geometry: Geometry) -> float:
     """Multiply-accumulates that are left of the dense model's, where no image has a say in it."""
-    return executed_share(vit, planned, [planned.counts(vit.tokens, vit.prefix)])
+    return executed_share(geometry, planned, [counts(geometry, planned)])
 
 
 def reaching(family: Family, target: float, vit: Vit) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltmp_export.errors import ExportError
 from ltmp_export.precision.eager import MeanKey, RoundedLinear
@@ -18,9 +18,7 @@ from ltmp_export.precision.formats import Activation, Precision
 from ltmp_export.precision.weights import Weights, integer_weight
 
 
-def model_of(
-    model: onnx.ModelProto, plain: VisionTransformer, precision: Precision
-) -> VisionTransformer:
+def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> nn.Module:
     """A copy of a checkpoint's model with what a file stores in its place.
 
     Args:
@@ -46,7 +44,7 @@ def model_of(
     found.load_state_dict(state)
     for path, given in precision.layers.items():
         found.set_submodule(path, _integer_linear(arrays, path, given))
-    if precision.protects:
+    if precision.protects and isinstance(found, VisionTransformer):
         for index, block in enumerate(found.blocks):
             weight = arrays.get(f"blocks.{index}.attn.metric.weight")
             bias = arrays.get(f"blocks.{index}.attn.metric.bias")

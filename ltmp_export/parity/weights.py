@@ -32,9 +32,9 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     stored = Weights(model)
     derived: dict[str, NDArray[Any]] = {}
     if precision.kind == INT8:
-        derived = _balanced(stored, wanted, rounded(checkpoint.vit))
-    if precision.protects:
-        derived |= _metrics(wanted | derived, checkpoint.vit)
+        derived = _balanced(stored, wanted, rounded(checkpoint.geometry))
+    if precision.protects and isinstance(checkpoint.geometry, Vit):
+        derived |= _metrics(wanted | derived, checkpoint.geometry)
     wanted |= derived
     differences = (
         _difference(stored, name, own, CLOSE if name in derived else 0.0)

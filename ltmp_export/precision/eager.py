@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.precision.formats import LEVELS, Activation, Precision, covering
@@ -100,7 +99,7 @@ class MeanKey(nn.Module):
         return mean
 
 
-def halved(model: VisionTransformer, precision: Precision) -> VisionTransformer:
+def halved(model: nn.Module, precision: Precision) -> nn.Module:
     """Make a model round to float16 where a float16 file does: around its linear layers."""
     found = copy.deepcopy(model)
     for path, module in found.named_modules():

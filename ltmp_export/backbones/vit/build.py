@@ -13,6 +13,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from ltmp_export.backbones.built import Built
 from ltmp_export.backbones.vit import facts, features, positions, vit_pytorch
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
@@ -22,7 +23,7 @@ from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.statements import timm_names
-from ltmp_export.statements.gather import Answer, Statements
+from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
 
 Weights = Mapping[str, torch.Tensor]
@@ -37,20 +38,15 @@ _ARGUMENTS = {
 
 
 @dataclass(frozen=True)
-class BuiltVit:
-    """A timm model that holds the checkpoint's weights.
+class BuiltVit(Built):
+    """A ViT of timm's that holds the checkpoint's weights."""
 
-    Attributes:
-        model: In eval mode.
-        vit: Its geometry.
-        answers: What the weights do not tell, by timm's word, and where it is from.
-        warnings: What was changed to build it, and how it is not what its name says.
-    """
+    geometry: Vit
 
-    model: VisionTransformer
-    vit: Vit
-    answers: Mapping[str, Answer]
-    warnings: tuple[str, ...]
+    @property
+    def vit(self) -> Vit:
+        """The geometry."""
+        return self.geometry
 
 
 def build(
