@@ -1,4 +1,4 @@
-"""The layers of a ViT in ONNX that treat each token, or each patch, by itself.
+"""The layers in ONNX that treat each token, or each patch, by itself; of any network with tokens.
 
 Which layers there are follows from the names of the weights. Tokens are float32 between layers; in
 float16 files what a linear layer gives is float16 until it is cast back.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from onnx import TensorProto
@@ -28,13 +29,25 @@ from ltmp_export.precision.formats import (
 from ltmp_export.precision.weights import quantised
 
 
+class Shaped(Protocol):
+    """What these layers ask of a geometry."""
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of every LayerNorm."""
+
+    @property
+    def activation(self) -> str:
+        """Of the MLPs."""
+
+
 @dataclass(frozen=True)
 class Layers:
     """Writes them.
 
     Attributes:
         g: Where to.
-        vit: Geometry.
+        vit: Geometry, whatever network it is.
         precision: What linear layers compute in.
         one: For int8 the float32 scalar 1, as something that is computed from the images: with it
             as the scale of the activations onnxruntime joins an integer product with what follows
@@ -42,7 +55,7 @@ class Layers:
     """
 
     g: GraphBuilder
-    vit: Vit
+    vit: Shaped
     precision: Precision
     one: Name = ""
 
@@ -108,6 +121,34 @@ class Layers:
         """What a linear layer gave, as float32."""
         return self.g.cast(x)
 
+    def norm(self, path: str, x: Name) -> Name:
+        """LayerNorm if the weights have one of that name, else nothing."""
+        if f"{path}.weight" not in self.g.weights:
+            return x
+        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
+        return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
+
+    def layer_scale(self, path: str, x: Name) -> Name:
+        """LayerScale if the weights have one of that name, else nothing."""
+        if f"{path}.gamma" not in self.g.weights:
+            return x
+        return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
+
+    def mlp(self, path: str, x: Name) -> Name:
+        """Normalised rows [T, C] → [T, C], without the residual."""
+        hidden = self.linear(f"{path}.mlp.fc1", x)
+        with self.half(f"{path}.mlp.act"):
+            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
+        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
+        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
+
+
+@dataclass(frozen=True)
+class VitLayers(Layers):
+    """Those of a ViT alone."""
+
+    vit: Vit
+
     def mean_key(self, path: str, x: Name) -> Name:
         """Keys for the metric of similarity in float32, by a projection of their own.
 
@@ -137,27 +178,6 @@ class Layers:
             per_head = g.reshape(metric, -1, vit.heads, vit.head_width)
             metric = g.reduce("ReduceMean", self.norm(f"{path}.k_norm", per_head), [1])
         return g.op("LpNormalization", metric, axis=-1, p=2)
-
-    def norm(self, path: str, x: Name) -> Name:
-        """LayerNorm if the weights have one of that name, else nothing."""
-        if f"{path}.weight" not in self.g.weights:
-            return x
-        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
-        return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
-
-    def layer_scale(self, path: str, x: Name) -> Name:
-        """LayerScale if the weights have one of that name, else nothing."""
-        if f"{path}.gamma" not in self.g.weights:
-            return x
-        return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
-
-    def mlp(self, path: str, x: Name) -> Name:
-        """Normalised rows [T, C] → [T, C], without the residual."""
-        hidden = self.linear(f"{path}.mlp.fc1", x)
-        with self.half(f"{path}.mlp.act"):
-            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
-        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
-        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
 
     def patches(self, images: Name) -> Name:
         """[B, channels, height, width] → embedded patches [B, patches, C]."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.backbones.vit import attention, classifier, embedding
-from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph import packed
 from ltmp_export.graph.builder import GraphBuilder, Name
@@ -99,7 +99,7 @@ class _Lowering:
         self.plan = plan
         self.g = g
         self.precision = precision
-        self.layers = Layers(g, vit, precision)
+        self.layers = VitLayers(g, vit, precision)
         self.batch = 1 if single else BATCH
         self.broken: Name | None = None  # see `embedding.zeros`
 
