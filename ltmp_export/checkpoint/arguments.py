@@ -76,7 +76,7 @@ def placed(
     contents: Contents,
     family: Family,
     choices: Choices,
-    vit: Vit,
+    vit: Geometry,
     place: Callable[..., Placed],
 ) -> Frozen:
     """The plan of what is stated, see `from_stated`, by what the family makes of it."""

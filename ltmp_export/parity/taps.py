@@ -137,7 +137,7 @@ def fresh(geometry: Geometry, plan: Plan) -> dict[int, int]:
     if not plan.counted:
         return {}
     rows = geometry.rows(plan)
-    left = [plan.behind(block, one.given, one.kept) for block, one in enumerate(rows)]
+    left = [plan.behind(block, one.given, one.received, one.kept) for block, one in enumerate(rows)]
     return {
         block: one.given for block, one in enumerate(rows) if block and one.given != left[block - 1]
     }
