@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import onnx
 import torch
 from timm.models.byobnet import ByobNet, ByoModelCfg
 from timm.models.efficientvit_mit import EfficientVit
@@ -14,6 +17,9 @@ from timm.models.mobilevit import _inverted_residual_block, _mobilevit_block
 from torch import nn
 
 from ltmp_export.backbones.hybrid.geometry import Hybrid
+from ltmp_export.backbones.trace import Trace
+from ltmp_export.plan.plan import Plan
+from ltmp_export.steps.merge_mask import stages
 
 # Two stages that attend, of 8 x 6 and 4 x 3 tokens; at 0.49 of them 6 x 4 and, of 3 x 2, 2 x 1.
 TALL = (64, 48)
@@ -55,14 +61,64 @@ class Made(NamedTuple):
     def __str__(self) -> str:
         return self.kind
 
-    def describe(self, model: nn.Module) -> Hybrid:
+    def describe(self, model: nn.Module, size: tuple[int, int] | None = None) -> Hybrid:
         """Its geometry."""
-        geometry: Hybrid = self.module("describe").describe(model, "small", self.size)
+        geometry: Hybrid = self.module("describe").describe(model, "small", size or self.size)
         return geometry
 
     def module(self, name: str) -> ModuleType:
         """A module of its folder."""
         return importlib.import_module(f"ltmp_export.backbones.{self.kind}.{name}")
+
+
+@dataclass(frozen=True)
+class Net:
+    """A small network, and images for it [3, 3, height, width]."""
+
+    made: Made
+    model: nn.Module
+    geometry: Hybrid
+    images: torch.Tensor
+
+    def traces(self, plan: Plan, images: torch.Tensor | None = None) -> list[Trace]:
+        """Each image under a plan, eager."""
+        run = self.made.module("eager").run
+        shown = self.images if images is None else images
+        return [run(self.model, plan, image) for image in shown]
+
+    def logits(self, plan: Plan, images: torch.Tensor | None = None) -> torch.Tensor:
+        """[images, classes] likewise."""
+        return torch.stack([trace.logits for trace in self.traces(plan, images)])
+
+    def lower(self, plan: Plan, **options: Any) -> onnx.ModelProto:
+        """The graph under a plan."""
+        tensors = self.model.state_dict() | dict(plan.parameters)
+        weights = {name: tensor.numpy() for name, tensor in tensors.items()}
+        model: onnx.ModelProto = self.made.module("lower").lower(
+            self.geometry, plan, weights, **options
+        )
+        return model
+
+
+@functools.cache
+def net(made: Made) -> Net:
+    """The small network of a kind; do not change it."""
+    model = made.make()
+    return Net(made, model, made.describe(model), image(made.size, 3))
+
+
+def planned(geometry: Hybrid, ratio: float, *, hard: bool = False, moved: bool = False) -> Plan:
+    """One merge in each stage: masks as training starts, or `moved` from there by some training."""
+    steps, weights = stages.of_ratio(geometry, ratio, hard)
+    parameters = {name: torch.tensor(value) for name, value in weights.items()}
+    generator = torch.Generator().manual_seed(3)
+    for name, value in parameters.items() if moved else ():
+        drawn = torch.rand(value.shape, generator=generator)
+        if name.endswith("mask0"):
+            value.add_(0.3 * drawn - 0.1).relu_()
+        else:
+            value.copy_(0.3 if name.endswith("step") else drawn - 0.5)
+    return Plan("ltm_transformer", stages.plan_of(geometry, steps).blocks, {}, parameters)
 
 
 MOBILEVIT = Made("mobilevit", mobilevit, TALL)

@@ -33,9 +33,8 @@ def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
         columns = g.op("Equal", g.op("Unsqueeze", target, g.ints(2)), g.counting(step.tokens))
         used = g.op("Mul", soft, g.op("Cast", columns, to=TensorProto.FLOAT))
         handed = {TARGET: target}
-    total = g.reduce("ReduceSum", used, [1], keepdims=True)  # [B · S, 1, P]
-    shares = g.op("Div", used, g.op("Add", total, g.number(EPS)))
-    merged = g.op("MatMul", g.op("Transpose", shares, perm=[0, 2, 1]), z)  # [B · S, P, C]
+    shares = g.op("Transpose", column_shares(g, used), perm=[0, 2, 1])
+    merged = g.op("MatMul", shares, z)  # [B · S, P, C]
     x = _together(g, step, merged, step.tokens)
     if protected:
         x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), x, axis=1)
@@ -124,3 +123,17 @@ def _together(g: GraphBuilder, step: MergeMask, x: Name, number: int) -> Name:
         return x
     width = g.weights[f"{step.name}.center"].shape[0]
     return g.reshape(x, -1, step.sets * number, width)
+
+
+def along(g: GraphBuilder, step: MergeMask, left: Slots, x: Name, width: int) -> Name:
+    """What lies where the patches lay [B, S · N, width] → [B, S · P, width], by the same mask."""
+    used = left.handed[MASK]
+    shares = g.op("Transpose", column_shares(g, used), perm=[0, 2, 1])
+    merged = g.op("MatMul", shares, g.reshape(x, -1, step.of, width))  # [B · S, P, width]
+    return g.reshape(merged, -1, step.sets * step.tokens, width)
+
+
+def column_shares(g: GraphBuilder, used: Name) -> Name:
+    """[B · S, N, P], each column divided by its sum + 1e-6."""
+    total = g.reduce("ReduceSum", used, [1], keepdims=True)  # [B · S, 1, P]
+    return g.op("Div", used, g.op("Add", total, g.number(EPS)))

@@ -6,16 +6,19 @@ A stage's first block merges, by a mask of its own, and what is behind it runs o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan.cells import lies_in
 from ltmp_export.plan.geometry import Place, Size
-from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.placed import Placed
+from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 WEIGHTS = r"stages\.(0|[1-9][0-9]{0,5})\.ltm\.(mask0|center|step)"
 
+RATIO = 0.75
 Steps = dict[int, tuple[MergeMask, ...]]
 
 
@@ -38,6 +41,121 @@ class Staged(Protocol):
 
     def require_possible(self, plan: Plan) -> None:
         """Check that a plan's steps can be taken, or ValueError."""
+
+    def macs(self, plan: Plan) -> int:
+        """Multiply-accumulates of one image."""
+
+
+def from_stated(
+    source: str,
+    net: Staged,
+    *,
+    compression_ratio: float | None,
+    merge_at: tuple[int, ...] | None,
+    hard: bool | None,
+    restore: bool | None,
+    reduction_target: float | None,
+) -> Placed:
+    """The merges of a model that is not trained with any, see `families.ltm_transformer`.
+
+    Raises:
+        InputError: What is stated cannot be, or does not fit the network.
+    """
+    _require_no_choice(net, merge_at, restore)
+    assumed: dict[str, Any] = {} if hard is not None else {"masks": "soft"}
+    if compression_ratio is None and reduction_target is None:
+        compression_ratio = assumed["compression_ratio"] = RATIO
+    if compression_ratio is None:
+        compression_ratio = _reaching(net, float(reduction_target or 0), bool(hard))
+    steps, weights = of_ratio(net, compression_ratio, bool(hard))
+    placed = _placed(net, steps)
+    doubt = f"the masks of {source} are as training starts: means of the tokens of each cell"
+    warnings = (doubt, *placed.warnings)
+    return replace(placed, parameters=weights, assumed=assumed, warnings=warnings)
+
+
+def from_weights(
+    source: str,
+    net: Staged,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    compression_ratio: float | None,
+    merge_at: tuple[int, ...] | None,
+    hard: bool,
+    restore: bool | None,
+) -> Placed:
+    """The merges that trained masks tell of, see `families.ltm_transformer`.
+
+    Raises:
+        InputError: A tensor is missing or does not fit, or what is stated is another model's.
+    """
+    _require_no_choice(net, merge_at, restore)
+    steps = of_shapes(source, net, shapes, hard)
+    if compression_ratio is not None:
+        asked, _ = of_ratio(net, compression_ratio, hard)
+        if asked != steps:
+            raise InputError(
+                f"--compression-ratio {compression_ratio:g} leaves {_kept(asked)} tokens; the "
+                f"masks of {source} leave {_kept(steps)}"
+            )
+    return _placed(net, steps)
+
+
+def _require_no_choice(net: Staged, merge_at: object, restore: bool | None) -> None:
+    """Check that nothing is stated that these networks leave no choice of.
+
+    Raises:
+        InputError: Something is.
+    """
+    if restore:
+        raise InputError(
+            f"--restore: {net.name} keeps the smaller map behind a merge, and restoring it is not "
+            "supported; drop it"
+        )
+    if merge_at is not None:
+        raise InputError(f"--merge-at: of {net.name} the first block of each stage merges; drop it")
+
+
+def _placed(net: Staged, steps: Steps) -> Placed:
+    """The steps, and what they come to."""
+    each = [step for (step,) in steps.values()]
+    names = ", ".join(step.name.removesuffix(".ltm") for step in each)
+    sets = f" in each of {each[0].sets} sets" if each[0].sets > 1 else ""
+    masks = "hard" if each[0].hard else "soft"
+    found = f"the first block of {names} merges: {_kept(steps)} tokens{sets}, masks {masks}"
+    share = _share(net, steps)
+    doubts = ()
+    if share >= 1.0:
+        doubts = (
+            f"{share:.1%} of the dense multiply-accumulates: the products of the masks cost more "
+            "than the merged tokens save",
+        )
+    return Placed(blocks=dict(steps), found=(found,), warnings=doubts)
+
+
+def _kept(steps: Steps) -> str:
+    """How many tokens each leaves, of how many."""
+    return ", ".join(f"{step.tokens} of {step.of}" for (step,) in steps.values())
+
+
+def _share(net: Staged, steps: Steps) -> float:
+    """Share of the dense multiply-accumulates."""
+    return net.macs(plan_of(net, steps)) / net.macs(dense_plan(net.depth))
+
+
+def _reaching(net: Staged, target: float, hard: bool) -> float:
+    """The largest ratio, in thousandths, that leaves no more than this share of the work.
+
+    Raises:
+        InputError: None does.
+    """
+    for thousandths in range(1000, 0, -1):
+        ratio = thousandths / 1000
+        if _fits(net, ratio) and _share(net, of_ratio(net, ratio, hard)[0]) <= target:
+            return ratio
+    raise InputError(
+        f"--reduction-target {target:g}: masks in the stages of {net.name} cannot leave so little"
+    )
 
 
 def of_ratio(net: Staged, ratio: float, hard: bool) -> tuple[Steps, dict[str, Any]]:
