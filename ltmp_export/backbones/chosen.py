@@ -1,8 +1,8 @@
 """Which network it is: the one place that knows of all of them.
 
-Each is a folder here, found by name. What is not told to be another one is taken for a ViT, whose
-own checks refuse by name what it is not. Nothing is imported before it is asked for: `build`,
-`describe` and `eager` bring PyTorch, `lower` brings ONNX.
+Each is a folder here, found by name; one without a `KEY` is what some of them share. What is not
+told to be another one is taken for a ViT, whose own checks refuse by name what it is not. Nothing
+is imported before it is asked for: `build`, `describe` and `eager` bring PyTorch, `lower` ONNX.
 
 What the `geometry` of a folder tells beside its dataclass, whose `kind` is the folder's name:
 
@@ -38,7 +38,8 @@ KEYS = tuple(f"ltmp.{key}" for key in FACTS)  # the same in files
 def others() -> tuple[str, ...]:
     """The kinds beside plain ViTs, sorted."""
     path = importlib.import_module(_BACKBONES).__path__
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(path) if m.ispkg and m.name != VIT))
+    folders = sorted(m.name for m in pkgutil.iter_modules(path) if m.ispkg and m.name != VIT)
+    return tuple(kind for kind in folders if hasattr(module(kind, "geometry"), "KEY"))
 
 
 def module(kind: str, name: str) -> ModuleType:

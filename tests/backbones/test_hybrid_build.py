@@ -141,7 +141,7 @@ def test_features_of_an_efficientvit(kwargs: dict[str, Any], message: str) -> No
 
 
 def test_maps_that_timm_interpolates() -> None:
-    with pytest.raises(InputError, match=r"images of 72 × 48 pixels: stages.1.1 is given a map of"):
+    with pytest.raises(InputError, match=r"images of 72 × 48 pixels: stages.2.1 is given a map of 9 × 6"):
         mobilevits.describe(hybrids.mobilevit(), "small", (72, 48))
 
 

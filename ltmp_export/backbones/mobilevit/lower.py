@@ -112,10 +112,10 @@ class _Lowering(Lowering):
         if tokens.alive is not None:
             bias = g.op("Where", tokens.alive, g.number(0.0), g.number(LOWEST))
             scores = g.op("Add", scores, g.reshape(bias, -1, 1, 1, number))
+        weights = g.op("Softmax", scores, axis=-1)
         with layers.half(f"{path}.attn.mixed"):
-            weights = g.cast(g.op("Softmax", scores, axis=-1))
-            mixed = g.op("Transpose", g.op("MatMul", weights, g.cast(v)), perm=[0, 2, 1, 3])
-            mixed = g.reshape(mixed, -1, unit.width)
+            mixed = g.op("MatMul", g.cast(weights), g.cast(v))
+            mixed = g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, unit.width)
         update = layers.exact(layers.linear(f"{path}.attn.proj", mixed))
         return g.reshape(update, -1, tokens.number, unit.width)
 
