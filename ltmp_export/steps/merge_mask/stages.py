@@ -18,6 +18,7 @@ from ltmp_export.steps.merge_mask.step import MergeMask
 
 WEIGHTS = r"stages\.(0|[1-9][0-9]{0,5})\.ltm\.(mask0|center|step)"
 
+KINDS = ("efficientvit", "mobilevit")  # such networks
 RATIO = 0.75
 Steps = dict[int, tuple[MergeMask, ...]]
 
