@@ -108,7 +108,8 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
     def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].reshape(-1, inputs[0].shape[-1]).numpy()
+            cells = inputs[0].movedim(1, -1) if inputs[0].ndim == 4 else inputs[0]  # of a map
+            x = cells.reshape(-1, cells.shape[-1]).numpy()
             low, high = x.min(axis=0), x.max(axis=0)
             lows[path] = np.minimum(lows.get(path, low), low)
             highs[path] = np.maximum(highs.get(path, high), high)
@@ -119,7 +120,7 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
     wanted = {layer.path for layer in rounded(checkpoint.geometry)}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and path in wanted:
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and path in wanted:
             module.register_forward_pre_hook(watch(path))
     reference = Reference(model, checkpoint.plan)
     for number, pixels in enumerate(images.pixels):

@@ -42,7 +42,8 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     )
     others = list(filter(None, differences))
     for path, given in precision.layers.items():
-        others += _integers(stored, path, wanted[f"{path}.weight"], given)
+        own = wanted[f"{path}.weight"]
+        others += _integers(stored, path, own.reshape(len(own), -1), given)
     more = f"; {len(others)} weights in all" if others[1:] else ""
     return f"the file's {others[0]}{more}" if others else ""
 

@@ -78,6 +78,14 @@ class RoundedLinear(nn.Module):
         return total
 
 
+class RoundedConv(RoundedLinear):
+    """The same of a convolution of single cells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, in, height, width] → [1, out, height, width]."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 class MeanKey(nn.Module):
     """The projection of its own from which a file computes the metric of similarity."""
 

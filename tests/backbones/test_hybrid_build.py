@@ -141,7 +141,9 @@ def test_features_of_an_efficientvit(kwargs: dict[str, Any], message: str) -> No
 
 
 def test_maps_that_timm_interpolates() -> None:
-    with pytest.raises(InputError, match=r"images of 72 × 48 pixels: stages.2.1 is given a map of 9 × 6"):
+    with pytest.raises(
+        InputError, match=r"images of 72 × 48 pixels: stages.2.1 is given a map of 9 × 6"
+    ):
         mobilevits.describe(hybrids.mobilevit(), "small", (72, 48))
 
 
@@ -215,11 +217,17 @@ def test_masks_that_do_not_fit() -> None:
     placed = stages.from_weights("file", geometry, shapes, **own)
     assert all(step.hard for (step,) in placed.blocks.values())
     for change, message in (
-        ({"stages.1.ltm.mask0": (48, 23)}, "its masks do not fit small: .* no share leaves so many"),
+        (
+            {"stages.1.ltm.mask0": (48, 23)},
+            "its masks do not fit small: .* no share leaves so many",
+        ),
         ({"stages.1.ltm.mask0": (47, 24)}, "its masks do not fit small: block 0 cannot take"),
         ({"stages.2.ltm.center": (7,)}, r"stages.2.ltm.center is \[7\]; expected \[24\]"),
         ({"stages.0.ltm.mask0": (4, 2)}, r"stages.0.ltm.mask0 is \[4, 2\]; expected no such"),
-        ({"stages.2.ltm.mask0": ()}, r"stages.2.ltm.mask0 is missing; expected \[tokens, targets\]"),
+        (
+            {"stages.2.ltm.mask0": ()},
+            r"stages.2.ltm.mask0 is missing; expected \[tokens, targets\]",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             stages.from_weights("file", geometry, shapes | change, **own)

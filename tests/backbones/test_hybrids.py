@@ -164,7 +164,9 @@ def test_empty_tokens_of_a_mobilevit_change_nothing_behind_them() -> None:
     with_empty = replace(plan, parameters={**parameters, mask: thinned})
     journey = Journey(with_empty)
     unit = net.model.stages[1][1]
-    given = torch.randn(1, unit.conv_kxk.conv.in_channels, 16, 12, generator=torch.Generator().manual_seed(0))
+    given = torch.randn(
+        1, unit.conv_kxk.conv.in_channels, 16, 12, generator=torch.Generator().manual_seed(0)
+    )
     seen: list[torch.Tensor] = []
     unit.conv_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     net.made.module("eager")._patches(unit, given, journey)

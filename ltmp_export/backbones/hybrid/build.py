@@ -99,9 +99,7 @@ def _sized(weights: Weights, name: str, rank: int, source: str) -> tuple[int, ..
     return shape
 
 
-def _image_size(
-    says: Statements, name: TimmName, where: str, source: str
-) -> tuple[Size, str]:
+def _image_size(says: Statements, name: TimmName, where: str, source: str) -> tuple[Size, str]:
     """Height and width of the images, and who says so: no weight depends on them."""
     stated = (
         (says.image_size, "--image-size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -107,8 +108,8 @@ def require_joined(convs: Sequence[Conv]) -> None:
     """
     for conv in convs:
         conv.require_sound()
-    pairs = zip(convs, convs[1:], strict=False)
-    if not convs or any(before.outs != after.ins for before, after in pairs):
+    fits = (before.outs == after.ins for before, after in itertools.pairwise(convs))
+    if not convs or not all(fits):
         raise ValueError(f"convolutions {[conv.path for conv in convs]} that do not fit each other")
 
 

@@ -21,25 +21,23 @@ from ltmp_export.plan.step import Step
 
 
 class Unit(Protocol):
-    """Transformer blocks on one map.
-
-    Attributes:
-        path: Of its weights.
-        depth: Its blocks.
-        sets: Sets into which the tokens of one image fall, which attend among themselves.
-        width: Channels of a token.
-    """
-
-    path: str
+    """Transformer blocks on one map."""
 
     @property
-    def depth(self) -> int: ...
+    def path(self) -> str:
+        """Of its weights."""
 
     @property
-    def sets(self) -> int: ...
+    def depth(self) -> int:
+        """Its blocks."""
 
     @property
-    def width(self) -> int: ...
+    def sets(self) -> int:
+        """Sets into which the tokens of an image fall, which attend among themselves."""
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
 
     def block(self, index: int) -> str:
         """Path of the weights of one of its blocks."""

@@ -7,11 +7,10 @@ themselves. In float16 files a convolution computes in float16, all else in floa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
 
-from numpy.typing import NDArray
+import numpy as np
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.backbones.hybrid.convolutions import Chain, Conv
@@ -90,7 +89,7 @@ class Lowering:
         """A convolution on a map, and what stands behind it."""
         g, side, around = self.g, conv.kernel, conv.kernel // 2
         with self.layers.half(conv.path):
-            inputs = [g.cast(x), g.weight(f"{conv.path}.weight")]
+            inputs = [g.cast(x), self.kernel(f"{conv.path}.weight")]
             if f"{conv.path}.bias" in g.weights:
                 inputs.append(g.weight(f"{conv.path}.bias"))
             y = g.op(
@@ -98,6 +97,13 @@ class Lowering:
                 pads=[around] * 4, group=conv.groups,
             )  # fmt: skip
         return self.behind(conv, self.layers.exact(y))
+
+    def kernel(self, name: str) -> Name:
+        """The weight of a convolution; of one cell also as a linear layer's, [out, in]."""
+        g = self.g
+        if np.ndim(g.weights[name]) == 4:
+            return g.weight(name)
+        return g.stored(name, np.asarray(g.weights[name])[:, :, None, None])
 
     def behind(self, conv: Conv, y: Name) -> Name:
         """Norm and activation behind a convolution."""
@@ -152,6 +158,4 @@ class Lowering:
 
 def slots(x: Name, number: int) -> Slots:
     """Tokens [B, number, C] that enter a unit."""
-    return Slots(
-        number=number, x=x, size=None, scores={}, metric=None, alive=None, protected=0
-    )
+    return Slots(number=number, x=x, size=None, scores={}, metric=None, alive=None, protected=0)

@@ -48,7 +48,10 @@ def _weights(net: Hybrid, norms: Mapping[str, int]) -> dict[str, NDArray[np.floa
     convs = [conv for piece in net.pieces for conv in piece.all_convs()]
     shapes: dict[str, Sequence[int]] = {}
     for layer in net.linears():
-        shapes |= {f"{layer.path}.weight": (layer.outs, layer.ins), f"{layer.path}.bias": [layer.outs]}
+        shapes |= {
+            f"{layer.path}.weight": (layer.outs, layer.ins),
+            f"{layer.path}.bias": [layer.outs],
+        }
     shapes |= {f"{conv.path}.weight": _kernel(conv) for conv in convs}
     for path, width in {conv.norm: conv.outs for conv in convs if conv.norm}.items():
         shapes |= {f"{path}.running_{part}": (width,) for part in ("mean", "var")}

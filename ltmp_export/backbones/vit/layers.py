@@ -82,7 +82,8 @@ class Layers:
         each.
         """
         g = self.g
-        weight, columns = quantised(np.asarray(g.weights[f"{path}.weight"]))
+        own = np.asarray(g.weights[f"{path}.weight"])
+        weight, columns = quantised(own.reshape(len(own), -1))  # also a convolution's of one cell
         scale, total = "", ""
         for term, suffix in enumerate(("", REST)[: given.terms]):
             q, scale, zero = self._rounded(path, x, given, term, scale)

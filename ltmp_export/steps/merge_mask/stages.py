@@ -183,9 +183,7 @@ def of_ratio(net: Staged, ratio: float, hard: bool) -> tuple[Steps, dict[str, An
     return steps, weights
 
 
-def of_shapes(
-    source: str, net: Staged, shapes: Mapping[str, Sequence[int]], hard: bool
-) -> Steps:
+def of_shapes(source: str, net: Staged, shapes: Mapping[str, Sequence[int]], hard: bool) -> Steps:
     """The merges that trained masks tell of.
 
     Raises:
