@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -23,8 +23,8 @@ from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import EMBEDDING, rounded
+from ltmp_export.plan.geometry import Geometry, Vit
+from ltmp_export.plan.linears import EMBEDDING, Linear, rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
@@ -137,25 +137,29 @@ def missing(form: Form, opset: int) -> str:
 def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
     """Tiny models of a form, which together hold the operators that files of it hold."""
     if form.backbone != chosen.VIT:
-        yield from chosen.module(form.backbone, "probe").models(form, opset)
+        probe = chosen.module(form.backbone, "probe")
+        tiny: Geometry = probe.geometry(form.activation)
+        yield from probe.models(opset, _precision(form, rounded(tiny)), form.activation)
         return
     vit = Vit(
         "probe", image_size=(8, 8), patch_size=(2, 2), in_chans=1, classes=2, depth=2, width=8,
         mlp_width=8, heads=2, head_width=4, norm_eps=1e-6, activation=form.activation, pool="token",
     )  # fmt: skip
-    weights = _weights(vit)
-    layers = {}
-    if form.kind == INT8:
-        scale = 0.1 if form.scales == STATIC else None
-        layers = {
-            layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in rounded(vit)
-        }
-    precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
+    weights, precision = _weights(vit), _precision(form, rounded(vit))
     for plan, batch_size in _FORMS:
         yield lower.lower(
             vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True,
             precision=precision,
         )  # fmt: skip
+
+
+def _precision(form: Form, linears: Iterable[Linear]) -> Precision:
+    """That of a form, with scales that mean nothing for int8 layers."""
+    layers = {}
+    if form.kind == INT8:
+        scale = 0.1 if form.scales == STATIC else None
+        layers = {layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in linears}
+    return Precision(form.kind, form.protected, form.io, form.scales, layers)
 
 
 def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:

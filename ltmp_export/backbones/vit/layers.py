@@ -6,6 +6,7 @@ float16 files what a linear layer gives is float16 until it is cast back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -143,6 +144,18 @@ class Layers:
         hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
         return self.exact(self.layer_scale(f"{path}.ls2", hidden))
 
+    def embedded(self, path: str, images: Name, sides: Sequence[int], patches: int) -> Name:
+        """Images [B, channels, height, width] in patches of these sides → [B, patches, C]."""
+        g, weight = self.g, f"{path}.weight"
+        with self.half(path):
+            inputs = [g.cast(images), g.weight(weight)]
+            if f"{path}.bias" in g.weights:
+                inputs.append(g.weight(f"{path}.bias"))
+            grid = g.op("Conv", *inputs, strides=list(sides), kernel_shape=list(sides))
+            rows = g.reshape(grid, 0, g.weights[weight].shape[0], patches)
+            x = g.op("Transpose", rows, perm=[0, 2, 1])
+        return self.exact(x)
+
 
 @dataclass(frozen=True)
 class VitLayers(Layers):
@@ -197,16 +210,8 @@ class VitLayers(Layers):
 
     def _embedded(self, path: str, images: Name, times: int) -> Name:
         """Patches so many times as high and wide: [B, patches / times², C]."""
-        g, vit = self.g, self.vit
-        sides = [times * side for side in vit.patch_size]
-        with self.half(path):
-            inputs = [g.cast(images), g.weight(f"{path}.weight")]
-            if f"{path}.bias" in g.weights:
-                inputs.append(g.weight(f"{path}.bias"))
-            grid = g.op("Conv", *inputs, strides=sides, kernel_shape=sides)
-            rows = g.reshape(grid, 0, vit.width, vit.patches // times**2)
-            x = g.op("Transpose", rows, perm=[0, 2, 1])
-        return self.exact(x)
+        sides = [times * side for side in self.vit.patch_size]
+        return self.embedded(path, images, sides, self.vit.patches // times**2)
 
     def _normed_patches(self, images: Name) -> Name:
         """The same where the pixels of a patch are normalised before they are projected."""
