@@ -107,8 +107,9 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
     most = -(-ROWS // len(images))
 
     def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            cells = inputs[0].movedim(1, -1) if inputs[0].ndim == 4 else inputs[0]  # of a map
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            of_map = isinstance(module, nn.Conv2d)  # channels stand in front
+            cells = inputs[0].movedim(1, -1) if of_map else inputs[0]
             x = cells.reshape(-1, cells.shape[-1]).numpy()
             low, high = x.min(axis=0), x.max(axis=0)
             lows[path] = np.minimum(lows.get(path, low), low)

@@ -16,15 +16,22 @@ from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import executed_share
-from ltmp_export.steps.merge_mask import stages
+from ltmp_export.steps.merge_mask import stages, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
-BACKBONES = (Vit.kind, *stages.KINDS)
-WEIGHTS = rf"ltm\.mask0|blocks\.(0|[1-9][0-9]{{0,5}})\.ltm\.(center|step)|{stages.WEIGHTS}"
+BACKBONES = (Vit.kind, *stages.KINDS, *windows.KINDS)
+WEIGHTS = "|".join(
+    (
+        r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)",
+        stages.WEIGHTS,
+        windows.WEIGHTS,
+    )
+)
 STATED = ("compression_ratio", "merge_at", "hard", "restore", "reduction_target")
 CLASS_TOKEN = False
 DISTILLED = True
 
+_OTHERS = {kind: networks for networks in (stages, windows) for kind in networks.KINDS}
 _MASK = "ltm.mask0"
 _RATIO = 0.75
 _EARLIEST = 3  # a third of the blocks are before the one that merges
@@ -61,11 +68,13 @@ def from_weights(
             f"{source}: nothing tells whether its masks are hard, each patch going to one target; "
             "state --hard or --soft"
         )
-    if vit.kind in stages.KINDS:
-        return stages.from_weights(
+    other = _OTHERS.get(vit.kind)
+    if other is not None:
+        told: Placed = other.from_weights(
             source, vit, shapes, compression_ratio=compression_ratio, merge_at=merge_at, hard=hard,
             restore=restore,
         )  # fmt: skip
+        return told
     blocks = sorted({int(key.split(".")[1]) for key in shapes if key != _MASK})
     if not blocks or blocks[-1] >= vit.depth:
         raise InputError(f"{source}: masks of blocks {blocks}; the model has {vit.depth} blocks")
@@ -126,11 +135,13 @@ def from_stated(
         InputError: Something does not fit the model.
     """
     _require_one_way(compression_ratio, reduction_target)
-    if vit.kind in stages.KINDS:
-        return stages.from_stated(
+    other = _OTHERS.get(vit.kind)
+    if other is not None:
+        told: Placed = other.from_stated(
             source, vit, compression_ratio=compression_ratio, merge_at=merge_at, hard=hard,
             restore=restore, reduction_target=reduction_target,
         )  # fmt: skip
+        return told
     assumed: dict[str, Any] = {}
     if hard is None:
         hard, assumed["masks"] = False, "soft"
@@ -211,7 +222,7 @@ def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restor
     where = "each block merges and restores" if restore else f"block {blocks[0]} merges"
     found = (f"{where}: {targets} of {vit.patches} patches, masks {'hard' if hard else 'soft'}",)
     share = _share(steps, vit)
-    doubts = ()
+    doubts: tuple[str, ...] = ()
     if share >= 1.0:
         doubts = (
             f"{share:.1%} of the dense multiply-accumulates: the products of the masks cost more "
