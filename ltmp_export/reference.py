@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
-from torch import Tensor
+from timm.models.vision_transformer import Attention, Block
+from torch import Tensor, nn
 
+from ltmp_export.backbones import chosen
+from ltmp_export.backbones.trace import Trace
 from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -23,42 +27,18 @@ from ltmp_export.precision.eager import Taken
 from ltmp_export.steps.tokens import Choice, Decision, Tokens, restore, take
 
 
-@dataclass(frozen=True)
-class Trace:
-    """One image through the reference.
-
-    Attributes:
-        logits: [classes].
-        embedded: [N, C] tokens before the first block.
-        tokens: [n, C] after each block.
-        sizes: [n] patches per token, after each block.
-        counts: Tokens that each block's MLP runs on, class token included.
-        decisions: For each block, what its steps saw and chose.
-        excess: Of each int8 layer, see `precision.eager.RoundedLinear`.
-    """
-
-    logits: Tensor
-    embedded: Tensor
-    tokens: tuple[Tensor, ...]
-    sizes: tuple[Tensor, ...]
-    counts: tuple[int, ...]
-    decisions: tuple[tuple[Decision, ...], ...]
-    excess: Mapping[str, float]
-
-
 class Reference:
     """Runs a plan on a timm model, unrewritten, one image at a time.
 
     Args:
-        model: A plain timm ViT with the weights, in eval mode, that `vit.describe.describe`
+        model: A timm model with the weights, in eval mode, that `describe` of its backbone knows.
         plan: The steps of each block.
         dtype: Precision of everything; float64 copies the model.
     """
 
-    def __init__(
-        self, model: VisionTransformer, plan: Plan, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+    def __init__(self, model: nn.Module, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+        self.kind = chosen.by_class(model)
+        self.model: Any = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         self.plan = plan
         self.dtype = dtype
 
@@ -78,16 +58,27 @@ class Reference:
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
         rounded.set_taken(self.model, taken or {})
+        run = self._run_vit if self.kind == chosen.VIT else self._run_other
+        return replace(run(image.to(self.dtype), forced), excess=rounded.excesses(self.model))
+
+    def _run_other(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None) -> Trace:
+        """Another network than a ViT."""
+        eager = chosen.module(self.kind, "eager")
+        trace: Trace = eager.run(self.model, self.plan, image, forced)
+        return trace
+
+    def _run_vit(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None) -> Trace:
+        """A ViT."""
         model = self.model
-        embedded, entering = vit.embed(model, image.to(self.dtype)[None])  # [1, N, C] both
+        embedded, entering = vit.embed(model, image[None])  # [1, N, C] both
         x = entering[0]
         state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens)
         tokens, sizes, counts, decisions = [], [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
-        for index, (steps, chosen) in enumerate(zip(self.plan.blocks, choices, strict=True)):
+        for index, (steps, taken) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, count, decided = self._block(model.blocks[index], steps, chosen, entered)
+            left, count, decided = self._block(model.blocks[index], steps, taken, entered)
             state = self._behind(index, state, entered, left)
             counts.append(count)
             tokens.append(state.x)
@@ -95,11 +86,9 @@ class Reference:
             decisions.append(decided)
         state = self._entering(len(tokens), state)
         logits = vit.classify(model, state.x, state.size)
-        excess = rounded.excesses(self.model)
         return Trace(
-            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions),
-            excess,
-        )  # fmt: skip
+            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions)
+        )
 
     def _entering(self, block: int, tokens: Tokens) -> Tokens:
         """Tokens as they enter a block, or after all blocks the head."""
@@ -161,9 +150,7 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[st
     }
 
 
-def verify_against_timm(
-    model: VisionTransformer, input_size: tuple[int, int, int], name: str
-) -> None:
+def verify_against_timm(model: nn.Module, geometry: Geometry) -> None:
     """Compare with timm's own forward what the reference computes when nothing is reduced.
 
     Whatever timm does in a forward that neither the reference nor the exported form knows of
@@ -172,14 +159,16 @@ def verify_against_timm(
     Raises:
         InputError: They differ by more than rounding.
     """
-    image = torch.rand(input_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(geometry.input_size, generator=generator) * 2 - 1
     with torch.inference_mode():
         wanted = model(image[None])[0]
-    got = Reference(model, dense_plan(len(model.blocks))).run(image).logits
+    got = Reference(model, dense_plan(geometry.depth)).run(image).logits
     error = float((wanted - got).abs().max())
     allowed = 1e-4 * max(1.0, float(wanted.abs().max()))  # measured: 1e-6 on DeiT-S
     if not error <= allowed:
         raise InputError(
-            f"timm's own forward of {name} differs from the plain ViT this tool knows by "
-            f"{error:.2g} (allowed {allowed:.1g}): the model has a feature that is not supported"
+            f"timm's own forward of {geometry.name} differs from {chosen.name_of(geometry.kind)} "
+            f"as this tool knows it by {error:.2g} (allowed {allowed:.1g}): the model has a "
+            "feature that is not supported"
         )

@@ -20,11 +20,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint
@@ -84,7 +84,7 @@ def prepare(
         InputError: The images lead to numbers that are not finite.
     """
     given = observe(checkpoint, images, progress)
-    linears = rounded(checkpoint.vit)
+    linears = rounded(checkpoint.geometry)
     model, changed = balanced(checkpoint.model, linears, given)
     fine = {layer.path for layer in linears if layer.fine}
     layers = {
@@ -107,8 +107,10 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
     most = -(-ROWS // len(images))
 
     def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0].reshape(-1, inputs[0].shape[-1]).numpy()
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            of_map = isinstance(module, nn.Conv2d)  # channels stand in front
+            cells = inputs[0].movedim(1, -1) if of_map else inputs[0]
+            x = cells.reshape(-1, cells.shape[-1]).numpy()
             low, high = x.min(axis=0), x.max(axis=0)
             lows[path] = np.minimum(lows.get(path, low), low)
             highs[path] = np.maximum(highs.get(path, high), high)
@@ -117,8 +119,9 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
         return hook
 
+    wanted = {layer.path for layer in rounded(checkpoint.geometry)}
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and path in wanted:
             module.register_forward_pre_hook(watch(path))
     reference = Reference(model, checkpoint.plan)
     for number, pixels in enumerate(images.pixels):
@@ -137,15 +140,16 @@ def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[
 
 
 def balanced(
-    model: VisionTransformer, linears: Sequence[Linear], given: Mapping[str, Given]
-) -> tuple[VisionTransformer, dict[str, Given]]:
+    model: nn.Module, linears: Sequence[Linear], given: Mapping[str, Given]
+) -> tuple[nn.Module, dict[str, Given]]:
     """A model that computes the same with balanced channels, and what the layers are given then."""
     model = copy.deepcopy(model)
     changed = {}
     for layer in linears:
         path, norm = layer.path, None if layer.norm is None else model.get_submodule(layer.norm)
+        linear: Any = model.get_submodule(path)
         if path in given and isinstance(norm, nn.LayerNorm) and norm.bias is not None:
-            changed[path] = _balance(norm, model.get_submodule(path), given[path])
+            changed[path] = _balance(norm, linear, given[path])
     return model, changed
 
 

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ltmp_export import families
 from ltmp_export.checkpoint.frozen import Frozen
-from ltmp_export.checkpoint.identify import split_arch
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry, Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.work import share
@@ -64,7 +64,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_stated(
-    path: Path, contents: Contents, family: Family, choices: Choices, vit: Vit
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Geometry
 ) -> Frozen:
     """The plan that the user states, or else the arguments of a file that calls itself so."""
     if family.from_stated is None:
@@ -78,12 +78,12 @@ def placed(
     contents: Contents,
     family: Family,
     choices: Choices,
-    vit: Vit,
+    vit: Geometry,
     place: Callable[..., Placed],
 ) -> Frozen:
     """The plan of what is stated, see `from_stated`, by what the family makes of it."""
     said = Choices()
-    if split_arch(contents.arch)[0] == family.name:
+    if families.split_arch(contents.arch)[0] == family.name:
         open_ones = [name for name in family.stated if getattr(choices, name) is None]
         said = _arguments(path, contents.args, open_ones)
     stated = choices.over(said)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from ltmp_export import families
 from ltmp_export.checkpoint import hub
-from ltmp_export.checkpoint.identify import split_arch
 from ltmp_export.checkpoint.outline import Outline
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
@@ -53,7 +53,7 @@ def with_base(
     dense = take(base)
     if not dense.weights:
         raise InputError(f"{base} holds no weights either; give the dense model's checkpoint")
-    base_name = split_arch(dense.arch or name)[1]
+    base_name = families.split_arch(dense.arch or name)[1]
     joined = replace(
         dense,
         arch=own.arch or base_name,  # whose thresholds these are, a base's family does not tell
@@ -78,7 +78,7 @@ def _doubts(
     doubts = []
     if any(dense.thresholds.values()):
         doubts.append(f"{dense.path} holds thresholds of its own, which are not used")
-    names = [split_arch(own.arch)[1], base_name]
+    names = [families.split_arch(own.arch)[1], base_name]
     if names[0] and names[1] and names[0] != names[1]:
         doubts += _unlike(own, dense, names[0], names[1], choices)
     return tuple(doubts)

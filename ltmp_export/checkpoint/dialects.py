@@ -6,9 +6,9 @@
     DeiT and others              {"model": …}
     bare                         the state_dict itself
 
-A dialect is told by its keys. The model's prefix is what stands before the patch embedding (timm's
-or vit-pytorch's, see `vit_pytorch`) or a block's threshold, so that any attribute name does;
-wrappers (DDP, torch.compile, FSDP) are taken off.
+A dialect is told by its keys. The model's prefix is what stands before the first layer of a
+network (see `backbones.chosen`) or a block's threshold, so that any attribute name does; wrappers
+(DDP, torch.compile, FSDP) are taken off.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint import description
 from ltmp_export.checkpoint.containers.stored import StoredTensor
 from ltmp_export.errors import InputError
@@ -28,7 +29,6 @@ from ltmp_export.statements.gather import CONFIG
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
-_MODEL = re.compile(r"((?:[^.]+\.)*?)(?:patch_embed\.proj|to_patch_embedding\.1)\.weight")
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
 _AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
 _COUNTER = "n_averaged"  # of torch's AveragedModel
@@ -204,7 +204,7 @@ class _Finder:
 
     def _prefixes(self, state: Mapping[str, Any]) -> set[str]:
         """What stands before a model's keys, for every model there is."""
-        for pattern in (_MODEL, _THRESHOLDS):
+        for pattern in (*_models(), _THRESHOLDS):
             if matches := {m[1] for key in state if (m := pattern.fullmatch(key))}:
                 return matches
         return set()
@@ -229,6 +229,11 @@ class _Finder:
         if prefix in averaged:
             self._take_averaged(prefix, not plain)
         return prefix
+
+
+def _models() -> list[re.Pattern[str]]:
+    """The names of the first layers of networks, with what stands before them."""
+    return [re.compile(rf"((?:[^.]+\.)*?)(?:{n})\.weight") for n in chosen.first_layers()]
 
 
 def _holds_tensors(value: Any) -> bool:

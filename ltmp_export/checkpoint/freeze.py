@@ -14,11 +14,12 @@ from ltmp_export.backbones.vit import facts
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.checkpoint import arguments, rates
 from ltmp_export.checkpoint.frozen import Frozen
+from ltmp_export.checkpoint.identify import require_backbone
 from ltmp_export.checkpoint.outline import KINDS
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry, Vit, require_vit
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
 from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
@@ -64,7 +65,7 @@ def with_heads(
     return replace(says, heads=Said(width // each, told))
 
 
-def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: Vit) -> Frozen:
+def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: Geometry) -> Frozen:
     """The plan of a checkpoint.
 
     Args:
@@ -80,7 +81,9 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     if family == DENSE:
         return Frozen(dense_plan(vit.depth))
     method = families.load(family)
-    require_tokens(method, vit.prefix, path)
+    require_backbone(path, family, vit.kind)
+    if vit.kind == Vit.kind:
+        require_tokens(method, vit.prefix, path)
     if method.weights is not None and families.owner(contents.weights) == method:
         return _from_weights(path, contents, method, choices, vit)
     if method.from_stated is not None:
@@ -88,7 +91,8 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: V
     if method.counts:
         return _counted(path, method, choices, vit)
     if method.from_args is not None:
-        return arguments.from_args(path, contents.args, method, vit)
+        plain = require_vit(vit, path, f"family {family}")
+        return arguments.from_args(path, contents.args, method, plain)
     plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
@@ -158,9 +162,10 @@ def require_tokens(family: Family, prefix: int, path: Path) -> None:
         raise InputError(f"{path} has no class token, which family {family.name} needs")
 
 
-def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
+def _counted(path: Path, family: Family, choices: Choices, geometry: Geometry) -> Frozen:
     """The plan of r as it is stated, or as the target picks it."""
     require_stated(path, family, choices)
+    vit = require_vit(geometry, path, f"family {family.name}")
     if choices.rate is not None:
         stated = rates.parse(choices.rate, vit.depth)
     else:
@@ -177,7 +182,7 @@ def _counted(path: Path, family: Family, choices: Choices, vit: Vit) -> Frozen:
 
 
 def _from_weights(
-    path: Path, contents: Contents, family: Family, choices: Choices, vit: Vit
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Geometry
 ) -> Frozen:
     """The plan that weights of the family's own tell of."""
     if family.weights is None or family.from_weights is None:

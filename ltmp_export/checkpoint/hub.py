@@ -6,6 +6,7 @@ import functools
 import logging
 from pathlib import Path
 
+from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
@@ -42,13 +43,15 @@ def configured(source: Path) -> Outline:
         InputError: There is no such model, it has no weights on the Hub, or is no plain ViT; every
             feature that is not supported is named.
     """
-    from ltmp_export.backbones.vit import describe
     from ltmp_export.statements import timm_names
 
     name = _configuration(source)[0]
     model = timm_names.create(name)
     weights = dict(model.state_dict())
-    features.require_plain(str(source), weights, more=describe.kinds(model))
+    kind = chosen.by_keys(weights)
+    describe = chosen.module(kind, "describe")
+    if kind == chosen.VIT:
+        features.require_plain(str(source), weights, more=describe.kinds(model))
     describe.describe(model, name)
     return Outline(
         path=source,

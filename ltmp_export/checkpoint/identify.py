@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ltmp_export import families
+from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
@@ -62,6 +63,8 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
     written, model, reason, warnings = _told(path, contents, choices)
+    kind = chosen.by_keys(contents.weights)
+    require_backbone(path, choices.family or written, kind)
     other = _without_thresholds(path, contents, choices, written, dense)
     if other is not None:
         warnings += _overruled(other[0], written, choices, present)
@@ -104,6 +107,10 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
 
 def _ways_on(contents: Outline) -> str:
     """The commands that take a dense model of these weights."""
+    kind = chosen.by_keys(contents.weights)
+    if kind != chosen.VIT:
+        able = [name for name in families.names() if kind in families.load(name).backbones]
+        return f"; --family {'|'.join(able)} takes {chosen.name_of(kind)}" if able else ""
     if "dist_token" in contents.weights:
         return "; with its distillation token, --family m --r 8 takes it, which needs none"
     return "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
@@ -125,6 +132,21 @@ def require_known(family: str) -> None:
             f"no family {family!r}; choose from {', '.join(families.names())}"
             f"{did_you_mean(family, families.names())}"
         )
+
+
+def require_backbone(path: Path, family: str | None, kind: str) -> None:
+    """Check that a family, if there is one of that name, takes such a network.
+
+    Raises:
+        InputError: It does not.
+    """
+    if family not in families.names() or kind in families.load(str(family)).backbones:
+        return
+    able = [name for name in families.names() if kind in families.load(name).backbones]
+    raise InputError(
+        f"{path} is {chosen.name_of(kind)}, which family {family} does not take; "
+        f"{', '.join(able) or 'no family'} does"
+    )
 
 
 def _without_thresholds(
@@ -242,10 +264,10 @@ def _told(
 ) -> tuple[str | None, ModelName, str, list[str]]:
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
-    written, name = split_arch(contents.arch)
+    written, name = families.split_arch(contents.arch)
     model = ModelName(name, contents.arch_in, authors=written is not None)
     reason = f"as the name {contents.arch} says"
-    prefixes = {prefix for other in contents.others if (prefix := split_arch(other)[0])}
+    prefixes = {prefix for other in contents.others if (prefix := families.split_arch(other)[0])}
     if written and prefixes - {written} and choices.family is None:
         names = ", ".join([str(contents.arch), *contents.others])
         raise InputError(f"{path} calls itself {names}; state the family with --family")
@@ -253,7 +275,7 @@ def _told(
     if choices.model is not None:
         from ltmp_export.statements import timm_names  # timm takes seconds
 
-        stated, name = split_arch(choices.model)
+        stated, name = families.split_arch(choices.model)
         asked = timm_names.require(name or "").name
         known = None if model.written is None else timm_names.resolve(model.written)
         mine = model.written if known is None else known.name
@@ -266,14 +288,3 @@ def _told(
         if stated and not written:
             written, reason = stated, f"as --model {choices.model} says"
     return written, model, reason, warnings
-
-
-def split_arch(arch: str | None) -> tuple[str | None, str | None]:
-    """Split "ltmp_deit_small_patch16_224" into family prefix and timm name."""
-    if arch is None:
-        return None, None
-    arch = arch.removeprefix("inference_")
-    for name in sorted(families.names(), key=len, reverse=True):  # ltm_transformer before ltm
-        if arch.startswith(f"{name}_") and len(arch) > len(name) + 1:
-            return name, arch[len(name) + 1 :]
-    return None, arch

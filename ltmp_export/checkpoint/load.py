@@ -11,16 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
-
-from ltmp_export.backbones.vit import build
+from ltmp_export.backbones import chosen
+from ltmp_export.backbones.built import Built
 from ltmp_export.checkpoint import bases, description, freeze, hub, refusals
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
 from ltmp_export.images import preprocessing
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry, Vit, require_vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.statements import gather, timm_names
@@ -38,7 +37,7 @@ class Checkpoint:
         base_sha256: Digest of the base checkpoint, where there is one.
         arch: The name the file gives itself, if any.
         plan: Family and frozen thresholds per block; "dense" for a plain ViT.
-        vit: Geometry of the dense model.
+        geometry: Of the dense model, whatever network it is.
         model: timm's model with the weights, eval mode, float32.
         preprocessing: Normalisation and resize.
         label_names: Class names where the file knows them.
@@ -55,8 +54,8 @@ class Checkpoint:
     base_sha256: str | None
     arch: str | None
     plan: Plan
-    vit: Vit
-    model: VisionTransformer = field(repr=False)
+    geometry: Geometry
+    model: Any = field(repr=False)
     preprocessing: Preprocessing
     label_names: tuple[str, ...] | None
     choices: Choices
@@ -65,6 +64,15 @@ class Checkpoint:
     warnings: tuple[str, ...]
     answers: Mapping[str, Answer] = field(default_factory=dict, repr=False)
     assumed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vit(self) -> Vit:
+        """The geometry of a ViT.
+
+        Raises:
+            InputError: It is another network.
+        """
+        return require_vit(self.geometry, self.path, "what is asked for")
 
 
 def load_checkpoint(
@@ -99,7 +107,7 @@ def load_checkpoint(
     says = gather.gather(args, choices, authors=called.authors, configured=configured)
     weights = freeze.without_own(contents.weights, identity.family)
     says = freeze.with_heads(own.path, says, identity.family, weights)
-    built = build.build(
+    built: Built = chosen.module(chosen.by_keys(weights), "build").build(
         weights,
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
@@ -107,11 +115,11 @@ def load_checkpoint(
         timm_name=named,
         where=called.where,
     )
-    frozen = freeze.freeze(own.path, contents, identity.family, choices, built.vit)
+    frozen = freeze.freeze(own.path, contents, identity.family, choices, built.geometry)
     doubts = (*doubts, *identity.warnings, *frozen.warnings, *built.warnings)
-    _require_attention(built.vit)
-    verify_against_timm(built.model, built.vit.input_size, built.vit.name)
-    prepared = preprocessing.resolve(choices, args, built.vit, named, configured)
+    _require_attention(built.geometry)
+    verify_against_timm(built.model, built.geometry)
+    prepared = preprocessing.resolve(choices, args, built.geometry, named, configured)
     answers = {**built.answers, **prepared.answers}
     assumed = {key: one.value for key, one in answers.items() if one.assumed} | dict(frozen.assumed)
     renamed = _renamed(called.written, named)
@@ -121,16 +129,16 @@ def load_checkpoint(
         base_sha256=None if base_file is None else disk.sha256(base_file),
         arch=contents.arch,
         plan=frozen.plan,
-        vit=built.vit,
+        geometry=built.geometry,
         model=built.model,
         preprocessing=prepared.preprocessing,
-        label_names=_label_names(contents.args, built.vit),
+        label_names=_label_names(contents.args, built.geometry),
         choices=choices,
         found=(*contents.found, *renamed, identity.reason, *frozen.found),
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),
-        warnings=(*doubts, *_contradictions(contents.args, built.vit), *prepared.warnings),
+        warnings=(*doubts, *_contradictions(contents.args, built.geometry), *prepared.warnings),
     )
 
 
@@ -159,18 +167,22 @@ def _with_hub(
     )
 
 
-def _require_attention(vit: Vit) -> None:
+def _require_attention(geometry: Geometry) -> None:
     """Check that one image fits: the reference holds one block's attention in float64.
+
+    Sets of a few tokens that attend among themselves always do.
 
     Raises:
         InputError: It takes more than the memory limit.
     """
-    tokens = vit.tokens
-    size = 2 * 8 * vit.heads * tokens**2  # logits and weights
+    if not isinstance(geometry, Vit):
+        return
+    tokens = geometry.tokens
+    size = 2 * 8 * geometry.heads * tokens**2  # logits and weights
     memory.require_memory(size, f"attention among the {tokens} tokens of one image")
 
 
-def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
+def _contradictions(args: Mapping[str, Any], model: Geometry) -> list[str]:
     """A warning for each number the file states that its weights have otherwise."""
     told = []
     names = args.get("label_names")
@@ -186,7 +198,7 @@ def _contradictions(args: Mapping[str, Any], model: Vit) -> list[str]:
     return told
 
 
-def _label_names(args: Mapping[str, Any], model: Vit) -> tuple[str, ...] | None:
+def _label_names(args: Mapping[str, Any], model: Geometry) -> tuple[str, ...] | None:
     names = args.get("label_names")
     if not isinstance(names, (list, tuple)) or len(names) != model.classes:
         return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features, vit_pytorch_keys
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.checkpoint import description, dialects
@@ -114,6 +115,11 @@ def outline(path: Path, use_ema: bool | None = False) -> Outline:
     for key in [key for key in stored if key in features.UNUSED]:
         found.append(f"left out: {key}, {features.UNUSED[key]}")
         del stored[key]
+    unread = chosen.unread(chosen.by_keys(stored))
+    buffers = [key for key in stored if unread.fullmatch(key)]
+    if buffers:
+        found.append(f"left out: {len(buffers)} buffers ({buffers[0]}, …), which nothing reads")
+    stored = {key: value for key, value in stored.items() if key not in buffers}
     if scale := next((key for key in dialect.beside if key.endswith("logit_scale")), None):
         found.append(f"beside it {scale}: its head projects to CLIP's embeddings, not to classes")
     found += _described(stored, thresholds)

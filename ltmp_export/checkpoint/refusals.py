@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ltmp_export import families
+from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import facts, features, positions
 from ltmp_export.checkpoint import bases, freeze, hub
-from ltmp_export.checkpoint.identify import identify
+from ltmp_export.checkpoint.identify import Identity, identify
 from ltmp_export.checkpoint.outline import Outline, outline, require_floats
+from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.statements import gather
 from ltmp_export.statements.choices import Choices
@@ -28,7 +30,7 @@ class Told(NamedTuple):
 
 
 def require_readable(path: Path, choices: Choices) -> Told:
-    """Check that a file, with its base if it has one, holds a plain ViT.
+    """Check that a file, with its base if it has one, holds a plain ViT or a network in stages.
 
     Raises:
         InputError: It cannot be read or used; the message says why and what to do.
@@ -63,6 +65,9 @@ def require_takeable(
     path = own.path
     identity = identify(path, whole, choices, dense=dense)
     weights = freeze.without_own(whole.weights, identity.family)
+    if (kind := chosen.by_keys(weights)) != chosen.VIT:
+        _require_other(path, kind, identity, choices, learn=learn)
+        return
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
     prefix = ("cls_token" in weights) + ("dist_token" in weights)
@@ -83,11 +88,29 @@ def require_takeable(
         freeze.require_learned(path, choices.family, identity.family, prefix)
 
 
+def _require_other(
+    path: Path, kind: str, identity: Identity, choices: Choices, *, learn: bool
+) -> None:
+    """Refuse what can be told of another network than a ViT."""
+    if learn:
+        raise InputError(
+            f"{path} is {chosen.name_of(kind)}: thresholds are made for plain ViTs alone"
+        )
+    if identity.model.written is None:
+        raise InputError(
+            f"{path} is {chosen.name_of(kind)}, and nothing tells which; state its name of timm's "
+            "with --model"
+        )
+    if identity.family != DENSE:
+        freeze.require_stated(path, families.load(identity.family), choices)
+
+
 def _taken(path: Path, use_ema: bool | None) -> Outline:
     return hub.configured(path) if hub.names_a_model(path) else outline(path, use_ema)
 
 
 def _require_plain(own: Outline) -> None:
     if own.weights:
-        features.require_plain(str(own.path), own.weights, own.prefix, own.beside)
+        if chosen.by_keys(own.weights) == chosen.VIT:
+            features.require_plain(str(own.path), own.weights, own.prefix, own.beside)
         require_floats(own)

@@ -27,7 +27,7 @@ def is_source(exported: ExportedModel, checkpoint: Path) -> bool:
 def under_budget(exported: ExportedModel, loaded: Checkpoint) -> Checkpoint:
     """The checkpoint with the budget of the file, where the file has one."""
     keep = exported.plan.keep
-    if keep is None or loaded.plan.static or len(keep) != loaded.vit.depth:
+    if keep is None or loaded.plan.static or len(keep) != loaded.geometry.depth:
         return loaded
     return replace(loaded, plan=loaded.plan.within(keep))
 
@@ -38,8 +38,8 @@ def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
     Raises:
         InputError: The two do not have the same shape.
     """
-    for what in ("input_size", "depth", "classes"):
-        theirs, ours = getattr(exported.vit, what), getattr(loaded.vit, what)
+    for what in ("kind", "input_size", "depth", "classes"):
+        theirs, ours = getattr(exported.geometry, what), getattr(loaded.geometry, what)
         if theirs != ours:
             raise InputError(
                 f"{exported.path} has {what} {theirs}, the checkpoint {loaded.path} has {ours}: "

@@ -15,6 +15,7 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import ExportedModel, read_exported, to_onnx
+from ltmp_export.plan.geometry import require_vit
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
@@ -73,6 +74,8 @@ def bench(
         raise InputError("--calibration-images is about --precisions; give that, too")
     if precisions is not None:
         _require_precisions(exported)
+    if side_by_side is not None:
+        require_vit(exported.geometry, model, "--side-by-side")
     checkpoint = None
     origin = precisions if side_by_side is None else side_by_side
     if origin is not None:
@@ -87,7 +90,7 @@ def bench(
         lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
         remarks += lowered.calibration.remarks
     source = None if images is None else Path(images)
-    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, samples)
+    chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != disk.sha256(inputs.fixture(inputs.DIGITS)):
         chosen = replace(chosen, labels=None)  # another model's classes need not be digits
     other: onnx.ModelProto | None = None
@@ -96,7 +99,7 @@ def bench(
         other = _dense(exported, checkpoint)
     elif baseline is not None:
         other = reading.read(Path(baseline))
-        interface.require_images(other, str(baseline), exported.vit.input_size)
+        interface.require_images(other, str(baseline), exported.geometry.input_size)
         interface.require_batches(other, str(baseline), settings.sizes)
     report = measure(
         exported,
@@ -135,11 +138,11 @@ def _require_precisions(exported: ExportedModel) -> None:
     Raises:
         InputError: One cannot.
     """
-    scales = exported.precision.scales
+    geometry, scales = exported.geometry, exported.precision.scales
     asked = [Precision(FP32), Precision(FP16), Precision(INT8, scales=scales)]
     try:
         for one in (*asked, Precision(INT8, scales=scales, protected=False)):
-            opsets.require(exported.opset, one, exported.vit.activation)
+            opsets.require(exported.opset, one, geometry.activation, geometry.kind)
     except InputError as err:
         raise InputError(
             f"--precisions writes all of them at the opset of {exported.path}, but {err}, and "
@@ -156,7 +159,7 @@ def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.Model
     if checkpoint is None:
         return dense_baseline(exported)
     return to_onnx(
-        replace(checkpoint, plan=dense_plan(checkpoint.vit.depth)),
+        replace(checkpoint, plan=dense_plan(checkpoint.geometry.depth)),
         opset=exported.opset,
         batch_size=interface.fixed_batch(exported.proto),
     )

@@ -63,7 +63,7 @@ def check(
     owner = loaded(checkpoint, choices, progress)
     source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
-    chosen = inputs.load_images(source, exported.vit, exported.preprocessing, count)
+    chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, count)
     if masked and owner.plan.family not in families.learned():
         raise InputError(f"--masked: family {owner.plan.family} has no masked form")
     report = _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
@@ -107,7 +107,7 @@ def replay(
         )
         if digest != then
     ]
-    batch = repro.images(saved, exported.vit, exported.preprocessing)
+    batch = repro.images(saved, exported.geometry, exported.preprocessing)
     report = _check(exported, owner, batch, (len(batch),), None, False, progress)
     found = (
         f"saved as: {saved.found['verdict']} at row {saved.found['row']}: {saved.found['reason']}"

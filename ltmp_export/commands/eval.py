@@ -24,7 +24,7 @@ from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.images.sets import Kind
 from ltmp_export.model_file.model import ExportedModel, read_exported
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import DENSE, Plan
 from ltmp_export.plan.work import dense_macs, executed_share
 from ltmp_export.progress import Progress, silent
@@ -97,7 +97,7 @@ class _Rows(NamedTuple):
 class _Subject(NamedTuple):
     """What is measured."""
 
-    vit: Vit
+    geometry: Geometry
     plan: Plan
     runtime: str
     images: Labelled
@@ -210,7 +210,7 @@ def _in_onnxruntime(
     providers: Sequence[str],
     workers: int,
 ) -> _Subject:
-    names = interface.count_taps(exported.vit.depth)
+    names = interface.count_taps(exported.geometry.depth)
     session = TappedSession(
         exported.proto,
         names,
@@ -224,7 +224,7 @@ def _in_onnxruntime(
             yield _Rows(result["logits"], np.stack([result[name] for name in names], 1))
 
     computed_by = f"onnxruntime, {session.provider}"
-    return _Subject(exported.vit, exported.plan, computed_by, images, rows(), exported.notes)
+    return _Subject(exported.geometry, exported.plan, computed_by, images, rows(), exported.notes)
 
 
 def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) -> _Subject:
@@ -235,13 +235,13 @@ def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) ->
             trace = reference.run(batch[0])
             yield _Rows(trace.logits.numpy()[None], np.array([trace.counts]))
 
-    vit, plan = checkpoint.vit, checkpoint.plan
+    geometry, plan = checkpoint.geometry, checkpoint.plan
     told = checkpoint.notes, checkpoint.warnings
-    return _Subject(vit, plan, "eager reference", images, rows(), *told)
+    return _Subject(geometry, plan, "eager reference", images, rows(), *told)
 
 
 def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
-    vit, images = subject.vit, subject.images
+    geometry, images = subject.geometry, subject.images
     started, labels = time.perf_counter(), images.require_labels()
     counts: list[NDArray[np.int64]] = []
     ranks: list[int] = []  # of the true class; those of NaN are behind all others
@@ -250,12 +250,12 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         for logits, count in zip(batch.logits, batch.counts, strict=True):
             finite = bool(np.isfinite(logits).all())
             broken += not finite
-            ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else vit.classes)
+            ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else geometry.classes)
             right += ranks[-1] == 0
             counts.append(count)
         progress(f"image {len(ranks)} of {len(images)}, top-1 {right / len(ranks):.1%}")
     together = np.stack(counts)
-    dense = dense_macs(vit) / 1e9
+    dense = dense_macs(geometry) / 1e9
     top1 = right / len(ranks)
     doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
     return EvalReport(
@@ -269,7 +269,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),
         most=tuple(together.max(0).tolist()),
-        gmacs=executed_share(vit, subject.plan, together.tolist()) * dense,
+        gmacs=executed_share(geometry, subject.plan, together.tolist()) * dense,
         dense_gmacs=dense,
         seconds=time.perf_counter() - started,
         notes=subject.notes,
@@ -277,7 +277,7 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
             *subject.warnings,
             *images.remarks,
             *(doubt if broken else ()),
-            *chance.doubts(top1, len(ranks), vit.classes),
+            *chance.doubts(top1, len(ranks), geometry.classes),
         ),
     )
 

@@ -21,7 +21,7 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import require_batch_size, to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
-from ltmp_export.plan.work import share
+from ltmp_export.plan import work
 from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
@@ -142,13 +142,13 @@ def export(
     opsets.require(opset, precision)
     require_batch_size(batch_size)
     source = loaded(checkpoint, choices, progress)
-    opsets.require(opset, precision, source.vit.activation)
+    opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
     base = source.choices.base_checkpoint
     disk.require_outputs([output], [source.path, *([] if base is None else [base])])
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
-    quick = inputs.load_images(None, source.vit, source.preprocessing, QUICK_SAMPLES)
+    quick = inputs.load_images(None, source.geometry, source.preprocessing, QUICK_SAMPLES)
     given = calibration_images, calibration_samples
     model, precision, measured = _written(
         source, precision, given, quick,
@@ -163,7 +163,7 @@ def export(
             progress=progress,
         )  # fmt: skip
         _require(report, precision)
-    written, plan, vit = external.write_model(output, model), source.plan, source.vit
+    written, plan, vit = external.write_model(output, model), source.plan, source.geometry
     return ExportReport(
         output=output,
         data=written.data,
@@ -172,8 +172,8 @@ def export(
         batch_size=batch_size,
         family=plan.family,
         mode="static" if plan.static else "dynamic",
-        tokens=plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
-        macs_share=share(vit, plan) if plan.static else None,
+        tokens=work.counts(vit, plan) if plan.counted else None,
+        macs_share=work.share(vit, plan) if plan.static else None,
         precision=precision,
         budget=budget,
         architecture=vit.name,

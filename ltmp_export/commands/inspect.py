@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features
 from ltmp_export.checkpoint import hub, refusals
 from ltmp_export.checkpoint.outline import Outline, locate, outline, require_floats
@@ -19,9 +20,10 @@ from ltmp_export.files import disk
 from ltmp_export.images import inputs
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.model import read_exported
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan import work
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import dense_macs, share
+from ltmp_export.plan.work import dense_macs
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import saturation
 from ltmp_export.statements.choices import Choices
@@ -90,7 +92,8 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
         InputError: It is damaged, or its numbers are none to compute with.
     """
     own = outline(path, _averaged(choices))
-    if next(features.unsupported(own.weights), None) is None:
+    plain = chosen.by_keys(own.weights) == chosen.VIT
+    if not plain or next(features.unsupported(own.weights), None) is None:
         require_floats(own)
     try:
         refusals.require_takeable(path, choices, dense=True)
@@ -100,8 +103,9 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
     except InputError as err:
         first = "" if str(err) == missing else f"; but first: {err}"
         return _describe_outline(path, own, f"{missing}{first}")
-    known = ("vit", "preprocessing", "told_by", "notes", "warnings", "found")
-    return _describe_outline(path, own, missing) | {key: dense[key] for key in known}
+    known = (*chosen.FACTS, "preprocessing", "told_by", "notes", "warnings", "found")
+    told = {key: dense[key] for key in known if key in dense}
+    return _describe_outline(path, own, missing) | told
 
 
 def _averaged(choices: Choices | None) -> bool | None:
@@ -126,7 +130,7 @@ def _with_margins(
 
     checkpoint = load_checkpoint(path, choices)
     count = MARGIN_SAMPLES if samples is None else samples
-    chosen = inputs.load_images(images, checkpoint.vit, checkpoint.preprocessing, count)
+    chosen = inputs.load_images(images, checkpoint.geometry, checkpoint.preprocessing, count)
     measured = margins.margins(checkpoint, chosen, progress)
     described = _describe_checkpoint(checkpoint)
     warnings = [*described["warnings"], *chosen.remarks]
@@ -159,10 +163,10 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": checkpoint.path.stat().st_size,
         "sha256": checkpoint.sha256,
         "arch": checkpoint.arch,
-        **_describe_plan(checkpoint.plan, checkpoint.vit),
-        "vit": checkpoint.vit.to_json(),
+        **_describe_plan(checkpoint.plan, checkpoint.geometry),
+        **chosen.to_facts(checkpoint.geometry),
         "parameters": parameters,
-        "dense_gmacs": dense_macs(checkpoint.vit) / 1e9,
+        "dense_gmacs": dense_macs(checkpoint.geometry) / 1e9,
         "preprocessing": asdict(checkpoint.preprocessing),
         "choices": checkpoint.choices.to_json(),
         "found": list(checkpoint.found),
@@ -182,9 +186,9 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "kind": "model",
         "path": str(path),
         "bytes": path.stat().st_size + reading.bytes_beside(path),
-        **_describe_plan(exported.plan, exported.vit),
-        "vit": exported.vit.to_json(),
-        "dense_gmacs": dense_macs(exported.vit) / 1e9,
+        **_describe_plan(exported.plan, exported.geometry),
+        **chosen.to_facts(exported.geometry),
+        "dense_gmacs": dense_macs(exported.geometry) / 1e9,
         "preprocessing": asdict(exported.preprocessing),
         "precision": exported.precision.to_json(),
         "products": None if products is None else asdict(products),
@@ -199,16 +203,16 @@ def _describe_model(path: Path) -> dict[str, Any]:
     }
 
 
-def _describe_plan(plan: Plan, vit: Vit) -> dict[str, Any]:
+def _describe_plan(plan: Plan, geometry: Geometry) -> dict[str, Any]:
     """Family and steps; tokens and work where no image has a say in them."""
     return {
         "family": plan.family,
         "mode": "static" if plan.static else "dynamic",
         "thresholds": plan.thresholds(),
         "plan": plan.to_json(),
-        "tokens": plan.counts(vit.tokens, vit.prefix) if plan.counted else None,
+        "tokens": work.counts(geometry, plan) if plan.counted else None,
         "keep_tokens": plan.keep,
-        "macs_share": share(vit, plan) if plan.static else None,
+        "macs_share": work.share(geometry, plan) if plan.static else None,
     }
 
 

@@ -40,10 +40,10 @@ def calibration(source: Checkpoint, images: str | Path | None, samples: int | No
         InputError: There is nothing to read, or it is of another geometry.
     """
     if images is None:
-        return inputs.load_images(None, source.vit, source.preprocessing, samples)
+        return inputs.load_images(None, source.geometry, source.preprocessing, samples)
     inputs.require_normalisation(Path(images), source.preprocessing)
     count = CALIBRATION_SAMPLES if samples is None else samples
-    return inputs.load_images(Path(images), source.vit, source.preprocessing, count)
+    return inputs.load_images(Path(images), source.geometry, source.preprocessing, count)
 
 
 def family_of(source: Checkpoint) -> Family:

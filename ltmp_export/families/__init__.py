@@ -16,7 +16,8 @@ scalar per kind; with the third, `from_weights(source, shapes, vit, **stated)` w
 which block; with the fourth, `from_args(**arguments)` the steps of the blocks that take any, by
 block; with the last, `from_stated(source, vit, **stated)` both.
 `DISTILLED = True` says that a distillation token is provided for, `CLASS_TOKEN = False` that a ViT
-without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has.
+without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES`
+which networks it takes, by the names of their folders, where it takes others than plain ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltmp_export.plan import faces
+from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
@@ -52,6 +54,7 @@ class Family:
         distilled: Whether a distillation token is provided for.
         class_token: Whether it needs a class token.
         head_width: Channels of each head of its ViTs, where it fixes them.
+        backbones: The networks that it takes.
         block_steps: From one scalar per kind to the block's steps.
         from_args: From these arguments to steps by block, or None.
         from_weights: From the shapes of tensors of its own to where they stand, or None.
@@ -68,6 +71,7 @@ class Family:
     distilled: bool
     class_token: bool
     head_width: int | None
+    backbones: tuple[str, ...]
     block_steps: Callable[..., tuple[Step, ...]]
     from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
     from_weights: Callable[..., Placed] | None
@@ -140,6 +144,17 @@ def told(args: Mapping[str, Any]) -> Family | None:
     return None
 
 
+def split_arch(arch: str | None) -> tuple[str | None, str | None]:
+    """Split "ltmp_deit_small_patch16_224" into family prefix and timm name."""
+    if arch is None:
+        return None, None
+    arch = arch.removeprefix("inference_")
+    for name in sorted(names(), key=len, reverse=True):  # ltm_transformer before ltm
+        if arch.startswith(f"{name}_") and len(arch) > len(name) + 1:
+            return name, arch[len(name) + 1 :]
+    return None, arch
+
+
 @functools.cache
 def load(name: str) -> Family:
     """The family of that name.
@@ -163,6 +178,7 @@ def load(name: str) -> Family:
         distilled=getattr(module, "DISTILLED", False),
         class_token=getattr(module, "CLASS_TOKEN", True),
         head_width=getattr(module, "HEAD_WIDTH", None),
+        backbones=getattr(module, "BACKBONES", (Vit.kind,)),
         block_steps=getattr(module, "block_steps", lambda: ()),
         from_weights=getattr(module, "from_weights", None),
         from_stated=getattr(module, "from_stated", None),

@@ -16,13 +16,22 @@ from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import share
+from ltmp_export.steps.merge_mask import stages, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
-WEIGHTS = r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)"
+BACKBONES = (Vit.kind, *stages.KINDS, *windows.KINDS)
+WEIGHTS = "|".join(
+    (
+        r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)",
+        stages.WEIGHTS,
+        windows.WEIGHTS,
+    )
+)
 STATED = ("compression_ratio", "merge_at", "hard", "restore", "reduction_target")
 CLASS_TOKEN = False
 DISTILLED = True
 
+_OTHERS = {kind: networks for networks in (stages, windows) for kind in networks.KINDS}
 _MASK = "ltm.mask0"
 _RATIO = 0.75
 _EARLIEST = 3  # a third of the blocks are before the one that merges
@@ -54,6 +63,18 @@ def from_weights(
     Raises:
         InputError: A tensor is missing or does not fit, or something has to be stated.
     """
+    if hard is None:
+        raise InputError(
+            f"{source}: nothing tells whether its masks are hard, each patch going to one target; "
+            "state --hard or --soft"
+        )
+    other = _OTHERS.get(vit.kind)
+    if other is not None:
+        told: Placed = other.from_weights(
+            source, vit, shapes, compression_ratio=compression_ratio, merge_at=merge_at, hard=hard,
+            restore=restore,
+        )  # fmt: skip
+        return told
     blocks = sorted({int(key.split(".")[1]) for key in shapes if key != _MASK})
     if not blocks or blocks[-1] >= vit.depth:
         raise InputError(f"{source}: masks of blocks {blocks}; the model has {vit.depth} blocks")
@@ -70,11 +91,6 @@ def from_weights(
     if merge_at is not None and (len(blocks) > 1 or merge_at != tuple(blocks)):
         at = ",".join(map(str, merge_at))
         raise InputError(f"--merge-at {at}: {source} merges in {', '.join(map(str, blocks))}")
-    if hard is None:
-        raise InputError(
-            f"{source}: nothing tells whether its masks are hard, each patch going to one target; "
-            "state --hard or --soft"
-        )
     mask = shapes.get(_MASK, ())
     targets = mask[1] if len(mask) == 2 else 0
     for key, shape in _shapes(blocks, vit, targets).items():
@@ -118,6 +134,14 @@ def from_stated(
     Raises:
         InputError: Something does not fit the model.
     """
+    _require_one_way(compression_ratio, reduction_target)
+    other = _OTHERS.get(vit.kind)
+    if other is not None:
+        told: Placed = other.from_stated(
+            source, vit, compression_ratio=compression_ratio, merge_at=merge_at, hard=hard,
+            restore=restore, reduction_target=reduction_target,
+        )  # fmt: skip
+        return told
     assumed: dict[str, Any] = {}
     if hard is None:
         hard, assumed["masks"] = False, "soft"
@@ -126,16 +150,11 @@ def from_stated(
     blocks = _blocks(merge_at, restore, vit)
     if merge_at is None and not restore:
         assumed["masked_block"] = blocks
-    if compression_ratio is not None and reduction_target is not None:
-        raise InputError(
-            "--compression-ratio and --reduction-target say the same in two ways; give one"
-        )
     if compression_ratio is None and reduction_target is None:
         compression_ratio = assumed["compression_ratio"] = _RATIO
     ratio = compression_ratio
     if ratio is None:
         ratio = _reaching(float(reduction_target or 0), blocks, vit, hard=hard, restore=restore)
-    _require_share("--compression-ratio", ratio)
     if not _targets(ratio, vit):
         raise InputError(f"--compression-ratio {ratio:g} leaves no patch")
     placed = _placed(blocks, _targets(ratio, vit), vit, hard=hard, restore=restore)
@@ -168,14 +187,19 @@ def _blocks(merge_at: tuple[int, ...] | None, restore: bool, vit: Vit) -> list[i
     return list(merge_at)
 
 
-def _require_share(flag: str, value: float) -> None:
-    """Check that it is above 0 and at most 1.
+def _require_one_way(ratio: float | None, target: float | None) -> None:
+    """Check that how much is left is stated once, as a share above 0 and at most 1.
 
     Raises:
         InputError: It is not.
     """
-    if type(value) not in (int, float) or not 0.0 < value <= 1.0:
-        raise InputError(f"{flag} {value}: expected a share above 0, at most 1")
+    if ratio is not None and target is not None:
+        raise InputError(
+            "--compression-ratio and --reduction-target say the same in two ways; give one"
+        )
+    for flag, value in (("--compression-ratio", ratio), ("--reduction-target", target)):
+        if value is not None and (type(value) not in (int, float) or not 0.0 < value <= 1.0):
+            raise InputError(f"{flag} {value}: expected a share above 0, at most 1")
 
 
 def _targets(ratio: float, vit: Vit) -> int:
@@ -208,7 +232,6 @@ def _reaching(
     Raises:
         InputError: None does, or the share is none.
     """
-    _require_share("--reduction-target", target)
     for thousandths in range(1000, 0, -1):
         targets = _targets(thousandths / 1000, vit)
         if not targets:

@@ -233,11 +233,13 @@ class GraphBuilder:
         return self.op("Add", scaled, bias)
 
     def activation(self, kind: str, x: Name) -> Name:
-        """One of the activations `plan.geometry.Vit` knows."""
+        """One of the activations that geometries know."""
         if kind == "gelu" or kind == "gelu_tanh":
             return self._gelu(x, "none" if kind == "gelu" else "tanh")
         if kind == "relu":
             return self.op("Relu", x)
+        if kind == "hardswish":
+            return self.op("Mul", x, self.op("HardSigmoid", x, alpha=1 / 6, beta=0.5))
         slope = {"silu": 1.0, "quick_gelu": 1.702}[kind]
         inner = x if slope == 1.0 else self.op("Mul", x, self.number(slope))
         return self.op("Mul", x, self.op("Sigmoid", inner))

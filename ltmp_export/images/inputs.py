@@ -19,7 +19,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
 from ltmp_export.images import folders, pictures
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 
 SYNTHETIC_SAMPLES = 16
 DIGITS = "digits_ltmp.pth.tar"  # the embedded checkpoint
@@ -68,7 +68,7 @@ class Images:
 
 
 def load_images(
-    source: Path | None, vit: Vit, preprocessing: Preprocessing, samples: int | None = None
+    source: Path | None, vit: Geometry, preprocessing: Preprocessing, samples: int | None = None
 ) -> Images:
     """Images of the model's geometry.
 
@@ -143,7 +143,7 @@ def embedded_digits() -> Images:
     return Images(pixels, labels, names, "embedded digits")
 
 
-def synthetic(vit: Vit, count: int, seed: int = 0) -> Images:
+def synthetic(vit: Geometry, count: int, seed: int = 0) -> Images:
     """Seeded pictures with structure: smooth colour fields, shapes with edges, fine texture.
 
     How much there is on a picture grows with its index, so that images differ in how many tokens
@@ -155,7 +155,7 @@ def synthetic(vit: Vit, count: int, seed: int = 0) -> Images:
     return Images(np.stack(pictures), None, names, f"{count} synthetic pictures, seed {seed}")
 
 
-def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.float32]:
+def _picture(rng: np.random.Generator, vit: Geometry, busyness: float) -> NDArray[np.float32]:
     channels, height, width = vit.input_size
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     image = np.zeros((channels, height, width))
@@ -175,7 +175,7 @@ def _picture(rng: np.random.Generator, vit: Vit, busyness: float) -> NDArray[np.
     return np.asarray(image, dtype=np.float32)
 
 
-def from_npz(path: Path, vit: Vit, preprocessing: Preprocessing) -> Images:
+def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
     """All images of an `.npz`, see `load_images`.
 
     Raises:
@@ -247,7 +247,7 @@ def _require_labels(path: Path, labels: NDArray[Any], count: int, classes: int) 
 
 
 def _to_inputs(
-    path: Path, images: NDArray[Any], vit: Vit, preprocessing: Preprocessing
+    path: Path, images: NDArray[Any], vit: Geometry, preprocessing: Preprocessing
 ) -> NDArray[np.float32]:
     """[n, c, h, w], [n, h, w, c] or [n, h, w] → normalised [n, channels, H, W]."""
     channels = vit.in_chans
@@ -274,7 +274,7 @@ def _to_inputs(
 
 
 def _from_folder(
-    folder: Path, vit: Vit, preprocessing: Preprocessing, samples: int | None
+    folder: Path, vit: Geometry, preprocessing: Preprocessing, samples: int | None
 ) -> Images:
     found = folders.find(folder)
     chosen = found.paths

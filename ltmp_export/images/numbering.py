@@ -41,17 +41,17 @@ def numbers(found: Found, kind: Kind) -> Numbers | None:
     if kind.class_map is not None:
         if kind.class_order is not None:
             raise InputError(f"{kind.class_map} has the order of the classes; drop --class-order")
-        return _ordered(_read_class_map(kind.class_map, kind.vit.classes))
+        return _ordered(_read_class_map(kind.class_map, kind.geometry.classes))
     names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
     if not names:
         return None
     known = names & set(kind.label_names or ())
     if known and kind.class_order is None:
         return _by_label_names(found.folder, names, known, kind.label_names or ())
-    if len(names) != kind.vit.classes:
+    if len(names) != kind.geometry.classes:
         raise InputError(
             f"{found.folder} has {len(names)} class folders ({some(names)}), the model "
-            f"{kind.vit.classes} classes; state {_MAP}"
+            f"{kind.geometry.classes} classes; state {_MAP}"
         )
     return _ordered(_in_order(found.folder, names, kind))
 

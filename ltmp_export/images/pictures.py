@@ -22,7 +22,7 @@ import numpy as np
 
 from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +54,7 @@ _ERRORS = (
 )
 
 
-def mode(vit: Vit) -> str:
+def mode(vit: Geometry) -> str:
     """Pillow's mode for a model's channels.
 
     Raises:
@@ -141,14 +141,14 @@ def _on_white(picture: Image) -> Image:
     return Image.alpha_composite(white, picture).convert("RGB")
 
 
-def evaluation_transform(vit: Vit, preprocessing: Preprocessing) -> Callable[[Any], Tensor]:
+def evaluation_transform(vit: Geometry, preprocessing: Preprocessing) -> Callable[[Any], Tensor]:
     """Timm's own: resize, crop, normalise."""
     crop = {"crop_pct": preprocessing.crop_pct, "crop_mode": preprocessing.crop_mode}
     return _create(vit, preprocessing, **crop)
 
 
 def training_transform(
-    vit: Vit, preprocessing: Preprocessing, augment: str
+    vit: Geometry, preprocessing: Preprocessing, augment: str
 ) -> Callable[[Any], Tensor]:
     """Timm's own for training.
 
@@ -189,7 +189,7 @@ def _keep_at_least_a_bit() -> None:
             auto_augment.NAME_TO_OP[name] = _posterize
 
 
-def _create(vit: Vit, preprocessing: Preprocessing, **options: Any) -> Callable[[Any], Tensor]:
+def _create(vit: Geometry, preprocessing: Preprocessing, **options: Any) -> Callable[[Any], Tensor]:
     from timm.data import create_transform
 
     made: Callable[[Any], Tensor] = create_transform(

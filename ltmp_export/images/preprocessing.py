@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.statements.choices import Choices
 from ltmp_export.statements.gather import Answer, place
 
@@ -72,7 +72,7 @@ class Resolved(NamedTuple):
 def resolve(
     choices: Choices,
     args: Mapping[str, Any],
-    model: Vit,
+    model: Geometry,
     name: TimmName | None,
     configured: Collection[str] = (),
 ) -> Resolved:

@@ -25,7 +25,7 @@ from ltmp_export.images.folders import Found
 from ltmp_export.images.labelled import Arrays, Labelled, Pictures
 from ltmp_export.images.numbering import Numbers
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.statements.choices import Choices
 
 _VALIDATION = ("val", "validation", "test")
@@ -35,8 +35,8 @@ class Model(Protocol):
     """What is asked of a checkpoint or an exported file."""
 
     @property
-    def vit(self) -> Vit:
-        """Geometry."""
+    def geometry(self) -> Geometry:
+        """Of the model."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -56,7 +56,7 @@ class Kind:
     """What the images are for.
 
     Attributes:
-        vit: Geometry they must have.
+        geometry: What they must have.
         preprocessing: Normalisation and resize.
         label_names: The model's class names, where known.
         class_map: A file with a folder's name on each line, in the order of the classes.
@@ -64,7 +64,7 @@ class Kind:
         assume_defaults: Take natural order where it differs from the other and nothing tells.
     """
 
-    vit: Vit
+    geometry: Geometry
     preprocessing: Preprocessing
     label_names: tuple[str, ...] | None = None
     class_map: Path | None = None
@@ -83,7 +83,7 @@ class Kind:
         path = None if class_map is None else Path(class_map)
         assume = bool((choices or model.choices).assume_defaults)
         prepared = replace(model.preprocessing, assumed=()) if assume else model.preprocessing
-        return cls(model.vit, prepared, model.label_names, path, class_order, assume)
+        return cls(model.geometry, prepared, model.label_names, path, class_order, assume)
 
 
 def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
@@ -198,7 +198,7 @@ def _from_npz(source: Path, kind: Kind) -> Labelled:
         raise InputError(f"{source} has labels, not folders; drop --class-map {kind.class_map}")
     if kind.class_order is not None:
         raise InputError(f"{source} has labels, not folders; drop --class-order")
-    images = inputs.from_npz(source, kind.vit, kind.preprocessing)
+    images = inputs.from_npz(source, kind.geometry, kind.preprocessing)
     index = np.arange(len(images))
     origin, digest = str(source), disk.sha256(source)
     return Labelled(Arrays(images.pixels), index, images.labels, images.names, origin, digest)
@@ -221,8 +221,8 @@ def _from_folder(
         numbers: The class of each of its folders, where another set has told.
         strict: Whether folders must be classes.
     """
-    transform = pictures.training_transform(kind.vit, kind.preprocessing, augment)
-    reader = Pictures(found.paths, pictures.mode(kind.vit), transform)
+    transform = pictures.training_transform(kind.geometry, kind.preprocessing, augment)
+    reader = Pictures(found.paths, pictures.mode(kind.geometry), transform)
     remarks = list(found.remarks)
     labels = None
     try:

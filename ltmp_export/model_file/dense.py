@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from ltmp_export.backbones.vit import lower
+from ltmp_export.backbones import chosen
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import interface
 from ltmp_export.model_file.model import ExportedModel
@@ -33,9 +33,9 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
         ExportError: Its weights do not make a model.
     """
     try:
-        model = lower.lower(
-            exported.vit,
-            dense_plan(exported.vit.depth),
+        model: onnx.ModelProto = chosen.module(exported.geometry.kind, "lower").lower(
+            exported.geometry,
+            dense_plan(exported.geometry.depth),
             _Stored(exported.proto, exported.precision),
             opset=exported.opset,
             batch_size=interface.fixed_batch(exported.proto),

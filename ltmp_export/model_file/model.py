@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export.backbones.vit import lower
+from ltmp_export.backbones import chosen
 from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING, rounded
+from ltmp_export.plan.geometry import Geometry, Vit, require_vit
+from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets
@@ -50,7 +50,7 @@ class ExportedModel:
         path: The file.
         proto: The parsed model, weights included.
         plan: Family and steps of each block, without PatchMerger's weights.
-        vit: Geometry.
+        geometry: Of the model, whatever network it is.
         preprocessing: How images become inputs.
         checkpoint_sha256: Digest of the checkpoint it was exported from.
         label_names: Class names, where the checkpoint knew them.
@@ -64,7 +64,7 @@ class ExportedModel:
     path: Path
     proto: onnx.ModelProto = field(repr=False)
     plan: Plan
-    vit: Vit
+    geometry: Geometry
     preprocessing: Preprocessing
     checkpoint_sha256: str
     label_names: tuple[str, ...] | None
@@ -73,6 +73,15 @@ class ExportedModel:
     precision: Precision
     metadata: dict[str, str] = field(repr=False)
     assumed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vit(self) -> Vit:
+        """The geometry of a ViT.
+
+        Raises:
+            InputError: It is another network.
+        """
+        return require_vit(self.geometry, self.path, "what is asked for")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -104,9 +113,9 @@ def to_onnx(
     """
     require_batch_size(batch_size)
     precision = precision or Precision()
-    opsets.require(opset, precision, checkpoint.vit.activation)
-    model = lower.lower(
-        checkpoint.vit,
+    opsets.require(opset, precision, checkpoint.geometry.activation, checkpoint.geometry.kind)
+    model: onnx.ModelProto = _lower(checkpoint.geometry).lower(
+        checkpoint.geometry,
         checkpoint.plan,
         _weights(checkpoint),
         opset=opset,
@@ -122,11 +131,17 @@ def to_onnx(
 def half_places(
     checkpoint: Checkpoint, *, opset: int, batch_size: int | None, precision: Precision
 ) -> dict[str, str]:
-    """`vit.lower.half_places` of a checkpoint."""
-    return lower.half_places(
-        checkpoint.vit, checkpoint.plan, _weights(checkpoint), opset=opset, batch_size=batch_size,
-        precision=precision,
-    )  # fmt: skip
+    """`lower.half_places` of a checkpoint."""
+    geometry, weights = checkpoint.geometry, _weights(checkpoint)
+    places: dict[str, str] = _lower(geometry).half_places(
+        geometry, checkpoint.plan, weights, opset=opset, batch_size=batch_size, precision=precision
+    )
+    return places
+
+
+def _lower(geometry: Geometry) -> ModuleType:
+    """What writes graphs of a network."""
+    return chosen.module(geometry.kind, "lower")
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
@@ -148,7 +163,7 @@ def require_batch_size(batch_size: int | None) -> None:
 
 
 def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:
-    vit, preprocessing = checkpoint.vit, checkpoint.preprocessing
+    vit, preprocessing = checkpoint.geometry, checkpoint.preprocessing
     packages = ("ltmp", "torch", "timm", "onnx", "onnxruntime")
     words: dict[str, Any] = {
         "ltmp.schema": SCHEMA,
@@ -162,7 +177,7 @@ def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[
         "ltmp.opset": opset,
         "ltmp.precision": precision.to_json(),
         "ltmp.versions": {package: version(package) for package in packages},
-        "ltmp.vit": vit.to_json(),
+        **chosen.to_metadata(vit),
         "architecture": vit.name,
         "input_size": vit.input_size,
         "mean": preprocessing.mean,
@@ -206,27 +221,20 @@ def read_exported(path: Path) -> ExportedModel:
         ) from err
 
 
-def _names_a_place(place: str, vit: Vit, layers: set[str]) -> bool:
-    """Whether a float16 file of this geometry could keep that in float32."""
-    found = re.fullmatch(r"blocks\.(\d{1,4})\.(attn\.(scores|mixed)|mlp\.act)", place)
-    if found is not None:
-        return int(found[1]) < vit.depth
-    return place in (EMBEDDING, COARSE_EMBEDDING) or place in layers
-
-
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
-    vit = Vit.from_json(json.loads(words["ltmp.vit"]))
+    vit = chosen.from_metadata({k: json.loads(words[k]) for k in chosen.KEYS if k in words})
     plan = Plan.from_json(json.loads(words["ltmp.plan"]))
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
-    plan.require_possible(vit.patches, vit.prefix)
+    vit.require_possible(plan)
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
     layers = {layer.path for layer in rounded(vit)}
     unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
-    unknown = [place for place in precision.kept if not _names_a_place(place, vit, layers)]
+    places = vit.kept_places()
+    unknown = [place for place in precision.kept if place not in places]
     if unknown:
         raise ValueError(f"kept in float32: {unknown[0]!r}")
     choices = Choices.from_json(json.loads(words["ltmp.choices"]))
@@ -251,7 +259,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         path=path,
         proto=model,
         plan=plan,
-        vit=vit,
+        geometry=vit,
         preprocessing=preprocessing,
         checkpoint_sha256=words["ltmp.checkpoint_sha256"],
         label_names=None if names is None else tuple(map(str, names)),

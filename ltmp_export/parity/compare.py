@@ -42,6 +42,7 @@ from ltmp_export.parity.judge import judge_all
 from ltmp_export.parity.limits import Limits, limits
 from ltmp_export.parity.replay import Observation, Observer, runs
 from ltmp_export.parity.report import CheckReport, Invariance, StepSummary
+from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP32, Precision
@@ -93,7 +94,8 @@ def compare(
         model=str(name),
         warnings=tuple(warnings),
     )
-    if missing := interface.missing_tensors(model, taps.names(checkpoint.plan, precision)):
+    wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
+    if missing := interface.missing_tensors(model, wanted):
         return _without_taps(report, model, checkpoint.plan, missing)
     if not len(images):
         return report

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ltmp_export.backbones.trace import Trace
 from ltmp_export.parity.decisions import Disagreement, disagreements, margin
 from ltmp_export.parity.taps import BlockRecord, Choices, Record, StepRecord
 from ltmp_export.plan.step import Learned
-from ltmp_export.reference import Trace
 from ltmp_export.steps import recorded
 from ltmp_export.steps.tokens import Choice, Decision, choose
 

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.backbones.trace import Trace
 from ltmp_export.parity.decisions import disagreements
 from ltmp_export.parity.differences import logit_difference
 from ltmp_export.parity.taps import Choices
 from ltmp_export.precision.formats import FP16, INT8
-from ltmp_export.reference import Trace
 
 
 class Bounds(NamedTuple):

@@ -16,6 +16,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.images.inputs import Images, batches
@@ -28,7 +29,7 @@ from ltmp_export.parity.taps import Choices, Record
 from ltmp_export.plan.linears import rounded
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import FP16, FP32, Precision
-from ltmp_export.reference import Reference, Trace
+from ltmp_export.reference import Reference
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.runtimes.session import Session
 
@@ -134,7 +135,8 @@ class Observer:
         self.images = images
         self.passes = passes
         self.plan = checkpoint.plan
-        self.vit = checkpoint.vit
+        self.geometry = checkpoint.geometry
+        self.fresh = taps.fresh(checkpoint.geometry, checkpoint.plan)
         self.precision = precision
         stated = single = checkpoint.model
         if precision.kind != FP32:
@@ -147,7 +149,8 @@ class Observer:
         if precision.kind != FP32:
             self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
         self._untapped = _outputs(model, checkpoint, images, passes)
-        self._session = TappedSession(model, taps.names(checkpoint.plan, precision), quiet=True)
+        wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
+        self._session = TappedSession(model, wanted, quiet=True)
         self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
 
     def observe(self, number: int) -> Iterator[Observation]:
@@ -208,10 +211,11 @@ class Observer:
         if self._current.get(run, (None,))[0] != which:
             self._current[run] = which, self._session.run(self.images.pixels[index])
         tensors = self._current[run][1]
-        vit = self.vit
+        own = self.geometry
         return taps.read(
-            self.plan, tensors, row, vit.tokens, vit.prefix, self.precision, rounded(vit)
-        )
+            self.plan, tensors, row, own.tokens, own.prefix, self.precision, rounded(own),
+            self.fresh,
+        )  # fmt: skip
 
 
 def _outputs(
@@ -226,8 +230,8 @@ def _outputs(
     """
     if not passes:
         return {}
-    depth = checkpoint.vit.depth
-    widths = {"logits": checkpoint.vit.classes, "token_counts": depth, "overflow": depth}
+    depth = checkpoint.geometry.depth
+    widths = {"logits": checkpoint.geometry.classes, "token_counts": depth, "overflow": depth}
     position = {output.name: at for at, output in enumerate(model.graph.output)}
     if "logits" not in position:
         raise ExportError(f"the file has no output logits, only {', '.join(position)}")

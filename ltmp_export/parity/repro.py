@@ -29,6 +29,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint import hub
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
@@ -39,11 +40,10 @@ from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.parity.replay import Observer, Run
 from ltmp_export.parity.report import CheckReport, Comparison
 from ltmp_export.parity.taps import Record
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
-from ltmp_export.reference import Trace
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps import recorded
 from ltmp_export.steps.tokens import Choice
@@ -242,7 +242,7 @@ def load(folder: Path) -> Repro:
         raise InputError(f"{folder} is a damaged repro ({err}); save it again") from err
 
 
-def images(saved: Repro, vit: Vit, preprocessing: Preprocessing) -> Images:
+def images(saved: Repro, vit: Geometry, preprocessing: Preprocessing) -> Images:
     """The batch of a folder, for a model of that geometry.
 
     Raises:

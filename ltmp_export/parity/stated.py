@@ -10,17 +10,15 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltmp_export.errors import ExportError
-from ltmp_export.precision.eager import MeanKey, RoundedLinear
+from ltmp_export.precision.eager import MeanKey, RoundedConv, RoundedLinear
 from ltmp_export.precision.formats import Activation, Precision
 from ltmp_export.precision.weights import Weights, integer_weight
 
 
-def model_of(
-    model: onnx.ModelProto, plain: VisionTransformer, precision: Precision
-) -> VisionTransformer:
+def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> nn.Module:
     """A copy of a checkpoint's model with what a file stores in its place.
 
     Args:
@@ -45,8 +43,10 @@ def model_of(
             state[name] = torch.from_numpy(array.astype(np.float32))
     found.load_state_dict(state)
     for path, given in precision.layers.items():
-        found.set_submodule(path, _integer_linear(arrays, path, given))
-    if precision.protects:
+        single = isinstance(found.get_submodule(path), nn.Conv2d)  # of single cells
+        kind = RoundedConv if single else RoundedLinear
+        found.set_submodule(path, _integer_linear(kind, arrays, path, given))
+    if precision.protects and isinstance(found, VisionTransformer):
         for index, block in enumerate(found.blocks):
             weight = arrays.get(f"blocks.{index}.attn.metric.weight")
             bias = arrays.get(f"blocks.{index}.attn.metric.bias")
@@ -56,9 +56,11 @@ def model_of(
     return found
 
 
-def _integer_linear(stored: Weights, path: str, given: Activation) -> RoundedLinear:
+def _integer_linear(
+    kind: type[RoundedLinear], stored: Weights, path: str, given: Activation
+) -> RoundedLinear:
     weight = integer_weight(stored, path, given).astype(np.float32)
-    return RoundedLinear(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
+    return kind(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, resizes
 from ltmp_export.plan.step import Step
@@ -84,9 +86,11 @@ class Record:
         return tuple(tuple(step.choice for step in block.steps) for block in self.blocks)
 
 
-def names(plan: Plan, precision: Precision | None = None) -> dict[str, int]:
+def names(
+    plan: Plan, precision: Precision | None = None, linears: Iterable[Linear] = ()
+) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors a `Record` is read from."""
-    found = {EMBEDDED: FLOAT} | precision_record.names(precision or Precision())
+    found = {EMBEDDED: FLOAT} | precision_record.names(precision or Precision(), linears)
     for block, steps in enumerate(plan.blocks):
         tensors = {"count": INT64, "tokens": FLOAT}
         for step, score in _scored(steps):
@@ -125,6 +129,20 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
     return found.digest()
 
 
+def fresh(geometry: Geometry, plan: Plan) -> dict[int, int]:
+    """The tokens of an image that enter blocks before which something makes others of them.
+
+    A network in stages has such blocks; its plans are `counted`.
+    """
+    if not plan.counted:
+        return {}
+    rows = geometry.rows(plan)
+    left = [plan.behind(block, one.given, one.received, one.kept) for block, one in enumerate(rows)]
+    return {
+        block: one.given for block, one in enumerate(rows) if block and one.given != left[block - 1]
+    }
+
+
 def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
     """Each step with the name of the scores it decides by."""
     for place, step in enumerate(steps):
@@ -139,6 +157,7 @@ def read(
     prefix: int = 1,
     precision: Precision | None = None,
     linears: Iterable[Linear] = (),
+    fresh: Mapping[int, int] = MappingProxyType({}),
 ) -> Record:
     """One image of a batch.
 
@@ -150,6 +169,7 @@ def read(
         prefix: How many of them stand before the patches.
         precision: Of the file.
         linears: The layers that may round what they are given.
+        fresh: See `fresh`.
     """
     blocks, counts, broken = [], [], ""
     taken: Mapping[str, Taken] = {}
@@ -163,6 +183,8 @@ def read(
         scope = f"block_{block:02d}/"
         within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
         own = {name: array for name, array in within.items() if "/" not in name}
+        if block in fresh:
+            standing = np.full_like(standing, fresh[block])
         given = standing
         if block in plan.before:
             made = plan.before[block].after(int(standing[image]), prefix)

@@ -32,9 +32,9 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     stored = Weights(model)
     derived: dict[str, NDArray[Any]] = {}
     if precision.kind == INT8:
-        derived = _balanced(stored, wanted, rounded(checkpoint.vit))
-    if precision.protects:
-        derived |= _metrics(wanted | derived, checkpoint.vit)
+        derived = _balanced(stored, wanted, rounded(checkpoint.geometry))
+    if precision.protects and isinstance(checkpoint.geometry, Vit):
+        derived |= _metrics(wanted | derived, checkpoint.geometry)
     wanted |= derived
     differences = (
         _difference(stored, name, own, CLOSE if name in derived else 0.0)
@@ -42,7 +42,8 @@ def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) 
     )
     others = list(filter(None, differences))
     for path, given in precision.layers.items():
-        others += _integers(stored, path, wanted[f"{path}.weight"], given)
+        own = wanted[f"{path}.weight"]
+        others += _integers(stored, path, own.reshape(len(own), -1), given)
     more = f"; {len(others)} weights in all" if others[1:] else ""
     return f"the file's {others[0]}{more}" if others else ""
 

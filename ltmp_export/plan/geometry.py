@@ -1,4 +1,4 @@
-"""What a plain Vision Transformer is here: geometry and the few facts weights do not tell.
+"""What a network is here: geometry and the few facts weights do not tell. `Vit` is the plain one.
 
 Shape letters used throughout the package: B images, N tokens, T packed rows, C channels,
 H heads, D channels per head.
@@ -6,15 +6,112 @@ H heads, D channels per head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+from ltmp_export.errors import InputError
+from ltmp_export.plan import linears, work
+from ltmp_export.plan.linears import Linear
+from ltmp_export.plan.plan import Plan, Rows
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu")
 POOLS = ("token", "avg")
 MOST_PIXELS = 2**16  # of a side
 
 Size: TypeAlias = tuple[int, int]  # height and width
+
+
+class Place(NamedTuple):
+    """A transformer block, where tokens may be reduced.
+
+    Attributes:
+        path: Prefix of the names of its weights.
+        sets: Sets of tokens of one image that attend among themselves.
+        grid: Rows and columns of the tokens of one set.
+        width: Channels C of a token.
+        starts: Whether it takes nothing over from the block before but tokens.
+    """
+
+    path: str
+    sets: int
+    grid: Size
+    width: int
+    starts: bool
+
+
+class Geometry(Protocol):
+    """What everybody may ask of a network's geometry, whatever network it is.
+
+    Between attention and MLP of a block one image has sets · tokens rows, set after set.
+    """
+
+    @property
+    def kind(self) -> str:
+        """Name of its folder in `backbones/`."""
+
+    @property
+    def name(self) -> str:
+        """As timm calls it, or the file itself."""
+
+    @property
+    def image_size(self) -> Size:
+        """(height, width) in pixels."""
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of an image."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+
+    @property
+    def activation(self) -> str:
+        """Of the MLPs, one of `ACTIVATIONS`."""
+
+    @property
+    def depth(self) -> int:
+        """Blocks, of which a plan says what happens in each."""
+
+    @property
+    def prefix(self) -> int:
+        """Rows in front that are never merged away or pruned."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image before the first block."""
+
+    def places(self) -> tuple[Place, ...]:
+        """The blocks."""
+
+    def rows(self, plan: Plan, counts: Sequence[int] | None = None) -> tuple[Rows, ...]:
+        """Tokens of one image at each block; `counts` [depth]: what each MLP runs on, if known."""
+
+    def require_possible(self, plan: Plan) -> None:
+        """Check that the model can take a plan's steps; ValueError: it cannot."""
+
+    def linears(self) -> Iterator[Linear]:
+        """All linear layers, in the order of the computation."""
+
+    def layer_rows(self, rows: Sequence[Rows]) -> list[int]:
+        """Rows that one image gives to each of the `linears`."""
+
+    def macs(self, plan: Plan, counts: Sequence[int] | None = None) -> int:
+        """Multiply-accumulates of all products of one image; `counts` as in `rows`."""
+
+    def kept_places(self) -> frozenset[str]:
+        """What of it a float16 file may compute in float32, see `Precision.kept`."""
+
+    def words(self) -> tuple[str, str]:
+        """Architecture, and patches, for a person."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the exported file's metadata, without the kind."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +146,7 @@ class Vit:
     norm_eps: float
     activation: str
     pool: str
+    kind: ClassVar[str] = "vit"
     prefix: int = 1  # files made before it was written have a class token
     coarse: bool = False  # not written where it is not
 
@@ -105,6 +203,53 @@ class Vit:
         """Channels, height and width of one image."""
         return (self.in_chans, *self.image_size)
 
+    def places(self) -> tuple[Place, ...]:
+        """The blocks; a mask would begin with the first."""
+        return tuple(
+            Place(f"blocks.{block}", 1, self.grid, self.width, block == 0)
+            for block in range(self.depth)
+        )
+
+    def rows(self, plan: Plan, counts: Sequence[int] | None = None) -> tuple[Rows, ...]:
+        """Tokens at each block, those before the patches among them."""
+        return plan.rows(self.tokens, self.prefix, counts)
+
+    def require_possible(self, plan: Plan) -> None:
+        """Check that the model can take a plan's steps.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        plan.require_possible(self.patches, self.prefix)
+
+    def linears(self) -> Iterator[Linear]:
+        """All linear layers in the order of the computation."""
+        return linears.of_vit(self)
+
+    def layer_rows(self, rows: Sequence[Rows]) -> list[int]:
+        """Rows that one image gives to each of the `linears`."""
+        return work.vit_layer_rows(self, rows)
+
+    def macs(self, plan: Plan, counts: Sequence[int] | None = None) -> int:
+        """Multiply-accumulates one image takes."""
+        return work.vit_macs(self, plan, self.rows(plan, counts))
+
+    def kept_places(self) -> frozenset[str]:
+        """What of it a float16 file may compute in float32."""
+        inner = ("attn.scores", "attn.mixed", "mlp.act")
+        places = {f"blocks.{block}.{leaf}" for block in range(self.depth) for leaf in inner}
+        layers = {layer.path for layer in self.linears()}
+        return frozenset(places | layers | {linears.EMBEDDING, linears.COARSE_EMBEDDING})
+
+    def words(self) -> tuple[str, str]:
+        """Architecture, and patches, for a person."""
+        patch = "x".join(map(str, self.patch_size))
+        return (
+            f"{self.depth} blocks, width {self.width}, {self.heads} heads, MLP {self.mlp_width}, "
+            f"{self.activation}, pool {self.pool}",
+            f"patches {patch}",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
         values = asdict(self)
@@ -117,3 +262,21 @@ class Vit:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**pairs)
+
+
+def require_vit(geometry: Geometry, source: object, what: str) -> Vit:
+    """The geometry of a ViT.
+
+    Args:
+        geometry: Any.
+        source: Where it is from, for messages.
+        what: Who needs a ViT, for messages.
+
+    Raises:
+        InputError: It is another network's.
+    """
+    if not isinstance(geometry, Vit):
+        raise InputError(
+            f"{source} is {geometry.name}, of kind {geometry.kind}; {what} takes plain ViTs alone"
+        )
+    return geometry

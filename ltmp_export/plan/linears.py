@@ -1,11 +1,12 @@
-"""The linear layers of a ViT, listed once: where most of its multiply-accumulates are."""
+"""Linear layers, listed once: where most of the multiply-accumulates are. Here those of a ViT."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ltmp_export.plan.geometry import Vit
+if TYPE_CHECKING:
+    from ltmp_export.plan.geometry import Geometry, Vit
 
 # What an image gives a layer a row of: each patch, each of four times the size, each token that the
 # block receives, each that it keeps, or the one that is classified.
@@ -26,6 +27,7 @@ class Linear(NamedTuple):
         norm: Path of the LayerNorm whose outputs it alone is given, or None: channels may be
             balanced between the two.
         fine: Whether int8 files give it 16 bits where decisions are protected.
+        scope: The graph's name of it, where that does not follow from timm's names of a ViT.
     """
 
     path: str
@@ -35,9 +37,20 @@ class Linear(NamedTuple):
     block: int | None = None
     norm: str | None = None
     fine: bool = False
+    scope: str = ""
+
+    @property
+    def written(self) -> str:
+        """The graph's name of it: of "blocks.3.attn.qkv" that is "block_03/attn/qkv"."""
+        if self.scope:
+            return self.scope
+        first, *rest = self.path.split(".")
+        if first != "blocks":
+            return f"head/{self.path.rpartition('.')[2]}"
+        return "/".join((f"block_{int(rest[0]):02d}", *rest[1:]))
 
 
-def linears(vit: Vit) -> Iterator[Linear]:
+def of_vit(vit: Vit) -> Iterator[Linear]:
     """All of them in the order of the computation.
 
     Those that are `fine` are those by which the first block changes the tokens, since every later
@@ -60,6 +73,6 @@ def linears(vit: Vit) -> Iterator[Linear]:
         yield Linear(path, c, vit.classes, POOLED, fine=True)
 
 
-def rounded(vit: Vit) -> list[Linear]:
+def rounded(geometry: Geometry) -> list[Linear]:
     """Those that compute in int8 where a file does: all but the convolutions."""
-    return [layer for layer in linears(vit) if layer.rows not in (PATCHES, COARSE)]
+    return [layer for layer in geometry.linears() if layer.rows not in (PATCHES, COARSE)]

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, linears
+from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, of_vit
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
+if TYPE_CHECKING:
+    from ltmp_export.plan.geometry import Geometry, Vit
 
-def macs(vit: Vit, counts: Sequence[int], plan: Plan | None = None) -> int:
-    """Multiply-accumulates one image takes.
+
+def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
+    """Multiply-accumulates that an image of so many tokens at each block takes.
 
     A block's attention runs on the tokens it receives, its MLP on the tokens it keeps; a step may
     have matrix products of its own.
-
-    Args:
-        vit: Geometry.
-        counts: [depth] tokens that each block's MLP runs on, class token and its like included.
-        plan: What happens to the tokens before and in a block; by default each receives what the
-            one before keeps.
     """
-    plan = plan or dense_plan(vit.depth)
-    rows = plan.rows(vit.tokens, vit.prefix, counts)
     inner = vit.heads * vit.head_width
     total = sum(2 * block.received**2 * inner for block in rows)  # scores, and what they mix
     total += own_products(vit, plan, rows)
     return total + sum(
         n * layer.ins * layer.outs
-        for n, layer in zip(layer_rows(vit, rows), linears(vit), strict=True)
+        for n, layer in zip(vit_layer_rows(vit, rows), of_vit(vit), strict=True)
     )
 
 
@@ -47,10 +42,10 @@ def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     return total
 
 
-def layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
-    """Rows that one image gives to each of the `linears`."""
+def vit_layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
+    """Rows that one image gives to each of the linear layers."""
     found = []
-    for layer in linears(vit):
+    for layer in of_vit(vit):
         block = rows[layer.block or 0]
         by_word = {
             PATCHES: vit.patches,
@@ -63,22 +58,39 @@ def layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
     return found
 
 
-def dense_macs(vit: Vit) -> int:
-    """Multiply-accumulates of the same ViT when nothing is reduced; 4.60 G for DeiT-S."""
-    return macs(vit, (vit.tokens,) * vit.depth)
+def macs(geometry: Geometry, counts: Sequence[int], plan: Plan | None = None) -> int:
+    """Multiply-accumulates one image takes.
+
+    Args:
+        geometry: Of the model.
+        counts: [depth] tokens that each block's MLP runs on.
+        plan: What happens to the tokens before and in a block; by default each receives what the
+            one before keeps.
+    """
+    return geometry.macs(plan or dense_plan(geometry.depth), counts)
 
 
-def executed_macs(vit: Vit, plan: Plan, counts: Sequence[int]) -> int:
+def dense_macs(geometry: Geometry) -> int:
+    """Multiply-accumulates of the same model when nothing is reduced; 4.60 G for DeiT-S."""
+    return geometry.macs(dense_plan(geometry.depth))
+
+
+def counts(geometry: Geometry, plan: Plan) -> tuple[int, ...]:
+    """Tokens that each MLP of a `counted` plan runs on."""
+    return tuple(rows.kept for rows in geometry.rows(plan))
+
+
+def executed_macs(geometry: Geometry, plan: Plan, counts: Sequence[int]) -> int:
     """Multiply-accumulates that a plan's model takes for an image of these counts [depth]."""
-    return macs(vit, plan.executed(counts), plan)
+    return geometry.macs(plan, plan.executed(counts))
 
 
-def share(vit: Vit, plan: Plan) -> float:
+def share(geometry: Geometry, plan: Plan) -> float:
     """Share of the dense ones that each image takes, where none has a say in it."""
-    return executed_share(vit, plan, [plan.counts(vit.tokens, vit.prefix)])
+    return executed_share(geometry, plan, [counts(geometry, plan)])
 
 
-def executed_share(vit: Vit, plan: Plan, counts: Sequence[Sequence[int]]) -> float:
+def executed_share(geometry: Geometry, plan: Plan, counts: Sequence[Sequence[int]]) -> float:
     """Mean share of the dense ones that images of these counts [n, depth] take."""
-    total = sum(executed_macs(vit, plan, image) for image in counts)
-    return total / len(counts) / dense_macs(vit)
+    total = sum(executed_macs(geometry, plan, image) for image in counts)
+    return total / len(counts) / dense_macs(geometry)

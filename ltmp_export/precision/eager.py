@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.precision.formats import LEVELS, Activation, Precision, covering
@@ -79,6 +78,14 @@ class RoundedLinear(nn.Module):
         return total
 
 
+class RoundedConv(RoundedLinear):
+    """The same of a convolution of single cells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, in, height, width] → [1, out, height, width]."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 class MeanKey(nn.Module):
     """The projection of its own from which a file computes the metric of similarity."""
 
@@ -100,7 +107,7 @@ class MeanKey(nn.Module):
         return mean
 
 
-def halved(model: VisionTransformer, precision: Precision) -> VisionTransformer:
+def halved(model: nn.Module, precision: Precision) -> nn.Module:
     """Make a model round to float16 where a float16 file does: around its linear layers."""
     found = copy.deepcopy(model)
     for path, module in found.named_modules():

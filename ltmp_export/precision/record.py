@@ -28,25 +28,23 @@ from ltmp_export.precision.formats import (
 FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
 
 
-def names(precision: Precision) -> dict[str, int]:
-    """Names and element types of the tensors that tell what int8 layers are given."""
+def names(precision: Precision, linears: Iterable[Linear] = ()) -> dict[str, int]:
+    """Names and element types of the tensors that tell what int8 layers are given.
+
+    Args:
+        precision: Of the file.
+        linears: The model's layers, where not all are called as in a ViT.
+    """
     found = {}
+    known = {layer.path: layer for layer in linears}
     for path, given in precision.layers.items():
-        name = _name(path)
+        name = known.get(path, Linear(path, 0, 0, "")).written
         found[f"{name}{INTEGERS}"] = UINT8
         if given.terms > 1:
             found[f"{name}{INTEGERS}{REST}"] = UINT8
         if given.scale is None:
             found |= {f"{name}{SCALE}": FLOAT, f"{name}{ZERO}": UINT8}
     return found
-
-
-def _name(path: str) -> str:
-    """The tensors' common name: "blocks.3.attn.qkv" is written as "block_03/attn/qkv"."""
-    first, *rest = path.split(".")
-    if first != "blocks":
-        return f"head/{path.rpartition('.')[2]}"
-    return "/".join((f"block_{int(rest[0]):02d}", *rest[1:]))
 
 
 def read(
@@ -83,7 +81,7 @@ def read(
             continue  # decisions of the block before are none
         else:
             counts = (leaving if layer.rows == KEPT else entering)[layer.block]
-        found[layer.path] = _taken(given, tensors, _name(layer.path), image, counts, static)
+        found[layer.path] = _taken(given, tensors, layer.written, image, counts, static)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ltmp_export.backbones import chosen
 from ltmp_export.plan.faces import made
 from ltmp_export.plan.plan import before
 from ltmp_export.precision.formats import INT8, Precision
@@ -39,13 +40,12 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
 
 
 def _geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
-    vit, preprocessing = facts["vit"], facts["preprocessing"]
-    side = "x".join(map(str, vit["image_size"]))
-    patch = "x".join(map(str, vit["patch_size"]))
+    geometry, preprocessing = chosen.from_facts(facts), facts["preprocessing"]
+    side = "x".join(map(str, geometry.image_size))
+    architecture, patches = geometry.words()
     return {
-        "architecture": f"{vit['name']}: {vit['depth']} blocks, width {vit['width']}, "
-        f"{vit['heads']} heads, MLP {vit['mlp_width']}, {vit['activation']}, pool {vit['pool']}",
-        "images": f"{vit['in_chans']} channels, {side}, patches {patch}; {vit['classes']} classes",
+        "architecture": f"{geometry.name}: {architecture}",
+        "images": f"{geometry.in_chans} channels, {side}, {patches}; {geometry.classes} classes",
         "normalisation": f"mean {vector(preprocessing['mean'])}, "
         f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
         f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
@@ -74,7 +74,7 @@ def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
         "thresholds": held or "none",
         "sha256": facts["sha256"],
     }
-    if "vit" in facts:  # a dense model that is whole
+    if any(key in facts for key in chosen.FACTS):  # a dense model that is whole
         rows |= _geometry_rows(facts) | _told_rows(facts)
     grid = facts_grid(rows | {"missing": facts["missing"]})
     warnings = [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]

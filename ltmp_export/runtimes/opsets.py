@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -19,11 +19,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import EMBEDDING, linears, rounded
+from ltmp_export.plan.geometry import Geometry, Vit
+from ltmp_export.plan.linears import EMBEDDING, Linear, rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
@@ -54,6 +55,7 @@ class Form:
         scales: Of int8 activations.
         protected: Whether decisions are protected.
         activation: Of the MLPs.
+        backbone: Kind of network.
     """
 
     kind: str = FP32
@@ -61,10 +63,14 @@ class Form:
     scales: str = STATIC
     protected: bool = True
     activation: str = DEFAULT_ACTIVATION
+    backbone: str = chosen.VIT
 
 
 def require(
-    opset: int, precision: Precision | None = None, activation: str = DEFAULT_ACTIVATION
+    opset: int,
+    precision: Precision | None = None,
+    activation: str = DEFAULT_ACTIVATION,
+    backbone: str = chosen.VIT,
 ) -> None:
     """Check that files in a precision can be written and run at this opset.
 
@@ -72,12 +78,13 @@ def require(
         opset: Version of the standard domain.
         precision: In which numbers they are to compute, float32 by default.
         activation: Of the MLPs, see `plan.geometry.Vit`.
+        backbone: Kind of network, see `backbones.chosen`.
 
     Raises:
         InputError: It is older or newer than supported, or onnxruntime lacks an operator there.
     """
     asked = precision or Precision()
-    form = Form(asked.kind, asked.io, asked.scales, asked.protected, activation)
+    form = Form(asked.kind, asked.io, asked.scales, asked.protected, activation, backbone)
     runtime = f"the installed onnxruntime {version('onnxruntime')}"
     if not OLDEST_OPSET <= opset <= newest_opset():
         raise InputError(
@@ -129,23 +136,30 @@ def missing(form: Form, opset: int) -> str:
 
 def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
     """Tiny models of a form, which together hold the operators that files of it hold."""
+    if form.backbone != chosen.VIT:
+        probe = chosen.module(form.backbone, "probe")
+        tiny: Geometry = probe.geometry(form.activation)
+        yield from probe.models(opset, _precision(form, rounded(tiny)), form.activation)
+        return
     vit = Vit(
         "probe", image_size=(8, 8), patch_size=(2, 2), in_chans=1, classes=2, depth=2, width=8,
         mlp_width=8, heads=2, head_width=4, norm_eps=1e-6, activation=form.activation, pool="token",
     )  # fmt: skip
-    weights = _weights(vit)
-    layers = {}
-    if form.kind == INT8:
-        scale = 0.1 if form.scales == STATIC else None
-        layers = {
-            layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in rounded(vit)
-        }
-    precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
+    weights, precision = _weights(vit), _precision(form, rounded(vit))
     for plan, batch_size in _FORMS:
         yield lower.lower(
             vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True,
             precision=precision,
         )  # fmt: skip
+
+
+def _precision(form: Form, linears: Iterable[Linear]) -> Precision:
+    """That of a form, with scales that mean nothing for int8 layers."""
+    layers = {}
+    if form.kind == INT8:
+        scale = 0.1 if form.scales == STATIC else None
+        layers = {layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in linears}
+    return Precision(form.kind, form.protected, form.io, form.scales, layers)
 
 
 def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
@@ -156,7 +170,7 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
         "pos_embed": (1, vit.tokens, width),
         "mixer.queries": (4, width),
     }
-    for layer in linears(vit):
+    for layer in vit.linears():
         shapes[f"{layer.path}.weight"] = (layer.outs, layer.ins)
         shapes[f"{layer.path}.bias"] = (layer.outs,)
     shapes[f"{EMBEDDING}.weight"] = (width, *patch)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ltmp_export.graph import packed
-from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.faces import face
@@ -41,3 +41,9 @@ def restore(g: GraphBuilder, step: Step, given: Slots, made: Slots, left: Slots)
     """Tokens behind a block whose step restores what it took away, see `steps.tokens.restore`."""
     restored: Slots = face(type(step), "slots").restore(g, step, given, made, left)
     return restored
+
+
+def along(g: GraphBuilder, step: Step, left: Slots, x: Name, width: int) -> Name:
+    """What lies where the tokens lay [B, N, width] → [B, n, width], see `steps.tokens.along`."""
+    reduced: Name = face(type(step), "slots").along(g, step, left, x, width)
+    return reduced

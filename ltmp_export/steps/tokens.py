@@ -219,6 +219,21 @@ def restore(
     return restored
 
 
+def along(step: Step, left: Tokens, x: Tensor) -> Tensor:
+    """What lies where the tokens lay, reduced as these were.
+
+    Args:
+        step: A step that merges tokens by where they lie alone.
+        left: What it left of the tokens.
+        x: [N, any] a row for each token that it was given.
+
+    Returns:
+        [n, any] a row for each that is left.
+    """
+    reduced: Tensor = faces.face(type(step), "eager").along(step, left, x)
+    return reduced
+
+
 def choose(step: Step, score: Tensor) -> Verdict:
     """Who merges or stays by these scores.
 

@@ -10,7 +10,7 @@ import onnx
 
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.runtimes import providers, session
 from ltmp_export.timing import profiling, roofline
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
@@ -39,7 +39,7 @@ class Handover:
         self,
         folder: Path,
         model: onnx.ModelProto,
-        vit: Vit,
+        vit: Geometry,
         images: Images,
         baseline: onnx.ModelProto | None,
         settings: Settings,

@@ -81,7 +81,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workplace())
         with filling(folder):
-            files = Handover(folder, exported.proto, exported.vit, images, baseline, settings)
+            files = Handover(folder, exported.proto, exported.geometry, images, baseline, settings)
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         rivals, refused = _rivals(exported, files, checkpoint, lowered, progress)
@@ -140,16 +140,16 @@ def _rivals(
 
 def _subject(exported: ExportedModel, images: Images, counts: NDArray[np.int64]) -> dict[str, Any]:
     """What a report says of the images and of the work they are."""
-    vit, plan = exported.vit, exported.plan
+    geometry, plan = exported.geometry, exported.plan
     return {
         "images": images.origin,
         "images_sha256": hashlib.sha256(images.pixels.tobytes()).hexdigest(),
         "names": images.names,
         "tokens": tuple(tuple(int(n) for n in row) for row in counts),
-        "initial_tokens": vit.tokens,
-        "image_gmacs": tuple(executed_macs(vit, plan, row) / 1e9 for row in counts),
-        "dense_gmacs": dense_macs(vit) / 1e9,
-        "image_gemm_gmacs": roofline.gmacs(vit, plan, counts),
+        "initial_tokens": geometry.tokens,
+        "image_gmacs": tuple(executed_macs(geometry, plan, row) / 1e9 for row in counts),
+        "dense_gmacs": dense_macs(geometry) / 1e9,
+        "image_gemm_gmacs": roofline.gmacs(geometry, plan, counts),
     }
 
 
@@ -162,12 +162,12 @@ def _rows(
     """What batches mean to the linear layers alone; nothing to the others."""
     if contender.kind != "gemms":
         return [[] for _ in groups]
-    return roofline.batch_rows(exported.vit, exported.plan, counts, groups)
+    return roofline.batch_rows(exported.geometry, exported.plan, counts, groups)
 
 
 def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -> NDArray[np.int64]:
     """Tokens [n, depth] after each block of each image, alone."""
-    taps = interface.count_taps(exported.vit.depth)
+    taps = interface.count_taps(exported.geometry.depth)
     session = TappedSession(
         exported.proto, taps, providers=settings.providers, threads=settings.threads
     )

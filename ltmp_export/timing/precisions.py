@@ -60,7 +60,7 @@ def rivals(
     """
     others = [kind for kind in KINDS if kind != exported.precision.kind]
     wanted = {f"{REDUCED} {kind}": (origin.checkpoint, Precision(kind)) for kind in others}
-    dense = replace(origin.checkpoint, plan=dense_plan(exported.vit.depth))
+    dense = replace(origin.checkpoint, plan=dense_plan(exported.geometry.depth))
     scales = exported.precision.scales if exported.precision.kind == INT8 else STATIC
     # Nothing is decided there.
     wanted[DENSE_INT8] = (dense, Precision(INT8, scales=scales, protected=False))

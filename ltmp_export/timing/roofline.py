@@ -14,54 +14,52 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.linears import linears
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import layer_rows
 
 OPSET = 17
 
 
-def rows(vit: Vit, plan: Plan, counts: Sequence[int]) -> list[int]:
+def rows(geometry: Geometry, plan: Plan, counts: Sequence[int]) -> list[int]:
     """Rows that one image gives to each of the `linears`.
 
     Args:
-        vit: Geometry.
+        geometry: Of the model.
         plan: What else says how many rows there are.
         counts: [depth] tokens after each block.
     """
-    return layer_rows(vit, plan.rows(vit.tokens, vit.prefix, plan.executed(counts)))
+    return geometry.layer_rows(geometry.rows(plan, plan.executed(counts)))
 
 
 def batch_rows(
-    vit: Vit, plan: Plan, counts: NDArray[np.int64], batches: Sequence[NDArray[np.int64]]
+    geometry: Geometry, plan: Plan, counts: NDArray[np.int64], batches: Sequence[NDArray[np.int64]]
 ) -> list[list[int]]:
     """[batches][layers] rows of each layer in each batch.
 
     Args:
-        vit: Geometry.
+        geometry: Of the model.
         plan: As in `rows`.
         counts: [images][depth] tokens after each block.
         batches: Indices of the images in each batch.
     """
-    per_image = np.array([rows(vit, plan, row) for row in counts])
+    per_image = np.array([rows(geometry, plan, row) for row in counts])
     return [[int(n) for n in per_image[index].sum(axis=0)] for index in batches]
 
 
-def gmacs(vit: Vit, plan: Plan, counts: NDArray[np.int64]) -> tuple[float, ...]:
+def gmacs(geometry: Geometry, plan: Plan, counts: NDArray[np.int64]) -> tuple[float, ...]:
     """[images] 10^9 multiply-accumulates of the linear layers."""
-    work = np.array([layer.ins * layer.outs for layer in linears(vit)], float)
-    per_image = np.array([rows(vit, plan, row) for row in counts], float)
+    work = np.array([layer.ins * layer.outs for layer in geometry.linears()], float)
+    per_image = np.array([rows(geometry, plan, row) for row in counts], float)
     return tuple(float(one) / 1e9 for one in per_image @ work)
 
 
-def model(vit: Vit) -> ModelProto:
+def model(geometry: Geometry) -> ModelProto:
     """Each linear layer on an input [T, ins] of its own.
 
     Only the first row of each product leaves the graph, so that no time goes to copies.
     """
     rng = np.random.default_rng(0)
-    found = list(linears(vit))
+    found = list(geometry.linears())
     weights = {x.path: rng.standard_normal((x.outs, x.ins), np.float32) for x in found}
     g = GraphBuilder(OPSET, weights)
     for layer in found:

@@ -82,16 +82,16 @@ class TestAttention:
 class TestVerifyAgainstTimm:
     def test_a_plain_model_passes(self) -> None:
         model, vit = random_vits.build(random_vits.EVEN)
-        verify_against_timm(model, vit.input_size, vit.name)
+        verify_against_timm(model, vit)
 
     def test_a_forward_that_does_more_is_refused(self) -> None:
         model, vit = random_vits.build(random_vits.EVEN)
         model.register_forward_hook(lambda module, inputs, output: output + 0.01)
         with pytest.raises(InputError, match=r"even_tokens differs .* by 0\.01"):
-            verify_against_timm(model, vit.input_size, vit.name)
+            verify_against_timm(model, vit)
 
     def test_nan_is_refused(self) -> None:
         model, vit = random_vits.build(random_vits.EVEN)
         model.state_dict()["head.bias"][0] = math.nan
         with pytest.raises(InputError, match="differs"):
-            verify_against_timm(model, vit.input_size, vit.name)
+            verify_against_timm(model, vit)

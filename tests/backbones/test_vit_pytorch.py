@@ -127,7 +127,7 @@ def test_it_is_the_same_model(channels: int) -> None:
     assert (found.vit.prefix, found.vit.tokens, found.vit.pool) == (0, 9, "avg")
     assert (found.vit.norm_eps, found.vit.patch_size) == (1e-5, (4, 4))
     assert not any(answer.assumed for answer in found.answers.values())
-    verify_against_timm(found.model, found.vit.input_size, "vit-pytorch")
+    verify_against_timm(found.model, found.vit)
     images = pixels(3, channels)
     agree(found, images, forward(weights, images, heads=2))
 

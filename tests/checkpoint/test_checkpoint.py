@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ltmp_export.checkpoint.identify import split_arch
+from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
@@ -131,7 +131,7 @@ def test_thresholds_only(digits_base: Path) -> None:
     ],
 )
 def test_split_arch(arch: str | None, expected: tuple[str | None, str | None]) -> None:
-    assert split_arch(arch) == expected
+    assert families.split_arch(arch) == expected
 
 
 def test_ambiguous_family_is_asked_for(content: Content, write: Write) -> None:

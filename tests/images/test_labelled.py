@@ -35,7 +35,7 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
 
 def test_channels_that_pictures_do_not_have(tmp_path: Path) -> None:
     draw(tmp_path, {"a": 1, "b": 1, "c": 1})
-    kind = replace(KIND, vit=replace(THREE, in_chans=5))
+    kind = replace(KIND, geometry=replace(THREE, in_chans=5))
     with pytest.raises(InputError, match="cannot be read into 5 channels; give an .npz"):
         sets.held_out(tmp_path, kind)
 

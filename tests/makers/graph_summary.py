@@ -159,7 +159,7 @@ def _checkpoint(model: VisionTransformer, plan: Plan) -> Checkpoint:
         base_sha256=None,
         arch=None,
         plan=plan,
-        vit=describe.describe(model, "made"),
+        geometry=describe.describe(model, "made"),
         model=model,
         preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 0.875, "bicubic"),
         label_names=None,

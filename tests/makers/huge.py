@@ -47,7 +47,7 @@ def checkpoint(path: Path) -> Checkpoint:
         base_sha256=None,
         arch=f"ltmp_{NAME}",
         plan=plan,
-        vit=shape,
+        geometry=shape,
         model=model,
         preprocessing=Preprocessing((0.5,) * 3, (0.5,) * 3, 0.9, "bicubic"),
         label_names=None,

@@ -19,4 +19,5 @@ def shallow(checkpoint: Checkpoint, depth: int = BLOCKS) -> Checkpoint:
         blocks=checkpoint.plan.blocks[:depth],
         before={at: step for at, step in checkpoint.plan.before.items() if at <= depth},
     )
-    return replace(checkpoint, model=model, plan=plan, vit=replace(checkpoint.vit, depth=depth))
+    vit = replace(checkpoint.vit, depth=depth)
+    return replace(checkpoint, model=model, plan=plan, geometry=vit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.plan import demands
@@ -11,7 +11,7 @@ from ltmp_export.plan.step import Step
 
 
 def attend(
-    layers: Layers, path: str, rows: Name, size: Name | None, layout: Layout
+    layers: VitLayers, path: str, rows: Name, size: Name | None, layout: Layout
 ) -> tuple[Name, Name, Name]:
     """Attention weights [B, H, N, N], keys and values [B, H, N, D].
 
@@ -37,7 +37,7 @@ def attend(
     return g.op("Softmax", scores, axis=-1), k, v
 
 
-def mix(layers: Layers, path: str, layout: Layout, weights: Name, v: Name) -> Name:
+def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name) -> Name:
     """The output [T, C] of attention from its weights and values, without the residual."""
     g, vit = layers.g, layers.vit
     with layers.half(f"{path}.attn.mixed"):

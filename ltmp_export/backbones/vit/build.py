@@ -13,6 +13,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.vit import facts, features, positions, vit_pytorch
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
@@ -22,7 +23,7 @@ from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.statements import timm_names
-from ltmp_export.statements.gather import Answer, Statements
+from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
 
 Weights = Mapping[str, torch.Tensor]
@@ -37,20 +38,15 @@ _ARGUMENTS = {
 
 
 @dataclass(frozen=True)
-class BuiltVit:
-    """A timm model that holds the checkpoint's weights.
+class BuiltVit(Built):
+    """A ViT of timm's that holds the checkpoint's weights."""
 
-    Attributes:
-        model: In eval mode.
-        vit: Its geometry.
-        answers: What the weights do not tell, by timm's word, and where it is from.
-        warnings: What was changed to build it, and how it is not what its name says.
-    """
+    geometry: Vit
 
-    model: VisionTransformer
-    vit: Vit
-    answers: Mapping[str, Answer]
-    warnings: tuple[str, ...]
+    @property
+    def vit(self) -> Vit:
+        """The geometry."""
+        return self.geometry
 
 
 def build(
@@ -94,7 +90,7 @@ def build(
         model = _unnamed(weights, shape, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
         model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
-    _load(model, weights, name, source)
+    load(model, weights, name or "a plain ViT", source)
     model.eval().requires_grad_(False)
     return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
@@ -215,25 +211,3 @@ def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Modu
     except timm_names.BUILD_ERRORS as err:
         raise InputError(f"timm cannot build a ViT of these shapes: {err}") from err
     return model
-
-
-def _load(model: nn.Module, weights: Weights, name: str | None, source: str) -> None:
-    """Every key must be there with its shape; the model takes the tensors themselves."""
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in weights.items()}
-    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
-    other = [
-        f"{k} {found[k]}, expected {expected[k]}"
-        for k in sorted(expected.keys() & found)
-        if found[k] != expected[k]
-    ]
-    parts = [
-        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", other))
-        if keys
-    ]
-    if parts:
-        raise InputError(
-            f"{source}: the weights are not those of {name or 'a plain ViT'}: {', '.join(parts)}"
-        )
-    model.load_state_dict(dict(weights), assign=True)

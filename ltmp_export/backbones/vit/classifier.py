@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import Layout
 
 
-def classify(layers: Layers, x: Name, size: Name | None, layout: Layout) -> Name:
+def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
     """Tokens → logits [B, classes].
 
     Args:
@@ -26,7 +26,7 @@ def classify(layers: Layers, x: Name, size: Name | None, layout: Layout) -> Name
     return layers.exact(logits)
 
 
-def _distilled(layers: Layers, x: Name, layout: Layout) -> Name:
+def _distilled(layers: VitLayers, x: Name, layout: Layout) -> Name:
     """The mean of what the two heads say, each of its own token, the first two."""
     g, row = layers.g, layout.class_rows()
     said = []

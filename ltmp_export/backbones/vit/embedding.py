@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
-from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph import ragged
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout, fixed_layout, make_layout
@@ -31,7 +31,7 @@ def zeros(g: GraphBuilder, patches: Name) -> Name:
 
 
 def embed(
-    layers: Layers, images: Name, patches: Name, *, single: bool, static: bool
+    layers: VitLayers, images: Name, patches: Name, *, single: bool, static: bool
 ) -> tuple[Name, Layout]:
     """Patches with their positions, behind the class token and its like; and where they are.
 

@@ -1,4 +1,4 @@
-"""The layers of a ViT in ONNX that treat each token, or each patch, by itself.
+"""The layers in ONNX that treat each token, or each patch, by itself; of any network with tokens.
 
 Which layers there are follows from the names of the weights. Tokens are float32 between layers; in
 float16 files what a linear layer gives is float16 until it is cast back.
@@ -6,8 +6,10 @@ float16 files what a linear layer gives is float16 until it is cast back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from onnx import TensorProto
@@ -28,13 +30,25 @@ from ltmp_export.precision.formats import (
 from ltmp_export.precision.weights import quantised
 
 
+class Shaped(Protocol):
+    """What these layers ask of a geometry."""
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of every LayerNorm."""
+
+    @property
+    def activation(self) -> str:
+        """Of the MLPs."""
+
+
 @dataclass(frozen=True)
 class Layers:
     """Writes them.
 
     Attributes:
         g: Where to.
-        vit: Geometry.
+        vit: Geometry, whatever network it is.
         precision: What linear layers compute in.
         one: For int8 the float32 scalar 1, as something that is computed from the images: with it
             as the scale of the activations onnxruntime joins an integer product with what follows
@@ -42,7 +56,7 @@ class Layers:
     """
 
     g: GraphBuilder
-    vit: Vit
+    vit: Shaped
     precision: Precision
     one: Name = ""
 
@@ -69,7 +83,8 @@ class Layers:
         each.
         """
         g = self.g
-        weight, columns = quantised(np.asarray(g.weights[f"{path}.weight"]))
+        own = np.asarray(g.weights[f"{path}.weight"])
+        weight, columns = quantised(own.reshape(len(own), -1))  # also a convolution's of one cell
         scale, total = "", ""
         for term, suffix in enumerate(("", REST)[: given.terms]):
             q, scale, zero = self._rounded(path, x, given, term, scale)
@@ -108,6 +123,46 @@ class Layers:
         """What a linear layer gave, as float32."""
         return self.g.cast(x)
 
+    def norm(self, path: str, x: Name) -> Name:
+        """LayerNorm if the weights have one of that name, else nothing."""
+        if f"{path}.weight" not in self.g.weights:
+            return x
+        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
+        return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
+
+    def layer_scale(self, path: str, x: Name) -> Name:
+        """LayerScale if the weights have one of that name, else nothing."""
+        if f"{path}.gamma" not in self.g.weights:
+            return x
+        return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
+
+    def mlp(self, path: str, x: Name) -> Name:
+        """Normalised rows [T, C] → [T, C], without the residual."""
+        hidden = self.linear(f"{path}.mlp.fc1", x)
+        with self.half(f"{path}.mlp.act"):
+            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
+        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
+        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
+
+    def embedded(self, path: str, images: Name, sides: Sequence[int], patches: int) -> Name:
+        """Images [B, channels, height, width] in patches of these sides → [B, patches, C]."""
+        g, weight = self.g, f"{path}.weight"
+        with self.half(path):
+            inputs = [g.cast(images), g.weight(weight)]
+            if f"{path}.bias" in g.weights:
+                inputs.append(g.weight(f"{path}.bias"))
+            grid = g.op("Conv", *inputs, strides=list(sides), kernel_shape=list(sides))
+            rows = g.reshape(grid, 0, g.weights[weight].shape[0], patches)
+            x = g.op("Transpose", rows, perm=[0, 2, 1])
+        return self.exact(x)
+
+
+@dataclass(frozen=True)
+class VitLayers(Layers):
+    """Those of a ViT alone."""
+
+    vit: Vit
+
     def mean_key(self, path: str, x: Name) -> Name:
         """Keys for the metric of similarity in float32, by a projection of their own.
 
@@ -138,27 +193,6 @@ class Layers:
             metric = g.reduce("ReduceMean", self.norm(f"{path}.k_norm", per_head), [1])
         return g.op("LpNormalization", metric, axis=-1, p=2)
 
-    def norm(self, path: str, x: Name) -> Name:
-        """LayerNorm if the weights have one of that name, else nothing."""
-        if f"{path}.weight" not in self.g.weights:
-            return x
-        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
-        return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
-
-    def layer_scale(self, path: str, x: Name) -> Name:
-        """LayerScale if the weights have one of that name, else nothing."""
-        if f"{path}.gamma" not in self.g.weights:
-            return x
-        return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
-
-    def mlp(self, path: str, x: Name) -> Name:
-        """Normalised rows [T, C] → [T, C], without the residual."""
-        hidden = self.linear(f"{path}.mlp.fc1", x)
-        with self.half(f"{path}.mlp.act"):
-            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
-        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
-        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
-
     def patches(self, images: Name) -> Name:
         """[B, channels, height, width] → embedded patches [B, patches, C]."""
         g, vit = self.g, self.vit
@@ -176,16 +210,8 @@ class Layers:
 
     def _embedded(self, path: str, images: Name, times: int) -> Name:
         """Patches so many times as high and wide: [B, patches / times², C]."""
-        g, vit = self.g, self.vit
-        sides = [times * side for side in vit.patch_size]
-        with self.half(path):
-            inputs = [g.cast(images), g.weight(f"{path}.weight")]
-            if f"{path}.bias" in g.weights:
-                inputs.append(g.weight(f"{path}.bias"))
-            grid = g.op("Conv", *inputs, strides=sides, kernel_shape=sides)
-            rows = g.reshape(grid, 0, vit.width, vit.patches // times**2)
-            x = g.op("Transpose", rows, perm=[0, 2, 1])
-        return self.exact(x)
+        sides = [times * side for side in self.vit.patch_size]
+        return self.embedded(path, images, sides, self.vit.patches // times**2)
 
     def _normed_patches(self, images: Name) -> Name:
         """The same where the pixels of a patch are normalised before they are projected."""

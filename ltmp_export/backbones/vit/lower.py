@@ -13,15 +13,17 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
+from ltmp_export.backbones import edges
+from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.vit import attention, classifier, embedding
-from ltmp_export.backbones.vit.layers import Layers
+from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph import packed
 from ltmp_export.graph.builder import GraphBuilder, Name
@@ -33,10 +35,8 @@ from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
-from ltmp_export.precision.formats import FP16, Precision
+from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
-
-BATCH = "batch"
 
 
 def lower(
@@ -99,14 +99,13 @@ class _Lowering:
         self.plan = plan
         self.g = g
         self.precision = precision
-        self.layers = Layers(g, vit, precision)
+        self.layers = VitLayers(g, vit, precision)
         self.batch = 1 if single else BATCH
         self.broken: Name | None = None  # see `embedding.zeros`
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         g, vit = self.g, self.vit
-        number = TensorProto.FLOAT16 if self.precision.io == FP16 else TensorProto.FLOAT
-        images = g.input("images", number, (self.batch, *vit.input_size))
+        images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
             tokens = self.embed(images)
         counts, dropped = [], []
@@ -123,13 +122,11 @@ class _Lowering:
             logits = classifier.classify(self.layers, rows, tokens.size, tokens.layout)
             if self.broken is not None:
                 logits = g.op("Add", logits, self.broken)
-            with g.half(self.precision.io == FP16, "logits"):
-                logits = g.cast(logits)
-        g.output(logits, "logits", number, (self.batch, vit.classes))
+        edges.logits(g, logits, vit, self.precision, self.batch)
         if token_counts:
-            self.per_block("token_counts", counts)
+            edges.per_block(g, "token_counts", counts, vit, self.batch)
         if dropped:
-            self.per_block("overflow", dropped)
+            edges.per_block(g, "overflow", dropped, vit, self.batch)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
 
     def embed(self, images: Name) -> Packed:
@@ -144,12 +141,6 @@ class _Lowering:
             self.layers, images, patches, single=single, static=self.plan.static
         )
         return Packed(x, None, layout)
-
-    def per_block(self, name: str, values: Sequence[Name]) -> None:
-        """An output int64 [batch, depth] from a [B] of each block."""
-        columns = (self.g.op("Unsqueeze", value, self.g.ints(1)) for value in values)
-        joined = self.g.op("Concat", *columns, axis=1)
-        self.g.output(joined, name, TensorProto.INT64, (self.batch, self.vit.depth))
 
     def entering(self, block: int, tokens: Packed) -> Packed:
         """Tokens as they enter a block, or behind the last one the head."""

@@ -143,3 +143,9 @@ def _partners(soft: Tensor, protected: int) -> Partners:
     runner_up = weights.scatter(1, index[:, None], -torch.inf).amax(1)
     moved = torch.arange(len(weights)) >= protected
     return Partners(moved, index, best, runner_up, weights)
+
+
+def along(step: MergeMask, left: Tokens, x: Tensor) -> Tensor:
+    """What lies where the patches lay [S · N, any] → [S · P, any], by the same mask."""
+    shares = column_shares(left.handed[MASK])
+    return (shares.mT @ x.reshape(step.sets, step.of, -1)).flatten(0, 1)

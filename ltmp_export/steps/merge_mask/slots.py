@@ -36,7 +36,7 @@ def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
         used = g.op("Mul", soft, g.op("Cast", columns, to=TensorProto.FLOAT))
         gives = g.op("Where", columns, raw, g.number(-1.0))
         handed = {TARGET: target}
-    shares = g.op("Transpose", _shares(g, step, used), perm=[0, 2, 1])
+    shares = g.op("Transpose", column_shares(g, step, used), perm=[0, 2, 1])
     merged = g.op("MatMul", shares, z)  # [B · S, P, C]
     x = _together(g, step, merged, step.tokens)
     if protected:
@@ -84,7 +84,7 @@ def _raw(g: GraphBuilder, step: MergeMask, z: Name, handed: Name | None) -> Name
     unit = g.layer_norm(z, ones, zeros, EPS)
     before = g.weight(step.start) if handed is None else handed
     order = [1, 0] if handed is None else [0, 2, 1]
-    shares = g.op("Transpose", _shares(g, step, before), perm=order)  # [(B · S,) P, N]
+    shares = g.op("Transpose", column_shares(g, step, before), perm=order)  # [(B · S,) P, N]
     means = g.op("MatMul", shares, unit)  # [B · S, P, C]
     mean = g.op("MatMul", g.row(1 / step.tokens, step.tokens), means)  # [B · S, 1, C]
     apart = g.op("Transpose", g.op("Sub", means, mean), perm=[0, 2, 1])
@@ -105,7 +105,7 @@ def _told_apart(g: GraphBuilder, before: Name) -> Name:
     return g.op("Cast", g.op("Less", place, g.number(2.0)), to=TensorProto.FLOAT)
 
 
-def _shares(g: GraphBuilder, step: MergeMask, used: Name) -> Name:
+def column_shares(g: GraphBuilder, step: MergeMask, used: Name) -> Name:
     """A mask [..., N, P], each column divided by its sum + 1e-6."""
     total = g.op("MatMul", g.row(1.0, step.of), used)  # [..., 1, P]
     return g.op("Div", used, g.op("Add", total, g.number(EPS)))
@@ -142,3 +142,11 @@ def _together(g: GraphBuilder, step: MergeMask, x: Name, number: int) -> Name:
         return x
     width = g.weights[f"{step.name}.center"].shape[0]
     return g.reshape(x, -1, step.sets * number, width)
+
+
+def along(g: GraphBuilder, step: MergeMask, left: Slots, x: Name, width: int) -> Name:
+    """What lies where the patches lay [B, S · N, width] → [B, S · P, width], by the same mask."""
+    used = left.handed[MASK]
+    shares = g.op("Transpose", column_shares(g, step, used), perm=[0, 2, 1])
+    merged = g.op("MatMul", shares, g.reshape(x, -1, step.of, width))  # [B · S, P, width]
+    return g.reshape(merged, -1, step.sets * step.tokens, width)

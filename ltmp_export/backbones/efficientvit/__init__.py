@@ -1,0 +1,1 @@
+"""EfficientViT of MIT: convolutions, and linear attention among the cells of a map."""

@@ -1,0 +1,1 @@
+"""What networks that mix convolutions with attention have in common."""

@@ -1,0 +1,134 @@
+"""From weights and timm's name to a network of convolutions and attention that holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ltmp_export.backbones.built import Built
+from ltmp_export.backbones.hybrid.geometry import Hybrid
+from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import Size
+from ltmp_export.statements import timm_names
+from ltmp_export.statements.gather import Answer, Statements
+from ltmp_export.statements.timm_names import TimmName
+
+Weights = Mapping[str, torch.Tensor]
+
+COUNTER = r".*\.num_batches_tracked"  # of training alone: files may leave it out
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which network it is, for `build`.
+
+    Attributes:
+        called: What a person calls it.
+        example: A name of timm's for one.
+        first: Name of the first convolution's weight.
+        last: Name of the classifier's weight.
+        describe: Its `describe.describe`.
+    """
+
+    called: str
+    example: str
+    first: str
+    last: str
+    describe: Callable[[nn.Module, str, Size | None], Hybrid]
+
+
+def build(
+    network: Network,
+    weights: Weights,
+    says: Statements,
+    source: str,
+    timm_name: TimmName | None,
+    where: str,
+) -> Built:
+    """The model of a name with these weights, see `vit.build.build`.
+
+    Raises:
+        InputError: Nothing tells timm's name, or the weights are not those of that model.
+    """
+    if timm_name is None:
+        raise InputError(
+            f"{source}: its weights do not tell which {network.called} it is; state timm's name, "
+            f"like --model {network.example}"
+        )
+    _require_unsaid(network, says, source)
+    classes = _sized(weights, network.last, 2, source)[0]
+    channels = _sized(weights, network.first, 4, source)[1]
+    arguments = {**says.arguments, "num_classes": classes, "in_chans": channels}
+    model = timm_names.create(timm_name.name, **arguments)
+    size, told = _image_size(says, timm_name, where, source)
+    geometry = network.describe(model, timm_name.name, size)
+    _load(model, weights, timm_name.name, source)
+    model.eval().requires_grad_(False)
+    return Built(model, geometry, {"img_size": Answer(size, told)}, ())
+
+
+def _require_unsaid(network: Network, says: Statements, source: str) -> None:
+    """Check that nothing is stated that timm's name tells of such a model.
+
+    Raises:
+        InputError: Something is.
+    """
+    for said in (says.heads, says.act, says.norm_eps, says.pool):
+        average = said is says.pool and said is not None and said.value == "avg"
+        if said is not None and said.where.startswith("--") and not average:
+            raise InputError(
+                f"{source}: {said.where} {said.value} is of plain ViTs; timm's name tells it of "
+                f"a {network.called}"
+            )
+
+
+def _sized(weights: Weights, name: str, rank: int, source: str) -> tuple[int, ...]:
+    """The shape of a weight.
+
+    Raises:
+        InputError: It is missing, empty, or of another rank.
+    """
+    shape = tuple(weights[name].shape) if name in weights else ()
+    if len(shape) != rank or 0 in shape:
+        found = list(shape) if name in weights else "missing"
+        raise InputError(f"{source}: {name} is {found}; expected {rank} non-empty dimensions")
+    return shape
+
+
+def _image_size(says: Statements, name: TimmName, where: str, source: str) -> tuple[Size, str]:
+    """Height and width of the images, and who says so: no weight depends on them."""
+    stated = (
+        (says.image_size, "--image-size"),
+        (says.stored_size, "the file"),
+        (name.image_size, f"{where} ({name.name})"),
+    )
+    for size, told in stated:
+        if size is not None:
+            return size, told
+    raise InputError(f"{source}: nothing tells the size of its images; state --image-size")
+
+
+def _load(model: nn.Module, weights: Weights, name: str, source: str) -> None:
+    """Every key must be there with its shape; the model takes the tensors themselves."""
+    counter = re.compile(COUNTER)
+    expected = {k: v for k, v in model.state_dict().items() if not counter.fullmatch(k)}
+    found = {k: v for k, v in weights.items() if not counter.fullmatch(k)}
+    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
+    other = [
+        f"{k} {tuple(found[k].shape)}, expected {tuple(expected[k].shape)}"
+        for k in sorted(expected.keys() & found)
+        if found[k].shape != expected[k].shape
+    ]
+    parts = [
+        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
+        for word, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", other))
+        if keys
+    ]
+    if parts:
+        raise InputError(f"{source}: the weights are not those of {name}: {', '.join(parts)}")
+    counters = {k: torch.zeros((), dtype=torch.int64) for k in model.state_dict().keys() - expected}
+    model.load_state_dict({**counters, **found}, assign=True)

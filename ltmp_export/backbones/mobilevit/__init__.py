@@ -1,0 +1,1 @@
+"""MobileViT (v1): convolutions, and transformers among the patches of a map."""

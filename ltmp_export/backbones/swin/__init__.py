@@ -1,0 +1,1 @@
+"""Swin Transformers of timm: build, geometry, what PyTorch computes, graph."""

@@ -1,0 +1,33 @@
+"""What PyTorch computes of one image, block by block: what a file is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ltmp_export.steps.tokens import Decision
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One image through a model under a plan.
+
+    Attributes:
+        logits: [classes].
+        embedded: [N, C] tokens before the first block.
+        tokens: [n, C] after each block.
+        sizes: [n] patches per token, after each block.
+        counts: Tokens that each block's MLP runs on, class token included.
+        decisions: For each block, what its steps saw and chose.
+        excess: Of each int8 layer, see `precision.eager.RoundedLinear`.
+    """
+
+    logits: Tensor
+    embedded: Tensor
+    tokens: tuple[Tensor, ...]
+    sizes: tuple[Tensor, ...]
+    counts: tuple[int, ...]
+    decisions: tuple[tuple[Decision, ...], ...]
+    excess: Mapping[str, float] = field(default_factory=dict)
