@@ -21,7 +21,7 @@ from ltmp_export.commands.finetune import finetune
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
-from ltmp_export.training.loop import Record
+from ltmp_export.training.record import Record
 from tests.conftest import load_torch
 from tests.makers.commands import command, ltmp, said
 from tests.makers.finetuned import CHOICES, FLAGS, SETTINGS, learn
@@ -153,7 +153,10 @@ class TestCommand:
         [
             (["--data", "nothing"], "nothing does not exist; expected a folder of class folders"),
             (["--reduction-target", "60"], "a reduction target of 60; expected the share"),
-            (["--family", "ltpmm"], "no family 'ltpmm'; choose from evit, ltm, ltmp, ltp, ltpm"),
+            (
+                ["--family", "ltpmm"],
+                "no family 'ltpmm'; choose from evit, ltm, ltm_transformer, l",
+            ),
             (["-o", "base.pth"], "the output base.pth is the input base.pth"),
             (["-b", "64"], "30 images to train on, fewer than a batch of 64"),
             (["--num-heads", "7"], "7 heads (--num-heads) do not divide"),

@@ -13,20 +13,9 @@ import torch
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
-from ltmp_export.training.loop import Record
+from ltmp_export.training.record import Record
 from tests.makers.finetuned import SETTINGS, learn
-
-
-class LostError(Exception):
-    """Stands for a lost machine: nothing after it runs."""
-
-
-def stop_after(step: int) -> Callable[[Record, int], None]:
-    def watch(record: Record, total: int) -> None:
-        if record.step == step:
-            raise LostError
-
-    return watch
+from tests.makers.interruptions import LostError, stop_after
 
 
 class TestResume:
