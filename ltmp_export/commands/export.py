@@ -44,7 +44,8 @@ class ExportReport:
         batch_size: The only batch size it takes, or None if it takes any.
         family: Token-reduction family.
         mode: "static" where every shape but the batch is known before running, else "dynamic".
-        tokens: Tokens after each block, where no image has a say in it.
+        tokens: Tokens that each block's MLP runs on, where no image has a say in it.
+        restores: Whether some block has more tokens behind it than that.
         macs_share: Share of the dense multiply-accumulates, where no image has a say in it.
         precision: In which numbers it computes.
         budget: What a static file of a family with thresholds may keep.
@@ -63,6 +64,7 @@ class ExportReport:
     family: str
     mode: str
     tokens: tuple[int, ...] | None
+    restores: bool
     macs_share: float | None
     precision: Precision
     budget: Budget | None
@@ -173,6 +175,7 @@ def export(
         family=plan.family,
         mode="static" if plan.static else "dynamic",
         tokens=work.counts(vit, plan) if plan.counted else None,
+        restores=plan.restores,
         macs_share=work.share(vit, plan) if plan.static else None,
         precision=precision,
         budget=budget,

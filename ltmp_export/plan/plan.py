@@ -120,6 +120,12 @@ class Plan:
             return given
         return received if self.restoring(block) is not None else kept
 
+    @property
+    def restores(self) -> bool:
+        """Whether some block gives back behind its MLP what its MLP does not run on."""
+        steps = [*self.before.values(), *(step for steps in self.blocks for step in steps)]
+        return any(step.restores for step in steps)
+
     def restoring(self, block: int) -> Step | None:
         """The step of a block, behind its attention, that restores what it is given, or None."""
         return next((step for step in self.blocks[block] if step.restores), None)

@@ -54,7 +54,8 @@ def _static_line(report: ExportReport) -> Text | None:
     cost += no_less(report.macs_share)
     if report.budget is None:
         tokens = " ".join(map(str, report.tokens or ()))
-        return Text(f"static: every image takes {cost}; tokens after each block {tokens}")
+        where = "the MLP of each block runs on" if report.restores else "tokens after each block"
+        return Text(f"static: every image takes {cost}; {where} {tokens}")
     keep, images, fitting = report.budget
     line = f"static: every image takes {cost}; each block keeps at most {' '.join(map(str, keep))}"
     if images:

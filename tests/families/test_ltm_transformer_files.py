@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from rich.console import Console
 
 from ltmp_export import check, export, inspect, load_checkpoint
 from ltmp_export.checkpoint.load import Checkpoint
@@ -20,6 +22,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.reports import export_summary
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_mask.step import MergeMask
 from tests.conftest import load_torch
@@ -112,6 +115,16 @@ def test_a_file_and_what_is_told_of_it(trained: Checkpoint, tmp_path: Path) -> N
     switches = {"first": True, "hard": False, "restore": False}
     assert told["plan"]["blocks"][2] == [{"step": "MergeMask", **step, **switches}]
     assert check(tmp_path / "m.onnx", trained, samples=2, batch_sizes=[2]).verdict == "equal"
+
+
+def test_tokens_that_come_back_are_told(trained: Checkpoint, tmp_path: Path) -> None:
+    restored = masks.digits(trained, hard=True, restore=True)
+    made = export(restored, tmp_path / "m.onnx", check=False)
+    assert made.restores
+    assert made.tokens == (17,) * 6
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(export_summary(made))
+    assert "the MLP of each block runs on 17 17 17 17 17 17" in console.export_text()
 
 
 def saved(content: dict[str, Any], folder: Path) -> Path:
