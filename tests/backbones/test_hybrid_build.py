@@ -66,7 +66,7 @@ def test_a_stated_size(name: str) -> None:
 
 def test_without_a_name() -> None:
     for module in NETWORKS.values():
-        with pytest.raises(InputError, match="state timm's name, like --model"):
+        with pytest.raises(InputError, match="state its name of timm's, like --model"):
             module.build({}, None)
 
 
@@ -87,13 +87,15 @@ def test_other_weights(name: str) -> None:
 
 def test_the_name_of_another_network() -> None:
     state = weights("mobilevit_xxs")
-    with pytest.raises(InputError, match="EfficientVit is not supported; expected timm's ByobNet"):
+    with pytest.raises(
+        InputError, match=r"is a MobileViT, but efficientvit_b0 \(its name\) is a EfficientVit"
+    ):
         mobilevit.build(state, None, timm_name=timm_names.require("efficientvit_b0"))
 
 
 def test_what_timms_name_tells_cannot_be_stated() -> None:
     says = Statements(heads=Said(4, "--num-heads"))
-    with pytest.raises(InputError, match="--num-heads 4 is of plain ViTs"):
+    with pytest.raises(InputError, match="--num-heads is not for a MobileViT, whose name tells"):
         built("mobilevit_xxs", weights("mobilevit_xxs"), says)
 
 
@@ -190,7 +192,8 @@ def test_masks_that_nobody_trained(made: hybrids.Made) -> None:
 def test_a_target_of_the_work() -> None:
     geometry = hybrids.net(hybrids.EFFICIENTVIT).geometry
     placed = stages.from_stated("file", geometry, **stated(reduction_target=0.9))
-    plan = stages.plan_of(geometry, placed.blocks)
+    blocks: Any = placed.blocks
+    plan = stages.plan_of(geometry, blocks)
     assert geometry.macs(plan) <= 0.9 * geometry.macs(dense_plan(geometry.depth))
     with pytest.raises(InputError, match="cannot leave so little"):
         stages.from_stated("file", geometry, **stated(reduction_target=0.01))
@@ -213,11 +216,13 @@ def test_what_leaves_no_choice(own: dict[str, Any], message: str) -> None:
 def test_masks_that_do_not_fit() -> None:
     geometry = hybrids.net(hybrids.MOBILEVIT).geometry
     _, start = stages.of_ratio(geometry, hybrids.RATIO, hard=False)
-    shapes = {name: tuple(torch.tensor(value).shape) for name, value in start.items()}
-    own = {"compression_ratio": None, "merge_at": None, "hard": True, "restore": None}
+    shapes: dict[str, Any] = {k: tuple(torch.tensor(value).shape) for k, value in start.items()}
+    own: dict[str, Any] = dict.fromkeys(("compression_ratio", "merge_at", "restore"))
+    own["hard"] = True
     placed = stages.from_weights("file", geometry, shapes, **own)
-    assert all(step.hard for (step,) in placed.blocks.values())
-    for change, message in (
+    steps: Any = placed.blocks
+    assert all(step.hard for (step,) in steps.values())
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         (
             {"stages.1.ltm.mask0": (48, 23)},
             "its masks do not fit small: .* no share leaves so many",
@@ -229,7 +234,8 @@ def test_masks_that_do_not_fit() -> None:
             {"stages.2.ltm.mask0": ()},
             r"stages.2.ltm.mask0 is missing; expected \[tokens, targets\]",
         ),
-    ):
+    )
+    for change, message in changes:
         with pytest.raises(InputError, match=message):
             stages.from_weights("file", geometry, shapes | change, **own)
     with pytest.raises(InputError, match="leaves 48 of 48, 12 of 12 tokens; the masks of file"):
