@@ -1,41 +1,48 @@
-"""`ltmp finetune`: thresholds by training."""
+"""`ltmp finetune`: thresholds, or weights under a static plan, by training."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from click.core import ParameterSource
 
+from ltmp_export import families
+from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
-from .stated import UNSTATED, stating
+from .stated import METHOD, UNSTATED, stating
 from .terminal import show, training_progress, warn_of, write_json
 
-_STEPS = "How to train"  # panel of --help
+# Panels of --help.
+_STEPS, _THRESHOLDS, _WEIGHTS = (
+    "How to train",
+    "How thresholds learn (ltmp, ltm, ltp, ltpm)",
+    "How weights learn under a static plan (multiscale_mergence)",
+)
+_OF_THRESHOLDS = (
+    *("paper", "lr_merge", "lr_prune", "start_merge", "start_prune"),
+    *("train_all", "tau", "budget_weight"),
+)
+_OF_WEIGHTS = ("lr", "lr_new", "distil")
 
 
-@stating(UNSTATED)
+@stating(METHOD, UNSTATED)
 def finetune(
+    context: typer.Context,
     checkpoint: options.Source,
     *,
     data: Annotated[
         Path,
         typer.Option(help="Folder with a folder for each class (or train/ and val/), or .npz."),
     ],
-    reduction_target: Annotated[
-        float, typer.Option(help="Share of the multiply-accumulates to be left, like 0.6.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The checkpoint to write.")] = Path(
         "finetuned.pth.tar"
     ),
-    family: options.Learned = None,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="Train the published masked form, not the deployed one.")
-    ] = False,
     epochs: Annotated[
         int, typer.Option(help="Passes over the images.", rich_help_panel=_STEPS)
     ] = 1,
@@ -54,37 +61,6 @@ def finetune(
             help="Parts of a step that a process computes one by one.", rich_help_panel=_STEPS
         ),
     ] = 1,
-    lr_merge: Annotated[
-        float, typer.Option(help="Learning rate of the merge thresholds.", rich_help_panel=_STEPS)
-    ] = 5e-3,
-    lr_prune: Annotated[
-        float, typer.Option(help="Learning rate of the prune thresholds.", rich_help_panel=_STEPS)
-    ] = 5e-6,
-    start_merge: Annotated[
-        float | None,
-        typer.Option(
-            help="Where they start (default: the checkpoint's, or 0.9).", rich_help_panel=_STEPS
-        ),
-    ] = None,
-    start_prune: Annotated[
-        float | None,
-        typer.Option(help="Likewise (default: the checkpoint's, or 0).", rich_help_panel=_STEPS),
-    ] = None,
-    train_all: Annotated[
-        float | None,
-        typer.Option(
-            metavar="LR",
-            help="Train everything else, too, at this rate (AdamW).",
-            rich_help_panel=_STEPS,
-        ),
-    ] = None,
-    tau: Annotated[
-        float, typer.Option(help="Temperature of a decision's gradient.", rich_help_panel=_STEPS)
-    ] = 0.1,
-    budget_weight: Annotated[
-        float,
-        typer.Option(help="Weight of (MAC ratio - target)² in the loss.", rich_help_panel=_STEPS),
-    ] = 10.0,
     label_smoothing: Annotated[
         float, typer.Option(help="Of the cross-entropy.", rich_help_panel=_STEPS)
     ] = 0.1,
@@ -135,51 +111,128 @@ def finetune(
         int, typer.Option(help="Steps between two states saved.", rich_help_panel=options.RUNNING)
     ] = 100,
     name: options.Name = None,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate (AdamW).", rich_help_panel=_WEIGHTS)
+    ] = 1e-4,
+    lr_new: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of what the reduction has of its own (default: 0.005).",
+            rich_help_panel=_WEIGHTS,
+        ),
+    ] = None,
+    distil: Annotated[
+        float,
+        typer.Option(
+            help="Share d of the dense model in the loss: (1 - d) · cross-entropy + d · KL(dense, "
+            "reduced).",
+            rich_help_panel=_WEIGHTS,
+        ),
+    ] = 0.0,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Train the published masked form, not the deployed one.",
+            rich_help_panel=_THRESHOLDS,
+        ),
+    ] = False,
+    lr_merge: Annotated[
+        float,
+        typer.Option(help="Learning rate of the merge thresholds.", rich_help_panel=_THRESHOLDS),
+    ] = 5e-3,
+    lr_prune: Annotated[
+        float,
+        typer.Option(help="Learning rate of the prune thresholds.", rich_help_panel=_THRESHOLDS),
+    ] = 5e-6,
+    start_merge: Annotated[
+        float | None,
+        typer.Option(
+            help="Where they start (default: the checkpoint's, or 0.9).",
+            rich_help_panel=_THRESHOLDS,
+        ),
+    ] = None,
+    start_prune: Annotated[
+        float | None,
+        typer.Option(
+            help="Likewise (default: the checkpoint's, or 0).", rich_help_panel=_THRESHOLDS
+        ),
+    ] = None,
+    train_all: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LR",
+            help="Train everything else, too, at this rate (AdamW).",
+            rich_help_panel=_THRESHOLDS,
+        ),
+    ] = None,
+    tau: Annotated[
+        float,
+        typer.Option(help="Temperature of a decision's gradient.", rich_help_panel=_THRESHOLDS),
+    ] = 0.1,
+    budget_weight: Annotated[
+        float,
+        typer.Option(
+            help="Weight of (MAC ratio - target)² in the loss.", rich_help_panel=_THRESHOLDS
+        ),
+    ] = 10.0,
     choices: Choices,
     json: options.Json = None,
 ) -> None:
-    """Learn the thresholds of a ViT on labelled images, for a share of its multiply-accumulates.
+    """Train a token-reducing ViT on labelled images: its thresholds, or weights of a static one.
 
-    Only thresholds learn, all weights stay as they are. The mask takes the decisions of the
-    deployed model. Afterwards: ltmp export OUTPUT.
+    Families with thresholds learn these alone, for --reduction-target of the multiply-accumulates;
+    the mask takes the decisions of the deployed model. Of multiscale_mergence the whole model is
+    trained, as --keep-rate says. Afterwards: ltmp export OUTPUT.
     """
-    choices = replace(choices, family=family)
     parsing.require_outputs(
         [output, json], [checkpoint, data, validation, choices.base_checkpoint, class_map]
     )
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that reports
-    with training_progress(reduction_target, shown=first) as (progress, watch):
-        parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
+    target = choices.reduction_target
+    with training_progress(target, shown=first) as (progress, watch):
+        asked = replace(choices, reduction_target=None)  # of thresholds it says nothing
+        family = parsing.require_takeable(checkpoint, asked, dense=True, train=True)
         from ltmp_export import finetune as training
         from ltmp_export import reports
 
-        starts = {"merge": start_merge, "prune": start_prune}
+        running = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "label_smoothing": label_smoothing,
+            "augment": augment,
+            "held_out": held_out,
+            "seed": seed,
+            "precision": precision,
+        }
+        settings: training.Settings | training.StaticSettings
+        if families.load(family).start:
+            _refuse_of(context, _OF_WEIGHTS, family, "weights under a static plan")
+            settings = training.Settings(
+                reduction_target=_required(target, family),
+                form="published" if paper else "aligned",
+                lr={"merge": lr_merge, "prune": lr_prune},
+                start=_stated({"merge": start_merge, "prune": start_prune}),
+                tau=tau,
+                budget_weight=budget_weight,
+                train_all=train_all,
+                **running,
+            )
+        else:
+            _refuse_of(context, _OF_THRESHOLDS, family, "thresholds")
+            settings = training.StaticSettings(lr=lr, lr_new=lr_new, distil=distil, **running)
+            asked = choices
         done = training.finetune(
             checkpoint,
             data,
             output,
-            training.Settings(
-                reduction_target=reduction_target,
-                form="published" if paper else "aligned",
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                lr={"merge": lr_merge, "prune": lr_prune},
-                start={kind: value for kind, value in starts.items() if value is not None},
-                tau=tau,
-                budget_weight=budget_weight,
-                label_smoothing=label_smoothing,
-                train_all=train_all,
-                augment=augment,
-                held_out=held_out,
-                seed=seed,
-                precision=precision,
-            ),
+            settings,
             name=name,
             validation=validation,
             class_map=class_map,
             class_order=class_order,
-            choices=choices,
+            choices=asked,
             device=device,
             workers=workers,
             resume=resume,
@@ -191,3 +244,33 @@ def finetune(
         warn_of(done)
         write_json(json, done.to_json())
         show(reports.finetune_summary(done))
+
+
+def _required(target: float | None, family: str) -> float:
+    """What thresholds learn for.
+
+    Raises:
+        InputError: It is not stated.
+    """
+    if target is None:
+        raise InputError(
+            f"thresholds of {family} learn for a share of the multiply-accumulates; state it, like "
+            "--reduction-target 0.6"
+        )
+    return target
+
+
+def _refuse_of(context: typer.Context, names: tuple[str, ...], family: str, whose: str) -> None:
+    """Check that no flag was typed that is for the training of other families.
+
+    Raises:
+        InputError: One was.
+    """
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} is for {whose}, which {family} has none of; drop it")
+
+
+def _stated(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

@@ -63,8 +63,13 @@ def require_beside(flag: str, value: object, needed: str, other: object) -> None
 
 
 def require_takeable(
-    checkpoint: Path, choices: Choices, *, dense: bool = False, learn: bool = False
-) -> None:
+    checkpoint: Path,
+    choices: Choices,
+    *,
+    dense: bool = False,
+    learn: bool = False,
+    train: bool = False,
+) -> str:
     """Refuse a checkpoint before what takes seconds to import, see
     `checkpoint.refusals.require_takeable`.
 
@@ -73,4 +78,4 @@ def require_takeable(
     """
     from ltmp_export.checkpoint import refusals
 
-    refusals.require_takeable(checkpoint, choices, dense=dense, learn=learn)
+    return refusals.require_takeable(checkpoint, choices, dense=dense, learn=learn, train=train)

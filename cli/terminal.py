@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
-    from ltmp_export.training.loop import Record
+    from ltmp_export.training.record import Record
 
     Watch = Callable[[Record, int], None]
 
@@ -147,12 +147,12 @@ def spinner() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def training_progress(
-    target: float, *, shown: bool = True
+    target: float | None, *, shown: bool = True
 ) -> Iterator[tuple[Callable[[str], None], Watch]]:
     """A bar on stderr while a model trains; off a terminal a line for every tenth of the steps.
 
     Args:
-        target: MAC ratio to reach.
+        target: MAC ratio to reach, where it is stated.
         shown: Whether this process shows anything.
 
     Yields:
@@ -192,13 +192,13 @@ def training_progress(
         interrupts.spinning = False
 
 
-def _figures(record: Record, target: float) -> str:
+def _figures(record: Record, target: float | None) -> str:
     """A step in one line: thresholds as their range over the blocks."""
     ranges = (
-        f"{kind} {min(values):.3g}-{max(values):.3g}" for kind, values in record.thresholds.items()
+        f" {kind} {min(values):.3g}-{max(values):.3g}" for kind, values in record.thresholds.items()
     )
-    figures = f"loss {record.loss:.3f} accuracy {record.accuracy:.1%}"
-    return f"{figures} MACs {record.mac_ratio:.3f}/{target:g} {' '.join(ranges)}"
+    figures = f"loss {record.loss:.3f} accuracy {record.accuracy:.1%} MACs {record.mac_ratio:.3f}"
+    return "".join([figures, "" if target is None else f"/{target:g}", *ranges])
 
 
 def write_json(path: Path | None, document: Mapping[str, Any]) -> None:

@@ -15,6 +15,6 @@ if __name__ == "__main__":
     main(["finetune", *sys.argv[1:]])
 else:
     from ltmp_export.commands.finetune import FinetuneReport, finetune
-    from ltmp_export.training.settings import Settings
+    from ltmp_export.training.settings import Settings, StaticSettings
 
-    __all__ = ["FinetuneReport", "Settings", "finetune"]
+    __all__ = ["FinetuneReport", "Settings", "StaticSettings", "finetune"]

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltmp_export.errors import InputError
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.geometry import Vit
-from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.work import executed_share
-from ltmp_export.training.model import MaskedVit
 
 BATCH = 16
 
@@ -45,14 +44,18 @@ class Measured:
 
 
 @torch.inference_mode()
-def measure(model: MaskedVit, vit: Vit, images: Labelled, workers: int = 0) -> Measured:
-    """Run all images, whose mask must take the decisions of the deployed model.
+def measure(
+    model: nn.Module, vit: Vit, images: Labelled, workers: int = 0, plan: Plan | None = None
+) -> Measured:
+    """Run all images through a model that must take the decisions of the deployed one.
 
     Args:
-        model: In eval mode.
+        model: In eval mode; for a batch of images it gives `logits` and `counts`.
         vit: Its geometry.
         images: At least one.
         workers: Processes that read images.
+        plan: Of which steps there is work beside what the counts tell; by default there is none,
+            as of steps with thresholds.
 
     Raises:
         InputError: An image leads to logits that are not finite.
@@ -69,8 +72,7 @@ def measure(model: MaskedVit, vit: Vit, images: Labelled, workers: int = 0) -> M
         counts.append(output.counts.cpu().numpy())
         classes.append(output.logits.argmax(1).cpu().numpy())
     together = np.concatenate(counts)
-    plain = dense_plan(vit.depth)  # thresholds have no work beside what the counts tell
-    share = executed_share(vit, plain, together.tolist())
+    share = executed_share(vit, plan or dense_plan(vit.depth), together.tolist())
     return Measured(together, np.concatenate(classes), share)
 
 

@@ -100,7 +100,7 @@ def placed(
             f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
         ) from err
     blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
-    plan = Plan(family.name, blocks, found.before, _tensors(found.parameters))
+    plan = Plan(family.name, blocks, found.before, _tensors(found.parameters), found.stated)
     doubts = found.warnings
     if (cost := share(vit, plan)) >= 1.0 and (found.blocks or found.before):
         doubts += (f"{cost:.1%} of the dense multiply-accumulates: {COSTS_MORE}",)

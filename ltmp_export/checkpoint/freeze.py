@@ -146,6 +146,20 @@ def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Fa
     return family
 
 
+def require_trained(path: Path, stated: str | None, own: str, prefix: int) -> Family:
+    """The family to train: one with thresholds to make, see `require_learned`, or a stated one.
+
+    Raises:
+        InputError: There is none, or it does not take the model.
+    """
+    name = stated or own
+    if name not in families.stated():
+        return require_learned(path, stated, own, prefix)
+    family = families.load(name)
+    require_tokens(family, prefix, path)
+    return family
+
+
 def require_tokens(family: Family, prefix: int, path: Path) -> None:
     """Check that a family provides for the tokens that stand before the patches.
 

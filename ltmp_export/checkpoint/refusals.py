@@ -45,8 +45,13 @@ def require_readable(path: Path, choices: Choices) -> Told:
 
 
 def require_takeable(
-    path: str | Path, choices: Choices | None = None, *, dense: bool = False, learn: bool = False
-) -> None:
+    path: str | Path,
+    choices: Choices | None = None,
+    *,
+    dense: bool = False,
+    learn: bool = False,
+    train: bool = False,
+) -> str:
     """Refuse what the file alone decides, or timm's configuration.
 
     Args:
@@ -54,6 +59,10 @@ def require_takeable(
         choices: What the user states.
         dense: Whether a model without thresholds will do.
         learn: Whether thresholds are to be made for it.
+        train: Whether it is to be trained, whatever that means in its family.
+
+    Returns:
+        The name of its family, as it is or is to become.
 
     Raises:
         InputError: It cannot be used; the message says why and what to do.
@@ -84,8 +93,10 @@ def require_takeable(
             unplaced=unplaced, source=str(source),
         )  # fmt: skip
         facts.settle(weights, None, says, str(source))
-    if learn:
-        freeze.require_learned(path, choices.family, identity.family, prefix)
+    if not learn and not train:
+        return identity.family
+    required = freeze.require_trained if train else freeze.require_learned
+    return required(path, choices.family, identity.family, prefix).name
 
 
 def _require_other(

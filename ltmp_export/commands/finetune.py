@@ -1,4 +1,4 @@
-"""A dense or fine-tuned ViT and labelled images → learned thresholds → checkpoint."""
+"""A dense or fine-tuned ViT and labelled images → learned thresholds or weights → checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
-from ltmp_export.commands.stages import family_of
+from ltmp_export.commands.stages import trained_family
 from ltmp_export.errors import InputError
-from ltmp_export.families import Family
 from ltmp_export.files import disk
+from ltmp_export.files.plain import plain
 from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.geometry import Vit
@@ -25,11 +25,10 @@ from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import beginning, history, saving, state
 from ltmp_export.training.budget import mac_ratio
-from ltmp_export.training.forms import ALIGNED, FORMS
-from ltmp_export.training.loop import Record, Trainer
-from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.loop import Trainer
 from ltmp_export.training.processes import process
-from ltmp_export.training.settings import Settings
+from ltmp_export.training.record import Record
+from ltmp_export.training.settings import Running
 
 Watch = Callable[[Record, int], None]
 SCHEMA_VERSION = 1
@@ -45,7 +44,7 @@ class FinetuneReport:
         output: The checkpoint written.
         history: The CSV written.
         family: Token-reduction family.
-        target: Share of the blocks' multiply-accumulates asked for.
+        target: Share of the blocks' multiply-accumulates asked for, where thresholds learn.
         mac_ratio: Share of all multiply-accumulates that the deployed model executes on the images
             held out.
         tokens: Mean tokens after each block there.
@@ -54,7 +53,7 @@ class FinetuneReport:
         held_out: How many images that is.
         steps: Steps taken, over all runs of this training.
         seconds: Time of this run.
-        thresholds: Per kind, one for each block.
+        thresholds: Per kind, one for each block; none under a static plan.
         notes: What was assumed.
         warnings: What looks wrong.
     """
@@ -62,7 +61,7 @@ class FinetuneReport:
     output: Path
     history: Path
     family: str
-    target: float
+    target: float | None
     mac_ratio: float
     tokens: tuple[float, ...]
     accuracy: float
@@ -84,7 +83,7 @@ def finetune(
     checkpoint: str | Path,
     data: str | Path,
     output: str | Path,
-    settings: Settings,
+    settings: Running,
     *,
     name: str | None = None,
     validation: str | Path | None = None,
@@ -98,7 +97,7 @@ def finetune(
     progress: Progress = silent,
     watch: Watch = lambda record, total: None,
 ) -> FinetuneReport | None:
-    """Learn thresholds, and write a checkpoint as the authors' script does.
+    """Learn thresholds, or weights under a static plan; write a checkpoint as timm's scripts do.
 
     Under torchrun every process calls this with the same arguments.
 
@@ -107,12 +106,12 @@ def finetune(
             `timm:NAME`.
         data: A folder with a folder for each class, or an `.npz`; see `images.sets`.
         output: The checkpoint to write; the history goes beside it, and while it runs the state.
-        settings: How to train.
+        settings: How to train: `Settings` for thresholds, `StaticSettings` for weights.
         name: What the output calls the dense model, where neither file nor timm knows it.
         validation: Images to measure on, where they are not in `data`.
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
-        choices: What the checkpoint does not say; `family` is the one to learn, ltmp by default.
+        choices: What the checkpoint does not say; `family` is the one to train, ltmp by default.
         device: See `timing.processes.process`.
         workers: Processes that read images, beside each of those that train.
         resume: Go on from the state that an interrupted run left beside the output.
@@ -133,7 +132,7 @@ def finetune(
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
-    method = family_of(source)
+    method = trained_family(source)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)
     progress("looking for images")
@@ -145,16 +144,15 @@ def finetune(
         seed=settings.seed,
         validation=None if validation is None else Path(validation),
     )
-    start = beginning.thresholds(source, method, settings)
-    run = beginning.described(source, method, train, held_out, settings)
+    goal = beginning.goal(source, method, settings)
+    run = beginning.described(source, method, train, held_out, settings, goal)
     dense = None
     with process(device) as place:
         source.model.to(place.device)
-        if place.first and settings.train_all is not None:  # the weights are about to change
+        if place.first and settings.moves_weights:  # the weights are about to change
             progress("measuring the dense model")
             dense = dense_classes(source.model, held_out, workers)
-        model = MaskedVit(source.model, method, start, FORMS[settings.form], settings.tau)
-        trainer = Trainer(model, source.vit, train, settings, place, workers)
+        trainer = Trainer(goal, train, settings, place, workers)
         records = state.restore(state.read(files_written.state, run), trainer) if resume else []
         progress("training")
         for record in _saved(trainer, records, files_written, run, save_every):
@@ -164,7 +162,7 @@ def finetune(
     progress("measuring on the images held out")
     if dense is None:
         dense = dense_classes(source.model, held_out, workers)
-    report = _report(trainer, source, method, held_out, dense, files_written)
+    report = _report(trainer, source, method.name, held_out, dense, files_written)
     remarks = dict.fromkeys((*train.remarks, *held_out.remarks))
     report = replace(
         report,
@@ -220,22 +218,23 @@ class _Files(NamedTuple):
 def _report(
     trainer: Trainer,
     source: Checkpoint,
-    method: Family,
+    family: str,
     held_out: Labelled,
     dense: NDArray[np.int64],
     written: _Files,
 ) -> FinetuneReport:
-    """What the thresholds do when they are deployed, in whichever form they were trained."""
-    thresholds, labels = trainer.model.values(), held_out.require_labels()
-    deployed = MaskedVit(source.model, method, thresholds, ALIGNED).to(trainer.process.device)
-    reached = measure(deployed.eval(), source.vit, held_out, trainer.workers)
-    target, right = trainer.settings.reduction_target, float((dense == labels).mean())
+    """What was learned, as it is deployed."""
+    goal, labels = trainer.goal, held_out.require_labels()
+    deployed = goal.deployed().to(trainer.process.device).eval()
+    reached = measure(deployed, source.vit, held_out, trainer.workers, goal.plan)
+    right = float((dense == labels).mean())
     doubts = chance.doubts(right, len(held_out), source.vit.classes, "top-1 of the dense model")
+    far = [] if goal.target is None else _far(reached, source.vit, goal.target)
     return FinetuneReport(
         output=written.output,
         history=written.history,
-        family=method.name,
-        target=target,
+        family=family,
+        target=goal.target,
         mac_ratio=reached.mac_ratio,
         tokens=reached.tokens,
         accuracy=reached.agreement(labels),
@@ -243,16 +242,16 @@ def _report(
         held_out=len(held_out),
         steps=0,
         seconds=0.0,
-        thresholds=thresholds,
+        thresholds=goal.thresholds(),
         notes=source.notes,
-        warnings=(*source.warnings, *doubts, *_far(reached, source.vit, target)),
+        warnings=(*source.warnings, *doubts, *far),
     )
 
 
 def _content(
     report: FinetuneReport,
     source: Checkpoint,
-    settings: Settings,
+    settings: Running,
     trainer: Trainer,
     run: Mapping[str, Any],
     name: str | None,
@@ -264,11 +263,12 @@ def _content(
         source,
         report.family,
         report.thresholds,
+        own=trainer.goal.own(),
         name=name,
         epoch=settings.epochs - 1,
         metric=100 * report.accuracy,
-        args=saving.words(settings),
-        optimizer=saving.optimizer_record(trainer.optimizers),
+        args=settings.words() | plain(dict(trainer.goal.plan.stated)),
+        optimizer=saving.optimizer_record(trainer.goal.optimizers),
         provenance={"command": "finetune", "run": dict(run), "result": result},
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ltmp_export.checkpoint.freeze import require_learned
+from ltmp_export.checkpoint.freeze import require_learned, require_trained
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.families import Family
 from ltmp_export.images import inputs
@@ -54,3 +54,13 @@ def family_of(source: Checkpoint) -> Family:
     """
     stated, own = source.choices.family, source.plan.family
     return require_learned(source.path, stated, own, source.vit.prefix)
+
+
+def trained_family(source: Checkpoint) -> Family:
+    """The family to train, see `checkpoint.freeze.require_trained`.
+
+    Raises:
+        InputError: There is no such family.
+    """
+    stated, own = source.choices.family, source.plan.family
+    return require_trained(source.path, stated, own, source.vit.prefix)

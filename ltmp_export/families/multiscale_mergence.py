@@ -66,6 +66,7 @@ def from_stated(
     _require_sound(keep_rate, merge_at, merge_weights, vit)
     if keep_rate is None:
         keep_rate = _reaching(float(reduction_target or 0), merge_at, vit)
+    stated = {"keep_rate": keep_rate, "merge_at": merge_at, "merge_weights": merge_weights}
     kept = _kept(keep_rate, merge_at, vit)
     if not all(kept):
         raise InputError(
@@ -77,12 +78,12 @@ def from_stated(
             blocks[block] = (Mergence(keep, merge_weights),)
     if not blocks:
         doubt = f"keep rate {keep_rate:g} keeps all patches"
-        return Placed(assumed=assumed, warnings=(doubt,))
+        return Placed(stated=stated, assumed=assumed, warnings=(doubt,))
     found = (
         f"keep rate {keep_rate:g}: blocks {', '.join(map(str, merge_at))} keep "
         f"{', '.join(map(str, kept))} of {vit.patches} patches",
     )
-    return Placed(blocks=blocks, found=found, assumed=assumed)
+    return Placed(blocks=blocks, stated=stated, found=found, assumed=assumed)
 
 
 def _kept(rate: float, merge_at: tuple[int, ...], vit: Vit) -> list[int]:

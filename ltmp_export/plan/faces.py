@@ -9,6 +9,8 @@
 | `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
 | `record` | `TENSORS`, `WORDS`, `score_name(…)`, `read(…)`: its decisions read from a file |
 | `masked` | `gate(form, tokens, threshold, tau)`: the same under a mask, differentiable |
+| `batched` | `take(step, tokens, weights)`: the same of a batch, all images with the same number of |
+| | tokens, differentiable |
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _MEANING = {
     "packed": "has no form for images of different token counts; export it static",
     "slots": "has no static form",
     "masked": "cannot be trained",
+    "batched": "cannot be trained",
 }
 
 

@@ -16,6 +16,7 @@ class Placed:
     Attributes:
         blocks: What happens in a block behind its attention, by its index.
         before: What happens before a block, by its index; at the depth, before the head.
+        stated: What they go by, by the names of `Choices`: what a file of the family would say.
         found: What it comes to, for a person.
         assumed: What nothing tells, by the names of `Choices`.
         warnings: What looks wrong, but can be used.
@@ -24,6 +25,7 @@ class Placed:
 
     blocks: Mapping[int, tuple[Step, ...]] = field(default_factory=dict)
     before: Mapping[int, Step] = field(default_factory=dict)
+    stated: Mapping[str, Any] = field(default_factory=dict)
     found: tuple[str, ...] = ()
     assumed: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

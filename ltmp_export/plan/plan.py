@@ -44,12 +44,14 @@ class Plan:
         before: What happens to the tokens that enter a block, by its index; at the depth, to
             those that enter the head.
         parameters: Weights of the reduction itself, by checkpoint name.
+        stated: What it goes by, by the names of `Choices`, in a family of which these tell.
     """
 
     family: str
     blocks: tuple[tuple[Step, ...], ...]
     before: Mapping[int, Step] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    stated: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def static(self) -> bool:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def finetune_summary(report: FinetuneReport) -> RenderableType:
-    """The thresholds, what they leave of the work, and what that does to accuracy."""
+    """The tokens, thresholds if there are any, what is left of the work, and of the accuracy."""
+    asked = "" if report.target is None else f" (target {report.target:.1%} of the blocks')"
     return Group(
         threshold_table(report.thresholds, report.tokens),
         Text(
-            f"{report.mac_ratio:.1%} of the dense multiply-accumulates (target "
-            f"{report.target:.1%} of the blocks'), top-1 {report.accuracy:.1%}, dense "
-            f"{report.dense_accuracy:.1%}, on {report.held_out} images held out"
+            f"{report.mac_ratio:.1%} of the dense multiply-accumulates{asked}, top-1 "
+            f"{report.accuracy:.1%}, dense {report.dense_accuracy:.1%}, on {report.held_out} "
+            "images held out"
         ),
         Text(
             f"{report.output}: {report.family}, {report.steps} steps, {report.seconds:.0f} s; "

@@ -1,4 +1,4 @@
-"""Learning thresholds: the reduction as a mask over all tokens, differentiable, in batches.
+"""Learning thresholds, under a mask over all tokens; learning weights, under a static plan.
 
 | module | what it holds |
 |---|---|
@@ -6,9 +6,14 @@
 | `forms` | which tokens the mask means: as deployed (`ALIGNED`), as published (`PUBLISHED`) |
 | `model` | a timm ViT with thresholds as parameters, run in one of the forms |
 | `budget` | the loss term of the multiply-accumulates |
+| `static_model` | a timm ViT under a plan of fixed token counts, in batches |
+| `goal` | what a run is after: what tells one kind of training from another |
+| `thresholds`, `weights` | the two kinds |
 | `settings` | how to train |
+| `beginning` | where a run begins |
 | `processes` | one process of several, and what they tell each other |
-| `loop` | the steps of a run: optimisers, schedule, precision |
+| `record` | what a step is given, and what it gives |
+| `loop` | the steps of a run: images, schedule, precision |
 | `state` | a run between two of its steps: resuming, history |
 | `saving` | the checkpoint at its end |
 """

@@ -1,4 +1,4 @@
-"""Where a run begins: its thresholds, and what a run that goes on with it must begin with."""
+"""Where a run begins: its goal, and what a run that goes on with it must begin with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,40 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.plain import plain
 from ltmp_export.images.labelled import Labelled
-from ltmp_export.training.settings import Settings
+from ltmp_export.training.forms import FORMS
+from ltmp_export.training.goal import Goal
+from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.settings import Running, Settings, StaticSettings
+from ltmp_export.training.static_model import StaticVit
+from ltmp_export.training.thresholds import Thresholds
+from ltmp_export.training.weights import Weights
+
+
+def goal(source: Checkpoint, method: Family, settings: Running) -> Goal:
+    """What a run with these settings is after, on the model of a checkpoint.
+
+    Raises:
+        InputError: The settings are those of another kind of training than the family's, or do not
+            fit it, or it cannot be trained.
+    """
+    if isinstance(settings, Settings):
+        if not method.start:
+            raise InputError(
+                f"family {method.name} has no thresholds to learn; train its weights, with "
+                "StaticSettings"
+            )
+        start = thresholds(source, method, settings)
+        form = FORMS[settings.form]
+        masked = MaskedVit(source.model, method, start, form, settings.tau)
+        return Thresholds(masked, source.vit, settings)
+    if method.start or not isinstance(settings, StaticSettings):
+        raise InputError(f"family {method.name} learns thresholds; train it with Settings")
+    model = StaticVit(source.model, source.plan)
+    if settings.lr_new is not None and not model.names:
+        raise InputError(
+            f"family {method.name} has no weights of its own that --lr-new could be for; drop it"
+        )
+    return Weights(model, source.vit, settings)
 
 
 def thresholds(source: Checkpoint, method: Family, settings: Settings) -> dict[str, list[float]]:
@@ -34,10 +67,16 @@ def thresholds(source: Checkpoint, method: Family, settings: Settings) -> dict[s
 
 
 def described(
-    source: Checkpoint, method: Family, train: Labelled, held_out: Labelled, settings: Settings
+    source: Checkpoint,
+    method: Family,
+    train: Labelled,
+    held_out: Labelled,
+    settings: Running,
+    goal: Goal,
 ) -> dict[str, Any]:
     """What a run is started with: that of the one to be resumed must be the same."""
-    words = {key.replace("_", " "): value for key, value in settings.to_json().items()}
+    told = dict(goal.plan.stated) | settings.to_json()
+    words = {key.replace("_", " "): plain(value) for key, value in told.items()}
     return {
         "checkpoint": source.sha256,
         "base checkpoint": source.base_sha256,

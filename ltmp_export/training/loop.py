@@ -1,8 +1,8 @@
-"""The steps of a run: the same thresholds from one process, several, or a step in parts.
+"""The steps of a run: the same result from one process, several, or a step in parts.
 
 Which images a step takes, and how each is augmented, depends on the seed, the epoch and the image
-alone. A step's loss is that of all its images together: the budget term needs the mean mask over
-all of them, so processes tell it each other, and a step in parts first runs all parts for it.
+alone. A step's loss is that of all its images together. What is learned, and by which loss, is the
+goal's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,42 +21,10 @@ from torch.nn import functional as F
 
 from ltmp_export.errors import InputError
 from ltmp_export.images.labelled import Labelled, load
-from ltmp_export.plan.geometry import Vit
-from ltmp_export.training.budget import mac_ratio
-from ltmp_export.training.model import MaskedVit
+from ltmp_export.training.goal import Goal
 from ltmp_export.training.processes import Process
-from ltmp_export.training.settings import Settings
-
-
-class Record(NamedTuple):
-    """One step, over all its images.
-
-    Attributes:
-        epoch: Its epoch, from 0.
-        step: Its number, from 0, over all epochs.
-        loss: Cross-entropy and budget term together.
-        cross_entropy: With label smoothing.
-        accuracy: Share of the images with the right top-1.
-        mac_ratio: Share of the blocks' multiply-accumulates left, see `budget`.
-        rate: What the schedule multiplied the learning rates by.
-        thresholds: After the step, per kind one for each block.
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    cross_entropy: float
-    accuracy: float
-    mac_ratio: float
-    rate: float
-    thresholds: dict[str, list[float]]
-
-
-class Part(NamedTuple):
-    """Images that one process takes through the model at once, and their classes."""
-
-    images: Tensor
-    labels: Tensor
+from ltmp_export.training.record import Part, Record
+from ltmp_export.training.settings import Running
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class Course:
     """
 
     images: int
-    settings: Settings
+    settings: Running
     rank: int = 0
     count: int = 1
 
@@ -115,8 +83,7 @@ class Trainer:
     """A run and its state.
 
     Args:
-        model: What is trained; frozen but for its thresholds unless `timing.settings.train_all`.
-        vit: Its geometry.
+        goal: What is learned.
         data: What it is trained on.
         settings: How.
         process: This process.
@@ -124,22 +91,15 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: MaskedVit,
-        vit: Vit,
-        data: Labelled,
-        settings: Settings,
-        process: Process,
-        workers: int = 0,
+        self, goal: Goal, data: Labelled, settings: Running, process: Process, workers: int = 0
     ) -> None:
         self.course = Course(len(data), settings, process.rank, process.count)
-        self.model = model.to(process.device).train()
-        self.model.vit.requires_grad_(settings.train_all is not None)
-        self.optimizers = optimizers(self.model, settings)
+        self.goal = goal
+        self.model = goal.model.to(process.device).train()
         self.scaler = torch.amp.GradScaler(
             process.device.type, enabled=settings.precision == "float16"
         )
-        self.vit, self.data, self.settings = vit, data, settings
+        self.data, self.settings = data, settings
         self.process, self.workers = process, workers
         self.labels = torch.from_numpy(data.require_labels())
         self._shared = process.share(self.model)
@@ -156,7 +116,7 @@ class Trainer:
     def schedule(self, number: int) -> float:
         """Set the learning rates of a step, and return their common factor."""
         rate = self.course.rate(number)
-        for optimizer in self.optimizers:
+        for optimizer in self.goal.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * rate
         return rate
@@ -171,11 +131,11 @@ class Trainer:
 
     def _step(self, epoch: int, number: int, parts: Sequence[Part]) -> Record:
         rate = self.schedule(number)
-        for optimizer in self.optimizers:
+        for optimizer in self.goal.optimizers:
             optimizer.zero_grad(set_to_none=True)
         parts = [Part(*(tensor.to(self.process.device) for tensor in part)) for part in parts]
-        kept = None if len(parts) == 1 else self._ahead(parts)
-        told = torch.zeros(3, device=self.process.device)
+        ahead = None if len(parts) == 1 else self._ahead(parts)
+        told = torch.zeros(2 + self.goal.figures, device=self.process.device)
         for index, part in enumerate(parts):
             last = index + 1 == len(parts)
             wait = (
@@ -184,54 +144,40 @@ class Trainer:
                 else self._shared.no_sync()
             )
             with wait:
-                told += self._learn(part, kept) / len(parts)
+                told += self._learn(part, ahead) / len(parts)
         self._require_finite(number)
-        for optimizer in self.optimizers:
+        self.goal.limit(self.scaler)
+        for optimizer in self.goal.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        self.model.clamp()
-        entropy, accuracy, ratio = self.process.mean(told).tolist()
-        loss = entropy + self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
-        values = self.model.values()
-        return Record(epoch, number, loss, entropy, accuracy, ratio, rate, values)
+        self.goal.settle()
+        entropy, accuracy, *figures = self.process.mean(told).tolist()
+        return self.goal.record(epoch, number, rate, entropy, accuracy, figures)
 
-    def _ahead(self, parts: Sequence[Part]) -> Tensor:
-        """[depth] the mean mask of a step's images, before any of its parts learns."""
+    def _ahead(self, parts: Sequence[Part]) -> Tensor | None:
+        """What the parts of a step have to know of each other before any of them learns."""
         with torch.no_grad():
-            return torch.stack([self._kept(self._output(self.model, p).alive) for p in parts]).mean(
-                0
-            )
+            return self.goal.ahead(self._output(self.model, part) for part in parts)
 
-    def _learn(self, part: Part, kept: Tensor | None) -> Tensor:
-        """Add the gradients of one part; its cross-entropy, accuracy and the MAC ratio."""
+    def _learn(self, part: Part, ahead: Tensor | None) -> Tensor:
+        """Add the gradients of one part; its cross-entropy, accuracy and what the goal tells."""
         output = self._output(self._shared, part)
-        own = self._kept(output.alive)  # [depth]
-        mean = self.process.mean(own.detach() if kept is None else kept)
         with torch.autocast(self.process.device.type, enabled=False):
             logits = output.logits.float()
             smoothing = self.settings.label_smoothing
             entropy = F.cross_entropy(logits, part.labels, label_smoothing=smoothing)
-            # forward the mean over all images of the step, backward this part's share of it
-            ratio = mac_ratio(self.vit, own + (mean - own).detach())
-            budget = self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
-            loss = (entropy + budget) / self.settings.accumulate
+            whole, figures = self.goal.loss(output, entropy, part, ahead, self.process)
+            loss = whole / self.settings.accumulate
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         right = (logits.argmax(1) == part.labels).float().mean()
-        return torch.stack([entropy.detach(), right, ratio.detach()])
+        return torch.stack([entropy.detach(), right, *figures])
 
     def _output(self, model: Any, part: Part) -> Any:
-        kind = getattr(torch, self.settings.precision)
-        with torch.autocast(self.process.device.type, kind, enabled=kind is not torch.float32):
+        with self.process.autocast(self.settings.precision):
             return model(part.images)
 
-    def _kept(self, alive: Sequence[Tensor]) -> Tensor:
-        rows = self.vit.tokens
-        return torch.stack([mask.sum() / (len(mask) * rows) for mask in alive])
-
     def _require_finite(self, number: int) -> None:
-        """Thresholds that become NaN would be clamped to nothing.
-
-        With float16 a step is passed over where a gradient is not finite, and the scale halved.
+        """With float16 a step is passed over where a gradient is not finite, and the scale halved.
 
         Raises:
             InputError: A gradient is not finite; with float16, not at any scale.
@@ -241,26 +187,12 @@ class Trainer:
                 f"float16 gave no finite gradient at any scale up to step {number}; take "
                 "--precision bfloat16 or float32"
             )
-        gradients = [p.grad for p in self.model.thresholds.values() if p.grad is not None]
+        gradients = [p.grad for p in self.goal.watched() if p.grad is not None]
         if not self.scaler.is_enabled() and not all(g.isfinite().all() for g in gradients):
             raise InputError(
                 f"the gradient of step {number} is not finite: look for images or weights out of "
                 "range, or lower the learning rates"
             )
-
-
-def optimizers(model: MaskedVit, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Plain SGD for the thresholds (METHOD §1); AdamW without decay for all else, if it learns."""
-    groups = [
-        {"params": [values], "lr": settings.lr[kind], "initial_lr": settings.lr[kind]}
-        for kind, values in model.thresholds.items()
-    ]
-    made: list[torch.optim.Optimizer] = [torch.optim.SGD(groups)]
-    if settings.train_all is not None:
-        rate = settings.train_all
-        rest = {"params": list(model.vit.parameters()), "lr": rate, "initial_lr": rate}
-        made.append(torch.optim.AdamW([rest], weight_decay=0.0))
-    return made
 
 
 class _Augmented:

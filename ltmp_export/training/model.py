@@ -62,6 +62,7 @@ class MaskedVit(nn.Module):
     ) -> None:
         super().__init__()
         self.vit: Any = model
+        self.family = family
         self.gates = family.gates()
         self.steps = tuple(self.gates)
         self.thresholds = nn.ParameterDict(

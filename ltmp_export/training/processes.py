@@ -47,6 +47,11 @@ class Process:
             model, device_ids=[self.device.index] if on_gpu else None
         )
 
+    def autocast(self, precision: str) -> torch.autocast:
+        """Where products are taken in "float32", "bfloat16" or "float16"."""
+        kind = getattr(torch, precision)
+        return torch.autocast(self.device.type, kind, enabled=kind is not torch.float32)
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean of a detached tensor over the processes."""
         if self.count > 1:

@@ -13,7 +13,6 @@ import torch
 
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.training.settings import Settings
 
 PROVENANCE = "ltmp"  # the key that timm's saver does not have
 _OTHER_WORDS = {"pool": "gp"}  # timm's argument for it
@@ -24,6 +23,7 @@ def to_bytes(
     family: str,
     thresholds: Mapping[str, Sequence[float]],
     *,
+    own: Mapping[str, torch.Tensor] | None = None,
     name: str | None = None,
     epoch: int = 0,
     metric: float | None = None,
@@ -37,6 +37,7 @@ def to_bytes(
         source: The model; its weights as they are now.
         family: A family of `families`.
         thresholds: Per kind one for each block.
+        own: Weights of the reduction itself, by name.
         name: What the dense model is called; by default as in `source`.
         epoch: The last one, from 0.
         metric: Top-1 in percent, where it was measured.
@@ -48,7 +49,7 @@ def to_bytes(
         InputError: The name says something else of the model than it is.
     """
     arch = f"{family}_{named(source, name)}"
-    state = dict(source.model.state_dict())
+    state = dict(source.model.state_dict()) | dict(own or {})
     for kind, values in thresholds.items():
         keys = (f"blocks.{block}.{kind}_masker.threshold" for block in range(len(values)))
         state |= {key: torch.tensor([value]) for key, value in zip(keys, values, strict=True)}
@@ -113,21 +114,6 @@ def _detached(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
     return {k: _detached(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def words(settings: Settings) -> dict[str, Any]:
-    """The settings in the words of the authors' script."""
-    return {
-        "tau": settings.tau,
-        "reduction_target": settings.reduction_target,
-        "lr": settings.lr.get("prune", settings.lr.get("merge")),
-        "batch_size": settings.batch_size,
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-        "smoothing": settings.label_smoothing,
-        "opt": "sgd",
-        "model_ema": False,
-    }
 
 
 def optimizer_record(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.training import history
-from ltmp_export.training.loop import Record, Trainer
+from ltmp_export.training.loop import Trainer
+from ltmp_export.training.record import Record
 
 SUFFIX = ".state"
 _SIGNATURE, _SCALER = "ltmp.run", "ltmp.scaler"
@@ -95,12 +96,15 @@ def restore(saved: Saved, trainer: Trainer) -> list[Record]:
         InputError: The state is not of this model.
     """
     try:
-        records = history.from_tensor(saved.tensors["history"], tuple(trainer.model.thresholds))
+        goal = trainer.goal
+        records = history.from_tensor(
+            saved.tensors["history"], tuple(goal.thresholds()), goal.terms
+        )
         _require_course(records, trainer)
         with torch.no_grad():
             for name, value in _learning(trainer):
                 value.copy_(_shaped(saved.tensors[name], value))
-        if trainer.model.values() != records[-1].thresholds:
+        if goal.thresholds() != records[-1].thresholds:
             raise ValueError("its thresholds are not those of its last step")
         for optimizer, parameter, prefix in _adaptive(trainer):
             moments = {
@@ -147,7 +151,8 @@ def _learning(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
 
 def _adaptive(trainer: Trainer) -> Iterator[tuple[torch.optim.Optimizer, Tensor, str]]:
     """The parameters of optimisers that keep moments, and what their names begin with."""
-    for optimizer in trainer.optimizers:
+    for optimizer in trainer.goal.optimizers:
         if isinstance(optimizer, torch.optim.AdamW):
-            for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, parameter in enumerate(parameters):
                 yield optimizer, parameter, f"adamw.{number}."

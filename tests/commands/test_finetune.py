@@ -21,7 +21,7 @@ from ltmp_export.commands.finetune import finetune
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
-from ltmp_export.training.loop import Record
+from ltmp_export.training.record import Record
 from tests.conftest import load_torch
 from tests.makers.commands import command, ltmp, said
 from tests.makers.finetuned import CHOICES, FLAGS, SETTINGS, learn

@@ -13,7 +13,7 @@ import torch
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
-from ltmp_export.training.loop import Record
+from ltmp_export.training.record import Record
 from tests.makers.finetuned import SETTINGS, learn
 
 

@@ -12,6 +12,7 @@ from ltmp_export.training.loop import Trainer
 from ltmp_export.training.model import MaskedVit
 from ltmp_export.training.processes import Process
 from ltmp_export.training.settings import Settings
+from ltmp_export.training.thresholds import Thresholds
 from tests.makers import random_vits
 
 CASE = random_vits.DEEP
@@ -45,4 +46,4 @@ def trainer(
     loaded = families.load(family)
     start = {kind: [{"merge": 0.8, "prune": 0.02}[kind]] * geometry.depth for kind in loaded.start}
     masked = MaskedVit(model, loaded, start, FORMS[settings.form], settings.tau)
-    return Trainer(masked, geometry, images or data(), settings, place)
+    return Trainer(Thresholds(masked, geometry, settings), images or data(), settings, place)

@@ -19,8 +19,9 @@ from ltmp_export.images.labelled import Arrays
 from ltmp_export.training import masked
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import FORMS
-from ltmp_export.training.loop import Course, Record
+from ltmp_export.training.loop import Course
 from ltmp_export.training.processes import process
+from ltmp_export.training.record import Record
 from tests.makers.trainers import SETTINGS, data, trainer
 
 
@@ -34,7 +35,7 @@ class TestSteps:
         output = hand(images)
         entropy = F.cross_entropy(output.logits, labels, label_smoothing=0.2)
         kept = torch.stack([mask.mean() for mask in output.alive])
-        ratio = mac_ratio(run.vit, kept)
+        ratio = mac_ratio(run.goal.vit, kept)
         torch.autograd.backward(entropy + 7.0 * (ratio - 0.5) ** 2)
         record = next(run.run())
         assert record.cross_entropy == pytest.approx(float(entropy.detach()), rel=1e-6)

@@ -1,0 +1,110 @@
+"""A timm ViT under a plan of fixed token counts, in batches and differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ltmp_export.backbones.vit import eager
+from ltmp_export.errors import InputError
+from ltmp_export.plan.plan import Plan, demands
+from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
+from ltmp_export.steps import batches
+from ltmp_export.steps.batches import Batch
+
+
+class Output(NamedTuple):
+    """What a batch gives.
+
+    Attributes:
+        logits: [B, classes].
+        counts: [B, depth] int64 tokens after each block, class token included.
+    """
+
+    logits: Tensor
+    counts: Tensor
+
+
+class StaticVit(nn.Module):
+    """A plain ViT that takes the steps of a plan, the same number of tokens of every image.
+
+    Args:
+        model: timm's model; it is shared, not copied.
+        plan: Which steps its blocks take. Its parameters are copied, and learn.
+
+    Raises:
+        InputError: A step cannot be trained.
+    """
+
+    def __init__(self, model: VisionTransformer, plan: Plan) -> None:
+        super().__init__()
+        require_trainable(plan)
+        self.vit: Any = model
+        self.plan = plan
+        self.names = tuple(plan.parameters)
+        self.new = nn.ParameterList(
+            nn.Parameter(value.detach().clone()) for value in plan.parameters.values()
+        )
+
+    def forward(self, images: Tensor) -> Output:
+        """Classify normalised images [B, channels, height, width]."""
+        weights = self.own()
+        x = eager.embed(self.vit, images)[1]  # [B, N, C]
+        tokens = Batch(x, x.new_ones(x.shape[:2]), {}, self.vit.num_prefix_tokens)
+        counts = []
+        for block, steps in zip(self.vit.blocks, self.plan.blocks, strict=True):
+            tokens = attend(block, tokens, demands(steps))
+            with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
+                for step in steps:
+                    tokens = batches.take(step, tokens, weights)
+            tokens = replace(tokens, x=eager.feed_forward(block, tokens.x), scores={})
+            counts.append(tokens.x.shape[1])
+        logits = eager.classify(self.vit, tokens.x, tokens.size)
+        return Output(logits, torch.tensor(counts).expand(len(images), -1))
+
+    def own(self) -> Mapping[str, Tensor]:
+        """The reduction's own weights, by their names in a checkpoint."""
+        return dict(zip(self.names, self.new, strict=True))
+
+
+def attend(block: Any, tokens: Batch, wanted: frozenset[str]) -> Batch:
+    """The first half of a block, and these scores of its tokens (METHOD §1, steps 1-2)."""
+    attn = block.attn
+    q, k, v = eager.project(attn, block.norm1(tokens.x))  # [B, H, N, D] each
+    with torch.autocast(q.device.type, enabled=False):  # what decides, in full precision
+        q, k = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k))
+        weights = eager.scores(attn, q, k, tokens.size).softmax(-1)
+        scores = {}
+        if CLASS_ATTENTION in wanted:
+            scores[CLASS_ATTENTION] = _spared(weights[:, :, 0].mean(1), tokens.protected)
+        if IMPORTANCE in wanted:
+            scores[IMPORTANCE] = _spared(weights.mean(1).mean(1), tokens.protected)
+        if METRIC in wanted:
+            scores[METRIC] = eager.unit(k.mean(1))
+    attended = eager.mix(attn, weights.to(v.dtype), v)
+    return replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+
+
+def _spared(score: Tensor, protected: int) -> Tensor:
+    """[B, N] with +inf for the rows that always stay."""
+    first = torch.arange(score.shape[1], device=score.device) < protected
+    return score.masked_fill(first, torch.inf)
+
+
+def require_trainable(plan: Plan) -> None:
+    """Check that every step of a plan can be taken of a batch.
+
+    Raises:
+        InputError: One cannot.
+    """
+    steps = [*(step for steps in plan.blocks for step in steps), *plan.before.values()]
+    for step in steps:
+        try:
+            batches.require(type(step))
+        except InputError as err:
+            raise InputError(f"family {plan.family} cannot be trained: {err}") from err
