@@ -7,6 +7,7 @@ no equations and no model code are public: all is assumed but the frame, METHOD 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
@@ -106,7 +107,8 @@ def from_weights(
             f"masks of {source} leave {targets}"
         )
     back = len(blocks) > 1 if restore is None else restore
-    return _placed(blocks, targets, vit, hard=hard, restore=back)
+    placed = _placed(blocks, targets, vit, hard=hard, restore=back)
+    return replace(placed, stated=_stated(compression_ratio, blocks, hard=hard, restore=back))
 
 
 def from_stated(
@@ -161,11 +163,22 @@ def from_stated(
     doubt = f"the masks of {source} are as training starts: means of the patches of each cell"
     return Placed(
         blocks=placed.blocks,
+        stated=_stated(ratio, blocks, hard=hard, restore=restore),
         found=placed.found,
         assumed=assumed,
         warnings=(doubt,),
         parameters=dict(_start(blocks, cells(ratio, vit.grid), vit)),
     )
+
+
+def _stated(
+    ratio: float | None, blocks: Sequence[int], *, hard: bool, restore: bool
+) -> dict[str, Any]:
+    """What a file says of masks like these, beside their weights."""
+    said: dict[str, Any] = {"hard": hard, "restore": restore}
+    if ratio is not None:
+        said["compression_ratio"] = ratio
+    return said if restore else said | {"merge_at": tuple(blocks)}
 
 
 def _blocks(merge_at: tuple[int, ...] | None, restore: bool, vit: Vit) -> list[int]:

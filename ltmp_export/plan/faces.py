@@ -9,8 +9,8 @@
 | `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
 | `record` | `TENSORS`, `WORDS`, `score_name(…)`, `read(…)`: its decisions read from a file |
 | `masked` | `gate(form, tokens, threshold, tau)`: the same under a mask, differentiable |
-| `batched` | `take(step, tokens, weights)`: the same of a batch, all images with the same number of |
-| | tokens, differentiable |
+| `batched` | `take(step, tokens, weights)`: the same of a batch, equally many tokens of each |
+| | image, differentiable |
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ PyTorch; no number of tokens depends on the data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -21,11 +21,12 @@ class Batch:
 
     Attributes:
         x: [B, N, C] token vectors.
-        size: [B, N] patches that attention takes each token for.
+        size: [B, N] patches that attention takes each token for; 0 for one that is none.
         scores: By the names of `plan.scores`, [B, N] each, +inf for protected rows.
         protected: How many rows in front are never merged away.
         owned: [B, N] patches that each token owns where attention does not weigh by them; None
             while each owns as many as it stands for.
+        handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
     """
 
     x: Tensor
@@ -33,6 +34,7 @@ class Batch:
     scores: Mapping[str, Tensor]
     protected: int = 1
     owned: Tensor | None = None
+    handed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def patches_owned(self) -> Tensor:
         """[B, N] patches that each token owns, of protected ones 1."""
@@ -75,3 +77,11 @@ def take(step: Step, tokens: Batch, weights: Mapping[str, Tensor]) -> Batch:
     """
     taken: Batch = faces.face(type(step), "batched").take(step, tokens, weights)
     return taken
+
+
+def restore(
+    step: Step, given: Batch, made: Batch, left: Batch, weights: Mapping[str, Tensor]
+) -> Batch:
+    """Tokens behind a block whose step restores what it took away, as of `tokens.restore`."""
+    restored: Batch = faces.face(type(step), "batched").restore(step, given, made, left, weights)
+    return restored

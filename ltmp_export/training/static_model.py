@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ltmp_export.backbones.vit import eager
 from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
+from ltmp_export.plan.step import Step
 from ltmp_export.steps import batches
 from ltmp_export.steps.batches import Batch
 
@@ -58,14 +59,25 @@ class StaticVit(nn.Module):
         tokens = Batch(x, x.new_ones(x.shape[:2]), {}, self.vit.num_prefix_tokens)
         counts = []
         for block, steps in zip(self.vit.blocks, self.plan.blocks, strict=True):
-            tokens = attend(block, tokens, demands(steps))
-            with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
-                for step in steps:
-                    tokens = batches.take(step, tokens, weights)
-            tokens = replace(tokens, x=eager.feed_forward(block, tokens.x), scores={})
-            counts.append(tokens.x.shape[1])
+            tokens, rows = self._block(block, steps, tokens, weights)
+            counts.append(rows)
         logits = eager.classify(self.vit, tokens.x, tokens.size)
         return Output(logits, torch.tensor(counts).expand(len(images), -1))
+
+    def _block(
+        self, block: Any, steps: Sequence[Step], tokens: Batch, weights: Mapping[str, Tensor]
+    ) -> tuple[Batch, int]:
+        """Tokens that leave a block, and on how many its MLP ran."""
+        given = made = attend(block, tokens, demands(steps))
+        with torch.autocast(tokens.x.device.type, enabled=False):  # decisions, in full precision
+            for step in steps:
+                made = batches.take(step, made, weights)
+        left = replace(made, x=eager.feed_forward(block, made.x), scores={})
+        with torch.autocast(tokens.x.device.type, enabled=False):
+            for step in steps:
+                if step.restores:
+                    left = batches.restore(step, given, made, left, weights)
+        return left, made.x.shape[1]
 
     def own(self) -> Mapping[str, Tensor]:
         """The reduction's own weights, by their names in a checkpoint."""
@@ -102,8 +114,9 @@ def require_trainable(plan: Plan) -> None:
     Raises:
         InputError: One cannot.
     """
-    steps = [*(step for steps in plan.blocks for step in steps), *plan.before.values()]
-    for step in steps:
+    if plan.before:
+        raise InputError(f"family {plan.family} cannot be trained: its steps stand before blocks")
+    for step in (step for steps in plan.blocks for step in steps):
         try:
             batches.require(type(step))
         except InputError as err:

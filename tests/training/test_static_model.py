@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan.cells import lies_in
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.reference import Reference
 from ltmp_export.steps.batches import Batch, take
 from ltmp_export.steps.fuse.step import Fuse
+from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.mergence import eager
 from ltmp_export.steps.mergence.step import WEIGHTINGS, Mergence
 from ltmp_export.steps.tokens import Tokens
@@ -52,25 +54,26 @@ class TestMergence:
 
     @pytest.mark.parametrize("weights", WEIGHTINGS)
     def test_ties_and_what_tokens_own(self, weights: str) -> None:
-        """Two steps on vectors of which many are alike, scores among them."""
+        """Scores of three values, vectors of four directions; then what each token owns weighs."""
         generator = torch.Generator().manual_seed(2)
-        x = torch.randint(-1, 2, (3, 14, 4), generator=generator).float()
-        x[:, :, 0] = 2.0  # none is zero
+        kinds = torch.randint(0, 4, (3, 14), generator=generator)
         score = torch.randint(1, 4, (3, 14), generator=generator) / 4.0
         score[:, 0] = torch.inf
-        batch = Batch(x, torch.ones(3, 14), {CLASS_ATTENTION: score})
-        alone = [Tokens(x[i], torch.ones(14), {CLASS_ATTENTION: score[i]}) for i in range(3)]
+        batch = Batch(2 * torch.eye(4)[kinds], torch.ones(3, 14), {CLASS_ATTENTION: score})
+        alone = [Tokens(x, s, {CLASS_ATTENTION: score[i]})
+                 for i, (x, s) in enumerate(zip(batch.x, batch.size, strict=True))]  # fmt: skip
         for keep in (8, 3):
-            step = Mergence(keep, weights)
-            batch = take(step, batch, {})
-            alone = [eager.take(step, one, None, {})[0] for one in alone]
+            batch = take(Mergence(keep, weights), batch, {})
+            alone = [eager.take(Mergence(keep, weights), one, None, {})[0] for one in alone]
             for image, one in enumerate(alone):
                 torch.testing.assert_close(batch.x[image], one.x)
                 assert batch.patches_owned()[image].tolist() == one.patches_owned().tolist()
             assert batch.patches_owned()[:, 1:].sum(1).tolist() == [13.0] * 3
-            left = score[:, : keep + 1]
-            batch = replace(batch, scores={CLASS_ATTENTION: left})
-            alone = [replace(one, scores={CLASS_ATTENTION: left[i]}) for i, one in enumerate(alone)]
+            score = score[:, : keep + 1]
+            other = torch.randn((3, keep + 1, 4), generator=generator)  # no ties by rounding alone
+            batch = replace(batch, x=other, scores={CLASS_ATTENTION: score})
+            alone = [replace(one, x=other[i], scores={CLASS_ATTENTION: score[i]})
+                     for i, one in enumerate(alone)]  # fmt: skip
 
     def test_patches_that_merge_away_learn(self) -> None:
         """Each patch has a share in what stays: its position has a gradient."""
@@ -87,11 +90,63 @@ class TestMergence:
             assert (score.grad is not None) is learns
 
 
+def masks(hard: bool, restore: bool, step: float = 0.5) -> Plan:
+    """Masks of 9 cells of the 36 patches, with weights elsewhere, and of one target without any."""
+    generator = torch.Generator().manual_seed(4)
+    cells = torch.tensor(lies_in((6, 6), (3, 3)))
+    first = torch.nn.functional.one_hot(cells, 9) + 0.3 * torch.rand(36, 9, generator=generator)
+    first[:, 5] = -100.0
+    blocks = range(4) if restore else (1,)
+    own = {"ltm.mask0": first}
+    steps: list[tuple[MergeMask, ...]] = [()] * 4
+    for block in blocks:
+        name = f"blocks.{block}.ltm"
+        at_first = block == blocks[0]
+        steps[block] = (
+            MergeMask(name, "ltm.mask0", 36, 9, first=at_first, hard=hard, restore=restore),
+        )
+        own |= {f"{name}.center": torch.randn(64, generator=generator)}
+        own |= {f"{name}.step": torch.tensor([step])}
+    return Plan("ltm_transformer", tuple(steps), parameters=own)
+
+
+@pytest.mark.parametrize("restore", [False, True], ids=["merged", "restored"])
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+class TestMergeMask:
+    @pytest.mark.parametrize("dtype", LOGITS)
+    def test_is_what_the_reference_computes(
+        self, hard: bool, restore: bool, dtype: torch.dtype
+    ) -> None:
+        static = like_reference(masks(hard, restore), random_vits.DEEP, dtype)
+        assert set(static.own()) == set(static.plan.parameters)
+
+    def test_average_leaves_out_targets_that_are_no_token(self, hard: bool, restore: bool) -> None:
+        case = replace(random_vits.DEEP, kwargs=random_vits.DEEP.kwargs | {"global_pool": "avg"})
+        like_reference(masks(hard, restore), case, torch.float32)
+
+    @pytest.mark.parametrize("step", [0.0, 0.5])
+    def test_all_of_its_own_learns(self, hard: bool, restore: bool, step: float) -> None:
+        """From where training starts, too. Centers cancel: their difference is centered again.
+
+        Nothing classifies patches behind the last block, so its masks matter to no one.
+        """
+        static = learned(masks(hard, restore, step))
+        gradients = {name: value.grad for name, value in static.own().items()}
+        for name, grad in gradients.items():
+            assert grad is not None
+            idle = name.endswith("center") or name.startswith("blocks.3.")
+            assert (float(grad.abs().max()) > 1e-6) is not idle, name
+        first = gradients["ltm.mask0"]
+        assert first is not None
+        if step:  # of hard masks weights that are not taken, too
+            assert int((first.abs() > 1e-12).sum()) > 4 * 36
+
+
 def learned(plan: Plan) -> StaticVit:
     """With the gradients of one batch."""
     model, geometry = random_vits.build(random_vits.DEEP)
-    static = StaticVit(model, plan).requires_grad_(True)
-    logits: Tensor = static(random_vits.images(geometry, 0)).logits
+    static = StaticVit(model, plan).double().requires_grad_(True)
+    logits: Tensor = static(random_vits.images(geometry, 0).double()).logits
     torch.nn.functional.cross_entropy(logits, torch.arange(5)).backward()
     return static
 
