@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from click.core import ParameterSource
 
 from ltmp_export import families
 from ltmp_export.errors import InputError
@@ -21,8 +20,8 @@ from .terminal import show, training_progress, warn_of, write_json
 # Panels of --help.
 _STEPS, _THRESHOLDS, _WEIGHTS = (
     "How to train",
-    "How thresholds learn (ltmp, ltm, ltp, ltpm)",
-    "How weights learn under a static plan (multiscale_mergence)",
+    f"How thresholds learn ({', '.join(families.learned())})",
+    f"How weights learn ({', '.join(families.stated())})",
 )
 _OF_THRESHOLDS = (
     *("paper", "lr_merge", "lr_prune", "start_merge", "start_prune"),
@@ -182,8 +181,8 @@ def finetune(
     """Train a token-reducing ViT on labelled images: its thresholds, or weights of a static one.
 
     Families with thresholds learn these alone, for --reduction-target of the multiply-accumulates;
-    the mask takes the decisions of the deployed model. Of multiscale_mergence the whole model is
-    trained, as --keep-rate says. Afterwards: ltmp export OUTPUT.
+    the mask takes the decisions of the deployed model. Of ltm_transformer and multiscale_mergence
+    the whole model is trained. Afterwards: ltmp export OUTPUT.
     """
     parsing.require_outputs(
         [output, json], [checkpoint, data, validation, choices.base_checkpoint, class_map]
@@ -267,7 +266,8 @@ def _refuse_of(context: typer.Context, names: tuple[str, ...], family: str, whos
         InputError: One was.
     """
     for name in names:
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+        source = context.get_parameter_source(name)  # of click's, or of Typer's copy of it
+        if source is not None and source.name == "COMMANDLINE":
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag} is for {whose}, which {family} has none of; drop it")
 

@@ -15,18 +15,7 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
 from ltmp_export.training.record import Record
 from tests.makers.finetuned import SETTINGS, learn
-
-
-class LostError(Exception):
-    """Stands for a lost machine: nothing after it runs."""
-
-
-def stop_after(step: int) -> Callable[[Record, int], None]:
-    def watch(record: Record, total: int) -> None:
-        if record.step == step:
-            raise LostError
-
-    return watch
+from tests.makers.interruptions import LostError, stop_after
 
 
 class TestResume:

@@ -129,11 +129,13 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     },
     "finetune": {
         **_CHOICES,
+        **_RATES,
         **dict.fromkeys(("-o", "--output", "--json"), outputs),
         **dict.fromkeys(("--data", "--val", "--class-map"), files),
         **dict.fromkeys(("--epochs", "--batch-size", "--accumulate", "--save-every"), counts),
         **dict.fromkeys(("--seed",), counts),
         **dict.fromkeys(("--reduction-target", "--lr-merge", "--lr-prune", "--tau"), reals),
+        **dict.fromkeys(("--keep-rate", "--compression-ratio", "--lr", "--distil"), reals),
         **dict.fromkeys(("--start-merge", "--train-all", "--held-out", "--budget-weight"), reals),
         **dict.fromkeys(("--device", "--precision", "--augment", "--name"), words),
         **dict.fromkeys(("--paper", "--resume"), None),

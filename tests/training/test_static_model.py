@@ -10,18 +10,17 @@ import torch
 from torch import Tensor
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.cells import lies_in
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.reference import Reference
 from ltmp_export.steps.batches import Batch, take
 from ltmp_export.steps.fuse.step import Fuse
-from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.mergence import eager
 from ltmp_export.steps.mergence.step import WEIGHTINGS, Mergence
 from ltmp_export.steps.tokens import Tokens
 from ltmp_export.training.static_model import StaticVit
 from tests.makers import random_vits
+from tests.makers.small_masks import masks
 
 LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}  # measured: 4e-6, 6e-15
 
@@ -88,26 +87,6 @@ class TestMergence:
             batch = Batch(x.clone().requires_grad_(), torch.ones(2, 8), {CLASS_ATTENTION: score})
             take(Mergence(3, weights), batch, {}).x.square().sum().backward()
             assert (score.grad is not None) is learns
-
-
-def masks(hard: bool, restore: bool, step: float = 0.5) -> Plan:
-    """Masks of 9 cells of the 36 patches, with weights elsewhere, and of one target without any."""
-    generator = torch.Generator().manual_seed(4)
-    cells = torch.tensor(lies_in((6, 6), (3, 3)))
-    first = torch.nn.functional.one_hot(cells, 9) + 0.3 * torch.rand(36, 9, generator=generator)
-    first[:, 5] = -100.0
-    blocks = range(4) if restore else (1,)
-    own = {"ltm.mask0": first}
-    steps: list[tuple[MergeMask, ...]] = [()] * 4
-    for block in blocks:
-        name = f"blocks.{block}.ltm"
-        at_first = block == blocks[0]
-        steps[block] = (
-            MergeMask(name, "ltm.mask0", 36, 9, first=at_first, hard=hard, restore=restore),
-        )
-        own |= {f"{name}.center": torch.randn(64, generator=generator)}
-        own |= {f"{name}.step": torch.tensor([step])}
-    return Plan("ltm_transformer", tuple(steps), parameters=own)
 
 
 @pytest.mark.parametrize("restore", [False, True], ids=["merged", "restored"])
