@@ -195,7 +195,7 @@ def finetune(
         from ltmp_export import finetune as training
         from ltmp_export import reports
 
-        running = {
+        running: dict[str, Any] = {
             "epochs": epochs,
             "batch_size": batch_size,
             "accumulate": accumulate,

@@ -25,6 +25,7 @@ from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import beginning, history, saving, state
 from ltmp_export.training.budget import mac_ratio
+from ltmp_export.training.goal import Goal
 from ltmp_export.training.loop import Trainer
 from ltmp_export.training.processes import process
 from ltmp_export.training.record import Record
@@ -177,7 +178,11 @@ def finetune(
 
 
 def _saved(
-    trainer: Trainer, records: list[Record], written: _Files, run: Mapping[str, Any], every: int
+    trainer: Trainer[Goal],
+    records: list[Record],
+    written: _Files,
+    run: Mapping[str, Any],
+    every: int,
 ) -> Iterator[Record]:
     """Train from where the records end: each new one, added to them, and now and then saved."""
     for record in trainer.run(len(records)):
@@ -216,7 +221,7 @@ class _Files(NamedTuple):
 
 
 def _report(
-    trainer: Trainer,
+    trainer: Trainer[Goal],
     source: Checkpoint,
     family: str,
     held_out: Labelled,
@@ -252,7 +257,7 @@ def _content(
     report: FinetuneReport,
     source: Checkpoint,
     settings: Running,
-    trainer: Trainer,
+    trainer: Trainer[Goal],
     run: Mapping[str, Any],
     name: str | None,
 ) -> bytes:

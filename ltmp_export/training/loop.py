@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from ltmp_export.training.goal import Goal
 from ltmp_export.training.processes import Process
 from ltmp_export.training.record import Part, Record
 from ltmp_export.training.settings import Running
+
+G = TypeVar("G", bound=Goal)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Course:
         return 0.5 * (1 + math.cos(math.pi * step / self.total))
 
 
-class Trainer:
+class Trainer(Generic[G]):
     """A run and its state.
 
     Args:
@@ -91,11 +93,11 @@ class Trainer:
     """
 
     def __init__(
-        self, goal: Goal, data: Labelled, settings: Running, process: Process, workers: int = 0
+        self, goal: G, data: Labelled, settings: Running, process: Process, workers: int = 0
     ) -> None:
         self.course = Course(len(data), settings, process.rank, process.count)
         self.goal = goal
-        self.model = goal.model.to(process.device).train()
+        self.model: Any = goal.model.to(process.device).train()
         self.scaler = torch.amp.GradScaler(
             process.device.type, enabled=settings.precision == "float16"
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.training import history
+from ltmp_export.training.goal import Goal
 from ltmp_export.training.loop import Trainer
 from ltmp_export.training.record import Record
 
@@ -47,7 +48,9 @@ def beside(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
-def write(path: Path, trainer: Trainer, records: Sequence[Record], run: Mapping[str, Any]) -> None:
+def write(
+    path: Path, trainer: Trainer[Goal], records: Sequence[Record], run: Mapping[str, Any]
+) -> None:
     """Save the state after the last of `records`, whole or not at all.
 
     Args:
@@ -89,7 +92,7 @@ def read(path: Path, run: Mapping[str, Any]) -> Saved:
     return Saved(path, tensors, metadata)
 
 
-def restore(saved: Saved, trainer: Trainer) -> list[Record]:
+def restore(saved: Saved, trainer: Trainer[Goal]) -> list[Record]:
     """Put a trainer into a saved state; the steps up to there.
 
     Raises:
@@ -121,7 +124,7 @@ def restore(saved: Saved, trainer: Trainer) -> list[Record]:
     return records
 
 
-def _require_course(records: Sequence[Record], trainer: Trainer) -> None:
+def _require_course(records: Sequence[Record], trainer: Trainer[Goal]) -> None:
     """The steps from the first on, no more than there are, with thresholds that are some."""
     numbers = [record.step for record in records]
     if numbers != list(range(len(records))) or not 0 < len(records) <= trainer.course.total:
@@ -142,14 +145,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _learning(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+def _learning(trainer: Trainer[Goal]) -> Iterator[tuple[str, Tensor]]:
     """What the optimisers change."""
     for name, value in trainer.model.named_parameters():
         if value.requires_grad:
             yield name, value
 
 
-def _adaptive(trainer: Trainer) -> Iterator[tuple[torch.optim.Optimizer, Tensor, str]]:
+def _adaptive(trainer: Trainer[Goal]) -> Iterator[tuple[torch.optim.Optimizer, Tensor, str]]:
     """The parameters of optimisers that keep moments, and what their names begin with."""
     for optimizer in trainer.goal.optimizers:
         if isinstance(optimizer, torch.optim.AdamW):

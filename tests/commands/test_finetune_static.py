@@ -35,7 +35,7 @@ MERGED = replace(CHOICES, family="multiscale_mergence", merge_at=(1,), keep_rate
 
 def train(output: str = "out.pth.tar", **options: Any) -> FinetuneReport:
     """Train the base.pth of the current folder on its data.npz."""
-    given = {"choices": MASKED, "settings": SETTINGS} | options
+    given: dict[str, Any] = {"choices": MASKED, "settings": SETTINGS} | options
     report = finetune("base.pth", "data.npz", output, **given)
     assert report is not None
     return report

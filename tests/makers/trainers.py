@@ -46,7 +46,7 @@ def trainer(
     family: str = "ltmp",
     images: Labelled | None = None,
     place: Process = ALONE,
-) -> Trainer:
+) -> Trainer[Thresholds]:
     """A run that has not begun, of a small random ViT."""
     model, geometry = random_vits.build(CASE)
     loaded = families.load(family)
@@ -57,7 +57,7 @@ def trainer(
 
 def static_trainer(
     settings: StaticSettings = STATIC, plan: Plan = MERGING, images: Labelled | None = None
-) -> Trainer:
+) -> Trainer[Weights]:
     """A run that has not begun, of the same ViT under a static plan."""
     model, geometry = random_vits.build(CASE)
     goal = Weights(StaticVit(model, plan), geometry, settings)

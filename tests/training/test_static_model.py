@@ -85,7 +85,7 @@ class TestMergence:
         for weights, learns in (("importance", True), ("uniform", False)):
             score = torch.linspace(0.1, 0.8, 8).expand(2, -1).clone().requires_grad_()
             batch = Batch(x.clone().requires_grad_(), torch.ones(2, 8), {CLASS_ATTENTION: score})
-            take(Mergence(3, weights), batch, {}).x.square().sum().backward()
+            torch.autograd.backward(take(Mergence(3, weights), batch, {}).x.square().sum())
             assert (score.grad is not None) is learns
 
 
@@ -126,7 +126,7 @@ def learned(plan: Plan) -> StaticVit:
     model, geometry = random_vits.build(random_vits.DEEP)
     static = StaticVit(model, plan).double().requires_grad_(True)
     logits: Tensor = static(random_vits.images(geometry, 0).double()).logits
-    torch.nn.functional.cross_entropy(logits, torch.arange(5)).backward()
+    torch.autograd.backward(torch.nn.functional.cross_entropy(logits, torch.arange(5)))
     return static
 
 

@@ -20,7 +20,7 @@ from ltmp_export.steps.merge_mask.step import EPS, MASK, MergeMask
 def take(step: MergeMask, tokens: Batch, weights: Mapping[str, Tensor]) -> Batch:
     """Patches [B, S · N, C] → [B, S · P, C] behind the protected ones; the mask is handed on."""
     protected = tokens.protected
-    z = tokens.x[:, protected:].unflatten(1, (step.sets, step.of))  # [B, S, N, C]
+    z = _by_set(step.sets, tokens.x[:, protected:])  # [B, S, N, C]
     used = mask(step, z, None if step.first else tokens.handed[MASK], weights)
     if step.hard:
         used = _each_to_one(used)
@@ -39,11 +39,16 @@ def restore(
 ) -> Batch:
     """Z + rownorm(G) · (what the MLP made of X̃ - X̃); protected rows as the MLP left them."""
     protected, used = given.protected, made.handed[MASK]
-    change = (left.x - made.x)[:, protected:].unflatten(1, (step.sets, step.tokens))
+    change = _by_set(step.sets, (left.x - made.x)[:, protected:])  # [B, S, P, C]
     shares = used / (used.sum(3, keepdim=True) + EPS)
     patches = given.x[:, protected:] + (shares @ change).flatten(1, 2)
     x = torch.cat([left.x[:, :protected], patches], 1)
     return replace(given, x=x, scores={}, handed=made.handed)
+
+
+def _by_set(sets: int, x: Tensor) -> Tensor:
+    """[B, S · n, C] → [B, S, n, C]."""
+    return x.reshape(len(x), sets, -1, x.shape[2])
 
 
 def _each_to_one(soft: Tensor) -> Tensor:
