@@ -153,7 +153,10 @@ class TestCommand:
         [
             (["--data", "nothing"], "nothing does not exist; expected a folder of class folders"),
             (["--reduction-target", "60"], "a reduction target of 60; expected the share"),
-            (["--family", "ltpmm"], "no family 'ltpmm'; choose from evit, ltm, ltm_transformer, ltmp, ltp"),
+            (
+                ["--family", "ltpmm"],
+                "no family 'ltpmm'; choose from evit, ltm, ltm_transformer, l",
+            ),
             (["-o", "base.pth"], "the output base.pth is the input base.pth"),
             (["-b", "64"], "30 images to train on, fewer than a batch of 64"),
             (["--num-heads", "7"], "7 heads (--num-heads) do not divide"),

@@ -21,7 +21,8 @@ def take(step: MergeMask, tokens: Batch, weights: Mapping[str, Tensor]) -> Batch
     """Patches [B, S · N, C] → [B, S · P, C] behind the protected ones; the mask is handed on."""
     protected = tokens.protected
     z = _by_set(step.sets, tokens.x[:, protected:])  # [B, S, N, C]
-    used = mask(step, z, None if step.first else tokens.handed[MASK], weights)
+    before = weights[step.start] if step.first else tokens.handed[MASK]
+    used = mask(step, z, before, weights).relu()
     if step.hard:
         used = _each_to_one(used)
     merged = column_shares(used).mT @ z  # [B, S, P, C]
