@@ -147,7 +147,9 @@ class Typed:
     merge_weights: Annotated[
         Literal["uniform", "size", "importance", "similarity"] | None,
         typer.Option(
-            help="What multiscale_mergence weighs merging patches by (default: uniform).",
+            metavar="WEIGHTS",
+            help="What multiscale_mergence weighs merging patches by: uniform, size, importance or "
+            "similarity (default: uniform).",
             rich_help_panel=METHOD,
         ),
     ] = None
