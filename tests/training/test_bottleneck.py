@@ -45,7 +45,8 @@ def test_by_hand() -> None:
     told = means(shares(epochs[1][1], means(epochs[0][1])))  # Q by label
     inside, outside = shares(entering, known[0]), shares(leaving, known[1])
     wanted = (inside * np.log(inside)).sum(1) - (outside * np.log(told[LABELS])).sum(1)
-    got = one.term(*torch.from_numpy(epochs[2]).float(), labels)
+    features = (torch.from_numpy(part).float() for part in epochs[2])
+    got = one.term(next(features), next(features), labels)
     assert float(got) == pytest.approx(wanted.mean(), rel=1e-5)
 
 
