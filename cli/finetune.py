@@ -27,7 +27,7 @@ _OF_THRESHOLDS = (
     *("paper", "lr_merge", "lr_prune", "start_merge", "start_prune"),
     *("train_all", "tau", "budget_weight"),
 )
-_OF_WEIGHTS = ("lr", "lr_new", "distil")
+_OF_WEIGHTS = ("lr", "lr_new", "distil", "bottleneck")
 
 
 @stating(METHOD, UNSTATED)
@@ -128,6 +128,14 @@ def finetune(
             rich_help_panel=_WEIGHTS,
         ),
     ] = 0.0,
+    bottleneck: Annotated[
+        float,
+        typer.Option(
+            help="Weight of LTM-Transformer's information bottleneck, like 0.1; from 30 % of the "
+            "epochs on, at least the third.",
+            rich_help_panel=_WEIGHTS,
+        ),
+    ] = 0.0,
     paper: Annotated[
         bool,
         typer.Option(
@@ -220,7 +228,9 @@ def finetune(
             )
         else:
             _refuse_of(context, _OF_THRESHOLDS, family, "thresholds")
-            settings = training.StaticSettings(lr=lr, lr_new=lr_new, distil=distil, **running)
+            settings = training.StaticSettings(
+                lr=lr, lr_new=lr_new, distil=distil, bottleneck=bottleneck, **running
+            )
             asked = choices
         done = training.finetune(
             checkpoint,

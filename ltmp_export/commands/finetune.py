@@ -145,11 +145,11 @@ def finetune(
         seed=settings.seed,
         validation=None if validation is None else Path(validation),
     )
-    goal = beginning.goal(source, method, settings)
-    run = beginning.described(source, method, train, held_out, settings, goal)
     dense = None
     with process(device) as place:
         source.model.to(place.device)
+        goal = beginning.goal(source, method, settings)
+        run = beginning.described(source, method, train, held_out, settings, goal)
         if place.first and settings.moves_weights:  # the weights are about to change
             progress("measuring the dense model")
             dense = dense_classes(source.model, held_out, workers)

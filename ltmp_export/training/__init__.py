@@ -9,6 +9,7 @@
 | `static_model` | a timm ViT under a plan of fixed token counts, in batches |
 | `goal` | what a run is after: what tells one kind of training from another |
 | `thresholds`, `weights` | the two kinds |
+| `bottleneck` | a loss term of the latter |
 | `settings` | how to train |
 | `beginning` | where a run begins |
 | `processes` | one process of several, and what they tell each other |

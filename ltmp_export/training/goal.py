@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Goal(ABC):
         target: Share of the blocks' multiply-accumulates asked for, where there is one.
     """
 
-    figures: ClassVar[int]
+    figures: int
     terms: tuple[str, ...] = ()
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
@@ -70,6 +70,14 @@ class Goal(ABC):
             accuracy: Share of its images with the right top-1.
             told: Means of what `loss` told.
         """
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Told before the steps of an epoch, and from which of them on they are taken."""
+        return None
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What is kept from step to step beside what learns, by name, to be copied from and to."""
+        return {}
 
     def ahead(self, outputs: Iterable[Any]) -> Tensor | None:
         """What all parts of a step have to know of each other, from their outputs, if anything."""

@@ -111,6 +111,7 @@ class Trainer(Generic[G]):
         steps = self.course.steps
         for epoch in range(first // steps, self.settings.epochs):
             start = max(first - epoch * steps, 0)
+            self.goal.begin(epoch, start)
             chosen = list(self.course.parts(epoch, start))
             for number, parts in enumerate(self._batches(epoch, chosen), epoch * steps + start):
                 yield self._step(epoch, number, parts)

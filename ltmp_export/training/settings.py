@@ -137,16 +137,24 @@ class StaticSettings(Running):
         lr_new: Learning rate of the reduction's own; None where it has none, or for 5e-3.
         distil: Share d of the dense model's teaching in the loss, in [0, 1]:
             (1 - d) · cross-entropy + d · KL(dense ‖ reduced).
+        bottleneck: Weight of the term of `training.bottleneck`, from 30 % of the epochs on.
     """
 
     lr: float = 1e-4
     lr_new: float | None = None
     distil: float = 0.0
+    bottleneck: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rates = {"learning rate": self.lr, "learning rate of new weights": self.lr_new or 0.0}
+        rates |= {"the bottleneck's weight": self.bottleneck}
         _require_rates(rates)
+        if self.bottleneck and self.epochs < 3:
+            raise InputError(
+                f"the bottleneck knows the classes from the third epoch on; {self.epochs} epochs "
+                "never get there: train longer (--epochs), or drop it"
+            )
         if not 0.0 <= self.distil <= 1.0:
             raise InputError(
                 f"distillation weighs {self.distil:g}; expected the dense model's share of the "
@@ -161,7 +169,8 @@ class StaticSettings(Running):
     def words(self) -> dict[str, Any]:
         """In the words of timm's script, where it has any."""
         new = {} if self.lr_new is None else {"lr_new": self.lr_new}
-        return super().words() | new | {"lr": self.lr, "distil": self.distil, "opt": "adamw"}
+        terms = {"distil": self.distil, "bottleneck": self.bottleneck}
+        return super().words() | new | terms | {"lr": self.lr, "opt": "adamw"}
 
 
 def _require_rates(rates: Mapping[str, float]) -> None:

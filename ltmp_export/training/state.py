@@ -146,10 +146,12 @@ def _shown(value: Any) -> str:
 
 
 def _learning(trainer: Trainer[Goal]) -> Iterator[tuple[str, Tensor]]:
-    """What the optimisers change."""
+    """What the optimisers change, and what the goal keeps."""
     for name, value in trainer.model.named_parameters():
         if value.requires_grad:
             yield name, value
+    for name, value in trainer.goal.state().items():
+        yield f"goal.{name}", value
 
 
 def _adaptive(trainer: Trainer[Goal]) -> Iterator[tuple[torch.optim.Optimizer, Tensor, str]]:

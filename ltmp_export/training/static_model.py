@@ -25,10 +25,14 @@ class Output(NamedTuple):
     Attributes:
         logits: [B, classes].
         counts: [B, depth] int64 tokens after each block, class token included.
+        entering: [B, C] mean of the patches before the first block.
+        leaving: [B, C] what the head classifies, before it: normalised and pooled.
     """
 
     logits: Tensor
     counts: Tensor
+    entering: Tensor
+    leaving: Tensor
 
 
 class StaticVit(nn.Module):
@@ -62,7 +66,9 @@ class StaticVit(nn.Module):
             tokens, rows = self._block(block, steps, tokens, weights)
             counts.append(rows)
         logits = eager.classify(self.vit, tokens.x, tokens.size)
-        return Output(logits, torch.tensor(counts).expand(len(images), -1))
+        entering = x[:, self.vit.num_prefix_tokens :].mean(1)
+        leaving = eager.pooled(self.vit, self.vit.norm(tokens.x), tokens.size)
+        return Output(logits, torch.tensor(counts).expand(len(images), -1), entering, leaving)
 
     def _block(
         self, block: Any, steps: Sequence[Step], tokens: Batch, weights: Mapping[str, Tensor]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class Thresholds(Goal):
         settings: How.
     """
 
-    figures: ClassVar[int] = 1
+    figures = 1
 
     def __init__(self, model: MaskedVit, vit: Vit, settings: Settings) -> None:
         self.model: MaskedVit = model

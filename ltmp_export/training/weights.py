@@ -1,10 +1,10 @@
-"""Weights that learn under a static plan, taught by labels and by the dense model."""
+"""Weights that learn under a static plan, by labels and by what the dense model says."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.work import executed_share
+from ltmp_export.training.bottleneck import Bottleneck
 from ltmp_export.training.goal import Goal
 from ltmp_export.training.processes import Process
 from ltmp_export.training.record import Part, Record
@@ -20,7 +21,8 @@ from ltmp_export.training.static_model import StaticVit
 
 CLIP = 1.0  # the most that the norm of a step's gradient may be
 LR_NEW = 5e-3
-DISTILLATION = "distillation"
+DISTILLATION, BOTTLENECK = "distillation", "bottleneck"
+_BEGINS = 0.3  # share of the epochs before the bottleneck's term counts
 
 
 class Weights(Goal):
@@ -33,16 +35,21 @@ class Weights(Goal):
         settings: How.
     """
 
-    figures: ClassVar[int] = 1
-
     def __init__(self, model: StaticVit, vit: Vit, settings: StaticSettings) -> None:
         self.model: StaticVit = model
         self.settings, self.plan = settings, model.plan
         self.ratio = executed_share(vit, self.plan, [self.plan.counts(vit.tokens, vit.prefix)])
         self.teacher: nn.Module | None = None
+        self.bottleneck: Bottleneck | None = None
+        self.epoch = 0
         if settings.distil:
             self.teacher = copy.deepcopy(model.vit).eval().requires_grad_(False)
-            self.terms = (DISTILLATION,)
+        if settings.bottleneck:
+            device = next(model.parameters()).device
+            self.bottleneck = Bottleneck(vit.classes, vit.width, device)
+        weighed = {DISTILLATION: settings.distil, BOTTLENECK: settings.bottleneck}
+        self.terms = tuple(name for name, weight in weighed.items() if weight)
+        self.figures = len(self.terms)
         model.requires_grad_(True)
         self.optimizers = [optimizer(model, settings)]
 
@@ -50,26 +57,45 @@ class Weights(Goal):
         """All that learns."""
         return self.model.parameters()
 
+    def begin(self, epoch: int, step: int) -> None:
+        """The bottleneck is told of a new epoch."""
+        self.epoch = epoch
+        if self.bottleneck is not None and not step:
+            self.bottleneck.begin()
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The bottleneck's."""
+        return {} if self.bottleneck is None else self.bottleneck.state()
+
     def loss(
         self, output: Any, entropy: Tensor, part: Part, ahead: Tensor | None, place: Process
     ) -> tuple[Tensor, list[Tensor]]:
-        """(1 - d) · cross-entropy + d · KL(dense ‖ reduced); tells the latter."""
-        if self.teacher is None:
-            return entropy, [torch.zeros_like(entropy)]
-        with torch.no_grad(), place.autocast(self.settings.precision):
-            taught = self.teacher.to(place.device)(part.images)
-        share = self.settings.distil
-        apart = divergence(taught.float(), output.logits.float())
-        return (1 - share) * entropy + share * apart, [apart.detach()]
+        """(1 - d) · cross-entropy + d · KL(dense ‖ reduced) + w · bottleneck; tells the terms."""
+        loss, told = entropy, []
+        if self.teacher is not None:
+            with torch.no_grad(), place.autocast(self.settings.precision):
+                taught = self.teacher.to(place.device)(part.images)
+            apart = divergence(taught.float(), output.logits.float())
+            told.append(apart.detach())
+            loss = (1 - self.settings.distil) * entropy + self.settings.distil * apart
+        if self.bottleneck is not None:
+            features = output.entering.float(), output.leaving.float(), part.labels
+            term = torch.zeros_like(entropy)
+            if self.bottleneck.ready and self.epoch >= _BEGINS * self.settings.epochs:
+                term = self.bottleneck.term(*features)
+            self.bottleneck.add(*features, place)
+            told.append(term.detach())
+            loss = loss + self.settings.bottleneck * term
+        return loss, told
 
     def record(
         self, epoch: int, number: int, rate: float, entropy: float, accuracy: float,
         told: Sequence[float],
     ) -> Record:  # fmt: skip
         """With the terms of the loss."""
-        terms = dict(zip(self.terms, told, strict=False))
-        share = self.settings.distil
-        loss = (1 - share) * entropy + share * told[0]
+        terms, share = dict(zip(self.terms, told, strict=True)), self.settings.distil
+        loss = (1 - share) * entropy + share * terms.get(DISTILLATION, 0.0)
+        loss += self.settings.bottleneck * terms.get(BOTTLENECK, 0.0)
         return Record(epoch, number, loss, entropy, accuracy, self.ratio, rate, {}, terms)
 
     def limit(self, scaler: torch.amp.GradScaler) -> None:

@@ -116,13 +116,14 @@ class TestFiles:
 
 
 class TestResume:
-    @pytest.mark.parametrize("step", [2, 4])
+    @pytest.mark.parametrize("step", [5, 7])
     def test_bit_for_bit(self, here: Path, step: int) -> None:
-        """At the end of an epoch, and inside one."""
-        train("whole.pth.tar")
+        """At the end of an epoch, and inside the one in which what was added up before counts."""
+        settings = replace(SETTINGS, epochs=3, bottleneck=0.1)
+        train("whole.pth.tar", settings=settings)
         with pytest.raises(LostError):
-            train(save_every=2, watch=stop_after(step))
-        train(resume=True)
+            train(settings=settings, save_every=2, watch=stop_after(step))
+        train(settings=settings, resume=True)
         for name in ("pth.tar", "pth.tar.csv"):
             whole, out = (here / f"{start}.{name}" for start in ("whole", "out"))
             assert whole.read_bytes() == out.read_bytes()
@@ -148,6 +149,7 @@ class TestRefused:
             ((*MASKS, "--paper"), "--paper is for thresholds, which ltm_transformer has none of"),
             ((*MERGENCE, "--lr-new", "0.1"), "multiscale_mergence has no weights of its own that"),
             ((*MERGENCE, "--distil", "2"), "distillation weighs 2; expected"),
+            ((*MASKS, "--bottleneck", "0.1"), "the bottleneck knows the classes from the third"),
             ((*MERGENCE, "--compression-ratio", "0.5"), "takes no --compression-ratio; drop it"),
             ((*MERGENCE, "--reduction-target", "0.5"), "--keep-rate and --reduction-target say"),
             (("--family", "ltmp"), "thresholds of ltmp learn for a share of the multiply-acc"),
@@ -176,7 +178,8 @@ def test_two_processes_learn_what_one_does(here: Path) -> None:
     """The same steps but for the order of sums, each in two parts; masks of which some idle."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node", "2", "-m", "ltmp_export.finetune"]
-    given = ["base.pth", "--data", "data.npz", *FLAGS, *MASKS, "--restore", "--distil", "0.5"]
+    terms = ["--distil", "0.5", "--bottleneck", "0.1", "--epochs", "3"]
+    given = ["base.pth", "--data", "data.npz", *FLAGS, *MASKS, "--restore", *terms]
     one = ltmp("finetune", *given, "-o", "one.pth.tar")
     assert one.exit_code == 0, one.output
     run = subprocess.run(
@@ -187,5 +190,5 @@ def test_two_processes_learn_what_one_does(here: Path) -> None:
     written = [(here / f"{name}.pth.tar.csv").read_text() for name in ("one", "two")]
     rows = [list(csv.DictReader(text.splitlines())) for text in written]
     for alone, shared in zip(*rows, strict=True):
-        for figure in ("loss", "distillation", "accuracy"):
+        for figure in ("loss", "distillation", "bottleneck", "accuracy"):
             assert float(shared[figure]) == pytest.approx(float(alone[figure]), rel=1e-4)

@@ -70,6 +70,7 @@ def test_there_are_commands() -> None:
 SMALLER = {
     "timm:deit_small_patch16_224": "base.pth --num-heads 2 --mean 0.5 --std 0.5",
     "--reduction-target 0.45 --epochs 3": "--reduction-target 0.45 --epochs 1",
+    "--distil 0.5 --epochs 2": "--distil 0.5 --epochs 1",
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
     "5%": "100000%",  # how fast this machine is today is nobody's guess
     "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
@@ -101,6 +102,8 @@ MADE = {
         "digits_ltmp.pth.tar",
         "digits_ltmp.pth.tar.csv",
         "reduced.pth.tar",
+        "mergence.pth.tar",
+        "masks.onnx",
     },
 }
 

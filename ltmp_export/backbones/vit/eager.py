@@ -75,10 +75,14 @@ def classify(model: Any, x: Tensor, size: Tensor) -> Tensor:
             0
         )
         return mean
-    pooled = x[..., 0, :]
-    if model.global_pool != "token":
-        behind = model.num_prefix_tokens
-        patches = size[..., behind:, None]
-        pooled = (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
-    logits: Tensor = model.head(model.fc_norm(pooled))
+    logits: Tensor = model.head(model.fc_norm(pooled(model, x, size)))
     return logits
+
+
+def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
+    """Normalised tokens [..., N, C] → the class token, or the average over patches, [..., C]."""
+    if model.global_pool == "token":
+        return x[..., 0, :]
+    behind = model.num_prefix_tokens
+    patches = size[..., behind:, None]
+    return (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
