@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.cells import cells, lies_in
+from ltmp_export.plan.cells import cells, membership
 from ltmp_export.plan.geometry import Size, Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.plan.work import share
+from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.merge_mask import stages, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
@@ -245,14 +245,16 @@ def _reaching(
     Raises:
         InputError: None does, or the share is none.
     """
-    for thousandths in range(1000, 0, -1):
-        targets = _targets(thousandths / 1000, vit)
-        if not targets:
-            break
+
+    def cost(ratio: float) -> float | None:
+        if not (targets := _targets(ratio, vit)):
+            return None
         steps = _placed(blocks, targets, vit, hard=hard, restore=restore).blocks
         taken = tuple(steps.get(block, ()) for block in range(vit.depth))
-        if share(vit, Plan("ltm_transformer", taken)) <= target:
-            return thousandths / 1000
+        return share(vit, Plan("ltm_transformer", taken))
+
+    if (ratio := largest(target, cost)) is not None:
+        return ratio
     way = "without --restore, or an earlier block (--merge-at)" if restore else "an earlier block"
     where = "all blocks" if restore else f"block {blocks[0]}"
     raise InputError(
@@ -264,10 +266,7 @@ def _start(
     blocks: Sequence[int], divided: Size, vit: Vit
 ) -> Iterator[tuple[str, Sequence[Sequence[float]] | Sequence[float]]]:
     """Weights as training starts: each patch in the cell of the grid that it lies in, no step."""
-    rows, columns = divided
-    targets = range(rows * columns)
-    cells_of = lies_in(vit.grid, divided)
-    yield _MASK, [[float(cell == target) for target in targets] for cell in cells_of]
+    yield _MASK, membership(vit.grid, divided)
     for block in blocks:
         yield f"blocks.{block}.ltm.center", [0.0] * vit.width
         yield f"blocks.{block}.ltm.step", [0.0]

@@ -13,7 +13,7 @@ from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
-from ltmp_export.plan.work import share
+from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.mergence.step import UNIFORM, WEIGHTINGS, Mergence
 
 STATED = ("keep_rate", "merge_at", "merge_weights", "reduction_target")
@@ -99,11 +99,13 @@ def _reaching(target: float, merge_at: tuple[int, ...], vit: Vit) -> float:
     """
     if not 0.0 < target <= 1.0:
         raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
-    for thousandths in range(1000, 0, -1):
-        rate = thousandths / 1000
+
+    def cost(rate: float) -> float | None:
         kept = _kept(rate, merge_at, vit)
-        if kept[-1] and _share(kept, merge_at, vit) <= target:
-            return rate
+        return _share(kept, merge_at, vit) if kept[-1] else None
+
+    if (rate := largest(target, cost)) is not None:
+        return rate
     raise InputError(
         f"--reduction-target {target:g}: blocks {', '.join(map(str, merge_at))} cannot leave so "
         "little; let earlier ones merge (--merge-at)"

@@ -21,3 +21,9 @@ def lies_in(grid: Size, divided: Size) -> list[int]:
         for y in range(height)
         for x in range(width)
     ]
+
+
+def membership(grid: Size, divided: Size) -> list[list[float]]:
+    """[patches, cells] 1 where a patch lies in a cell, else 0: a mask as training starts."""
+    cells_there = range(divided[0] * divided[1])
+    return [[float(cell == other) for other in cells_there] for cell in lies_in(grid, divided)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, of_vit
@@ -94,3 +94,17 @@ def executed_share(geometry: Geometry, plan: Plan, counts: Sequence[Sequence[int
     """Mean share of the dense ones that images of these counts [n, depth] take."""
     total = sum(executed_macs(geometry, plan, image) for image in counts)
     return total / len(counts) / dense_macs(geometry)
+
+
+def largest(target: float, cost: Callable[[float], float | None]) -> float | None:
+    """The largest rate, in thousandths, that costs no more than a target; None where none does.
+
+    Args:
+        target: Share of the dense multiply-accumulates.
+        cost: Share that a rate leaves; None where it cannot be.
+    """
+    for thousandths in range(1000, 0, -1):
+        left = cost(thousandths / 1000)
+        if left is not None and left <= target:
+            return thousandths / 1000
+    return None

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.cells import lies_in
+from ltmp_export.plan.cells import membership
 from ltmp_export.plan.geometry import Place, Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.work import largest
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 WEIGHTS = r"stages\.(0|[1-9][0-9]{0,5})\.ltm\.(mask0|center|step)"
@@ -142,10 +143,12 @@ def _reaching(net: Staged, target: float, hard: bool) -> float:
     Raises:
         InputError: None does.
     """
-    for thousandths in range(1000, 0, -1):
-        ratio = thousandths / 1000
-        if _fits(net, ratio) and _share(net, of_ratio(net, ratio, hard)[0]) <= target:
-            return ratio
+
+    def cost(ratio: float) -> float | None:
+        return _share(net, of_ratio(net, ratio, hard)[0]) if _fits(net, ratio) else None
+
+    if (ratio := largest(target, cost)) is not None:
+        return ratio
     raise InputError(
         f"--reduction-target {target:g}: masks in the stages of {net.name} cannot leave so little"
     )
@@ -221,9 +224,7 @@ def _step(name: str, tokens: int, targets: int, sets: int, hard: bool) -> MergeM
 
 def _start(name: str, grid: Size, divided: Size, width: int) -> Iterator[tuple[str, Any]]:
     """Weights as training starts: each token in the cell of the grid that it lies in, no step."""
-    targets = range(divided[0] * divided[1])
-    cells = lies_in(grid, divided)
-    yield f"{name}.mask0", [[float(cell == target) for target in targets] for cell in cells]
+    yield f"{name}.mask0", membership(grid, divided)
     yield f"{name}.center", [0.0] * width
     yield f"{name}.step", [0.0]
 

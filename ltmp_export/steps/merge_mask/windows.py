@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.cells import cells, lies_in
+from ltmp_export.plan.cells import cells, membership
 from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.work import dense_macs
+from ltmp_export.plan.work import dense_macs, largest
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 KINDS = ("swin",)  # such networks
@@ -186,17 +186,20 @@ def _reaching(net: Geometry, target: float, hard: bool) -> float:
     Raises:
         InputError: None does.
     """
-    least = 1.0
-    for thousandths in range(1000, 0, -1):
+    costs = [1.0]
+
+    def cost(ratio: float) -> float | None:
         try:
-            targets = _targets(_divided(net, thousandths / 1000))
+            targets = _targets(_divided(net, ratio))
         except InputError:
-            break
-        least = min(least, share := _share(net, targets, hard))
-        if share <= target:
-            return thousandths / 1000
+            return None
+        costs.append(_share(net, targets, hard))
+        return costs[-1]
+
+    if (ratio := largest(target, cost)) is not None:
+        return ratio
     raise InputError(
-        f"--reduction-target {target:g}: masks in windows leave {least:.3f} of the "
+        f"--reduction-target {target:g}: masks in windows leave {min(costs):.3f} of the "
         "multiply-accumulates at the least, since they shrink the MLPs alone; ask for more"
     )
 
@@ -204,8 +207,7 @@ def _reaching(net: Geometry, target: float, hard: bool) -> float:
 def _start(net: Geometry, divided: Mapping[str, tuple[Place, Size]]) -> Iterator[tuple[str, Any]]:
     """Weights as training starts: each token in the cell of the grid that it lies in, no step."""
     for mask, (place, left) in divided.items():
-        targets = range(left[0] * left[1])
-        yield mask, [[float(c == target) for target in targets] for c in lies_in(place.grid, left)]
+        yield mask, membership(place.grid, left)
     for place in net.places():
         yield f"{place.path}.ltm.center", [0.0] * place.width
         yield f"{place.path}.ltm.step", [0.0]
