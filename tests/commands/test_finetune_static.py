@@ -156,7 +156,8 @@ class TestRefused:
             (("--reduction-target", "0.5", "--distil", "0.5"), "--distil is for weights under a"),
             (("--reduction-target", "0.5", "--keep-rate", "0.5"), "--keep-rate: state the family"),
             (("--family", "m", "--r", "8"), "family m has no thresholds to make; it needs none"),
-            (("--family", "evit"), "no family 'evit' with thresholds"),
+            (("--family", "pmvit"), "base.pth holds no weights of pmvit"),
+            (("--family", "evit"), "family evit cannot be trained; of dense weights ltm, ltmp, "),
         ],
     )
     def test_in_one_line(self, here: Path, arguments: Sequence[str], says: str) -> None:
