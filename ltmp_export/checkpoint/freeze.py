@@ -152,7 +152,11 @@ def require_trained(path: Path, stated: str | None, own: str, prefix: int) -> Fa
     Raises:
         InputError: There is none, or it does not take the model.
     """
-    name = stated or own
+    name, able = stated or own, (*families.learned(), *families.stated())
+    if name in families.names() and name not in (*able, *families.counted()):
+        raise InputError(
+            f"{path}: family {name} cannot be trained; of dense weights {', '.join(able)} can"
+        )
     if name not in families.stated():
         return require_learned(path, stated, own, prefix)
     family = families.load(name)

@@ -75,8 +75,8 @@ def require_takeable(
     identity = identify(path, whole, choices, dense=dense)
     weights = freeze.without_own(whole.weights, identity.family)
     if (kind := chosen.by_keys(weights)) != chosen.VIT:
-        _require_other(path, kind, identity, choices, learn=learn)
-        return
+        _require_other(path, kind, identity, choices, learn=learn, train=train)
+        return identity.family
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
     prefix = ("cls_token" in weights) + ("dist_token" in weights)
@@ -100,13 +100,15 @@ def require_takeable(
 
 
 def _require_other(
-    path: Path, kind: str, identity: Identity, choices: Choices, *, learn: bool
+    path: Path, kind: str, identity: Identity, choices: Choices, *, learn: bool, train: bool
 ) -> None:
     """Refuse what can be told of another network than a ViT."""
     if learn:
         raise InputError(
             f"{path} is {chosen.name_of(kind)}: thresholds are made for plain ViTs alone"
         )
+    if train:
+        raise InputError(f"{path} is {chosen.name_of(kind)}: plain ViTs alone are trained here")
     if identity.model.written is None:
         raise InputError(
             f"{path} is {chosen.name_of(kind)}, and nothing tells which; state its name of timm's "

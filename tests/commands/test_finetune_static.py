@@ -20,7 +20,7 @@ from ltmp_export.finetune import StaticSettings
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import state
 from tests.conftest import load_torch
-from tests.makers import finetuned
+from tests.makers import finetuned, hybrids
 from tests.makers.commands import ltmp, said
 from tests.makers.finetuned import CHOICES
 from tests.makers.interruptions import LostError, stop_after
@@ -156,7 +156,8 @@ class TestRefused:
             (("--reduction-target", "0.5", "--distil", "0.5"), "--distil is for weights under a"),
             (("--reduction-target", "0.5", "--keep-rate", "0.5"), "--keep-rate: state the family"),
             (("--family", "m", "--r", "8"), "family m has no thresholds to make; it needs none"),
-            (("--family", "evit"), "no family 'evit' with thresholds"),
+            (("--family", "pmvit"), "base.pth holds no weights of pmvit"),
+            (("--family", "evit"), "family evit cannot be trained; of dense weights ltm, ltmp, "),
         ],
     )
     def test_in_one_line(self, here: Path, arguments: Sequence[str], says: str) -> None:
@@ -166,6 +167,12 @@ class TestRefused:
         (line,) = said(result.stderr)
         assert says in line
         assert sorted(here.iterdir()) == before
+
+    def test_other_networks(self, here: Path) -> None:
+        torch.save(hybrids.mobilevit().state_dict(), here / "m.pth")
+        result = ltmp("finetune", "m.pth", "--data", "data.npz", *FLAGS, *MASKS)
+        assert result.exit_code == 2
+        assert "m.pth is a MobileViT: plain ViTs alone are trained here" in result.stderr
 
     def test_settings_of_the_other_kind(self, here: Path) -> None:
         with pytest.raises(InputError, match="multiscale_mergence has no thresholds to learn"):
