@@ -91,6 +91,10 @@ class Cells:
         total += sum(step.macs(n, 0, self.width) for step in steps)
         return total + self.local.macs(merged)
 
+    def scores(self, grid: Size) -> int:
+        """None are made; what stands for them."""
+        return self.all_heads * self.head_width * (self.head_width + 1)
+
     def all_convs(self) -> tuple[Conv, ...]:
         """Its convolutions."""
         scales = (conv for convs in self.scales for conv in convs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from onnx import ModelProto
 
@@ -11,6 +10,7 @@ from ltmp_export.backbones.efficientvit.geometry import Cells, EfficientVit
 from ltmp_export.backbones.efficientvit.lower import lower
 from ltmp_export.backbones.hybrid import probe
 from ltmp_export.backbones.hybrid.convolutions import Chain, Conv
+from ltmp_export.precision.formats import Precision
 
 _ACT = EfficientVit.activation
 _OWN = "stages.0.blocks.1"
@@ -52,6 +52,11 @@ _NET = EfficientVit(
 )
 
 
-def models(form: Any, opset: int) -> Iterator[ModelProto]:
-    """Tiny files of a form, see `runtimes.opsets`."""
-    return probe.models(form, opset, _NET, {"head.classifier.1": 6}, lower)
+def geometry(activation: str) -> EfficientVit:
+    """Of them."""
+    return _NET
+
+
+def models(opset: int, precision: Precision, activation: str) -> Iterator[ModelProto]:
+    """Tiny files of a precision, see `hybrid.probe`."""
+    return probe.models(opset, precision, _NET, {"head.classifier.1": 6}, lower)

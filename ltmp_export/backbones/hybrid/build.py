@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ltmp_export.backbones.built import Built
+from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.hybrid.geometry import Hybrid
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Size
+from ltmp_export.files import memory
+from ltmp_export.plan.geometry import MOST_PIXELS, Size
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Answer, Statements
 from ltmp_export.statements.timm_names import TimmName
@@ -65,8 +66,11 @@ def build(
     arguments = {**says.arguments, "num_classes": classes, "in_chans": channels}
     model = timm_names.create(timm_name.name, **arguments)
     size, told = _image_size(says, timm_name, where, source)
+    if not 0 < min(size) <= max(size) <= MOST_PIXELS:
+        raise InputError(f"{source}: images of {size[0]} × {size[1]} pixels ({told})")
     geometry = network.describe(model, timm_name.name, size)
-    _load(model, weights, timm_name.name, source)
+    _require_memory(geometry)
+    load(model, _whole(model, weights), timm_name.name, source)
     model.eval().requires_grad_(False)
     return Built(model, geometry, {"img_size": Answer(size, told)}, ())
 
@@ -102,33 +106,30 @@ def _sized(weights: Weights, name: str, rank: int, source: str) -> tuple[int, ..
 def _image_size(says: Statements, name: TimmName, where: str, source: str) -> tuple[Size, str]:
     """Height and width of the images, and who says so: no weight depends on them."""
     stated = (
-        (says.image_size, "--image-size"),
+        (says.image_size, "--img-size"),
         (says.stored_size, "the file"),
         (name.image_size, f"{where} ({name.name})"),
     )
     for size, told in stated:
         if size is not None:
             return size, told
-    raise InputError(f"{source}: nothing tells the size of its images; state --image-size")
+    raise InputError(f"{source}: nothing tells the size of its images; state --img-size")
 
 
-def _load(model: nn.Module, weights: Weights, name: str, source: str) -> None:
-    """Every key must be there with its shape; the model takes the tensors themselves."""
+def _whole(model: nn.Module, weights: Weights) -> dict[str, torch.Tensor]:
+    """The weights, with training's counters as the model has them, for files may leave them out."""
     counter = re.compile(COUNTER)
-    expected = {k: v for k, v in model.state_dict().items() if not counter.fullmatch(k)}
-    found = {k: v for k, v in weights.items() if not counter.fullmatch(k)}
-    missing, unexpected = sorted(expected.keys() - found), sorted(found.keys() - expected)
-    other = [
-        f"{k} {tuple(found[k].shape)}, expected {tuple(expected[k].shape)}"
-        for k in sorted(expected.keys() & found)
-        if found[k].shape != expected[k].shape
-    ]
-    parts = [
-        f"{len(keys)} {word} ({'; '.join(keys[:3])}{'; …' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", other))
-        if keys
-    ]
-    if parts:
-        raise InputError(f"{source}: the weights are not those of {name}: {', '.join(parts)}")
-    counters = {k: torch.zeros((), dtype=torch.int64) for k in model.state_dict().keys() - expected}
-    model.load_state_dict({**counters, **found}, assign=True)
+    state = {k: v for k, v in weights.items() if not counter.fullmatch(k)}
+    zero = torch.zeros((), dtype=torch.int64)
+    return state | {k: zero for k in model.state_dict() if counter.fullmatch(k)}
+
+
+def _require_memory(geometry: Hybrid) -> None:
+    """Check that one image fits: the reference holds maps and attention in float64.
+
+    Raises:
+        InputError: It takes more than the memory limit.
+    """
+    height, width = geometry.image_size
+    numbers = geometry.most_numbers()
+    memory.require_memory(8 * numbers, f"an image of {height} × {width} pixels")

@@ -198,6 +198,19 @@ class Hybrid:
             found.append({POOLED: 1}.get(layer.rows, getattr(block, layer.rows, 0)))
         return found
 
+    def most_numbers(self) -> int:
+        """The most numbers that a map of one image, or attention on it, has: one after the other.
+
+        Of convolutions what they are given and give, of attention the scores.
+        """
+        most = 0
+        for one in self.passages(dense_plan(self.depth)):
+            wide = max(max(conv.ins, conv.outs) for conv in one.piece.all_convs())
+            most = max(most, one.size[0] * one.size[1] * wide)
+            if one.first is not None:
+                most = max(most, one.piece.scores(one.grid))
+        return most
+
     def kept_places(self) -> frozenset[str]:
         """What of it a float16 file may compute in float32."""
         convs = (conv.path for piece in self.pieces for conv in piece.all_convs())

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
+from ltmp_export.backbones import edges
+from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.hybrid.convolutions import Chain, Conv
 from ltmp_export.backbones.hybrid.geometry import Hybrid, Passage
 from ltmp_export.backbones.vit import embedding
@@ -21,10 +23,8 @@ from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.plan import Plan
-from ltmp_export.precision.formats import FP16, Precision
+from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
-
-BATCH = "batch"
 
 
 class Lowering:
@@ -46,8 +46,7 @@ class Lowering:
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
         """The graph."""
         g, net = self.g, self.net
-        number = TensorProto.FLOAT16 if self.precision.io == FP16 else TensorProto.FLOAT
-        x = self.images = g.input("images", number, (self.batch, *net.input_size))
+        x = self.images = edges.images(g, net, self.precision, self.batch)
         if self.precision.layers:
             one = embedding.one(g, x, self.batch != BATCH)
             self.layers = replace(self.layers, one=one)
@@ -61,13 +60,9 @@ class Lowering:
             logits = self.layers.exact(self.head(g.reduce("ReduceMean", x, [2, 3])))
             if self.broken is not None:
                 logits = g.op("Add", logits, self.broken)
-            with g.half(self.precision.io == FP16, "logits"):
-                logits = g.cast(logits)
-        g.output(logits, "logits", number, (self.batch, net.classes))
+        edges.logits(g, logits, net, self.precision, self.batch)
         if token_counts:
-            columns = (g.op("Unsqueeze", count, g.ints(1)) for count in self.counts)
-            joined = g.op("Concat", *columns, axis=1)
-            g.output(joined, "token_counts", TensorProto.INT64, (self.batch, net.depth))
+            edges.per_block(g, "token_counts", self.counts, net, self.batch)
         return g.build(f"{self.plan.family}_{net.name}", metadata)
 
     def unit(self, passage: Passage, x: Name) -> Name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +10,28 @@ from onnx import ModelProto
 
 from ltmp_export.backbones.hybrid.convolutions import Conv
 from ltmp_export.backbones.hybrid.geometry import Hybrid
-from ltmp_export.plan.linears import rounded
-from ltmp_export.precision.formats import INT8, STATIC, Activation, Precision
+from ltmp_export.precision.formats import Precision
 from ltmp_export.steps.merge_mask import stages
 
 RATIO = 0.25
 
 
 def models(
-    form: Any, opset: int, net: Hybrid, norms: Mapping[str, int], lower: Callable[..., ModelProto]
+    opset: int,
+    precision: Precision,
+    net: Hybrid,
+    norms: Mapping[str, int],
+    lower: Callable[..., ModelProto],
 ) -> Iterator[ModelProto]:
-    """Files of a form, see `runtimes.opsets`, with soft masks and with hard ones.
+    """One for any batch with soft masks, one for single images with hard ones.
 
     Args:
-        form: What they are to hold.
         opset: At which.
+        precision: In which numbers.
         net: Geometry.
         norms: Channels of each LayerNorm, by path.
         lower: What writes them.
     """
-    scale = 0.1 if form.scales == STATIC else None
-    paths = [layer.path for layer in rounded(net)] if form.kind == INT8 else []
-    layers = {path: Activation(scale, terms=1 + (path == paths[0])) for path in paths}
-    precision = Precision(form.kind, form.protected, form.io, form.scales, layers)
     for hard, batch_size in ((False, None), (True, 1)):
         steps, start = stages.of_ratio(net, RATIO, hard)
         masks = {name: np.array(value, np.float32) for name, value in start.items()}

@@ -46,6 +46,9 @@ class Unit(Protocol):
     def macs(self, size: Size, merged: Size, steps: Sequence[Step]) -> int:
         """Multiply-accumulates on a map, of which its first block makes one of another size."""
 
+    def scores(self, grid: Size) -> int:
+        """Numbers of the scores of one attention."""
+
     def all_convs(self) -> tuple[Conv, ...]:
         """Its convolutions."""
 

@@ -98,6 +98,10 @@ class Patches:
         """Multiply-accumulates of one attention in sets of so many tokens."""
         return self.sets * (4 * tokens * self.width**2 + 2 * tokens**2 * self.width)
 
+    def scores(self, grid: Size) -> int:
+        """Numbers of the scores of one attention."""
+        return self.sets * self.heads * (grid[0] * grid[1]) ** 2
+
     def all_convs(self) -> tuple[Conv, ...]:
         """Its convolutions."""
         return (*self.local, self.project, self.fusion)

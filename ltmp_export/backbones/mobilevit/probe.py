@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from onnx import ModelProto
 
@@ -11,6 +10,7 @@ from ltmp_export.backbones.hybrid import probe
 from ltmp_export.backbones.hybrid.convolutions import Chain, Conv
 from ltmp_export.backbones.mobilevit.geometry import MobileVit, Patches
 from ltmp_export.backbones.mobilevit.lower import lower
+from ltmp_export.precision.formats import Precision
 
 _ACT = MobileVit.activation
 _UNIT = Patches(
@@ -43,7 +43,12 @@ _NET = MobileVit(
 )
 
 
-def models(form: Any, opset: int) -> Iterator[ModelProto]:
-    """Tiny files of a form, see `runtimes.opsets`."""
+def geometry(activation: str) -> MobileVit:
+    """Of them."""
+    return _NET
+
+
+def models(opset: int, precision: Precision, activation: str) -> Iterator[ModelProto]:
+    """Tiny files of a precision, see `hybrid.probe`."""
     norms = {f"{_UNIT.block(n)}.norm{k}": 4 for n in range(_UNIT.blocks) for k in (1, 2)}
-    return probe.models(form, opset, _NET, {**norms, f"{_UNIT.path}.norm": 4}, lower)
+    return probe.models(opset, precision, _NET, {**norms, f"{_UNIT.path}.norm": 4}, lower)
