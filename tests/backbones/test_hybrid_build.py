@@ -66,7 +66,9 @@ def test_a_stated_size(name: str) -> None:
 
 def test_without_a_name() -> None:
     for module in NETWORKS.values():
-        with pytest.raises(InputError, match="state timm's name, like --model"):
+        with pytest.raises(
+            InputError, match="nothing tells which; state its name of timm's, like --model"
+        ):
             module.build({}, None)
 
 
@@ -87,13 +89,15 @@ def test_other_weights(name: str) -> None:
 
 def test_the_name_of_another_network() -> None:
     state = weights("mobilevit_xxs")
-    with pytest.raises(InputError, match="EfficientVit is not supported; expected timm's ByobNet"):
+    with pytest.raises(
+        InputError, match=r"is a MobileViT, but efficientvit_b0 \(its name\) is a EfficientVit"
+    ):
         mobilevit.build(state, None, timm_name=timm_names.require("efficientvit_b0"))
 
 
 def test_what_timms_name_tells_cannot_be_stated() -> None:
     says = Statements(heads=Said(4, "--num-heads"))
-    with pytest.raises(InputError, match="--num-heads 4 is of plain ViTs"):
+    with pytest.raises(InputError, match="--num-heads is not for a MobileViT, whose name tells"):
         built("mobilevit_xxs", weights("mobilevit_xxs"), says)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from ltmp_export.backbones.built import Built
 from ltmp_export.backbones.efficientvit.describe import describe
+from ltmp_export.backbones.efficientvit.geometry import CLASSES, NAME
 from ltmp_export.backbones.hybrid.build import Network, Weights
 from ltmp_export.backbones.hybrid.build import build as built
 from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
 
 _NETWORK = Network(
-    "EfficientViT",
+    NAME,
+    CLASSES,
     "efficientvit_b1",
     "stem.in_conv.conv.weight",
     "head.classifier.4.weight",

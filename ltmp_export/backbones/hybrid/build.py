@@ -28,7 +28,8 @@ class Network:
     """Which network it is, for `build`.
 
     Attributes:
-        called: What a person calls it.
+        called: What a person calls it, with an article.
+        classes: Names of timm's classes that it may be.
         example: A name of timm's for one.
         first: Name of the first convolution's weight.
         last: Name of the classifier's weight.
@@ -36,6 +37,7 @@ class Network:
     """
 
     called: str
+    classes: tuple[str, ...]
     example: str
     first: str
     last: str
@@ -57,14 +59,19 @@ def build(
     """
     if timm_name is None:
         raise InputError(
-            f"{source}: its weights do not tell which {network.called} it is; state timm's name, "
+            f"{source} is {network.called}, and nothing tells which; state its name of timm's, "
             f"like --model {network.example}"
         )
     _require_unsaid(network, says, source)
-    classes = _sized(weights, network.last, 2, source)[0]
+    labels = _sized(weights, network.last, 2, source)[0]
     channels = _sized(weights, network.first, 4, source)[1]
-    arguments = {**says.arguments, "num_classes": classes, "in_chans": channels}
+    arguments = {**says.arguments, "num_classes": labels, "in_chans": channels}
     model = timm_names.create(timm_name.name, **arguments)
+    if type(model).__name__ not in network.classes:
+        raise InputError(
+            f"{source} is {network.called}, but {timm_name.name} ({where}) is a "
+            f"{type(model).__name__} of timm's; state what it is with --model"
+        )
     size, told = _image_size(says, timm_name, where, source)
     if not 0 < min(size) <= max(size) <= MOST_PIXELS:
         raise InputError(f"{source}: images of {size[0]} × {size[1]} pixels ({told})")
@@ -85,8 +92,7 @@ def _require_unsaid(network: Network, says: Statements, source: str) -> None:
         average = said is says.pool and said is not None and said.value == "avg"
         if said is not None and said.where.startswith("--") and not average:
             raise InputError(
-                f"{source}: {said.where} {said.value} is of plain ViTs; timm's name tells it of "
-                f"a {network.called}"
+                f"{source}: {said.where} is not for {network.called}, whose name tells; drop it"
             )
 
 

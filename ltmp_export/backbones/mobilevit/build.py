@@ -6,10 +6,11 @@ from ltmp_export.backbones.built import Built
 from ltmp_export.backbones.hybrid.build import Network, Weights
 from ltmp_export.backbones.hybrid.build import build as built
 from ltmp_export.backbones.mobilevit.describe import describe
+from ltmp_export.backbones.mobilevit.geometry import CLASSES, NAME
 from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
 
-_NETWORK = Network("MobileViT", "mobilevit_s", "stem.conv.weight", "head.fc.weight", describe)
+_NETWORK = Network(NAME, CLASSES, "mobilevit_s", "stem.conv.weight", "head.fc.weight", describe)
 
 
 def build(

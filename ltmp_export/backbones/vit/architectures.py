@@ -77,7 +77,7 @@ _FOREIGN: tuple[tuple[str, str, str], ...] = (
     (r"layers\.\d+\.blocks\.\d+\.modulation\.", "a FocalNet", ""),
     (r"layers\.\d+\.blocks\.\d+\.attn\.", "a Swin Transformer", ""),
     (r"conv_stem\.", "an EfficientNet, a MobileNet or kin", ""),
-    (r"stages\.\d+\.\d+\.transformer\.\d+\.", "a MobileViT", ""),
+    (r"stages\.\d+\.\d+\.transformer\.\d+\.", "a MobileViT of the second version", ""),
     (r"stages\.\d+\.blocks\.\d+\.attn\.\w+\.bn\.", "a LeViT", ""),
     (r"transformers\.\d+\.blocks\.\d+\.", "a PiT", ""),
     (r"blocks_token_only\.", "a CaiT", ""),
