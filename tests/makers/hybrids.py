@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import onnx
+import timm
 import torch
 from timm.models.byobnet import ByobNet, ByoModelCfg
 from timm.models.efficientvit_mit import EfficientVit
@@ -71,6 +72,11 @@ class Made(NamedTuple):
         return importlib.import_module(f"ltmp_export.backbones.{self.kind}.{name}")
 
 
+def named(name: str, **kwargs: Any) -> nn.Module:
+    """A model of timm's by name, with random weights."""
+    return _drawn(timm.create_model(name, **kwargs), 4)
+
+
 @dataclass(frozen=True)
 class Net:
     """A small network, and images for it [3, 3, height, width]."""
@@ -107,17 +113,21 @@ def net(made: Made) -> Net:
     return Net(made, model, made.describe(model), image(made.size, 3))
 
 
+def trained(name: str, start: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A weight of a mask, from how it starts to what some training may have made of it."""
+    drawn = torch.rand(start.shape, generator=generator)
+    if name.endswith("mask0"):
+        return (start + 0.3 * drawn - 0.1).relu()
+    return torch.full_like(start, 0.3) if name.endswith("step") else drawn - 0.5
+
+
 def planned(geometry: Hybrid, ratio: float, *, hard: bool = False, moved: bool = False) -> Plan:
     """One merge in each stage: masks as training starts, or `moved` from there by some training."""
     steps, weights = stages.of_ratio(geometry, ratio, hard)
     parameters = {name: torch.tensor(value) for name, value in weights.items()}
     generator = torch.Generator().manual_seed(3)
-    for name, value in parameters.items() if moved else ():
-        drawn = torch.rand(value.shape, generator=generator)
-        if name.endswith("mask0"):
-            value.add_(0.3 * drawn - 0.1).relu_()
-        else:
-            value.copy_(0.3 if name.endswith("step") else drawn - 0.5)
+    if moved:
+        parameters = {name: trained(name, one, generator) for name, one in parameters.items()}
     return Plan("ltm_transformer", stages.plan_of(geometry, steps).blocks, {}, parameters)
 
 
