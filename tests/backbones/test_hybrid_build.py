@@ -192,7 +192,8 @@ def test_masks_that_nobody_trained(made: hybrids.Made) -> None:
 def test_a_target_of_the_work() -> None:
     geometry = hybrids.net(hybrids.EFFICIENTVIT).geometry
     placed = stages.from_stated("file", geometry, **stated(reduction_target=0.9))
-    plan = stages.plan_of(geometry, placed.blocks)
+    blocks: Any = placed.blocks
+    plan = stages.plan_of(geometry, blocks)
     assert geometry.macs(plan) <= 0.9 * geometry.macs(dense_plan(geometry.depth))
     with pytest.raises(InputError, match="cannot leave so little"):
         stages.from_stated("file", geometry, **stated(reduction_target=0.01))
@@ -215,11 +216,13 @@ def test_what_leaves_no_choice(own: dict[str, Any], message: str) -> None:
 def test_masks_that_do_not_fit() -> None:
     geometry = hybrids.net(hybrids.MOBILEVIT).geometry
     _, start = stages.of_ratio(geometry, hybrids.RATIO, hard=False)
-    shapes = {name: tuple(torch.tensor(value).shape) for name, value in start.items()}
-    own = {"compression_ratio": None, "merge_at": None, "hard": True, "restore": None}
+    shapes: dict[str, Any] = {k: tuple(torch.tensor(value).shape) for k, value in start.items()}
+    own: dict[str, Any] = dict.fromkeys(("compression_ratio", "merge_at", "restore"))
+    own["hard"] = True
     placed = stages.from_weights("file", geometry, shapes, **own)
-    assert all(step.hard for (step,) in placed.blocks.values())
-    for change, message in (
+    steps: Any = placed.blocks
+    assert all(step.hard for (step,) in steps.values())
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         (
             {"stages.1.ltm.mask0": (48, 23)},
             "its masks do not fit small: .* no share leaves so many",
@@ -231,7 +234,8 @@ def test_masks_that_do_not_fit() -> None:
             {"stages.2.ltm.mask0": ()},
             r"stages.2.ltm.mask0 is missing; expected \[tokens, targets\]",
         ),
-    ):
+    )
+    for change, message in changes:
         with pytest.raises(InputError, match=message):
             stages.from_weights("file", geometry, shapes | change, **own)
     with pytest.raises(InputError, match="leaves 48 of 48, 12 of 12 tokens; the masks of file"):

@@ -163,7 +163,8 @@ def test_empty_tokens_of_a_mobilevit_change_nothing_behind_them() -> None:
     thinned[:, 5] = 0.0
     with_empty = replace(plan, parameters={**parameters, mask: thinned})
     journey = Journey(with_empty)
-    unit = net.model.stages[1][1]
+    model: Any = net.model
+    unit = model.stages[1][1]
     given = torch.randn(
         1, unit.conv_kxk.conv.in_channels, 16, 12, generator=torch.Generator().manual_seed(0)
     )

@@ -66,7 +66,7 @@ def some(number: int) -> Images:
 
 
 def test_masks_in_a_file_state_the_plan(case: Case) -> None:
-    steps = [step for steps in case.checkpoint.plan.blocks for step in steps]
+    steps: list[Any] = [step for steps in case.checkpoint.plan.blocks for step in steps]
     assert all(step.hard and step.first for step in steps)
     assert [(step.of, step.tokens) for step in steps][:2] == [(64, 36), (9, 4)]
     stages = {place.path.split(".")[1] for place in case.checkpoint.geometry.places()}
@@ -79,7 +79,8 @@ def test_masks_in_a_file_state_the_plan(case: Case) -> None:
 def test_masks_that_are_stated_start_as_means(case: Case) -> None:
     read = load_checkpoint(case.dense, STATED)
     assert any("as training starts" in warning for warning in read.warnings)
-    assert [s.tokens for steps in read.plan.blocks for s in steps][:2] == [36, 4]
+    steps: list[Any] = [step for steps in read.plan.blocks for step in steps]
+    assert [step.tokens for step in steps][:2] == [36, 4]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ class Made(NamedTuple):
 
 def named(name: str, **kwargs: Any) -> nn.Module:
     """A model of timm's by name, with random weights."""
-    return _drawn(timm.create_model(name, **kwargs), 4)
+    model: nn.Module = _drawn(timm.create_model(name, **kwargs), 4)
+    return model
 
 
 @dataclass(frozen=True)

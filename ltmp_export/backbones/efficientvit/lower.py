@@ -10,8 +10,8 @@ from onnx import ModelProto
 
 from ltmp_export.backbones.efficientvit.geometry import Cells, EfficientVit
 from ltmp_export.backbones.hybrid.convolutions import Conv
-from ltmp_export.backbones.hybrid.geometry import Passage
 from ltmp_export.backbones.hybrid.lower import Lowering, slots
+from ltmp_export.backbones.hybrid.unit import Passage
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.plan import Plan

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from ltmp_export.backbones.hybrid.cells import shaped
 from ltmp_export.backbones.hybrid.convolutions import Chain
@@ -20,6 +20,7 @@ from ltmp_export.plan.linears import POOLED, Linear
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 Piece: TypeAlias = "Chain | Unit"
+H = TypeVar("H", bound="Hybrid")
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,11 @@ class Hybrid:
                 raise ValueError(f"nothing is left of {grid[0]} × {grid[1]} tokens of {unit.path}")
             return left
 
-        found = self._passages(some)
-        return {one.first: (one.grid, one.merged) for one in found if one.starts}
+        return {
+            one.first: (one.grid, one.merged)
+            for one in self._passages(some)
+            if one.first is not None and one.starts
+        }
 
     def places(self) -> tuple[Place, ...]:
         """Each transformer block, with nothing merged."""
@@ -233,7 +237,7 @@ class Hybrid:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls: type[H], values: Mapping[str, Any]) -> H:
         """The inverse of `to_json`.
 
         Raises:

@@ -16,7 +16,8 @@ from onnx import ModelProto
 from ltmp_export.backbones import edges
 from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.hybrid.convolutions import Chain, Conv
-from ltmp_export.backbones.hybrid.geometry import Hybrid, Passage
+from ltmp_export.backbones.hybrid.geometry import Hybrid
+from ltmp_export.backbones.hybrid.unit import Passage
 from ltmp_export.backbones.vit import embedding
 from ltmp_export.backbones.vit.layers import Layers
 from ltmp_export.graph.builder import GraphBuilder, Name

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ltmp_export.backbones.hybrid.geometry import Passage
 from ltmp_export.backbones.hybrid.lower import Lowering, slots
+from ltmp_export.backbones.hybrid.unit import Passage
 from ltmp_export.backbones.mobilevit.geometry import MobileVit, Patches
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import LOWEST

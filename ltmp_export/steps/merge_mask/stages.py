@@ -28,7 +28,7 @@ class Staged(Protocol):
 
     @property
     def name(self) -> str:
-        """Timm's name."""
+        """The name of timm's."""
 
     @property
     def depth(self) -> int:
@@ -71,8 +71,7 @@ def from_stated(
     steps, weights = of_ratio(net, compression_ratio, bool(hard))
     placed = _placed(net, steps)
     doubt = f"the masks of {source} are as training starts: means of the tokens of each cell"
-    warnings = (doubt,)
-    return replace(placed, parameters=weights, assumed=assumed, warnings=warnings)
+    return replace(placed, parameters=weights, assumed=assumed, warnings=(doubt,))
 
 
 def from_weights(
