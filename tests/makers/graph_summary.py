@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -32,7 +33,7 @@ from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
-from tests.makers import examples
+from tests.makers import examples, hybrids
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
 OPSETS = (16, 17, 20)
@@ -61,6 +62,9 @@ def cases() -> Iterator[Case]:
         for family in ("ltmp", "pm") if not _distilled(model) else ("m", "p"):
             for form, plan in examples.plans(family, 3, _drawn, model.num_prefix_tokens).items():
                 yield from _exports(f"{family} {form}, {name}", _checkpoint(model, plan), (17,))
+    for made, hard in ((hybrids.MOBILEVIT, True), (hybrids.EFFICIENTVIT, False)):
+        masks = f"ltm_transformer {'hard' if hard else 'soft'}, {made}"
+        yield from _exports(masks, _hybrid(made, hard), (17,))
 
 
 def _exports(name: str, checkpoint: Checkpoint, opsets: tuple[int, ...] = OPSETS) -> Iterator[Case]:
@@ -77,7 +81,7 @@ def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
     def layers(scale: float | None) -> dict[str, Activation]:
         return {
             layer.path: Activation(scale, 100 + number, 2 if layer.fine else 1)
-            for number, layer in enumerate(rounded(checkpoint.vit))
+            for number, layer in enumerate(rounded(checkpoint.geometry))
         }
 
     kept = {"blocks.1.attn.scores": 7e4, "blocks.2.mlp.fc2": 8e4}
@@ -150,6 +154,20 @@ def _drawn(name: str, shape: tuple[int, ...]) -> Tensor:
     if "norm" in name and name.endswith("weight"):
         values = 1 + values / 2
     return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def _hybrid(made: hybrids.Made, hard: bool) -> Checkpoint:
+    """A small network of convolutions and attention, one merge in each stage."""
+    model = made.make()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(_drawn(name, tuple(value.shape)))
+    geometry = made.describe(model)
+    plan = hybrids.planned(geometry, hybrids.RATIO, hard=hard)
+    drawn = {name: _drawn(name, tuple(value.shape)) for name, value in plan.parameters.items()}
+    return replace(
+        _checkpoint(_model({}), replace(plan, parameters=drawn)), geometry=geometry, model=model
+    )
 
 
 def _checkpoint(model: VisionTransformer, plan: Plan) -> Checkpoint:
