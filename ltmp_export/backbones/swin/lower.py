@@ -190,8 +190,15 @@ class _Lowering:
             return g.reshape(self.layers.mlp(block.path, rows), -1, number, block.width)
 
     def classify(self, x: Name) -> Name:
-        """Tokens [B, L, C] → logits [B, classes]."""
+        """Tokens [B, L, C] → logits [B, classes].
+
+        The mean is a product, whose sums have the same order at any batch: onnxruntime's means of
+        one image have another.
+        """
         g, layers = self.g, self.layers
-        mean = g.reduce("ReduceMean", layers.norm("norm", x), [1])
-        logits = layers.exact(layers.linear("head.fc", mean))
+        last = list(self.swin.blocks())[-1]
+        number, width = last.tokens, last.width
+        share = g.row(1.0 / number, number)
+        mean = g.op("MatMul", share, layers.norm("norm", x))  # [B, 1, C]
+        logits = layers.exact(layers.linear("head.fc", g.reshape(mean, -1, width)))
         return logits if self.broken is None else g.op("Add", logits, self.broken)
