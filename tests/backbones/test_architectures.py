@@ -68,7 +68,7 @@ def test_every_feature_of_timms_vits_is_named(name: str) -> None:
 
 OTHERS = {
     "resnet18": "a ResNet", "mobilenetv3_small_050": "an EfficientNet, a MobileNet or kin",
-    "convnext_atto": "a ConvNeXt", "swin_tiny_patch4_window7_224": "a Swin Transformer",
+    "convnext_atto": "a ConvNeXt", "swinv2_tiny_window8_256": "a Swin Transformer V2",
     "mobilevitv2_050": "a MobileViT of the second version",
     "levit_128s": "a LeViT", "pit_ti_224": "a PiT",
     "cait_xxs24_224": "a CaiT", "xcit_nano_12_p16_224": "an XCiT", "hiera_tiny_224": "a Hiera",

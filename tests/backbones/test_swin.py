@@ -210,7 +210,7 @@ def test_nonsense_is_no_geometry(damage: dict[str, Any]) -> None:
 def test_plans_of_other_windows_are_impossible() -> None:
     own, plan = geometry(swins.small()), swins.merging(swins.small(), hard=False).plan
     own.require_possible(plan)
-    step = plan.blocks[0][0]
+    step: Any = plan.blocks[0][0]
     for wrong in (replace(step, sets=3), replace(step, restore=False), replace(step, of=15)):
         with pytest.raises(ValueError, match="block 0 cannot take"):
             own.require_possible(replace(plan, blocks=((wrong,), *plan.blocks[1:])))
@@ -286,4 +286,4 @@ class _Windows:
 )
 def test_what_is_not_covered_is_refused_by_name(kwargs: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        geometry(SwinTransformer(**swins._DEFAULTS | kwargs))
+        geometry(SwinTransformer(**swins.DEFAULTS | kwargs))

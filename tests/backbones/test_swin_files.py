@@ -81,7 +81,13 @@ def test_metadata_of_another_network_are_damaged(folder: Path, tmp_path: Path) -
     model = onnx.load(str(folder / "t.onnx"))
     entry = next(e for e in model.metadata_props if e.key == "ltmp.backbone")
     whole = json.loads(entry.value)
-    for change in ({"kind": "hybrid"}, {"kind": []}, {"depths": [2, 3]}, {"windows": 4}):
+    changes: list[dict[str, Any]] = [
+        {"kind": "vit"},
+        {"kind": []},
+        {"depths": [2, 3]},
+        {"windows": 4},
+    ]
+    for change in changes:
         entry.value = json.dumps(whole | change)
         (tmp_path / "t.onnx").write_bytes(model.SerializeToString())
         with pytest.raises(InputError, match="damaged ltmp metadata"):

@@ -21,19 +21,21 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from timm.layers import GELUTanh
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export import families
-from ltmp_export.backbones.vit import describe
+from ltmp_export.backbones import chosen
+from ltmp_export.backbones.swin.geometry import Swin
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan.linears import rounded
-from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
-from tests.makers import examples, hybrids
+from tests.makers import examples, hybrids, swins
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
 OPSETS = (16, 17, 20)
@@ -65,6 +67,19 @@ def cases() -> Iterator[Case]:
     for made, hard in ((hybrids.MOBILEVIT, True), (hybrids.EFFICIENTVIT, False)):
         masks = f"ltm_transformer {'hard' if hard else 'soft'}, {made}"
         yield from _exports(masks, _hybrid(made, hard), (17,))
+    for form, checkpoint in _swins():
+        yield from _exports(f"swin {form}", checkpoint, (17,))
+
+
+def _swins() -> Iterator[tuple[str, Checkpoint]]:
+    """A Swin Transformer that reduces nothing, and under masks."""
+    model = _filled(SwinTransformer(**swins.DEFAULTS))
+    dense = _checkpoint(model, dense_plan(sum(swins.DEFAULTS["depths"])))
+    yield "dense", dense
+    for word, hard in (("soft", False), ("hard", True)):
+        plan = swins.started(dense.geometry, hard=hard, ratio=swins.RATIO)
+        drawn = {name: _drawn(name, tuple(v.shape)).abs() for name, v in plan.parameters.items()}
+        yield word, replace(dense, plan=replace(plan, parameters=drawn))
 
 
 def _exports(name: str, checkpoint: Checkpoint, opsets: tuple[int, ...] = OPSETS) -> Iterator[Case]:
@@ -84,7 +99,11 @@ def _precisions(checkpoint: Checkpoint) -> dict[str, Precision]:
             for number, layer in enumerate(rounded(checkpoint.geometry))
         }
 
-    kept = {"blocks.1.attn.scores": 7e4, "blocks.2.mlp.fc2": 8e4}
+    own = checkpoint.geometry
+    paths = [f"blocks.{block}" for block in range(3)]
+    if isinstance(own, Swin):
+        paths = [place.path for place in own.places()]
+    kept = {f"{paths[1]}.attn.scores": 7e4, f"{paths[2]}.mlp.fc2": 8e4}
     return {
         "fp32": Precision(),
         "fp16": Precision(FP16, calibration="test", kept=kept),
@@ -134,7 +153,11 @@ def _others() -> Iterator[tuple[str, VisionTransformer]]:
 def _model(
     options: dict[str, Any], kind: type[VisionTransformer] = VisionTransformer
 ) -> VisionTransformer:
-    model = kind(**(_DEFAULTS | options))
+    return _filled(kind(**(_DEFAULTS | options)))
+
+
+def _filled(model: Any) -> Any:
+    """A model in eval mode, with numbers."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(_drawn(name, tuple(value.shape)))
@@ -170,7 +193,8 @@ def _hybrid(made: hybrids.Made, hard: bool) -> Checkpoint:
     )
 
 
-def _checkpoint(model: VisionTransformer, plan: Plan) -> Checkpoint:
+def _checkpoint(model: nn.Module, plan: Plan) -> Checkpoint:
+    describe = chosen.module(chosen.by_class(model), "describe")
     return Checkpoint(
         path=Path("made.pth"),
         sha256="0" * 64,

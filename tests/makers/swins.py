@@ -12,10 +12,10 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 
 from ltmp_export.backbones.swin import describe
-from ltmp_export.backbones.swin.geometry import Swin
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import Preprocessing
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_mask import windows
@@ -23,7 +23,7 @@ from ltmp_export.steps.merge_mask import windows
 ARCH = "swin_tiny_patch4_window7_224"  # whose name says what weights do not
 RATIO = 0.5  # of windows of 4 x 4 tokens 3 x 3
 # Stages of 8 x 12 and 4 x 6 tokens in windows of 4 x 4 and 2 x 2, six of each.
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "img_size": (16, 24),
     "patch_size": 2,
     "window_size": ((4, 4), (2, 2)),
@@ -43,7 +43,7 @@ def small(alike: bool = False) -> SwinTransformer:
 
 def model(**kwargs: Any) -> SwinTransformer:
     """The same with other arguments of timm's."""
-    made = SwinTransformer(**_DEFAULTS | kwargs)
+    made = SwinTransformer(**DEFAULTS | kwargs)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in made.named_parameters():
@@ -86,7 +86,7 @@ def merging(made: SwinTransformer, *, hard: bool, ratio: float = RATIO) -> Check
     return replace(found, plan=plan)
 
 
-def started(geometry: Swin, *, hard: bool, ratio: float) -> Plan:
+def started(geometry: Geometry, *, hard: bool, ratio: float) -> Plan:
     """Masks as training starts."""
     placed = windows.from_stated(
         "made", geometry, compression_ratio=ratio, merge_at=None, hard=hard, restore=None,
@@ -97,7 +97,7 @@ def started(geometry: Swin, *, hard: bool, ratio: float) -> Plan:
     return Plan("ltm_transformer", blocks, parameters=parameters)
 
 
-def images(geometry: Swin, count: int = 3) -> Images:
+def images(geometry: Geometry, count: int = 3) -> Images:
     """Noise of rising contrast."""
     generator = torch.Generator().manual_seed(5)
     contrast = torch.linspace(0.3, 2.0, count)[:, None, None, None]

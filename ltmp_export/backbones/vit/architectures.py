@@ -75,6 +75,7 @@ _FOREIGN: tuple[tuple[str, str, str], ...] = (
     (r"layer[1-4]\.\d+\.(conv|bn)\w*\.", "a ResNet", ""),
     (r"denseblock\d+\.denselayer", "a DenseNet", ""),
     (r"layers\.\d+\.blocks\.\d+\.modulation\.", "a FocalNet", ""),
+    (r"layers\.\d+\.blocks\.\d+\.attn\.(cpb_mlp\.|logit_scale$)", "a Swin Transformer V2", ""),
     (r"layers\.\d+\.blocks\.\d+\.attn\.", "a Swin Transformer", ""),
     (r"conv_stem\.", "an EfficientNet, a MobileNet or kin", ""),
     (r"stages\.\d+\.\d+\.transformer\.\d+\.", "a MobileViT of the second version", ""),
