@@ -59,7 +59,8 @@ def wrong_mean(model: onnx.ModelProto) -> None:
     """Each target is the sum of what comes to it."""
     node = [n for n in model.graph.node if re.fullmatch(r"block_02/Div(_\d)?", n.output[0])][-1]
     node.op_type, node.input[1] = "Mul", "wrong/one"
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([1]), "wrong/one"))
+    one = onnx.numpy_helper.from_array(np.array([1], np.float32), "wrong/one")
+    model.graph.initializer.append(one)
 
 
 def all_alive(model: onnx.ModelProto) -> None:

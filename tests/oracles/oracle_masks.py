@@ -102,7 +102,7 @@ def _mask(w: _Weights, name: str, z: np.ndarray, given: np.ndarray) -> np.ndarra
     apart = means - w[f"{name}.center"]
     apart = apart - apart.mean(axis=0)
     likeness = np.array([[row @ other for other in apart] for row in flat]) / z.shape[1]
-    return np.maximum(given - w[f"{name}.step"][0] * likeness, 0.0)
+    return np.asarray(np.maximum(given - w[f"{name}.step"][0] * likeness, 0.0))
 
 
 def _hardened(mask: np.ndarray) -> tuple[np.ndarray, list[int], float]:
