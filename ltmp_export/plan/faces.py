@@ -4,7 +4,7 @@
 |---|---|
 | `step` | the dataclass, the only one that everybody knows |
 | `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image; |
-| | `choose(step, score)`: what it decides by scores |
+| | `choose(step, score)`: what it decides by scores; `restore(…)`, `along(…)` (also of `slots`) |
 | `packed` | `write(g, step, tokens)`: the same in ONNX, images of unlike numbers of rows |
 | `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
 | `record` | `TENSORS`, `WORDS`, `score_name(…)`, `read(…)`: its decisions read from a file |
