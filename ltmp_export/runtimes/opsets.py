@@ -29,6 +29,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.merge.step import Merge
+from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.prune.step import Prune
@@ -37,11 +38,17 @@ from ltmp_export.steps.prune_least.step import PruneLeast
 DEFAULT_ACTIVATION = "gelu"
 _LEARNED = Plan("ltmp", ((Merge(0.5), Prune(0.1)), (Prune(0.1), Merge(0.5))))
 _COUNTED = ((PruneLeast(2), MergeMost(2)), (MergeMost(1, ranked=True),))
+_KEPT, _RESTORED = (
+    MergeMask(f"blocks.{block}.ltm", "ltm.mask0", 16, 4, hard=True, restore=block == 1)
+    for block in range(2)
+)
 _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (_LEARNED, None),
     (_LEARNED, 1),
     (_LEARNED.within((9, 7)), None),
     (Plan("m", _COUNTED, {1: PatchMerge("mixer", 4, 1.0, 1e-5)}), None),
+    (Plan("ltm_transformer", ((_KEPT,), ())), None),
+    (Plan("ltm_transformer", ((), (_RESTORED,))), None),
 )  # and batch size; what a dense model holds they hold, too
 
 
@@ -169,6 +176,7 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
         "cls_token": (1, 1, width),
         "pos_embed": (1, vit.tokens, width),
         "mixer.queries": (4, width),
+        "ltm.mask0": (vit.patches, 4),
     }
     for layer in vit.linears():
         shapes[f"{layer.path}.weight"] = (layer.outs, layer.ins)
@@ -179,6 +187,7 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
         norms |= {f"{block}.norm1": width, f"{block}.norm2": width}
         norms |= {f"{block}.attn.q_norm": vit.head_width, f"{block}.attn.k_norm": vit.head_width}
         shapes |= {f"{block}.ls1.gamma": (width,), f"{block}.ls2.gamma": (width,)}
+        shapes |= {f"{block}.ltm.center": (width,), f"{block}.ltm.step": (1,)}
     for path, length in norms.items():
         shapes |= {f"{path}.weight": (length,), f"{path}.bias": (length,)}
     return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}

@@ -20,6 +20,8 @@ from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.precision.formats import DYNAMIC, FP16, FP32, INT8, Precision
+from ltmp_export.runtimes import opsets
+from ltmp_export.runtimes.opsets import Form
 from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices
 from ltmp_export.timing.settings import Settings
@@ -97,6 +99,16 @@ def test_files_pass_the_check_in_every_precision(case: Case, asked: Precision) -
     model = to_onnx(source, opset=17, precision=made)
     found = compare.compare(model, case.checkpoint, images, batch_sizes=(1,), precision=made)
     assert found.verdict == ("equal" if asked.kind == FP32 else "bounded"), found.headline()
+
+
+@pytest.mark.parametrize("opset", [16, 17, 20])
+def test_what_opsets_are_tried_on_holds_every_operator(case: Case, opset: int) -> None:
+    geometry = case.checkpoint.geometry
+    form = Form(activation=geometry.activation, backbone=geometry.kind)
+    tried = {node.op_type for model in opsets._models(form, opset) for node in model.graph.node}
+    for batch_size in (None, 1):
+        model = to_onnx(case.checkpoint, opset=opset, batch_size=batch_size, token_counts=True)
+        assert {node.op_type for node in model.graph.node} <= tried
 
 
 @pytest.mark.parametrize("leaf", ["mask0", "step", "conv.weight", "running_var"])
