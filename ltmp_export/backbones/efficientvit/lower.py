@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
-from numpy.typing import NDArray
-from onnx import ModelProto
-
-from ltmp_export.backbones.efficientvit.geometry import Cells, EfficientVit
+from ltmp_export.backbones import writing
+from ltmp_export.backbones.efficientvit.geometry import Cells
 from ltmp_export.backbones.hybrid.convolutions import Conv
 from ltmp_export.backbones.hybrid.lower import Lowering, slots
 from ltmp_export.backbones.hybrid.unit import Passage
-from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.builder import Name
 from ltmp_export.plan.geometry import Size
-from ltmp_export.plan.plan import Plan
-from ltmp_export.precision.formats import Precision
 
 _CELL = 1, 1
-
-
-def lower(
-    net: EfficientVit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None = None,
-    token_counts: bool = False,
-    precision: Precision | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> ModelProto:
-    """Write the ONNX model of an EfficientViT under a plan, see `vit.lower.lower`."""
-    g = GraphBuilder(opset, weights)
-    lowering = _Lowering(net, plan, g, precision or Precision(), batch_size == 1)
-    return lowering.model(token_counts, metadata or {})
-
-
-def half_places(
-    net: EfficientVit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None,
-    precision: Precision,
-) -> dict[Name, str]:
-    """What of the model each float16 tensor of such a graph belongs to, see `vit.lower`."""
-    g = GraphBuilder(opset, weights)
-    _Lowering(net, plan, g, precision, batch_size == 1).model(False, {})
-    return g.places
 
 
 class _Lowering(Lowering):
@@ -114,3 +77,7 @@ class _Lowering(Lowering):
         g, layers = self.g, self.layers
         hidden = layers.norm("head.classifier.1", layers.linear("head.classifier.0", x))
         return layers.linear("head.classifier.4", g.activation(self.net.activation, hidden))
+
+
+lower = partial(writing.lower, _Lowering)
+half_places = partial(writing.half_places, _Lowering)

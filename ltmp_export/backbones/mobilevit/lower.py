@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from numpy.typing import NDArray
-from onnx import ModelProto
-
+from ltmp_export.backbones import writing
 from ltmp_export.backbones.hybrid.lower import Lowering, slots
 from ltmp_export.backbones.hybrid.unit import Passage
-from ltmp_export.backbones.mobilevit.geometry import MobileVit, Patches
-from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.backbones.mobilevit.geometry import Patches
+from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import LOWEST
 from ltmp_export.graph.slots import Slots
-from ltmp_export.plan.plan import Plan
-from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
-
-
-def lower(
-    net: MobileVit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None = None,
-    token_counts: bool = False,
-    precision: Precision | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> ModelProto:
-    """Write the ONNX model of a MobileViT under a plan, see `vit.lower.lower`."""
-    g = GraphBuilder(opset, weights)
-    lowering = _Lowering(net, plan, g, precision or Precision(), batch_size == 1)
-    return lowering.model(token_counts, metadata or {})
-
-
-def half_places(
-    net: MobileVit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None,
-    precision: Precision,
-) -> dict[Name, str]:
-    """What of the model each float16 tensor of such a graph belongs to, see `vit.lower`."""
-    g = GraphBuilder(opset, weights)
-    _Lowering(net, plan, g, precision, batch_size == 1).model(False, {})
-    return g.places
 
 
 class _Lowering(Lowering):
@@ -122,3 +85,7 @@ class _Lowering(Lowering):
     def head(self, x: Name) -> Name:
         """Means [B, C] → logits [B, classes]."""
         return self.layers.linear("head.fc", x)
+
+
+lower = partial(writing.lower, _Lowering)
+half_places = partial(writing.half_places, _Lowering)

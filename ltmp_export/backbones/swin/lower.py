@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ltmp_export.backbones import edges
+from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.swin import attention
 from ltmp_export.backbones.swin.geometry import Block, Swin
@@ -28,55 +27,6 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
-
-
-def lower(
-    swin: Swin,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None = None,
-    token_counts: bool = False,
-    precision: Precision | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> ModelProto:
-    """Write the ONNX model of a Swin Transformer under a plan.
-
-    The model maps `images` float32 [batch, channels, height, width] to `logits` float32
-    [batch, classes]; on request also to `token_counts` int64 [batch, depth].
-
-    Args:
-        swin: Geometry.
-        plan: The steps of each block; empty steps give the dense model.
-        weights: Float32 arrays by timm name.
-        opset: Version of the standard domain to write.
-        batch_size: 1 for a graph that takes single images, None for one that takes any batch.
-        token_counts: Add the second output.
-        precision: In which numbers it computes, float32 by default.
-        metadata: Stored as `metadata_props`.
-    """
-    g = GraphBuilder(opset, weights)
-    lowering = _Lowering(swin, plan, g, precision or Precision(), batch_size == 1)
-    return lowering.model(token_counts, metadata or {})
-
-
-def half_places(
-    swin: Swin,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None,
-    precision: Precision,
-) -> dict[Name, str]:
-    """What of the model each float16 tensor of such a graph belongs to, see `Precision.kept`.
-
-    Of tensors that are the graph's inputs or outputs it is their own name.
-    """
-    g = GraphBuilder(opset, weights)
-    _Lowering(swin, plan, g, precision, batch_size == 1).model(False, {})
-    return g.places
 
 
 class _Lowering:
@@ -202,3 +152,7 @@ class _Lowering:
         mean = g.op("MatMul", share, layers.norm("norm", x))  # [B, 1, C]
         logits = layers.exact(layers.linear("head.fc", g.reshape(mean, -1, width)))
         return logits if self.broken is None else g.op("Add", logits, self.broken)
+
+
+lower = partial(writing.lower, _Lowering)
+half_places = partial(writing.half_places, _Lowering)

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ltmp_export.backbones import edges
+from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.vit import attention, classifier, embedding
 from ltmp_export.backbones.vit.layers import VitLayers
@@ -37,56 +36,6 @@ from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
-
-
-def lower(
-    vit: Vit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None = None,
-    token_counts: bool = False,
-    precision: Precision | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> ModelProto:
-    """Write the ONNX model of a ViT under a plan.
-
-    The model maps `images` float32 [batch, channels, height, width] to `logits` float32
-    [batch, classes]; on request also to `token_counts` int64 [batch, depth].
-
-    Args:
-        vit: Geometry.
-        plan: The steps of each block; empty steps give the dense model.
-        weights: Float32 arrays by timm name; features of a block follow from their presence.
-        opset: Version of the standard domain to write.
-        batch_size: 1 for a graph that takes single images, None for one that takes any batch.
-        token_counts: Add the second output.
-        precision: In which numbers it computes, float32 by default; of `images` and `logits` too.
-        metadata: Stored as `metadata_props`.
-    """
-    lowering = _Lowering(
-        vit, plan, GraphBuilder(opset, weights), precision or Precision(), batch_size == 1
-    )
-    return lowering.model(token_counts, metadata or {})
-
-
-def half_places(
-    vit: Vit,
-    plan: Plan,
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    opset: int,
-    batch_size: int | None,
-    precision: Precision,
-) -> dict[Name, str]:
-    """What of the model each float16 tensor of such a graph belongs to, see `Precision.kept`.
-
-    Of tensors that are the graph's inputs or outputs it is their own name.
-    """
-    g = GraphBuilder(opset, weights)
-    _Lowering(vit, plan, g, precision, batch_size == 1).model(False, {})
-    return g.places
 
 
 class _Lowering:
@@ -285,3 +234,7 @@ class _Lowering:
             metric=metric,
             metric_width=vit.head_width,
         )
+
+
+lower = partial(writing.lower, _Lowering)
+half_places = partial(writing.half_places, _Lowering)
