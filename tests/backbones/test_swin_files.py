@@ -148,6 +148,7 @@ def test_it_may_stand_under_a_prefix(tmp_path: Path) -> None:
         ((*MERGES, "--model", "deit_small_patch16_224"),
          r"but deit_small_patch16_224 \(--model\) is a VisionTransformer"),
         ((*MERGES, "--model", "swinv2_tiny_window8_256"), "is a SwinTransformerV2 of timm's"),
+        ((*MERGES, "--model", "swin_tiny_patch4_window7_22"), "did you mean swin_tiny_patch4"),
         (("--family", "ltm_transformer", "--reduction-target", "0.1"), "shrink the MLPs alone"),
     ],
     ids=str,
