@@ -174,7 +174,7 @@ def require_tokens(family: Family, prefix: int, path: Path) -> None:
         able = [name for name in families.names() if families.load(name).distilled]
         raise InputError(
             f"{path} has a distillation token, which family {family.name} does not provide for; "
-            f"only {', '.join(able)} does"
+            f"{' and '.join(able)} do"
         )
     if prefix == 0 and family.class_token:
         raise InputError(f"{path} has no class token, which family {family.name} needs")

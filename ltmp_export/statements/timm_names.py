@@ -35,6 +35,7 @@ BUILD_ERRORS = (
     LookupError,
     ArithmeticError,
 )
+_LIKE = ["vit*", "deit*", "swin_*", "mobilevit_*", "efficientvit_b*"]  # what somebody may mean
 _MOST_CONFIG = 2**20  # bytes of a config.json
 
 # Names that training scripts have for timm's architectures: MAE's main_finetune.py (models_vit.py)
@@ -137,8 +138,8 @@ def require(written: str) -> TimmName:
 
 
 def did_you_mean_model(name: str) -> str:
-    """'; did you mean …?' for the timm name of a ViT, or nothing."""
-    return did_you_mean(name, timm.list_models(["vit*", "deit*"]), cutoff=0.4)
+    """'; did you mean …?' for the timm name of a network that is taken, or nothing."""
+    return did_you_mean(name, timm.list_models(_LIKE), cutoff=0.4)
 
 
 def create(name: str, **kwargs: Any) -> torch.nn.Module:

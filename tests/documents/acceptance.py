@@ -167,7 +167,7 @@ REFUSED: tuple[Case, ...] = (
          "timm:resnet18: not a plain timm VisionTransformer: it looks like a ResNet …",
          lambda: ["export", "timm:resnet18"], 2),
     Case("a distillation token and thresholds",
-         "has a distillation token, which family ltmp does not provide for; only m does",
+         "which family ltmp does not provide for; ltm_transformer and m do",
          distilled, 2),
     Case("a fixed-rate family without r",
          "family mp takes a fixed number of tokens from each block, which no file holds; state it "
