@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,10 +101,18 @@ def placed(
         ) from err
     blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
     plan = Plan(family.name, blocks, found.before, _tensors(found.parameters), found.stated)
-    doubts = found.warnings
+    doubts = (*found.warnings, *_overruled(contents.args, family, choices))
     if (cost := share(vit, plan)) >= 1.0 and (found.blocks or found.before):
         doubts += (f"{cost:.1%} of the dense multiply-accumulates: {COSTS_MORE}",)
     return Frozen(plan, (*told, *found.found), found.assumed, doubts)
+
+
+def _overruled(args: Mapping[str, Any], family: Family, choices: Choices) -> Iterator[str]:
+    """A warning for each switch that the user wants otherwise than the file's arguments say."""
+    for name in family.stated:
+        said, asked = _plain(args.get(name)), getattr(choices, name)
+        if type(said) is bool and type(asked) is bool and said != asked:
+            yield f"{name} {asked} as asked, though the file's args say {said}"
 
 
 def _tensors(parameters: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:

@@ -168,6 +168,7 @@ def _without_thresholds(
     if asked in families.stated():
         method = families.load(str(asked))
         _require_taken(path, choices, method)
+        _require_asked(path, method, choices)
         if choices.rate is not None:
             raise InputError(f"--r is for {', '.join(counted)}; drop it")
         return method.name, "as --family says" if choices.family else None
@@ -229,6 +230,15 @@ def _require_own(
     if choices.rated:
         counted = ", ".join(families.counted())
         raise InputError(f"--r and --reduction-target are for {counted}; drop them")
+
+
+def _require_asked(path: Path, family: Family, choices: Choices) -> None:
+    """Refuse a file that alone names a family whose own weights it lacks, by `InputError`."""
+    if family.weights is not None and choices.family is None:
+        raise InputError(
+            f"{path} holds no weights of {family.name}, which it calls itself; to begin with new "
+            f"ones, state --family {family.name}"
+        )
 
 
 def _require_taken(path: Path, choices: Choices, family: Family) -> None:

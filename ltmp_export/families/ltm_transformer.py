@@ -64,6 +64,7 @@ def from_weights(
     Raises:
         InputError: A tensor is missing or does not fit, or something has to be stated.
     """
+    _require_one_way(compression_ratio, reduction_target)
     if hard is None:
         raise InputError(
             f"{source}: nothing tells whether its masks are hard, each patch going to one target; "
@@ -76,7 +77,7 @@ def from_weights(
             restore=restore,
         )  # fmt: skip
         return told
-    blocks = sorted({int(key.split(".")[1]) for key in shapes if key != _MASK})
+    blocks = sorted({int(key.split(".")[1]) for key in shapes if key.startswith("blocks.")})
     if not blocks or blocks[-1] >= vit.depth:
         raise InputError(f"{source}: masks of blocks {blocks}; the model has {vit.depth} blocks")
     if 1 < len(blocks) < vit.depth:
@@ -94,10 +95,7 @@ def from_weights(
         raise InputError(f"--merge-at {at}: {source} merges in {', '.join(map(str, blocks))}")
     mask = shapes.get(_MASK, ())
     targets = mask[1] if len(mask) == 2 else 0
-    for key, shape in _shapes(blocks, vit, targets).items():
-        if tuple(shapes.get(key, ())) != shape or not all(shape):
-            found = list(shapes[key]) if key in shapes else "missing"
-            raise InputError(f"{source}: {key} is {found}; expected {_sides(shape)}")
+    _require_weights(source, shapes, _shapes(blocks, vit, targets))
     if targets > vit.patches:
         raise InputError(f"{source}: {_MASK} makes {targets} tokens of {vit.patches}")
     asked = targets if compression_ratio is None else _targets(compression_ratio, vit)
@@ -109,6 +107,20 @@ def from_weights(
     back = len(blocks) > 1 if restore is None else restore
     placed = _placed(blocks, targets, vit, hard=hard, restore=back)
     return replace(placed, stated=_stated(compression_ratio, blocks, hard=hard, restore=back))
+
+
+def _require_weights(
+    source: str, shapes: Mapping[str, Sequence[int]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse by `InputError` weights of masks that are missing, misshapen or of no ViT."""
+    if strange := sorted(shapes.keys() - expected.keys()):
+        raise InputError(
+            f"{source}: {strange[0]} is {list(shapes[strange[0]])}; a plain ViT has no such weight"
+        )
+    for key, shape in expected.items():
+        if tuple(shapes.get(key, ())) != shape or not all(shape):
+            found = list(shapes[key]) if key in shapes else "missing"
+            raise InputError(f"{source}: {key} is {found}; expected {_sides(shape)}")
 
 
 def from_stated(
@@ -193,7 +205,7 @@ def _blocks(merge_at: tuple[int, ...] | None, restore: bool, vit: Vit) -> list[i
         return list(range(vit.depth))
     if merge_at is None:
         return [vit.depth // _EARLIEST]
-    if len(merge_at) != 1 or merge_at[0] >= vit.depth:
+    if len(merge_at) != 1 or not 0 <= merge_at[0] < vit.depth:
         raise InputError(
             f"--merge-at {','.join(map(str, merge_at))}: expected one of the {vit.depth} blocks"
         )

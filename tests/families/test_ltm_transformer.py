@@ -234,6 +234,7 @@ def test_a_target_picks_the_ratio(target: float) -> None:
         ({"compression_ratio": True}, "--compression-ratio True: expected a share"),
         ({"compression_ratio": 0.0001}, "--compression-ratio 0.0001 leaves no patch"),
         ({"merge_at": (3, 6)}, "--merge-at 3,6: expected one of the 12 blocks"),
+        ({"merge_at": (-1,)}, "--merge-at -1: expected one of the 12 blocks"),
         ({"merge_at": (12,)}, "--merge-at 12: expected one of the 12 blocks"),
         ({"merge_at": (3,), "restore": True}, "with --restore all blocks merge"),
     ],

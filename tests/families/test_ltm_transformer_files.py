@@ -153,6 +153,9 @@ def test_a_restoring_file_is_told_by_its_masks(digits_base: Path, tmp_path: Path
         ({"blocks.2.ltm.step": None}, {}, r"blocks.2.ltm.step is missing; expected \[1\]"),
         ({"blocks.7.ltm.step": (1,)}, {}, "masks of blocks .2, 7.; the model has 6 blocks"),
         ({"blocks.3.ltm.step": (1,)}, {}, "masks of blocks 2, 3; expected one block that merges"),
+        ({"layers.2.ltm.mask0": (3, 3)}, {}, "layers.2.ltm.mask0 is .*a plain ViT has no such"),
+        ({}, {"compression_ratio": float("nan")}, "--compression-ratio nan: expected a share"),
+        ({}, {"compression_ratio": -1.0}, "--compression-ratio -1.0: expected a share"),
         ({}, {"restore": True}, "masks of 1 blocks, but tokens are restored"),
         ({}, {"merge_at": (3,)}, "--merge-at 3: .* merges in 2"),
         ({}, {"compression_ratio": 0.5}, "--compression-ratio 0.5: 36 of 64 patches; .* leave 16"),
@@ -192,3 +195,17 @@ def test_dense_weights_start_from_cells(digits_base: Path) -> None:
     assert any("as training starts" in warning for warning in found.warnings)
     costly = load_checkpoint(digits_base, replace(ASKED, compression_ratio=1.0, restore=True))
     assert any("% of the dense multiply-accumulates: the method's" in w for w in costly.warnings)
+
+
+def test_a_file_that_lost_its_masks(digits_base: Path, tmp_path: Path) -> None:
+    content = masks.content(load_torch(digits_base))
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "ltm" not in k}
+    path = saved(content, tmp_path)
+    with pytest.raises(InputError, match="holds no weights of ltm_transformer, which it calls"):
+        load_checkpoint(path, STATED)
+    assert load_checkpoint(path, ASKED).plan.parameters
+
+
+def test_a_switch_that_the_file_says_otherwise(trained: Checkpoint) -> None:
+    found = load_checkpoint(trained.path, replace(STATED, hard=True))
+    assert "hard True as asked, though the file's args say False" in found.warnings

@@ -36,7 +36,7 @@ def _patches(unit: Any, x: Tensor, journey: Journey) -> Tensor:
     tokens = journey.enter(rows)
     for number, block in enumerate(unit.transformer):
         tokens = _block(block, tokens, patch[0] * patch[1], journey)
-        if not number and len(tokens.x) < len(rows):
+        if not number:
             given = fold(journey.along(tokens, unfold(given, patch)[0]), patch, grid)
     x = fold(living(tokens, unit.norm(tokens.x)), patch, grid)
     fused: Tensor = unit.conv_fusion(torch.cat((given, unit.conv_proj(x)), dim=1))
