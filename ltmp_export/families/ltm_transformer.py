@@ -17,7 +17,7 @@ from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.work import largest, share
-from ltmp_export.steps.merge_mask import stages, windows
+from ltmp_export.steps.merge_mask import stages, weights, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 BACKBONES = (Vit.kind, *stages.KINDS, *windows.KINDS)
@@ -280,8 +280,7 @@ def _start(
     """Weights as training starts: each patch in the cell of the grid that it lies in, no step."""
     yield _MASK, membership(vit.grid, divided)
     for block in blocks:
-        yield f"blocks.{block}.ltm.center", [0.0] * vit.width
-        yield f"blocks.{block}.ltm.step", [0.0]
+        yield from weights.unmoved(f"blocks.{block}.ltm", vit.width)
 
 
 def _shapes(blocks: Sequence[int], vit: Vit, targets: int) -> dict[str, tuple[int, ...]]:

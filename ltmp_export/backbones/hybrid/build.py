@@ -47,16 +47,20 @@ class Network:
 def build(
     network: Network,
     weights: Weights,
-    says: Statements,
-    source: str,
-    timm_name: TimmName | None,
-    where: str,
+    name: str | None,
+    says: Statements | None = None,
+    *,
+    source: str = "the checkpoint",
+    timm_name: TimmName | None = None,
+    where: str = "its name",
 ) -> Built:
     """The model of a name with these weights, see `vit.build.build`.
 
     Raises:
-        InputError: Nothing tells timm's name, or the weights are not those of that model.
+        InputError: Nothing tells timm's name, the weights are not those of that model, or it has a
+            feature that is not supported.
     """
+    says = says or Statements()
     if timm_name is None:
         raise InputError(
             f"{source} is {network.called}, and nothing tells which; state its name of timm's, "

@@ -15,6 +15,7 @@ from ltmp_export.plan.geometry import Place, Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.work import largest
+from ltmp_export.steps.merge_mask import weights
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 WEIGHTS = r"stages\.(0|[1-9][0-9]{0,5})\.ltm\.(mask0|center|step)"
@@ -69,10 +70,10 @@ def from_stated(
         compression_ratio = assumed["compression_ratio"] = RATIO
     if compression_ratio is None:
         compression_ratio = _reaching(net, float(reduction_target or 0), bool(hard))
-    steps, weights = of_ratio(net, compression_ratio, bool(hard))
+    steps, start = of_ratio(net, compression_ratio, bool(hard))
     placed = _placed(net, steps)
     doubt = f"the masks of {source} are as training starts: means of the tokens of each cell"
-    return replace(placed, parameters=weights, assumed=assumed, warnings=(doubt,))
+    return replace(placed, parameters=start, assumed=assumed, warnings=(doubt,))
 
 
 def from_weights(
@@ -169,13 +170,13 @@ def of_ratio(net: Staged, ratio: float, hard: bool) -> tuple[Steps, dict[str, An
             f"{others or 'no ratio'} would do"
         ) from err
     steps: Steps = {}
-    weights: dict[str, Any] = {}
+    start: dict[str, Any] = {}
     for block, (grid, left) in grids.items():
         place = net.places()[block]
         name, targets = stage_of(place), left[0] * left[1]
         steps[block] = (_step(name, grid[0] * grid[1], targets, place.sets, hard),)
-        weights |= dict(_start(name, grid, left, place.width))
-    return steps, weights
+        start |= dict(_start(name, grid, left, place.width))
+    return steps, start
 
 
 def of_shapes(source: str, net: Staged, shapes: Mapping[str, Sequence[int]], hard: bool) -> Steps:
@@ -196,11 +197,7 @@ def of_shapes(source: str, net: Staged, shapes: Mapping[str, Sequence[int]], har
             raise InputError(f"{source}: {name}.mask0 is {found}; expected [tokens, targets]")
         expected |= {f"{name}.mask0": mask, f"{name}.center": (place.width,), f"{name}.step": (1,)}
         steps[block] = (_step(name, *mask, place.sets, hard),)
-    for key in sorted(expected.keys() | shapes.keys()):
-        if tuple(shapes.get(key, ())) != expected.get(key):
-            found = list(shapes[key]) if key in shapes else "missing"
-            wanted = list(expected[key]) if key in expected else "no such weight"
-            raise InputError(f"{source}: {key} is {found}; expected {wanted}")
+    weights.require(source, shapes, expected)
     try:
         net.require_possible(plan_of(net, steps))
     except ValueError as err:
@@ -225,8 +222,7 @@ def _step(name: str, tokens: int, targets: int, sets: int, hard: bool) -> MergeM
 def _start(name: str, grid: Size, divided: Size, width: int) -> Iterator[tuple[str, Any]]:
     """Weights as training starts: each token in the cell of the grid that it lies in, no step."""
     yield f"{name}.mask0", membership(grid, divided)
-    yield f"{name}.center", [0.0] * width
-    yield f"{name}.step", [0.0]
+    yield from weights.unmoved(name, width)
 
 
 def _fitting(net: Staged, ratio: float) -> list[float]:

@@ -16,6 +16,7 @@ from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.work import dense_macs, largest
+from ltmp_export.steps.merge_mask import weights
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 KINDS = ("swin",)  # such networks
@@ -90,11 +91,7 @@ def from_weights(
         expected |= {
             mask: shape, f"{place.path}.ltm.center": (place.width,), f"{place.path}.ltm.step": (1,)
         }  # fmt: skip
-    for key in sorted(expected.keys() | shapes.keys()):
-        if tuple(shapes.get(key, ())) != expected.get(key):
-            found = list(shapes[key]) if key in shapes else "missing"
-            wanted = list(expected[key]) if key in expected else "no such weight"
-            raise InputError(f"{source}: {key} is {found}; expected {wanted}")
+    weights.require(source, shapes, expected)
     if compression_ratio is not None:
         asked = _targets(_divided(net, compression_ratio))
         if asked != targets:
@@ -209,5 +206,4 @@ def _start(net: Geometry, divided: Mapping[str, tuple[Place, Size]]) -> Iterator
     for mask, (place, left) in divided.items():
         yield mask, membership(place.grid, left)
     for place in net.places():
-        yield f"{place.path}.ltm.center", [0.0] * place.width
-        yield f"{place.path}.ltm.step", [0.0]
+        yield from weights.unmoved(f"{place.path}.ltm", place.width)
