@@ -25,7 +25,8 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ltmp_export.plan.geometry import Geometry, Vit
+from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.vit import Vit
 
 VIT = Vit.kind
 _BACKBONES = "ltmp_export.backbones"

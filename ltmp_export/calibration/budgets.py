@@ -19,8 +19,8 @@ from ltmp_export.graph.ragged import LEAST_SLOTS
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file import model
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes.recording import TappedSession
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ltmp_export.errors import InputError
 from ltmp_export.images.labelled import Labelled
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import executed_share
 
 BATCH = 16

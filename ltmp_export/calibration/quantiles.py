@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import candidates
 from ltmp_export.training.masked import Masked

@@ -12,9 +12,10 @@ from ltmp_export import families
 from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.plan.geometry import Geometry, Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
 

@@ -19,8 +19,9 @@ from ltmp_export.checkpoint.outline import KINDS
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
-from ltmp_export.plan.geometry import Geometry, Vit, require_vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
+from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
 from ltmp_export.statements.gather import Said, Statements

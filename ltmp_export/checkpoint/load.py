@@ -19,8 +19,9 @@ from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
 from ltmp_export.images import preprocessing
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Geometry, Vit, require_vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.statements import gather, timm_names
 from ltmp_export.statements.choices import Choices

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import share
 
 MOST = 2**20  # tokens: far more than a model has, and no trouble to count with

@@ -15,8 +15,8 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import ExportedModel, read_exported, to_onnx
-from ltmp_export.plan.geometry import require_vit
 from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.vit import require_vit
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets

@@ -20,7 +20,7 @@ from ltmp_export.files import disk
 from ltmp_export.files.plain import plain
 from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import beginning, history, saving, state

@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltmp_export.plan import faces
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan.cells import cells, membership
-from ltmp_export.plan.geometry import Size, Vit
+from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.merge_mask import stages, weights, windows
 from ltmp_export.steps.merge_mask.step import MergeMask

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.mergence.step import UNIFORM, WEIGHTINGS, Mergence
 

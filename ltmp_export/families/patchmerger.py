@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.patch_merge.step import PatchMerge
 
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 
 WEIGHTS = r"blocks\.(0|[1-9][0-9]{0,5})\.attn\.(merge_matrix|recover_matrix|token_mask)"

@@ -18,9 +18,10 @@ from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
-from ltmp_export.plan.geometry import Geometry, Vit, require_vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements import gather

@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.linears import Linear, rounded
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import INT8, REST, Activation, Precision
 from ltmp_export.precision.weights import Weights, column_scales, integer_weight
 

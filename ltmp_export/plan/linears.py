@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ltmp_export.plan.geometry import Geometry, Vit
+    from ltmp_export.plan.geometry import Geometry
+    from ltmp_export.plan.vit import Vit
 
 # What an image gives a layer a row of: each patch, each of four times the size, each token that the
 # block receives, each that it keeps, or the one that is classified.

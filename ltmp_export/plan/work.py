@@ -9,7 +9,8 @@ from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, of
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 if TYPE_CHECKING:
-    from ltmp_export.plan.geometry import Geometry, Vit
+    from ltmp_export.plan.geometry import Geometry
+    from ltmp_export.plan.vit import Vit
 
 
 def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:

@@ -23,9 +23,10 @@ from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
-from ltmp_export.plan.geometry import Geometry, Vit
+from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import EMBEDDING, Linear, rounded
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.merge.step import Merge
@@ -84,7 +85,7 @@ def require(
     Args:
         opset: Version of the standard domain.
         precision: In which numbers they are to compute, float32 by default.
-        activation: Of the MLPs, see `plan.geometry.Vit`.
+        activation: Of the MLPs, see `plan.vit.Vit`.
         backbone: Kind of network, see `backbones.chosen`.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 
 
 def mac_ratio(vit: Vit, kept: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.goal import Goal

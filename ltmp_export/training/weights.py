@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import executed_share
 from ltmp_export.training.bottleneck import Bottleneck
 from ltmp_export.training.goal import Goal

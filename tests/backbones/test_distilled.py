@@ -19,8 +19,8 @@ from ltmp_export.backbones.vit.build import build
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices

@@ -12,8 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ltmp_export import families
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets
 from tests import tolerances

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.vit.lower import lower
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, resizes
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.timing.literal import LiteralViT

@@ -19,8 +19,8 @@ from torch import Tensor
 from ltmp_export import families
 from ltmp_export.graph.builder import OLDEST_OPSET
 from ltmp_export.parity import taps
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.runtimes.opsets import newest_opset
 from tests.backbones.test_oracle import frozen, judge
 from tests.makers import random_vits

@@ -14,9 +14,9 @@ from ltmp_export import calibrate, check, evaluate, export, families
 from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import macs, share
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost

@@ -21,8 +21,8 @@ from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.plan.cells import cells, lies_in
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import executed_macs, share
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.reference import Reference

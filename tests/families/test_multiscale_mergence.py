@@ -23,9 +23,9 @@ from ltmp_export.families import multiscale_mergence
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs, executed_macs, executed_share
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.reference import Reference

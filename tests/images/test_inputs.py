@@ -11,7 +11,7 @@ from PIL import Image
 from ltmp_export.errors import InputError
 from ltmp_export.images import inputs
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 
 HALF = Preprocessing((0.5,) * 3, (0.5,) * 3, 1.0, "bilinear")
 

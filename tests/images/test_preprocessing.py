@@ -33,7 +33,7 @@ from ltmp_export.images.preprocessing import (
     resolve,
 )
 from ltmp_export.model_file.model import read_exported
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.choices import Choices
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from ltmp_export.backbones.vit.lower import lower
 from ltmp_export.graph import interface
 from ltmp_export.parity import taps
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
 from tests.makers.exported import Result, numpy_weights

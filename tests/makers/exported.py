@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ltmp_export.backbones.vit.lower import lower
 from ltmp_export.model_file.validate import validate
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 
 
 @dataclass(frozen=True)

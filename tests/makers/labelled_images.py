@@ -12,7 +12,7 @@ from ltmp_export.images import pictures, sets
 from ltmp_export.images.labelled import Arrays, Labelled
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.images.sets import Kind
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 
 HALF = Preprocessing((0.5,) * 3, (0.5,) * 3, 1.0, "bilinear")
 THREE = Vit("vit", (8, 8), (4, 4), 3, 3, 1, 64, 64, 1, 64, 1e-6, "gelu", "token")

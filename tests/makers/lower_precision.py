@@ -15,9 +15,9 @@ from ltmp_export.backbones.vit import lower
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import Images
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
     DYNAMIC,
     FP16,

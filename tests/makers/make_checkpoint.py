@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from ltmp_export import families
 from ltmp_export.backbones.vit import describe
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.scores import IMPORTANCE
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.reference import attention
 from ltmp_export.steps.matching import match

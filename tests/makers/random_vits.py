@@ -23,8 +23,8 @@ from ltmp_export import families
 from ltmp_export.backbones.vit import describe
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.reference import Reference
 from ltmp_export.statements.choices import Choices
 

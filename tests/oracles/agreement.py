@@ -17,8 +17,8 @@ from ltmp_export import families
 from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from ltmp_export.plan import work
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.timing import roofline
 
 DEIT_S = Vit(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.training.budget import mac_ratio
 from tests.makers import random_vits

@@ -21,7 +21,7 @@ from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
 from ltmp_export.backbones.vit.multi_scale import COARSE, MultiScalePatchEmbed
 from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName

@@ -13,7 +13,7 @@ from torch import nn
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import Vit
+from ltmp_export.plan.vit import Vit
 
 _EMBEDDINGS = (PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 

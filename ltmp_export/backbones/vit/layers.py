@@ -15,8 +15,8 @@ import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
     FP16,
     INTEGERS,

@@ -30,10 +30,10 @@ from ltmp_export.graph.packed import Candidates
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
-from ltmp_export.plan.geometry import Vit
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
+from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
 

@@ -1,0 +1,184 @@
+"""The geometry of a plain ViT and the few facts that its weights do not tell.
+
+Shape letters as in `geometry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from ltmp_export.errors import InputError
+from ltmp_export.plan import linears, work
+from ltmp_export.plan.geometry import Geometry, Place, Size
+from ltmp_export.plan.linears import Linear
+from ltmp_export.plan.plan import Plan, Rows
+
+
+@dataclass(frozen=True)
+class Vit:
+    """What the weights' names and shapes do not say about a plain ViT, plus its geometry.
+
+    Attributes:
+        name: timm's name, the name the file gives itself, or "vit".
+        image_size: (height, width) in pixels.
+        patch_size: (height, width) in pixels.
+        width: Channels C of a token.
+        mlp_width: Channels inside the MLP.
+        heads: Attention heads H.
+        head_width: Channels D per head.
+        norm_eps: Epsilon of every LayerNorm.
+        activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
+        pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
+        prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
+        coarse: Whether patches twice as high and wide are embedded, too, and added.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    in_chans: int
+    classes: int
+    depth: int
+    width: int
+    mlp_width: int
+    heads: int
+    head_width: int
+    norm_eps: float
+    activation: str
+    pool: str
+    kind: ClassVar[str] = "vit"
+    prefix: int = 1  # files made before it was written have a class token
+    coarse: bool = False  # not written where it is not
+
+    def __post_init__(self) -> None:
+        sizes: tuple[int, ...] = (
+            *self.image_size,
+            *self.patch_size,
+            self.in_chans,
+            self.classes,
+            self.depth,
+        )
+        sizes += (self.width, self.mlp_width, self.heads, self.head_width)
+        if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
+            raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
+        pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
+        if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
+            raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
+        whole = all(
+            side % (2 * patch) == 0
+            for side, patch in zip(self.image_size, self.patch_size, strict=True)
+        )
+        if type(self.coarse) is not bool or (self.coarse and not whole):
+            raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens of one image."""
+        rows, columns = self.grid
+        return rows * columns
+
+    @property
+    def grid(self) -> Size:
+        """Rows and columns of patches."""
+        (h, w), (ph, pw) = self.image_size, self.patch_size
+        return h // ph, w // pw
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image before the first block: patches and those before them."""
+        return self.patches + self.prefix
+
+    @property
+    def distilled(self) -> bool:
+        """Whether there is a distillation token, with a classifier of its own."""
+        return self.prefix == 2
+
+    @property
+    def classifiers(self) -> int:
+        """Linear heads; the logits are their mean."""
+        return 2 if self.distilled else 1
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return (self.in_chans, *self.image_size)
+
+    def places(self) -> tuple[Place, ...]:
+        """The blocks; a mask would begin with the first."""
+        return tuple(
+            Place(f"blocks.{block}", 1, self.grid, self.width, block == 0)
+            for block in range(self.depth)
+        )
+
+    def rows(self, plan: Plan, counts: Sequence[int] | None = None) -> tuple[Rows, ...]:
+        """Tokens at each block, those before the patches among them."""
+        return plan.rows(self.tokens, self.prefix, counts)
+
+    def require_possible(self, plan: Plan) -> None:
+        """Check that the model can take a plan's steps.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        plan.require_possible(self.patches, self.prefix)
+
+    def linears(self) -> Iterator[Linear]:
+        """All linear layers in the order of the computation."""
+        return linears.of_vit(self)
+
+    def layer_rows(self, rows: Sequence[Rows]) -> list[int]:
+        """Rows that one image gives to each of the `linears`."""
+        return work.vit_layer_rows(self, rows)
+
+    def macs(self, plan: Plan, counts: Sequence[int] | None = None) -> int:
+        """Multiply-accumulates one image takes."""
+        return work.vit_macs(self, plan, self.rows(plan, counts))
+
+    def kept_places(self) -> frozenset[str]:
+        """What of it a float16 file may compute in float32."""
+        inner = ("attn.scores", "attn.mixed", "mlp.act")
+        places = {f"blocks.{block}.{leaf}" for block in range(self.depth) for leaf in inner}
+        layers = {layer.path for layer in self.linears()}
+        return frozenset(places | layers | {linears.EMBEDDING, linears.COARSE_EMBEDDING})
+
+    def words(self) -> tuple[str, str]:
+        """Architecture, and patches, for a person."""
+        patch = "x".join(map(str, self.patch_size))
+        return (
+            f"{self.depth} blocks, width {self.width}, {self.heads} heads, MLP {self.mlp_width}, "
+            f"{self.activation}, pool {self.pool}",
+            f"patches {patch}",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the exported file's metadata; see `from_json`."""
+        values = asdict(self)
+        return values if self.coarse else {k: v for k, v in values.items() if k != "coarse"}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Vit:
+        """The inverse of `to_json`."""
+        pairs: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**pairs)
+
+
+def require_vit(geometry: Geometry, source: object, what: str) -> Vit:
+    """The geometry of a ViT.
+
+    Args:
+        geometry: Any.
+        source: Where it is from, for messages.
+        what: Who needs a ViT, for messages.
+
+    Raises:
+        InputError: It is another network's.
+    """
+    if not isinstance(geometry, Vit):
+        raise InputError(
+            f"{source} is {geometry.name}, of kind {geometry.kind}; {what} takes plain ViTs alone"
+        )
+    return geometry
