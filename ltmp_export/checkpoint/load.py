@@ -13,7 +13,8 @@ from typing import Any
 
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.built import Built
-from ltmp_export.checkpoint import bases, description, freeze, hub, refusals
+from ltmp_export.checkpoint import bases, description, freeze, hub, processor, refusals
+from ltmp_export.checkpoint.beside import PROCESSOR
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
@@ -25,7 +26,7 @@ from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.statements import gather, timm_names
 from ltmp_export.statements.choices import Choices
-from ltmp_export.statements.gather import Answer
+from ltmp_export.statements.gather import CONFIG, Answer
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ def load_checkpoint(
     if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
-    own = take_apart(path, choices.use_ema if base is None else None)
+    ema, head = choices.use_ema, choices.head_name
+    own = take_apart(path, None) if base is not None else take_apart(path, ema, head)
     contents, base_file, doubts = bases.with_base(
-        own, choices, lambda file: take_apart(hub.file_of(file), choices.use_ema)
+        own, choices, lambda file: take_apart(hub.file_of(file), ema, head)
     )
     identity = identify(own.path, contents, choices, dense=dense)
     called = identity.model
@@ -121,7 +123,7 @@ def load_checkpoint(
     _require_attention(built.geometry)
     verify_against_timm(built.model, built.geometry)
     prepared = preprocessing.resolve(choices, args, built.geometry, named, configured)
-    answers = {**built.answers, **prepared.answers}
+    answers = {**built.answers, **prepared.answers, **_head(contents)}
     assumed = {key: one.value for key, one in answers.items() if one.assumed} | dict(frozen.assumed)
     renamed = _renamed(called.written, named)
     return Checkpoint(
@@ -139,8 +141,32 @@ def load_checkpoint(
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),
-        warnings=(*doubts, *_contradictions(contents.args, built.geometry), *prepared.warnings),
+        warnings=(
+            *doubts,
+            *_contradictions(contents.args, built.geometry),
+            *_other_size(contents, choices, built.geometry),
+            *prepared.warnings,
+        ),
     )
+
+
+def _head(contents: Contents) -> dict[str, Answer]:
+    """The layer that was taken for the classifier, where nobody says which is."""
+    if contents.head is None:
+        return {}
+    return {"head_name": Answer(contents.head, "no other layer can be the classifier", True)}
+
+
+def _other_size(contents: Contents, choices: Choices, model: Geometry) -> list[str]:
+    """What is to be said where images are prepared for another size than the file has."""
+    size = contents.args.get(processor.SIZE)
+    if size is None or choices.image_size is not None or size == model.image_size:
+        return []
+    (height, width), (own_height, own_width) = size, model.image_size
+    return [
+        f"{PROCESSOR} makes images of {height}x{width}, the positions are for {own_height}x"
+        f"{own_width}; --img-size {height},{width} resizes them"
+    ]
 
 
 def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:
@@ -152,8 +178,8 @@ def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str
 
 def _with_hub(
     contents: Contents, named: timm_names.TimmName | None
-) -> tuple[Mapping[str, Any], frozenset[str]]:
-    """The file's words, and what the Hub says of the model it began with; which are of a config.
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """The file's words, and what the Hub says of the model it began with; where they stand.
 
     Classes and their names are the Hub's model's, not the file's.
     """
@@ -162,10 +188,9 @@ def _with_hub(
     words = description.from_config(named.hub)
     theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
     own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
-    added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})
-    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, (
-        contents.configured | added
-    )
+    added = theirs.keys() - {k for k, v in own.items() if v is not None}
+    places = dict(contents.configured) | {key: f"{CONFIG}: {key}" for key in added}
+    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, places
 
 
 def _require_attention(geometry: Geometry) -> None:
