@@ -67,15 +67,12 @@ class Vit:
         if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
         rows = self.prefix, self.registers
-        if not all(type(some) is int and 0 <= some < 2**31 for some in rows):
-            raise ValueError(
-                f"a ViT of {self.prefix!r} prefix tokens, {self.registers!r} registers"
-            )
+        counted = all(type(some) is int and 0 <= some < 2**31 for some in rows)
         pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
-        if self.pool not in pools.get(self.leading, ()):
+        if not counted or self.pool not in pools.get(self.leading, ()):
             raise ValueError(
-                f"a ViT of {self.prefix} prefix tokens, {self.registers} of them registers, with "
-                f"{self.pool!r} pooling"
+                f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling, "
+                f"{self.registers!r} of them registers"
             )
         whole = all(
             side % (2 * patch) == 0

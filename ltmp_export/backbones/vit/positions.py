@@ -83,10 +83,17 @@ def grid(
     if stated is not None and asked is None:
         raise InputError(_contradiction(rows, stated, patch, possible))
     squares = [Grid(side, side, patch, rows - side**2) for side in _sides(rows, taken)]
-    if squares and (len(squares) == 1 or not registers):
+    fits = None if asked is None else _fitting(rows, asked, patch, befores)
+    if registers and unplaced is None and squares and fits is not None and fits not in squares:
+        raise InputError(
+            f"{source}: the position embedding has {rows} rows: {squares[0].prefix} for the tokens "
+            f"before {squares[0].rows}x{squares[0].columns} patches, or {fits.prefix} before "
+            f"{fits.rows}x{fits.columns}; state the model's name with --model"
+        )
+    if squares and (len(squares) == 1 or unplaced is not None):
         return squares[0]
-    if asked is not None and (found := _fitting(rows, asked, patch, befores)):
-        return found
+    if fits is not None:
+        return fits
     raise InputError(_question(rows, patch, prefix, possible, asked, source))
 
 
