@@ -27,7 +27,7 @@ SIZE = (16, 12)
 HEADS = Choices(num_heads=2, image_size=SIZE)
 
 # timm's arguments; the class token's, the registers', and whether positions cover them.
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "no class token": ({"class_token": False, "global_pool": "avg"}, (0, 0)),
     "no class token, no norm": (
         {"class_token": False, "global_pool": "avg", "fc_norm": False},

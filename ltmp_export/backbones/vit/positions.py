@@ -231,6 +231,6 @@ def as_timm(weights: Mapping[str, torch.Tensor], grid: Grid) -> Mapping[str, tor
     if not 0 < grid.prefix < prefix_tokens(weights):
         return weights
     names = [name for name in ("cls_token", "dist_token") if name in weights]
-    rows = weights["pos_embed"][:, : grid.prefix].split(1, dim=1)  # [1, 1, C] each
-    placed = {name: weights[name] + row for name, row in zip(names, rows, strict=True)}
+    rows = weights["pos_embed"][:, : grid.prefix]  # [1, 1 or 2, C]
+    placed = {name: weights[name] + rows[:, at : at + 1] for at, name in enumerate(names)}
     return {**weights, **placed, "pos_embed": weights["pos_embed"][:, grid.prefix :]}
