@@ -7,9 +7,9 @@
     DINO and DINOv2              {"teacher": …}, the averaged weights, perhaps beside {"student": …}
     bare                         the state_dict itself
 
-A dialect is told by its keys. Names of other libraries are told in `backbones.vit.libraries`. The model's prefix is what stands before the first layer of a
-network (see `backbones.chosen`) or a block's threshold, so that any attribute name does; wrappers
-(DDP, torch.compile, FSDP) are taken off.
+A dialect is told by its keys. The model's prefix is what stands before the first layer of a network
+(see `backbones.chosen`; of other libraries, `backbones.vit.libraries`) or a block's threshold, so
+that any attribute name does; wrappers (DDP, torch.compile, FSDP) are taken off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from ltmp_export.backbones import chosen
-from ltmp_export.backbones.vit.libraries import index
+from ltmp_export.backbones.vit.libraries import index, open_clip_config, open_clip_trunk
 from ltmp_export.checkpoint import description
 from ltmp_export.checkpoint.beside import Beside, beside
 from ltmp_export.checkpoint.containers.stored import StoredTensor
@@ -32,6 +32,7 @@ from ltmp_export.statements.gather import CONFIG
 
 _PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "student")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
+_DISTILLED = ("student", "teacher")
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
 _AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
@@ -86,17 +87,15 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     state = finder.state()
     library = index.by_keys(state)
     lies = beside(path, foreign=library is not None)
-    config = lies.of_timm
-    args = description.arguments(top)
-    configured: dict[str, str] = {}
-    if config:
-        words = description.from_config(config)
-        open_ones = words.keys() - {k for k, v in args.items() if v is not None}
-        configured = {key: f"{CONFIG}: {key}" for key in open_ones}
-        args = {**words, **{k: v for k, v in args.items() if k not in configured}}
+    args, configured = _arguments(top, lies)
+    if configured:
         finder.found.append(f"{CONFIG} beside it")
+    told = description.names(top, args, lies.of_timm)
+    if library is open_clip_trunk:
+        place = f"{open_clip_config.FILE}: timm_model_name"
+        told[place] = open_clip_config.timm_name(lies.open_clip)
     names: dict[str, str] = {}
-    for where, name in description.names(top, args, config).items():
+    for where, name in told.items():
         if description.is_name(name):
             names.setdefault(name, where)
     trained = description.trained(top)
@@ -108,6 +107,15 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     more = tuple(map(str, others))
     rest = finder.prefix, finder.beside, library, lies, configured
     return Dialect(state, arch, where, more, args, trained, found, *rest)
+
+
+def _arguments(top: Mapping[Any, Any], lies: Beside) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a file and timm's configuration beside it say; where that stands which the file does not."""
+    args = description.arguments(top)
+    words = description.from_config(lies.of_timm) if lies.of_timm else {}
+    added = words.keys() - {k for k, v in args.items() if v is not None}
+    args = {**words, **{k: v for k, v in args.items() if k not in added}}
+    return args, {key: f"{CONFIG}: {key}" for key in added}
 
 
 def _writer(top: Mapping[Any, Any], lies: Beside) -> str:
@@ -165,6 +173,11 @@ class _Finder:
             )
         plain = held[0] if held else None
         averaged = next((key for key in _AVERAGED if _holds_tensors(top.get(key))), None)
+        if (plain, averaged) == _DISTILLED and self.use_ema is None:
+            raise InputError(
+                f"{self.path} holds weights under 'student' and 'teacher'; state which: --use-ema "
+                "for the teacher, which DINO evaluates, --no-ema for the student"
+            )
         if averaged is not None and (self.use_ema or plain is None):
             if self.use_ema is False:
                 raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")

@@ -35,7 +35,7 @@ _OUTER = {
 }
 _PREFIXES = ("vit.", "deit.")
 _UNUSED = {
-    r"pooler\..*": "the pooler, whose tanh has no counterpart in timm: features are the class token",
+    r"pooler\..*": "the pooler (a dense layer and tanh): features are the class token",
     r"embeddings\.mask_token": "which only pretraining uses",
     r"decoder\..*": "the decoder, which only pretraining uses",
 }

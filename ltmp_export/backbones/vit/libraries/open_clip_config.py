@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ltmp_export.plan.geometry import POOLS
 from ltmp_export.statements.gather import Said
 
 FILE = "open_clip_config.json"
 _CODE = "the code of open_clip"
 _POOLS = {"tok": "token", "avg": "avg"}
+
+
+def timm_name(config: Mapping[str, Any]) -> Any:
+    """The name of timm's model that is the tower; None where it is open_clip's own."""
+    model = config.get("model_cfg")
+    vision = model.get("vision_cfg") if isinstance(model, Mapping) else None
+    return vision.get("timm_model_name") if isinstance(vision, Mapping) else None
 
 
 def words(config: Mapping[str, Any], *, own_transformer: bool) -> dict[str, Said]:
@@ -27,7 +35,8 @@ def words(config: Mapping[str, Any], *, own_transformer: bool) -> dict[str, Said
     place = f"{FILE}: "
     found["img_size"] = Said(vision.get("image_size", 224), f"{place}image_size")
     if not own_transformer:
-        return found
+        pool = vision.get("timm_pool")
+        return found | ({"gp": Said(pool, f"{place}timm_pool")} if pool in POOLS else {})
     width, head = vision.get("width", 768), vision.get("head_width", 64)
     if type(width) is int and type(head) is int and head > 0:
         found["num_heads"] = Said(width // head, f"{place}head_width {head}")

@@ -77,7 +77,7 @@ def rows(weights: Weights, key: str, start: float, stop: float) -> Part:
 
 def stacked(weights: Weights, *keys: str) -> Part:
     """Tensors one under the other, in this order."""
-    first, *others = weights[keys[0]].shape
+    others = weights[keys[0]].shape[1:]
     count = sum(weights[key].shape[0] for key in keys)
 
     def make(*several: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def without_class_position(weights: Weights, token: str, positions: str) -> tupl
 
 
 def made(parts: Mapping[str, Part], read: Callable[[str], Any]) -> dict[str, Tensor]:
-    """timm's tensors.
+    """All of timm's tensors.
 
     Args:
         parts: By timm's names.

@@ -44,7 +44,7 @@ class Named(NamedTuple):
 
 
 def named(weights: Weights, table: Table, source: str) -> Named:
-    """timm's tensors by a table.
+    """Find timm's tensors by a table.
 
     Args:
         weights: By the names in the file.
@@ -88,7 +88,7 @@ def named(weights: Weights, table: Table, source: str) -> Named:
 
 
 def _ours(names: Mapping[str, str], name: str) -> str | None:
-    """timm's name of a tensor, by its own or its module's; None where the table has neither."""
+    """The name in timm, by a tensor's own or its module's; None where the table has neither."""
     if name in names:
         return names[name]
     module, _, leaf = name.rpartition(".")
