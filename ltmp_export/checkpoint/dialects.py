@@ -110,7 +110,7 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
 
 
 def _arguments(top: Mapping[Any, Any], lies: Beside) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a file and timm's configuration beside it say; where that stands which the file does not."""
+    """What a file says and timm's configuration beside it; where what is only there stands."""
     args = description.arguments(top)
     words = description.from_config(lies.of_timm) if lies.of_timm else {}
     added = words.keys() - {k for k, v in args.items() if v is not None}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,9 @@ def load_checkpoint(
     if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
-    ema, head = choices.use_ema, choices.head_name
-    own = take_apart(path, None) if base is not None else take_apart(path, ema, head)
-    contents, base_file, doubts = bases.with_base(
-        own, choices, lambda file: take_apart(hub.file_of(file), ema, head)
-    )
+    take = partial(take_apart, use_ema=choices.use_ema, head_name=choices.head_name)
+    own = take(path) if base is None else take_apart(path, None)
+    contents, base_file, doubts = bases.with_base(own, choices, lambda f: take(hub.file_of(f)))
     identity = identify(own.path, contents, choices, dense=dense)
     called = identity.model
     named = None if called.written is None else timm_names.resolve(called.written)
@@ -120,6 +119,7 @@ def load_checkpoint(
     )
     frozen = freeze.freeze(own.path, contents, identity.family, choices, built.geometry)
     doubts = (*doubts, *identity.warnings, *frozen.warnings, *built.warnings)
+    doubts += _contradictions(contents.args, choices, built.geometry)
     _require_attention(built.geometry)
     verify_against_timm(built.model, built.geometry)
     prepared = preprocessing.resolve(choices, args, built.geometry, named, configured)
@@ -141,12 +141,7 @@ def load_checkpoint(
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),
-        warnings=(
-            *doubts,
-            *_contradictions(contents.args, built.geometry),
-            *_other_size(contents, choices, built.geometry),
-            *prepared.warnings,
-        ),
+        warnings=(*doubts, *prepared.warnings),
     )
 
 
@@ -155,18 +150,6 @@ def _head(contents: Contents) -> dict[str, Answer]:
     if contents.head is None:
         return {}
     return {"head_name": Answer(contents.head, "no other layer can be the classifier", True)}
-
-
-def _other_size(contents: Contents, choices: Choices, model: Geometry) -> list[str]:
-    """What is to be said where images are prepared for another size than the file has."""
-    size = contents.args.get(processor.SIZE)
-    if size is None or choices.image_size is not None or size == model.image_size:
-        return []
-    (height, width), (own_height, own_width) = size, model.image_size
-    return [
-        f"{PROCESSOR} makes images of {height}x{width}, the positions are for {own_height}x"
-        f"{own_width}; --img-size {height},{width} resizes them"
-    ]
 
 
 def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:
@@ -208,7 +191,7 @@ def _require_attention(geometry: Geometry) -> None:
     memory.require_memory(size, f"attention among the {tokens} tokens of one image")
 
 
-def _contradictions(args: Mapping[str, Any], model: Geometry) -> list[str]:
+def _contradictions(args: Mapping[str, Any], choices: Choices, model: Geometry) -> tuple[str, ...]:
     """A warning for each number the file states that its weights have otherwise."""
     told = []
     names = args.get("label_names")
@@ -221,7 +204,14 @@ def _contradictions(args: Mapping[str, Any], model: Geometry) -> list[str]:
     for key, stated, what, real in pairs:
         if type(stated) is int and stated != real:
             told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
-    return told
+    size = args.get(processor.SIZE)
+    if size is not None and choices.image_size is None and size != model.image_size:
+        (height, width), (own_height, own_width) = size, model.image_size
+        told.append(
+            f"{PROCESSOR} makes images of {height}x{width}, the positions are for {own_height}x"
+            f"{own_width}; --img-size {height},{width} resizes them"
+        )
+    return tuple(told)
 
 
 def _label_names(args: Mapping[str, Any], model: Geometry) -> tuple[str, ...] | None:

@@ -122,20 +122,12 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
             thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
         else:
             stored[key] = value
-    found = list(dialect.found)
-    for key in [key for key in stored if key in features.UNUSED]:
-        found.append(f"left out: {key}, {features.UNUSED[key]}")
-        del stored[key]
-    unread = chosen.unread(chosen.by_keys(stored))
-    buffers = [key for key in stored if unread.fullmatch(key)]
-    if buffers:
-        found.append(f"left out: {len(buffers)} buffers ({buffers[0]}, …), which nothing reads")
-    stored = {key: value for key, value in stored.items() if key not in buffers}
+    stored, left = _used(stored)
     taken = foreign.understand(path, stored, dialect.library, dialect.lies)
     model = heads.with_head(path, dialect, stored, taken, head_name)
     foreign.require_none_unknown(path, dialect.library, model.unknown)
-    stored, found = model.stored, [*found, *taken.found, *model.found]
-    found += _described(stored, thresholds)
+    stored = model.stored
+    found = [*dialect.found, *left, *taken.found, *model.found, *_described(stored, thresholds)]
     own = {k: v for k, v in dialect.args.items() if v is not None or k not in taken.args}
     weights, args = model.parts or stored, {**taken.args, **own}
     if vit_pytorch_keys.QUERIES in stored and vit_pytorch_keys.is_vit_pytorch(stored):
@@ -157,11 +149,28 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
         stored=stored,
         prefix=dialect.prefix,
         beside=dialect.beside,
-        configured={k: v for k, v in taken.configured.items() if k not in own}
-        | dict(dialect.configured),
+        configured={
+            **dialect.configured,
+            **{k: v for k, v in taken.configured.items() if k not in own},
+        },
         parts=model.parts,
         head=model.assumed,
     )
+
+
+def _used(stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:
+    """What a model uses of what a file holds, and what was left out, for a person."""
+    told = []
+    for pattern, why in features.UNUSED.items():
+        if keys := [key for key in stored if re.fullmatch(pattern, key)]:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            told.append(f"left out: {keys[0]}{more}, {why}")
+            stored = {key: value for key, value in stored.items() if key not in keys}
+    unread = chosen.unread(chosen.by_keys(stored))
+    if buffers := [key for key in stored if unread.fullmatch(key)]:
+        told.append(f"left out: {len(buffers)} buffers ({buffers[0]}, …), which nothing reads")
+        stored = {key: value for key, value in stored.items() if key not in buffers}
+    return stored, told
 
 
 def require_floats(own: Outline) -> None:

@@ -12,25 +12,20 @@ import torch
 from safetensors.torch import save_file
 
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
-from tests.conftest import FIXTURES
+from tests.documents.libraries import ROWS, Row, table
+from tests.documents.manuals import ROOT
 from tests.makers.library_numbers import images, numbers
 from tests.tolerances import OTHER_LIBRARY
 
-RECORDED = sorted((FIXTURES / "libraries").glob("*.json"))
-Fixture = dict[str, Any]
+MANUAL = ROOT / "ltmp_export" / "checkpoint" / "README.md"
+Fixture = Mapping[str, Any]
 
 
-def fixture(name: str) -> Fixture:
-    """What a library recorded, see `tests/makers/library_outputs.py`."""
-    found: Fixture = json.loads((FIXTURES / "libraries" / f"{name}.json").read_text())
-    return found
-
-
-def weights(recorded: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def weights(recorded: Fixture) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(v) for k, v in numbers(recorded["shapes"]).items()}
 
 
-def folder(recorded: Mapping[str, Any], path: Path) -> Path:
+def folder(recorded: Fixture, path: Path) -> Path:
     """A folder as the library saves it."""
     clip = "model_cfg" in recorded["config"]
     save_file(weights(recorded), path / f"{'open_clip_' if clip else ''}model.safetensors")
@@ -39,27 +34,32 @@ def folder(recorded: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def require_same(found: Checkpoint, recorded: Mapping[str, Any]) -> None:
+def require_same(found: Checkpoint, outputs: Mapping[str, Any]) -> None:
     """Every output that the library gave, within 2e-4 of the largest."""
     pixels = torch.from_numpy(images(found.vit.image_size[0]))
     with torch.inference_mode():
-        outputs = {"tokens": found.model.forward_features(pixels)}
-        outputs["features"] = found.model.forward_head(outputs["tokens"], pre_logits=True)
-        outputs["logits"] = found.model(pixels)
-    for name, values in recorded["outputs"].items():
+        tokens = found.model.forward_features(pixels)
+        ours = {"tokens": tokens, "logits": found.model(pixels)}
+        ours["features"] = found.model.forward_head(tokens, pre_logits=True)
+    for name, values in outputs.items():
         expected = torch.tensor(values)
-        assert outputs[name].shape == expected.shape, name
-        worst = (outputs[name] - expected).abs().max() / expected.abs().max()
+        assert ours[name].shape == expected.shape, name
+        worst = (ours[name] - expected).abs().max() / expected.abs().max()
         assert worst < OTHER_LIBRARY, (name, worst)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in RECORDED])
-def test_a_folder_of_the_library_is_its_model(name: str, tmp_path: Path) -> None:
-    recorded = fixture(name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fixture)
+def test_a_folder_of_the_library_is_its_model(row: Row, tmp_path: Path) -> None:
+    recorded = row.recorded()
     found = load_checkpoint(folder(recorded, tmp_path), dense=True)
-    require_same(found, recorded)
-    assert not found.warnings
+    require_same(found, recorded["outputs"])
+    assert any(row.says in line for line in found.found), found.found
     config = recorded["config"].get("vision_config", recorded["config"])
     if "layer_norm_eps" in config:
+        assert not found.warnings
         assert found.vit.norm_eps == config["layer_norm_eps"]
         assert found.vit.heads == config["num_attention_heads"]
+
+
+def test_the_manual_has_these_rows() -> None:
+    assert table() in MANUAL.read_text(), f"the table must be\n{table()}"

@@ -87,7 +87,7 @@ def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], sou
         if own is not None and vision.get(key, own) != own:
             raise InputError(
                 f"{source}: {CONFIG} beside it says {key} {vision[key]!s:.20}, its weights have "
-                f"{own}; put the configuration of this model there, or give the file a folder of its own"
+                f"{own}; put the configuration of this model there, or give the file its own folder"
             )
 
 
