@@ -67,7 +67,8 @@ def _normalisation(told: Mapping[str, Any]) -> _Told:
 
 def _crop(told: Mapping[str, Any], kind: str) -> _Told:
     """Resize and crop, where timm has the same."""
-    size, cropped = told.get("size"), _sides(told.get("crop_size"))
+    size = told.get("size")
+    cropped = _sides(told.get("crop_size")) if told.get("do_center_crop") is True else None
     edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
     processor = told.get("image_processor_type", told.get("feature_extractor_type"))
     square = str(processor or kind).lower().startswith(_SQUARE)
@@ -78,14 +79,16 @@ def _crop(told: Mapping[str, Any], kind: str) -> _Told:
         share = 1.0 if whole else told["crop_pct"]
         mode = _SQUASH if whole else CENTER
         return _cropping(share, "crop_pct", mode, (edge, edge))
-    crops = told.get("do_center_crop") is True and cropped is not None
     if type(edge) is int:
-        return _cropping(_share(min(cropped), edge), "size", CENTER, cropped) if crops else {}
+        if cropped is None:  # images of any shape
+            return {}
+        return _cropping(_share(min(cropped), edge), "size", CENTER, cropped)
     sides = _sides(size)
     if sides is None:
         return {}
-    share = _share(cropped[0], sides[0]) if crops else 1.0
-    return _cropping(share, "size", _SQUASH, cropped if crops else sides)
+    if cropped is None:
+        return _cropping(1.0, "size", _SQUASH, sides)
+    return _cropping(_share(cropped[0], sides[0]), "size", _SQUASH, cropped)
 
 
 def _cropping(share: float, key: str, mode: str, size: Size) -> _Told:

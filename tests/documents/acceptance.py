@@ -153,7 +153,8 @@ REFUSED: tuple[Case, ...] = (
     Case("another architecture", "it looks like a ResNet", resnet, 2),
     Case("features that are not supported, all of them",
          "is a ViT with features that are not supported: attention pooling "
-         "(attn_pool.latent), mixture of experts (blocks.0.mlp.router.weight); expected a plain ViT …",
+         "(attn_pool.latent), mixture of experts (blocks.0.mlp.router.weight); expected a plain "
+         "ViT …",
          lambda: changed(**{"blocks.0.mlp.router.weight": torch.ones(4, 128),
                              "attn_pool.latent": torch.ones(1, 1, 128)}), 2),
     Case("a ViT without a classifier",

@@ -36,6 +36,6 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
     for key in behind:
         parts[f"head.{key.removeprefix(_PROJECTION)}"] = same(weights, _HEAD + key)
     rest = len(weights) - len(parts)
-    notes = (f"left out: {rest} tensors for texts and comparison",) if rest else ()
-    parts, notes = projection(parts, notes)
+    left = [f"left out: {rest} tensors for texts and comparison"] if rest else []
+    parts, notes = projection(parts, tuple(left))
     return Taken(parts, open_clip_config.words(config, own_transformer=False), notes)
