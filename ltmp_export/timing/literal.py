@@ -104,8 +104,9 @@ def _attention_pool(pool: AttentionPoolLatent, x: Tensor, size: Tensor) -> Tenso
     k, v = pool.kv(x).reshape(n, 2, heads, width).permute(1, 2, 0, 3).unbind(0)  # [H, N, D]
     q = pool.q_norm(pool.q(pool.latent[0]).reshape(heads, 1, width))
     scores = q * pool.scale @ pool.k_norm(k).transpose(-2, -1) + size.log()  # [H, 1, N]
-    y: Tensor = pool.proj((scores.softmax(-1) @ v).reshape(-1))
-    return y + pool.mlp(pool.norm(y))
+    y = pool.proj((scores.softmax(-1) @ v).reshape(-1))
+    pooled: Tensor = y + pool.mlp(pool.norm(y))
+    return pooled
 
 
 def _merge(state: _State, threshold: float) -> _State:

@@ -112,4 +112,5 @@ def attention_pooled(pool: Any, x: Tensor, size: Tensor, behind: int) -> Tensor:
     parts = (scores - highest).clamp(max=0.0).exp() * size
     weights = parts / parts.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     y: Tensor = pool.proj((weights.to(v.dtype) @ v).transpose(-3, -2).flatten(-3))
-    return y + pool.mlp(pool.norm(y))
+    out: Tensor = y + pool.mlp(pool.norm(y))
+    return out
