@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import linears, work
+from ltmp_export.plan import linears, mlps, work
 from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, Rows
@@ -25,14 +25,17 @@ class Vit:
         image_size: (height, width) in pixels.
         patch_size: (height, width) in pixels.
         width: Channels C of a token.
-        mlp_width: Channels inside the MLP.
+        mlp_width: Channels that the last layer of an MLP is given.
         heads: Attention heads H.
         head_width: Channels D per head.
-        norm_eps: Epsilon of every LayerNorm.
+        norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
-        prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
+        prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
+            this order, or none.
         coarse: Whether patches twice as high and wide are embedded, too, and added.
+        registers: How many of the tokens before the patches are registers.
+        mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
     """
 
     name: str
@@ -50,7 +53,9 @@ class Vit:
     pool: str
     kind: ClassVar[str] = "vit"
     prefix: int = 1  # files made before it was written have a class token
-    coarse: bool = False  # not written where it is not
+    coarse: bool = False  # not written where it is not, like what follows
+    registers: int = 0
+    mlp: str = mlps.PLAIN
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -63,15 +68,22 @@ class Vit:
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
         if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
+        rows = self.prefix, self.registers
+        counted = all(type(some) is int and 0 <= some < 2**31 for some in rows)
         pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
-        if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
-            raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
+        if not counted or self.pool not in pools.get(self.leading, ()):
+            raise ValueError(
+                f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling, "
+                f"{self.registers!r} of them registers"
+            )
         whole = all(
             side % (2 * patch) == 0
             for side, patch in zip(self.image_size, self.patch_size, strict=True)
         )
         if type(self.coarse) is not bool or (self.coarse and not whole):
             raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
+        if self.mlp not in mlps.KINDS:
+            raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
     @property
     def patches(self) -> int:
@@ -91,9 +103,19 @@ class Vit:
         return self.patches + self.prefix
 
     @property
+    def leading(self) -> int:
+        """Tokens before registers and patches: class token, distillation token, or none."""
+        return self.prefix - self.registers
+
+    @property
+    def class_token(self) -> bool:
+        """Whether row 0 is a class token."""
+        return self.leading >= 1
+
+    @property
     def distilled(self) -> bool:
         """Whether there is a distillation token, with a classifier of its own."""
-        return self.prefix == 2
+        return self.leading == 2
 
     @property
     def classifiers(self) -> int:
@@ -147,15 +169,19 @@ class Vit:
         """Architecture, and patches, for a person."""
         patch = "x".join(map(str, self.patch_size))
         return (
-            f"{self.depth} blocks, width {self.width}, {self.heads} heads, MLP {self.mlp_width}, "
+            f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
             f"{self.activation}, pool {self.pool}",
             f"patches {patch}",
         )
 
+    def _mlp_words(self) -> str:
+        gated = "" if self.mlp == mlps.PLAIN else "gated "
+        return f"{gated}MLP {self.mlp_width}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
-        values = asdict(self)
-        return values if self.coarse else {k: v for k, v in values.items() if k != "coarse"}
+        usual = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}  # of fields that are newer
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Vit:
