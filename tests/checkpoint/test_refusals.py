@@ -203,7 +203,6 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("samvit_base_patch16_224", (), "the image encoder of a SAM"),
         ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
         ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
         ("resnet18", (), "it looks like a ResNet"),
