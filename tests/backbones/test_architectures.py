@@ -11,7 +11,6 @@ from ltmp_export.errors import InputError
 
 NAMES = {
     "vit_base_patch16_siglip_224": [
-        "attention pooling (attn_pool.latent)",
         "no classifier (head.weight missing)",
     ],
     "vit_small_patch14_reg4_dinov2": ["no classifier (head.weight missing)"],
