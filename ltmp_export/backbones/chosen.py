@@ -43,6 +43,12 @@ def others() -> tuple[str, ...]:
     return tuple(kind for kind in folders if hasattr(module(kind, "geometry"), "KEY"))
 
 
+@functools.cache
+def vits() -> tuple[str, ...]:
+    """The kinds whose geometry is that of a ViT: plain ones, and those that tell more."""
+    return (VIT, *(kind for kind in others() if issubclass(_geometry(kind), Vit)))
+
+
 def module(kind: str, name: str) -> ModuleType:
     """A module of a backbone's folder."""
     return importlib.import_module(f"{_BACKBONES}.{kind}.{name}")

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
@@ -162,6 +163,12 @@ class VitLayers(Layers):
     """Those of a ViT alone."""
 
     vit: Vit
+
+    def projected(self, path: str, rows: Name, layout: Layout) -> tuple[Name, Name, Name]:
+        """Normalised rows [T, C] of a block → queries, keys and values [B, H, N, D]."""
+        qkv = self.linear(f"{path}.attn.qkv", rows)
+        with self.half(f"{path}.attn.qkv"):
+            return layout.split_heads(qkv, self.vit.heads, self.vit.head_width)
 
     def mean_key(self, path: str, x: Name) -> Name:
         """Keys for the metric of similarity in float32, by a projection of their own.

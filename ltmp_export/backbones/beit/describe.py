@@ -1,0 +1,3 @@
+"""A timm model read back as a `Beit`."""
+
+from ltmp_export.backbones.positioned.describe import describe as describe
