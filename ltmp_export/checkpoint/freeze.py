@@ -184,6 +184,8 @@ def require_tokens(family: Family, prefix: int, path: Path) -> None:
             f"{path} has a distillation token, which family {family.name} does not provide for; "
             f"{' and '.join(able)} do"
         )
+    if prefix > 2 and not (family.distilled and not family.class_token):
+        raise InputError(f"{path} has registers, which family {family.name} does not provide for")
     if prefix == 0 and family.class_token:
         raise InputError(f"{path} has no class token, which family {family.name} needs")
 

@@ -79,7 +79,7 @@ def require_takeable(
         return identity.family
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
-    prefix = ("cls_token" in weights) + ("dist_token" in weights)
+    prefix = positions.prefix_tokens(weights)
     if identity.family != DENSE:
         method = families.load(identity.family)
         freeze.require_tokens(method, prefix, path)

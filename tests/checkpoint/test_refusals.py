@@ -67,7 +67,7 @@ DECIDED: dict[str, tuple[Any, str]] = {
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
         TIMM_SIGLIP,
-        "features that are not supported: no class token (cls_token missing), attention pooling "
+        "features that are not supported: attention pooling "
         "(attn_pool.latent), no classifier (head.weight missing); expected a plain ViT",
     ),
     "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
@@ -203,7 +203,7 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("vit_base_patch16_siglip_224", (), "no class token (cls_token missing), attention pool"),
+        ("vit_base_patch16_siglip_224", (), "attention pool"),
         ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
         ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
         ("resnet18", (), "it looks like a ResNet"),
