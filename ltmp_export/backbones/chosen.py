@@ -75,6 +75,12 @@ def by_class(model: object) -> str:
     return next((k for k in others() if named & {*module(k, "geometry").CLASSES}), VIT)
 
 
+def arrays(model: Any) -> dict[str, Any]:
+    """What a graph of a model of timm's is made of: its weights, and what follows from them."""
+    more = getattr(module(by_class(model), "describe"), "arrays", lambda _: {})
+    return {**model.state_dict(), **more(model)}
+
+
 def first_layers() -> tuple[str, ...]:
     """Patterns of the names of their first layers, those of ViTs first."""
     found = (r"patch_embed\.proj|to_patch_embedding\.1", *(_first(kind) for kind in others()))

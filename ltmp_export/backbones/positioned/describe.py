@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.layers import AttentionRope, PatchEmbed
 from timm.layers.pos_embed_sincos import (
     RotaryEmbeddingCat,
@@ -11,10 +12,11 @@ from timm.layers.pos_embed_sincos import (
     RotaryEmbeddingMixed,
 )
 from timm.models import beit, eva
-from torch import nn
+from torch import Tensor, nn
 
 from ltmp_export.backbones.beit.geometry import Beit
 from ltmp_export.backbones.eva.geometry import Eva
+from ltmp_export.backbones.positioned import eager
 from ltmp_export.backbones.positioned.geometry import Positioned
 from ltmp_export.backbones.vit import describe as vit
 from ltmp_export.errors import InputError
@@ -23,6 +25,7 @@ from ltmp_export.plan import positions
 _GEOMETRIES: dict[type[nn.Module], type[Positioned]] = {eva.Eva: Eva, beit.Beit: Beit}
 _BLOCKS = (eva.EvaBlock, eva.EvaBlockPostNorm, beit.Block)
 _ATTENTION = (eva.EvaAttention, AttentionRope, beit.Attention)
+_EVEN = 16  # angles are stored in pieces of it, see `turns`
 _TURNS = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed)
 
 
@@ -109,3 +112,39 @@ def _refuse_features(model: Any) -> None:
     named = [feature for feature, present in unsupported.items() if present]
     if named:
         raise InputError(f"not supported in the exported form: {', '.join(named)}")
+
+
+def arrays(model: Any) -> dict[str, Tensor]:
+    """What a graph needs beside the weights: sines, cosines and what angles follow from.
+
+    By the names that `turns` has for them; of a model without rotary positions nothing.
+    """
+    rope = getattr(model, "rope", None)
+    if rope is None:
+        return {}
+    own = type(rope) is RotaryEmbeddingMixed
+    half = bool(model.blocks[0].attn.rotate_half)
+    with torch.no_grad():
+        whole = rope.get_embed()
+        tables = whole if own else whole[None, None]  # [depth or 1, H or 1, patches, 2 D]
+        found = {}
+        for block, table in enumerate(tables):
+            path = f"blocks.{block}.rope" if own else "rope"
+            sin, cos = (_once(part, half) for part in table.chunk(2, -1))
+            found[f"{path}.sin"] = torch.cat([sin, torch.zeros_like(sin[:, :1])], 1)
+            found[f"{path}.cos"] = torch.cat([cos, torch.ones_like(cos[:, :1])], 1)
+            found[f"{path}.angles"] = _angles(rope, block)
+    return found
+
+
+def _once(table: Tensor, half: bool) -> Tensor:
+    """[..., D] of which two channels each turn together → [..., D / 2]."""
+    return table[..., : table.shape[-1] // 2] if half else table[..., ::2]
+
+
+def _angles(rope: Any, block: int) -> Tensor:
+    """[H or 1, 3, a multiple of 16]: by how much a row and a column turn, and what is added."""
+    y, x = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    start, row, column = eager.angle(rope, block, y, x).unbind(-2)  # [H or 1, D / 2] each
+    found = torch.stack([row - start, column - start, start], -2).float()
+    return nn.functional.pad(found, (0, -found.shape[-1] % _EVEN))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from onnx import TensorProto
-
 from ltmp_export.backbones import writing
 from ltmp_export.backbones.positioned import biases, turns
 from ltmp_export.backbones.positioned.geometry import Positioned
@@ -44,7 +42,7 @@ class PositionedLayers(VitLayers):
         for leaf, heads in (("q", net.heads), ("k", keys), ("v", keys)):
             part = self.linear(f"{path}.attn.{leaf}_proj", rows)
             with self.half(f"{path}.attn.{leaf}_proj"):
-                found.append(layout.split_part(part, leaf, net.heads, heads, net.head_width))
+                found.append(_heads(layout, part, leaf, net, heads))
         return found[0], found[1], found[2]
 
     def bias(self, path: str) -> Name | None:
@@ -58,6 +56,18 @@ class PositionedLayers(VitLayers):
         return g.op("Concat", g.weight(f"{start}q_bias"), none, g.weight(f"{start}v_bias"), axis=0)
 
 
+def _heads(layout: Layout, part: Name, name: str, net: Positioned, own: int) -> Name:
+    """Packed rows [T, own * D] of queries, keys or values alone → [B, H, N, D].
+
+    Where these have fewer heads of their own, several of the H take the same one.
+    """
+    g = layout.g
+    pieces = g.reshape(part, -1, net.head_width)  # [T * own, D]
+    first = g.op("Unsqueeze", g.op("Mul", layout.rows, g.index(own)), g.ints(1))
+    heads = [head * own // net.heads for head in range(net.heads)]
+    return g.op("Gather", pieces, g.op("Add", first, g.column(heads)), axis=0, name=name)
+
+
 class _Turned(Bound):
     """Queries and keys are turned."""
 
@@ -68,9 +78,15 @@ class _Turned(Bound):
 
     def turned(self, layers: VitLayers, q: Name, k: Name) -> tuple[Name, Name, Name]:
         """Both in float32."""
-        q, k = (self.made.turned(layers.exact(x)) for x in (q, k))
-        plain = k
-        return q, k, plain
+        q, turned = (self.made.turned(layers.exact(x)) for x in (q, k))
+        return q, turned, turned if self.rotated else k
+
+    def compared(self, g: GraphBuilder, metric: Name) -> Name:
+        """Turned, if keys are that tokens are compared by."""
+        if not self.rotated:
+            return metric
+        turned = self.made.turned(g.op("Unsqueeze", metric, g.ints(1)))
+        return g.op("Squeeze", turned, g.ints(1))
 
 
 class _Biased(Bound):
