@@ -154,7 +154,7 @@ class Lowering:
             left, within = self.slots_left(steps, tokens, weights, metric)
         with g.scope("mlp"):
             hidden = self.rows(self.given(path, 2, left.x))
-            update = self.scaled(path, 2, self.layers.mlp(path, hidden))
+            update = self.scaled(path, 2, self.layers.mlp(path, hidden, self.vit.mlp))
             update = self.shaped(update, left.layout)
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
