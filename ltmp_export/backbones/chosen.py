@@ -13,6 +13,8 @@ What the `geometry` of a folder tells beside its dataclass, whose `kind` is the 
 | `KEY` | names of weights that only it has, a pattern of whole names |
 | `FIRST` | the name of its first layer: what stands before it is a file's prefix |
 | `UNUSED` | names of buffers in files that nothing reads, a pattern of whole names; or nothing |
+| `NAMES` | names of timm's, without tag, that are such networks, a pattern; or nothing |
+| `tells(keys)` | whether names of weights tell that together, which none does alone; or nothing |
 """
 
 from __future__ import annotations
@@ -59,12 +61,23 @@ def name_of(kind: str) -> str:
     return "a plain ViT" if kind == VIT else str(module(kind, "geometry").NAME)
 
 
-def by_keys(keys: Iterable[str]) -> str:
-    """The kind that names of weights tell, without what stands before them in a file."""
-    listed = list(keys)
+def by_keys(keys: Iterable[str], name: str | None = None) -> str:
+    """The kind that names of weights tell, without what stands before them in a file.
+
+    Args:
+        keys: The names.
+        name: What the model is called, if it is; names of timm's tell where weights do not.
+    """
+    listed = frozenset(keys)
+    own = (name or "").rpartition("/")[2].partition(".")[0]
     for kind in others():
-        pattern = re.compile(module(kind, "geometry").KEY)
-        if any(pattern.fullmatch(key) for key in listed):
+        pattern = getattr(module(kind, "geometry"), "NAMES", "(?!)")
+        if re.fullmatch(pattern, own):
+            return kind
+    for kind in others():
+        geometry = module(kind, "geometry")
+        pattern, tells = re.compile(geometry.KEY), getattr(geometry, "tells", lambda _: False)
+        if any(pattern.fullmatch(key) for key in listed) or tells(listed):
             return kind
     return VIT
 

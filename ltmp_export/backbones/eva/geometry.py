@@ -9,12 +9,22 @@ from ltmp_export.backbones.positioned.geometry import Positioned
 
 NAME = "a ViT of timm's Eva class"
 CLASSES = ("Eva",)
-KEY = (
-    r"rope\.freqs|blocks\.\d+\.attn\.q_proj\.weight|blocks\.\d+\.gamma_1"
-    r"|blocks\.\d+\.attn\.q_bias"
-)
+KEY = r"rope\.freqs|blocks\.\d+\.attn\.(q_proj\.weight|q_bias)"
+NAMES = r"eva(02)?_.*|vit_pe_.*|vit_.*_(rope|dinov3|lingbot|sapiens2)(_.*)?"
 FIRST = r"patch_embed\.proj"
 UNUSED = r"(.*\.)?rope\.(?!freqs).*|mask_token|.*\.k_bias"
+
+
+def tells(keys: frozenset[str]) -> bool:
+    """Whether it is one, by what plain ViTs of timm's do not have together.
+
+    That is scales as BEiT calls them with registers or without positions in front, or a norm before
+    the blocks with attention pooling or without one behind them.
+    """
+    if "blocks.0.gamma_1" in keys:
+        return "reg_token" in keys or "pos_embed" not in keys or "norm_pre.weight" in keys
+    behind = {"norm.weight", "fc_norm.weight"} & keys
+    return "norm_pre.weight" in keys and ("attn_pool.latent" in keys or not behind)
 
 
 @dataclass(frozen=True)

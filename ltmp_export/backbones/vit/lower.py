@@ -247,7 +247,7 @@ class Lowering:
         if not self.precision.protects or not at.alike:
             return layout.metric(self.layers.exact(keys), vit.heads, vit.head_width)
         rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
-        return at.compared(g, layout.slots_of(rows, vit.head_width))
+        return at.compared(self.g, layout.slots_of(rows, vit.head_width))
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
