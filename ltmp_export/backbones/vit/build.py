@@ -200,7 +200,8 @@ def _overrides(
     free += ["embed_layer"] if COARSE in weights else []
     chosen = {key: shape[key] for key in (*free, "patch_size", "mlp_ratio")}
     chosen |= {"global_pool": settled.pool, "fc_norm": "fc_norm.weight" in weights}
-    own = {_ARGUMENTS[key] for key, one in settled.answers.items() if one.where == named.told}
+    told = (key for key, one in settled.answers.items() if one.where == named.told)
+    own = {_ARGUMENTS[key] for key in told if key in _ARGUMENTS}
     return chosen | {key: v for key, v in _stated(weights, settled).items() if key not in own}
 
 
