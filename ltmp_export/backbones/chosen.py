@@ -90,8 +90,9 @@ def by_class(model: object) -> str:
 
 def arrays(model: Any) -> dict[str, Any]:
     """What a graph of a model of timm's is made of: its weights, and what follows from them."""
-    more = getattr(module(by_class(model), "describe"), "arrays", lambda _: {})
-    return {**model.state_dict(), **more(model)}
+    describe = module(by_class(model), "describe")
+    more = describe.arrays(model) if hasattr(describe, "arrays") else {}
+    return {**model.state_dict(), **more}
 
 
 def first_layers() -> tuple[str, ...]:

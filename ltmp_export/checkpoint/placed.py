@@ -43,9 +43,7 @@ def placed(
                 f"{path} has a relative position bias, which a merged token has as its destination "
                 f"has it, and similarity knows nothing of; drop {' and '.join(_FLAGS.values())}"
             )
-        return frozen._replace(
-            plan=replace(frozen.plan, merged_position=positions.DESTINATION)
-        )
+        return frozen._replace(plan=replace(frozen.plan, merged_position=positions.DESTINATION))
     if kind != positions.ROTARY:
         if given := [flag for key, flag in _FLAGS.items() if stated[key] is not None]:
             raise InputError(f"{path} has no rotary positions; drop {' and '.join(given)}")
@@ -53,7 +51,8 @@ def placed(
     found = {key: stated[key] or _written(args, key) for key in _FLAGS}
     usual = {"merged_position": positions.MEAN, "metric_position": positions.UNROTATED}
     assumed = {key: usual[key] for key, value in found.items() if value is None}
-    plan = replace(frozen.plan, **{key: found[key] or usual[key] for key in _FLAGS})
+    merged, metric = (str(found[key] or usual[key]) for key in _FLAGS)
+    plan = replace(frozen.plan, merged_position=merged, metric_position=metric)
     if not any(plan.blocks):
         return frozen._replace(plan=plan)
     return frozen._replace(plan=plan, assumed={**frozen.assumed, **assumed})

@@ -48,14 +48,13 @@ def merge(step: Step, tokens: Tokens, forced: Choice | None) -> tuple[Tokens, Ma
     return result.take(_protected_first(tokens.protected, len(stay), len(size))), decision
 
 
-def _positions(
-    tokens: Tokens, stay: Tensor, merged: Tensor, partner: Tensor
-) -> Positions | None:
+def _positions(tokens: Tokens, stay: Tensor, merged: Tensor, partner: Tensor) -> Positions | None:
     """Of [unmerged sources ; destinations]."""
     where = tokens.positions
     if where is None:
         return None
-    sources, destinations = (where.taken(lambda rows, at=at: rows[at::2]) for at in (0, 1))
+    sources = where.taken(lambda rows: rows[0::2])
+    destinations = where.taken(lambda rows: rows[1::2])
     received = destinations.received(partner, sources.taken(lambda rows: rows[merged]))
     return received.taken(lambda rows: torch.cat([sources.rows[stay], rows]))
 

@@ -100,7 +100,8 @@ def _merged_positions(where: Positions | None, into: Tensor) -> Positions | None
     """Of [sources ; destinations], which have no gradient."""
     if where is None:
         return None
-    sources, destinations = (where.taken(lambda rows, at=at: rows[:, at::2]) for at in (0, 1))
+    sources = where.taken(lambda rows: rows[:, 0::2])
+    destinations = where.taken(lambda rows: rows[:, 1::2])
     received = destinations.merged(into, sources)
     return received.taken(lambda rows: torch.cat([sources.rows, rows], 1))
 

@@ -126,7 +126,8 @@ class MaskedVit(nn.Module):
             where = state.positions
             if where is not None:
                 where = where.taken(lambda rows: rows[:, :longest])
-            state = State(*(part[:, :longest] for part in state[:3]), where)
+            x, size, alive = (part[:, :longest] for part in (state.x, state.size, state.alive))
+            state = State(x, size, alive, where)
         return state._replace(x=eager.feed_forward(block, state.x))
 
     def classify(self, state: State) -> Tensor:

@@ -13,7 +13,7 @@ from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.positioned import resize
 from ltmp_export.backbones.positioned.describe import describe
 from ltmp_export.backbones.vit import features
-from ltmp_export.backbones.vit.describe import activation, norm_eps
+from ltmp_export.backbones.vit.describe import norm_eps
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import MOST_PIXELS, Size
 from ltmp_export.plan.vit import Vit
@@ -60,15 +60,18 @@ def build(
     says = says or Statements()
     if timm_name is None:
         raise InputError(f"{source} is {called}, and nothing tells which; state it with --model")
-    named: Any = timm_names.create(timm_name.name)
-    if type(named) is not expected:
+    found = timm_names.create(timm_name.name)
+    if type(found) is not expected:
         raise InputError(
-            f"{source} is {called}, but {timm_name.name} ({where}) is a {type(named).__name__} of "
+            f"{source} is {called}, but {timm_name.name} ({where}) is a {type(found).__name__} of "
             "timm's; state what it is with --model"
         )
+    named: Any = found  # timm's attributes are untyped
     for said in (says.act, says.norm_eps):
         if said is not None and said.where.startswith("--"):
-            raise InputError(f"{source}: {said.where} is not for {called}, whose name tells; drop it")
+            raise InputError(
+                f"{source}: {said.where} is not for {called}, whose name tells; drop it"
+            )
     told = f"{timm_name.name} ({where})"
     shape = _arguments(weights, source)
     size, size_from = _image_size(named, says, told)
@@ -158,7 +161,9 @@ def _departures(found: Vit, named: Any, told: str) -> tuple[str, ...]:
     if isinstance(named.head, nn.Linear):
         pairs.append(("classes", found.classes, named.num_classes))
     others = [f"{what} {_shown(ours)} ({_shown(its)})" for what, ours, its in pairs if ours != its]
-    return (f"not in all as {told} has it: {', '.join(others)}; the weights decide",) if others else ()
+    return (
+        (f"not in all as {told} has it: {', '.join(others)}; the weights decide",) if others else ()
+    )
 
 
 def _shown(value: Any) -> str:

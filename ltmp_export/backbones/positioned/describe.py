@@ -86,7 +86,7 @@ def _positions(model: Any) -> str:
 def _width(attn: Any) -> int:
     """Channels of a head."""
     layer = attn.q_proj if attn.qkv is None else attn.qkv
-    return int(layer.out_features) // (attn.num_heads * (1 if attn.qkv is None else 3))
+    return int(layer.out_features // (attn.num_heads * (1 if attn.qkv is None else 3)))
 
 
 def _kv_heads(attn: Any) -> int:

@@ -172,10 +172,9 @@ def angle(rope: Any, block: int, y: Tensor, x: Tensor) -> Tensor:
     if kind is RotaryEmbeddingMixed:
         first, second = (y, x) if rope.grid_indexing == "ij" else (x, y)
         freqs = rope.freqs[:, block].to(y.dtype)  # [2, H, D / 2]
-        return (
-            first[..., None, :, None] * freqs[0][:, None, :]
-            + second[..., None, :, None] * freqs[1][:, None, :]
-        )
+        turns = (first, freqs[0]), (second, freqs[1])
+        both: list[Tensor] = [at[..., None, :, None] * freq[:, None, :] for at, freq in turns]
+        return both[0] + both[1]
     sides = rope.feat_shape
     coordinates = []
     for axis, place in enumerate((y, x)):
@@ -194,7 +193,8 @@ def angle(rope: Any, block: int, y: Tensor, x: Tensor) -> Tensor:
         angles = 2 * math.pi * grid / rope.periods.to(y.dtype)
     else:
         angles = grid * rope.bands.to(y.dtype)
-    return angles.flatten(-2)[..., None, :, :]
+    found: Tensor = angles.flatten(-2)[..., None, :, :]
+    return found
 
 
 def layout(angles: Tensor, half: bool) -> Tensor:

@@ -72,4 +72,3 @@ class Positioned(Vit):
         own = Positioned.__annotations__
         values = super().to_json()
         return {k: v for k, v in values.items() if k not in own or v != usual[k]}
-

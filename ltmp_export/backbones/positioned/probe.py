@@ -41,9 +41,7 @@ def geometry(made: type[Positioned], kind: str, activation: str) -> Positioned:
     )  # fmt: skip
 
 
-def models(
-    net: Positioned, opset: int, precision: Precision
-) -> Iterator[ModelProto]:
+def models(net: Positioned, opset: int, precision: Precision) -> Iterator[ModelProto]:
     """Learned thresholds, also under a budget, fixed numbers, and a fused token."""
     merged = positions.MEAN if net.positions == positions.ROTARY else positions.DESTINATION
     for blocks in _BLOCKS:

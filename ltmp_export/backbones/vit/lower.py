@@ -55,6 +55,7 @@ class Lowering:
         self.broken: Name | None = None  # see `embedding.zeros`
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+        """The graph."""
         g, vit = self.g, self.vit
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):

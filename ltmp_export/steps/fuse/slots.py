@@ -22,7 +22,7 @@ def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
     places = g.op("Add", ranking, g.index(protected))
     stay = slots.taken(g, tokens, g.slice(places, 1, 0, kept), kept)
     parts = [g.slice(tokens.x, 1, 0, protected), stay.x]
-    where = [slots.part(g, tokens, 0, protected).positions, stay.positions]
+    where = [_first(g, tokens), stay.positions]
     if step.fused:
         others = g.slice(places, 1, kept)  # [B, n - K]
         weights = g.op("GatherElements", score, g.slice(ranking, 1, kept), axis=1)
@@ -34,6 +34,13 @@ def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
     return Slots(
         number, x, None, {}, None, None, protected=protected, positions=slots.joined(g, where)
     )
+
+
+def _first(g: GraphBuilder, tokens: Slots) -> Positions | None:
+    """Where the protected slots lie."""
+    if tokens.positions is None:
+        return None
+    return tokens.positions.taken(lambda rows: g.slice(rows, 1, 0, tokens.protected))
 
 
 def _fused(g: GraphBuilder, where: Positions | None) -> Positions | None:

@@ -66,7 +66,8 @@ def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> 
     where = tokens.positions
     if where is None:
         return None
-    kept, moving = (where.taken(lambda rows, at=at: rows[at]) for at in (places, moved))
+    kept = where.taken(lambda rows: rows[places])
+    moving = where.taken(lambda rows: rows[moved])
     received = kept.received(index, moving)
     return where.taken(lambda rows: torch.cat([rows[: tokens.protected], received.rows]))
 
