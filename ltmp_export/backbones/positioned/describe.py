@@ -43,7 +43,7 @@ def describe(model: nn.Module, name: str) -> Positioned:
     first, rope = timm_model.blocks[0], getattr(timm_model, "rope", None)
     heads = tuple(_kv_heads(block.attn) for block in timm_model.blocks)
     grouped = any(number != first.attn.num_heads for number in heads)
-    prefix = timm_model.num_prefix_tokens
+    prefix, latent = timm_model.num_prefix_tokens, getattr(timm_model, "attn_pool", None)
     try:
         return made(
             name=name,
@@ -62,6 +62,8 @@ def describe(model: nn.Module, name: str) -> Positioned:
             prefix=prefix,
             registers=prefix - (timm_model.cls_token is not None),
             mlp=vit.mlp_kind(first.mlp),
+            latent=vit.attention_pool(latent),
+            pool_prefix=latent is not None,
             positions=_positions(timm_model),
             half=bool(rope is not None and first.attn.rotate_half),
             own_turns=type(rope) is RotaryEmbeddingMixed,
@@ -107,6 +109,10 @@ def _refuse_features(model: Any) -> None:
         ),
         type(first).__name__: type(first) not in _BLOCKS,
         type(first.attn).__name__: type(first.attn) not in _ATTENTION,
+        "attention pooling of another kind": not vit.plain_pool(
+            getattr(model, "attn_pool", None), model.embed_dim
+        ),
+        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
         "gated attention": getattr(first.attn, "gate", None) is not None,
     }
     named = [feature for feature, present in unsupported.items() if present]

@@ -11,7 +11,7 @@ import torch
 from timm.models.beit import Beit
 from timm.models.beit import Block as BeitBlock
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.eva import EvaBlock, EvaBlockPostNorm
+from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from torch import Tensor
 
 
@@ -129,9 +129,11 @@ def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
     """Normalised tokens [..., N, C] → what the head is given, [..., C]: one of them, or all."""
     if model.global_pool == "token":
         return x[..., 0, :]
-    behind = 0 if model.pool_include_prefix else model.num_prefix_tokens
-    if model.attn_pool is not None:
-        return attention_pooled(model.attn_pool, x, size, behind)
+    latent = getattr(model, "attn_pool", None)
+    eva = isinstance(model, Eva) and latent is not None  # is given all rows
+    behind = 0 if eva or getattr(model, "pool_include_prefix", False) else model.num_prefix_tokens
+    if latent is not None:
+        return attention_pooled(latent, x, size, behind)
     patches = size[..., behind:, None]
     return (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
 
