@@ -50,7 +50,7 @@ def require_timms(path: Path, name: str, state: dict[str, Any], choices: Choices
     assert worst < OTHER_LIBRARY, worst
 
 
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # timm's own, of relative tables
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm, resampling relative tables
 @pytest.mark.parametrize("name", MODELS)
 def test_positions_of_another_size(tmp_path: Path, name: str) -> None:
     large = timm.create_model(name, img_size=MODELS[name], depth=1, num_classes=3)
