@@ -68,6 +68,7 @@ def grid(
     Raises:
         InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
+    _require_ranks(weights)
     height, width = weights["patch_embed.proj.weight"].shape[2:]
     patch, prefix = (height, width), prefix_tokens(weights)
     if "pos_embed" not in weights:
@@ -95,6 +96,18 @@ def grid(
     if fits is not None:
         return fits
     raise InputError(_question(rows, patch, prefix, possible, asked, source))
+
+
+def _require_ranks(weights: Mapping[str, Shaped]) -> None:
+    """Check that patches and positions have the dimensions of these.
+
+    Raises:
+        InputError: They have others, or none of a size.
+    """
+    for key, rank in (("patch_embed.proj.weight", 4), ("pos_embed", 3)):
+        shape = tuple(weights[key].shape) if key in weights else (1,) * rank
+        if len(shape) != rank or 0 in shape:
+            raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
 
 
 def prefix_tokens(weights: Mapping[str, Shaped]) -> int:

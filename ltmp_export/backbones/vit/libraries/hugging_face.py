@@ -94,7 +94,8 @@ def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], sou
 def _classes(config: Mapping[str, Any]) -> dict[str, Said]:
     """Names of classes, where they are some."""
     listed, classes = config.get("id2label"), config.get("architectures")
-    classifies = any(_OF_CLASSIFIERS in str(name) for name in classes or ())
+    named = classes if isinstance(classes, list) else ()
+    classifies = any(_OF_CLASSIFIERS in str(name) for name in named)
     if not isinstance(listed, Mapping) or not classifies:
         return {}
     names = [listed.get(str(index)) for index in range(len(listed))]

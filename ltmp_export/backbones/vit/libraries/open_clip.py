@@ -69,7 +69,11 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         parts["patch_embed.proj.bias"] = zeros(parts["patch_embed.proj.weight"].shape[0])
     said = open_clip_config.words(config, own_transformer=True)
     if said.pop("normed_average", None) is not None:
-        for leaf in ("weight", "bias"):
-            parts[f"fc_norm.{leaf}"] = parts.pop(f"norm.{leaf}")
+        parts = {_behind_the_mean(name): part for name, part in parts.items()}
     parts, notes = projection(parts, notes)
     return Taken(parts, said, notes, unknown)
+
+
+def _behind_the_mean(name: str) -> str:
+    """The name in timm of the last norm where it stands behind the pooling."""
+    return f"fc_{name}" if name.startswith("norm.") else name
