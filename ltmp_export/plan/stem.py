@@ -86,6 +86,9 @@ class Stem:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Stem:
         """From what `dataclasses.asdict` made of one."""
-        convs = tuple(StemConv(*one[:6], tuple(one[6]), *one[7:]) for one in values["convs"])
+        convs = tuple(
+            StemConv(*one)._replace(pads=tuple(one[6]))  # JSON knows no tuples
+            for one in values["convs"]
+        )
         patch = None if values["patch"] is None else tuple(values["patch"])
         return cls(**{**values, "convs": convs, "patch": patch})

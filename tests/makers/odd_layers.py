@@ -66,15 +66,18 @@ MEAN_ALL = Case(
 
 def _resnet() -> nn.Module:
     """Two stages of one bottleneck each, as in timm's hybrids."""
-    return ResNetV2(
+    made: nn.Module = ResNetV2(
         layers=(1, 1), channels=(128, 128), stem_chs=32, num_classes=0, global_pool="",
         preact=False, stem_type="same", conv_layer=partial(StdConv2dSame, eps=1e-8),
     )  # fmt: skip
+    return made
 
 
 def _convs() -> nn.Module:
     """As in MobileCLIP, with statistics that are not those of a norm before training."""
-    stem = ConvStem(3, 3, (16, 32, 48), (4, 2, 3), (4, 2, 1), (0, 0, 1), act_layer=nn.GELU)
+    stem: nn.Module = ConvStem(
+        3, 3, (16, 32, 48), (4, 2, 3), (4, 2, 1), (0, 0, 1), act_layer=nn.GELU
+    )
     generator = torch.Generator().manual_seed(1)
     for name, value in stem.named_buffers():
         if "running" in name:

@@ -55,7 +55,8 @@ def _kind(backbone: nn.Module) -> str:
         InputError: One is not.
     """
     if type(backbone) is ConvStem:
-        kind, known = plans.PLAIN, (ConvStem, ConvNormAct, nn.Conv2d, BatchNormAct2d)
+        kind = plans.PLAIN
+        known: tuple[Any, ...] = (ConvStem, ConvNormAct, nn.Conv2d, BatchNormAct2d)
     else:
         kind = plans.RESNET
         known = (ResNetV2, nn.Sequential, Bottleneck, DownsampleConv, StdConv2dSame, GroupNormAct,
