@@ -113,10 +113,8 @@ def _require_ranks(weights: Mapping[str, Shaped]) -> None:
     Raises:
         InputError: They have others, or none of a size.
     """
-    shapes = {"the patch embedding": (kinds.embedding(weights), 4)}
-    if "pos_embed" in weights:
-        shapes["pos_embed"] = (tuple(weights["pos_embed"].shape), 3)
-    for key, (shape, rank) in shapes.items():
+    for key, rank in (("patch_embed.proj.weight", 4), ("pos_embed", 3)):
+        shape = tuple(weights[key].shape) if key in weights else (1,) * rank
         if len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
 

@@ -73,7 +73,7 @@ def words(
     act = said("hidden_act", defaults.act)
     found = {
         "num_heads": said("num_attention_heads", defaults.heads),
-        "act": act._replace(value=_ACTIVATIONS.get(act.value, act.value)),
+        "act": act._replace(value=_ACTIVATIONS.get(str(act.value), act.value)),
         "norm_eps": said("layer_norm_eps", defaults.norm_eps),
         "img_size": said("image_size", defaults.image_size),
     }
@@ -82,7 +82,8 @@ def words(
 
 def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], source: str) -> None:
     depth = len({name.split(".")[1] for name in parts if name.startswith("blocks.")})
-    width = next((part.shape[0] for name, part in parts.items() if name == "norm.weight"), None)
+    norm = parts["norm.weight"].shape if "norm.weight" in parts else ()
+    width = norm[0] if norm else None
     for key, own in (("hidden_size", width), ("num_hidden_layers", depth)):
         if own is not None and vision.get(key, own) != own:
             raise InputError(
