@@ -133,14 +133,16 @@ def test_unmerged_tokens_are_turned_by_timms_own_numbers() -> None:
         model: Any = positioned.model(name)
         rule = eager.of(model, dense_plan(positioned.DEPTH))
         where = rule.initial(torch.ones(1))
-        assert isinstance(rule, eager.Rotary) and where is not None
+        assert isinstance(rule, eager.Rotary)
+        assert where is not None
         rows = where.rows.clone()
         rows[-1] *= 2  # two patches of one place
         sin, cos = rule.table(1, rows)
         whole = model.rope.get_embed()
         whole = whole[1] if whole.dim() == 4 else whole[None]
         assert torch.equal(torch.cat([sin, cos], -1)[:, 1:-1], whole[:, :-1])
-        assert not sin[:, 0].any() and bool((cos[:, 0] == 1).all())
+        assert not sin[:, 0].any()
+        assert bool((cos[:, 0] == 1).all())
         assert torch.allclose(torch.cat([sin, cos], -1)[:, -1], whole[:, -1], atol=1e-6)
         again = steps.initial(rule.grid, 1, True, rows).rows
         assert torch.equal(again, where.rows)
@@ -165,4 +167,5 @@ def test_timms_forward_at_another_size(tmp_path: Path, name: str) -> None:
     got = Reference(found.model, found.plan).run(image[0]).logits
     assert (got - wanted).abs().max() < 2e-4 * wanted.abs().max()
     kept = load_checkpoint(path, dense=True)
-    assert kept.vit.grid == GRID and chosen.from_facts(chosen.to_facts(kept.vit)) == kept.vit
+    assert kept.vit.grid == GRID
+    assert chosen.from_facts(chosen.to_facts(kept.vit)) == kept.vit

@@ -64,7 +64,8 @@ def test_the_file_is_the_reference(tmp_path: Path, case: str) -> None:
         held = held | {"gp": "token"}
     source = positioned.save(tmp_path / "c.pth", positioned.model(name), name, **held)
     report = export(source, tmp_path / "c.onnx", choices=choices, **options)
-    assert report.check is not None and report.check.passed(strict=True)
+    assert report.check is not None
+    assert report.check.passed(strict=True)
     read = read_exported(tmp_path / "c.onnx")
     wanted = "destination" if name == BEIT else choices.merged_position or "mean"
     assert read.plan.merged_position == wanted
@@ -115,7 +116,8 @@ def test_what_is_stated_is_told_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     succeeded(ltmp("export", "c.pth", "-o", "c.onnx", *arguments))
     succeeded(ltmp("check", "c.onnx", "c.pth", "--samples", "2"))
     told = succeeded(ltmp("inspect", "c.onnx"))
-    assert "rotary positions" in told and "destination" in told
+    assert "rotary positions" in told
+    assert "destination" in told
     positioned.save(
         tmp_path / "own.pth", positioned.model(CLIP), CLIP, merged_position="destination", **LEARNED
     )

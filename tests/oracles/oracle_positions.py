@@ -151,6 +151,11 @@ def merge(tokens: list[Token], metric: np.ndarray, threshold: float) -> list[Tok
     return stay + [tokens[row] for row in odd]
 
 
+def scaled(w: _Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """[C], as the layer of that name scales it, if there is one."""
+    return x * w[name] if name in w else x
+
+
 def run(
     weights: Mapping[str, np.ndarray],
     image: np.ndarray,
@@ -185,12 +190,12 @@ def run(
         path = f"blocks.{block}"
         update, metric = attention(w, block, tokens, heads, form)
         for token, more in zip(tokens, update, strict=True):
-            token.x = token.x + more * (w[f"{path}.gamma_1"] if f"{path}.gamma_1" in w else 1)
+            token.x = token.x + scaled(w, f"{path}.gamma_1", more)
         tokens = [t for t in merge(tokens, metric, theta_m) if t.importance > theta_p]
         x = np.array([token.x for token in tokens])
         update = mlp(w, f"{path}.mlp", w.norm(f"{path}.norm2", x), _ACTIVATIONS[activation])
         for token, more in zip(tokens, update, strict=True):
-            token.x = token.x + more * (w[f"{path}.gamma_2"] if f"{path}.gamma_2" in w else 1)
+            token.x = token.x + scaled(w, f"{path}.gamma_2", more)
         counts.append(len(tokens))
     x = w.norm("norm", np.array([token.x for token in tokens]))
     pooled = x[0]
