@@ -86,8 +86,8 @@ def resized(
         table = weights[key]
         shape = (_pairs(new) + _OF_CLASS, table.shape[1])
         memory.require_memory(4 * shape[0] * shape[1], f"biases of {new[0]}x{new[1]} patches")
-        with warnings.catch_warnings():  # of how fast it is
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of the order of timm's tensors
             made[key] = resize_rel_pos_bias_table(
                 table, new_window_size=new, new_bias_shape=shape, old_window_size=old
             )

@@ -124,7 +124,7 @@ def projection(
     """
     if "head.weight" not in parts:
         return dict(parts), notes
-    bias = {} if "head.bias" in parts else {"head.bias": zeros(parts["head.weight"].shape[0])}
+    bias = {} if "head.bias" in parts else {"head.bias": zeros(*parts["head.weight"].shape[:1])}
     told = f"{parts['head.weight'].keys[0]}: its head projects to CLIP's embeddings, not to classes"
     return {**parts, **bias}, (*notes, told)
 
