@@ -19,6 +19,7 @@ from ltmp_export.backbones.trace import Trace
 from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.outputs import FEATURES
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -86,9 +87,11 @@ class Reference:
             decisions.append(decided)
         state = self._entering(len(tokens), state)
         logits = vit.classify(model, state.x, state.size)
+        final = {FEATURES: vit.features(model, state.x, state.size)}
         return Trace(
-            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions)
-        )
+            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions),
+            final=final,
+        )  # fmt: skip
 
     def _entering(self, block: int, tokens: Tokens) -> Tokens:
         """Tokens as they enter a block, or after all blocks the head."""

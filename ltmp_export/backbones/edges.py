@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.precision.formats import FP16, Precision
 
 BATCH = "batch"
@@ -20,13 +21,20 @@ def images(g: GraphBuilder, geometry: Geometry, precision: Precision, batch: Bat
     return g.input("images", _number(precision), (batch, *geometry.input_size))
 
 
+def vectors(
+    g: GraphBuilder, name: str, found: Name, precision: Precision, shape: Sequence[Batch]
+) -> None:
+    """An output of numbers as images have them."""
+    with g.scope("head"), g.half(precision.io == FP16, name):
+        found = g.cast(found)
+    g.output(found, name, _number(precision), shape)
+
+
 def logits(
     g: GraphBuilder, found: Name, geometry: Geometry, precision: Precision, batch: Batch
 ) -> None:
     """The output [batch, classes]."""
-    with g.scope("head"), g.half(precision.io == FP16, "logits"):
-        found = g.cast(found)
-    g.output(found, "logits", _number(precision), (batch, geometry.classes))
+    vectors(g, LOGITS, found, precision, (batch, geometry.classes))
 
 
 def per_block(

@@ -39,6 +39,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
             _Stored(exported.proto, exported.precision),
             opset=exported.opset,
             batch_size=interface.fixed_batch(exported.proto),
+            outputs=exported.outputs or None,
         )
     except (KeyError, IndexError, ExportError) as err:
         reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"

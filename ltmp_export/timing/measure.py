@@ -93,6 +93,8 @@ def measure(
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
         by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
         timings = rounds.run(field, by_tokens, rows, settings, progress)
+        if LOGITS not in exported.outputs:  # what stands for classes there is none
+            top1 = {REDUCED: top1[REDUCED]}
         entries = _entries(field, contenders, refused, top1, images)
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
     other = None if baseline is None else contenders[1].label

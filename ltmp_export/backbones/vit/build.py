@@ -142,7 +142,7 @@ def _kwargs_from_shapes(
         "img_size": image_size or grid.image_size,
         "patch_size": tuple(patch),
         "in_chans": in_chans,
-        "num_classes": weights["head.weight"].shape[0],
+        "num_classes": len(weights["head.weight"]) if "head.weight" in weights else 0,
         "embed_dim": width,
         "depth": features.block_count(weights),
         "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
@@ -159,9 +159,10 @@ def _kwargs_from_shapes(
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3, "head.weight": 2}
+    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3}
     ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
     optional = {"cls_token": 3, "dist_token": 3, "blocks.0.attn.q_norm.weight": 1}
+    optional |= {"head.weight": 2}
     ranks |= {key: rank for key, rank in optional.items() if key in weights}
     for key, rank in ranks.items():
         shape = tuple(weights[key].shape) if key in weights else None

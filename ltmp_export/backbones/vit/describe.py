@@ -76,7 +76,8 @@ def _refuse_features(model: VisionTransformer) -> None:
         "pool_include_prefix": getattr(model, "pool_include_prefix", False),
         "dynamic_img_size": model.dynamic_img_size,
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
-        f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
+        f"{type(model.head).__name__} as head": type(model.head)
+        is not (nn.Linear if model.num_classes else nn.Identity),
     }
     for block in model.blocks:
         if type(block) is not Block:

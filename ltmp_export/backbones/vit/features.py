@@ -123,10 +123,7 @@ def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
         return _EXPECTED
     if RENAME in missing[0]:
         return "save it so, and give that file"
-    return (
-        "its features alone cannot be exported yet: fine-tune it with a classifier, and give that "
-        "checkpoint"
-    )
+    return "leave it out of the file for the features alone"
 
 
 def unsupported(
@@ -148,12 +145,12 @@ def unsupported(
     for key in ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
-    if "head.weight" not in weights:
-        yield f"no classifier (head.weight missing{_found(weights, prefix, beside or {})})"
+    if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
+        yield f"no classifier (head.weight missing; {found})"
 
 
 def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
-    """'; found …' with what may be the classifier."""
+    """'found …' with what may be the classifier; nothing of a model that has none."""
     width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
     candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
     for key, value in candidates:
@@ -161,7 +158,7 @@ def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, obje
         named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
         if not named or len(shape) != 2:
             continue
-        found, module = f"; found {key} {shape}", key.removesuffix(".weight")
+        found, module = f"found {key} {shape}", key.removesuffix(".weight")
         if shape[1] != width:
             return f"{found}, which takes more than the class token"
         return f"{found}: {RENAME} {module}.* to {prefix}head.*, if it takes the class token"

@@ -13,7 +13,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -30,6 +30,7 @@ from ltmp_export.graph.packed import Candidates
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
+from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -52,7 +53,9 @@ class _Lowering:
         self.batch = 1 if single else BATCH
         self.broken: Name | None = None  # see `embedding.zeros`
 
-    def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+    def model(
+        self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
+    ) -> ModelProto:
         g, vit = self.g, self.vit
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
@@ -67,16 +70,24 @@ class _Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-            rows = self.rows(tokens.x)
-            logits = classifier.classify(self.layers, rows, tokens.size, tokens.layout)
-            if self.broken is not None:
-                logits = g.op("Add", logits, self.broken)
-        edges.logits(g, logits, vit, self.precision, self.batch)
+        self.outputs(outputs, tokens)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
         if dropped:
             edges.per_block(g, "overflow", dropped, vit, self.batch)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
+
+    def outputs(self, names: Sequence[str], tokens: Packed) -> None:
+        """What the model gives, from the tokens that enter the head."""
+        g, vit = self.g, self.vit
+        made = {LOGITS: classifier.classify, FEATURES: classifier.features}
+        widths = {LOGITS: vit.classes, FEATURES: vit.width}
+        for name in names:
+            with g.scope("head"):
+                found = made[name](self.layers, self.rows(tokens.x), tokens.size, tokens.layout)
+                if self.broken is not None:
+                    found = g.op("Add", found, self.broken)
+            edges.vectors(g, name, found, self.precision, (self.batch, widths[name]))
 
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → the tokens of all images."""

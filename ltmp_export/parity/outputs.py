@@ -1,0 +1,45 @@
+"""What a file gives of an image, and how far that is from what the reference gives.
+
+Differences are relative: of `logits` and `features` to the largest of the image if that is above 1.
+Where the other images of a batch make an output longer than the image's own, the rest must be 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ltmp_export.backbones.trace import Trace
+from ltmp_export.plan import outputs
+
+Given: TypeAlias = Mapping[str, NDArray[Any]]  # what is given of one image, by name
+
+
+def names(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The outputs of a file that say something of its images, token counts apart."""
+    return tuple(value.name for value in model.graph.output if value.name in outputs.KNOWN)
+
+
+def expected(trace: Trace, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """What the reference gives."""
+    return {name: trace.output(name).numpy() for name in wanted}
+
+
+def differences(given: Given, other: Given) -> dict[str, float]:
+    """How far each output is from the other's of that name; NaN where one is."""
+    return {name: difference(given[name], other[name]) for name in given}
+
+
+def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Largest absolute difference, divided by max(1, the largest wanted number)."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is a NaN, as it should be
+        return float(np.abs(found - wanted).max() / max(1.0, float(np.abs(wanted).max())))
+
+
+def top1(given: Given) -> int | None:
+    """The class of the largest logit, where there are logits."""
+    return int(np.argmax(given[outputs.LOGITS])) if outputs.LOGITS in given else None
