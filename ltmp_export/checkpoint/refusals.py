@@ -79,7 +79,7 @@ def require_takeable(
         return identity.family
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
-    prefix = ("cls_token" in weights) + ("dist_token" in weights)
+    prefix = positions.prefix_tokens(weights)
     if identity.family != DENSE:
         method = families.load(identity.family)
         freeze.require_tokens(method, prefix, path)
@@ -95,6 +95,8 @@ def require_takeable(
         facts.settle(weights, None, says, str(source))
     if not learn and not train:
         return identity.family
+    if train:
+        freeze.require_classifier(path, "head.weight" in weights)
     required = freeze.require_trained if train else freeze.require_learned
     return required(path, choices.family, identity.family, prefix).name
 

@@ -195,15 +195,13 @@ def export(
     )
 
 
-def _giving(
-    source: Checkpoint, asked: Sequence[str] | None
-) -> tuple[tuple[str, ...], Checkpoint]:
+def _giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
     """What a file is to give, and the model for that: without logits its classifier is left out.
 
     Raises:
         InputError: It cannot be given.
     """
-    gives = plan_outputs.require(asked, source.geometry, source.path)
+    gives = plan_outputs.require(asked, source.geometry, source.plan, source.path)
     needless = LOGITS not in gives and source.geometry.classes
     return gives, source.without_classifier() if needless else source
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export.calibration.measure import Measured, dense_classes, measure
+from ltmp_export.checkpoint import freeze
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.commands.stages import trained_family
 from ltmp_export.errors import InputError
@@ -133,6 +134,7 @@ def finetune(
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
+    freeze.require_classifier(source.path, source.geometry.classes > 0)
     method = trained_family(source)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)

@@ -18,9 +18,9 @@ from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
+from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import rounded
-from ltmp_export.plan.outputs import KNOWN
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.precision.formats import Precision
@@ -88,7 +88,7 @@ class ExportedModel:
     @property
     def outputs(self) -> tuple[str, ...]:
         """What it gives, of `plan.outputs`."""
-        return tuple(value.name for value in self.proto.graph.output if value.name in KNOWN)
+        return tuple(value.name for value in self.proto.graph.output if value.name in outputs.KNOWN)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -241,11 +241,13 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     """The metadata as values that fit each other."""
     vit = chosen.from_metadata({k: json.loads(words[k]) for k in chosen.KEYS if k in words})
     plan = Plan.from_json(json.loads(words["ltmp.plan"]))
-    if impossible := {v.name for v in model.graph.output if v.name in KNOWN} - {*vit.outputs}:
-        raise ValueError(f"an output {min(impossible)} of a model that cannot give it")
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     vit.require_possible(plan)
+    able = outputs.of(vit, plan)
+    for name in {value.name for value in model.graph.output} & {*outputs.KNOWN}:
+        if name not in able:
+            raise ValueError(f"an output {name} of a model that cannot give it")
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
     layers = {layer.path for layer in rounded(vit)}
     unknown = [path for path in precision.layers if path not in layers]

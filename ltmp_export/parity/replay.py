@@ -145,12 +145,12 @@ class Observer:
             stated = single = model_of(model, checkpoint.model, precision)
         if precision.kind == FP16:
             single = eager.halved(stated, precision)
-        self.reference = Reference(stated, checkpoint.plan, torch.float64)
-        self.single = Reference(single, checkpoint.plan)
+        self.names = outputs.names(model)
+        self.reference = Reference(stated, checkpoint.plan, torch.float64, self.names)
+        self.single = Reference(single, checkpoint.plan, outputs=self.names)
         self.exact = self.reference
         if precision.kind != FP32:
-            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
-        self.names = outputs.names(model)
+            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64, self.names)
         self._untapped = _outputs(model, checkpoint, images, passes)
         wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
         self._session = TappedSession(model, wanted, quiet=True)

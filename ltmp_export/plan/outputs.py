@@ -1,11 +1,19 @@
 """What a model file gives of its images: names, shapes, and what can be asked of a model.
 
-Shapes: B images, K tokens, P protected rows, C channels.
+Shapes: B images, K tokens that are left of that image which has most, C channels.
 
 | | |
 |---|---|
 | `logits` | [B, classes], of a model with a classifier |
 | `features` | [B, C], what a classifier sees: timm's `forward_head(x, pre_logits=True)` |
+| `tokens` | [B, K, C], the tokens that are left, protected rows first, after the final norm; the |
+| | rest is 0 |
+| `sizes` | [B, K] float32, patches that each stands for, or owns if attention does not weigh by |
+| | them; 1 of protected rows, 0 where none is |
+| `token_map` | [B, patches] int64, for each patch in row-major order the index in `tokens` of the |
+| | one that it is part of, -1 if it was pruned |
+| `dense` | [B, C, h, w], those tokens on the grid of patches; of a pruned patch the vector that |
+| | owned it when that was decided, after the final norm |
 """
 
 from __future__ import annotations
@@ -17,9 +25,12 @@ from ltmp_export.errors import InputError
 
 if TYPE_CHECKING:
     from ltmp_export.plan.geometry import Geometry
+    from ltmp_export.plan.plan import Plan
 
 LOGITS, FEATURES = "logits", "features"
-KNOWN = (LOGITS, FEATURES)  # in the order in which files have them
+TOKENS, SIZES, TOKEN_MAP, DENSE = "tokens", "sizes", "token_map", "dense"
+KNOWN = (LOGITS, FEATURES, TOKENS, SIZES, TOKEN_MAP, DENSE)  # in the order in which files have them
+OWNERS = (SIZES, TOKEN_MAP, DENSE)  # say what became of each patch
 _ANSWERS = (LOGITS, FEATURES)  # one row of numbers for each image
 
 
@@ -34,12 +45,21 @@ def answer(names: Iterable[str]) -> str | None:
     return next((name for name in _ANSWERS if name in found), None)
 
 
-def require(names: Sequence[str] | None, geometry: Geometry, source: object) -> tuple[str, ...]:
+def of(geometry: Geometry, plan: Plan) -> tuple[str, ...]:
+    """All that a model can give under a plan."""
+    unknown = OWNERS if plan.mixes else ()
+    return tuple(name for name in KNOWN if name in geometry.outputs and name not in unknown)
+
+
+def require(
+    names: Sequence[str] | None, geometry: Geometry, plan: Plan, source: object
+) -> tuple[str, ...]:
     """What a file is to give, in the order in which it gives it.
 
     Args:
         names: What is asked for; None for the `default`.
         geometry: Of the model.
+        plan: What happens to its tokens.
         source: Where it is from, for messages.
 
     Raises:
@@ -55,15 +75,14 @@ def require(names: Sequence[str] | None, geometry: Geometry, source: object) -> 
     if len(set(asked)) < len(asked):
         twice = next(name for name in asked if asked.count(name) > 1)
         raise InputError(f"--outputs {','.join(asked)}: {twice} is there twice")
+    able = of(geometry, plan)
     for name in asked:
-        if name == LOGITS and not geometry.classes:
-            raise InputError(
-                f"{source} has no classifier, and gives no logits; choose from "
-                f"{', '.join(geometry.outputs)} with --outputs"
-            )
-        if name not in geometry.outputs:
-            raise InputError(
-                f"--outputs {name}: not of {geometry.name}, of kind {geometry.kind}, which gives "
-                f"{', '.join(geometry.outputs)}"
-            )
+        if name in able:
+            continue
+        why = f"{source}, of kind {geometry.kind}, does not give {name}"
+        if name == LOGITS:
+            why = f"{source} has no classifier, and gives no logits"
+        elif name in geometry.outputs:
+            why = f"family {plan.family} mixes patches, of which no token then owns one: no {name}"
+        raise InputError(f"{why}; choose from {', '.join(able)} with --outputs")
     return tuple(name for name in KNOWN if name in asked)

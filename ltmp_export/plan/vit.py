@@ -13,7 +13,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan import linears, work
 from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
-from ltmp_export.plan.outputs import FEATURES, LOGITS
+from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
 from ltmp_export.plan.plan import Plan, Rows
 
 
@@ -33,8 +33,10 @@ class Vit:
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         classes: Number of logits; 0 where there is no classifier.
         pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
-        prefix: Tokens before the patches: 1 class token, 2 with a distillation token, or none.
+        prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
+            this order, or none.
         coarse: Whether patches twice as high and wide are embedded, too, and added.
+        registers: How many of the tokens before the patches are registers.
     """
 
     name: str
@@ -52,7 +54,8 @@ class Vit:
     pool: str
     kind: ClassVar[str] = "vit"
     prefix: int = 1  # files made before it was written have a class token
-    coarse: bool = False  # not written where it is not
+    coarse: bool = False  # not written where it is not, like what follows
+    registers: int = 0
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -65,9 +68,14 @@ class Vit:
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
         if len(sizes) != 11 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
+        rows = self.prefix, self.registers
+        counted = all(type(some) is int and 0 <= some < 2**31 for some in rows)
         pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
-        if type(self.prefix) is not int or self.pool not in pools.get(self.prefix, ()):
-            raise ValueError(f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling")
+        if not counted or self.pool not in pools.get(self.leading, ()):
+            raise ValueError(
+                f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling, "
+                f"{self.registers!r} of them registers"
+            )
         whole = all(
             side % (2 * patch) == 0
             for side, patch in zip(self.image_size, self.patch_size, strict=True)
@@ -93,9 +101,19 @@ class Vit:
         return self.patches + self.prefix
 
     @property
+    def leading(self) -> int:
+        """Tokens before registers and patches: class token, distillation token, or none."""
+        return self.prefix - self.registers
+
+    @property
+    def class_token(self) -> bool:
+        """Whether row 0 is a class token."""
+        return self.leading >= 1
+
+    @property
     def distilled(self) -> bool:
         """Whether there is a distillation token, with a classifier of its own."""
-        return self.prefix == 2
+        return self.leading == 2
 
     @property
     def classifiers(self) -> int:
@@ -108,7 +126,13 @@ class Vit:
     def outputs(self) -> dict[str, Shape]:
         """What files of it can give, and the shape of each."""
         logits: dict[str, Shape] = {LOGITS: (self.classes,)} if self.classes else {}
-        return logits | {FEATURES: (self.width,)}
+        return logits | {
+            FEATURES: (self.width,),
+            TOKENS: (None, self.width),
+            SIZES: (None,),
+            TOKEN_MAP: (self.patches,),
+            DENSE: (self.width, *self.grid),
+        }
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -164,8 +188,8 @@ class Vit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
-        values = asdict(self)
-        return values if self.coarse else {k: v for k, v in values.items() if k != "coarse"}
+        usual = {"coarse": False, "registers": 0}  # of fields that older files do not have
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Vit:

@@ -21,6 +21,7 @@ from typing import Any
 
 import timm
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ltmp_export.errors import InputError
 from ltmp_export.files.near_misses import did_you_mean
@@ -36,6 +37,10 @@ BUILD_ERRORS = (
     ArithmeticError,
 )
 _LIKE = ["vit*", "deit*", "swin_*", "mobilevit_*", "efficientvit_b*"]  # what somebody may mean
+# What initialisers are made of: they change numbers, never a shape or a kind.
+_FILLING = frozenset(
+    ("add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_")
+)
 _MOST_CONFIG = 2**20  # bytes of a config.json
 
 # Names that training scripts have for timm's architectures: MAE's main_finetune.py (models_vit.py)
@@ -142,6 +147,18 @@ def did_you_mean_model(name: str) -> str:
     return did_you_mean(name, timm.list_models(_LIKE), cutoff=0.4)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills tensors that hold no numbers: most of the time of building a model."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLING:
+            filled = args[0] if args else kwargs.get("tensor")
+            if isinstance(filled, torch.Tensor) and filled.is_meta:
+                return filled
+        return func(*args, **kwargs)
+
+
 def create(name: str, **kwargs: Any) -> torch.nn.Module:
     """Timm's model of a name, without numbers in its weights.
 
@@ -149,7 +166,7 @@ def create(name: str, **kwargs: Any) -> torch.nn.Module:
         InputError: timm cannot build it.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), _Unfilled(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model: torch.nn.Module = timm.create_model(name, pretrained=False, **kwargs)
     except BUILD_ERRORS as err:

@@ -30,6 +30,8 @@ class Tokens:
         owned: [N] patches that each token owns where attention does not weigh by them; None while
             each owns as many as it stands for.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        members: [N, P] 1 for each patch of the image that a token is made of, else 0; None where
+            nobody asks, or patches are mixed.
     """
 
     x: Tensor
@@ -38,6 +40,7 @@ class Tokens:
     protected: int = 1
     owned: Tensor | None = None
     handed: Mapping[str, Tensor] = field(default_factory=dict)
+    members: Tensor | None = None
 
     def patches_owned(self) -> Tensor:
         """[N] patches that each token owns, of protected ones 1."""
@@ -47,7 +50,11 @@ class Tokens:
         """Some of the tokens, by a mask or by their rows."""
         scores = {name: score[which] for name, score in self.scores.items()}
         owned = None if self.owned is None else self.owned[which]
-        return replace(self, x=self.x[which], size=self.size[which], scores=scores, owned=owned)
+        members = None if self.members is None else self.members[which]
+        return replace(
+            self, x=self.x[which], size=self.size[which], scores=scores, owned=owned,
+            members=members,
+        )  # fmt: skip
 
 
 class Verdict(NamedTuple):

@@ -23,36 +23,28 @@ TWO_HEADS = Choices(num_heads=2)
 
 NAMES = {
     "vit_base_patch16_siglip_224": [
-        "no class token (cls_token missing)", "attention pooling (attn_pool.latent)",
-        "no classifier (head.weight missing)",
+        "attention pooling (attn_pool.latent)",
     ],
-    "vit_small_patch14_reg4_dinov2": [
-        "register tokens (reg_token)", "no classifier (head.weight missing)",
-    ],
+    "vit_small_patch14_reg4_dinov2": [],
     "aimv2_large_patch14_224": [
-        "no class token (cls_token missing)",
         "a norm in the patch embedding (patch_embed.norm.weight)",
         "SwiGLU (blocks.0.mlp.fc1_g.weight)",
         "RMSNorm (blocks.0.norm1.weight without a bias)",
-        "no classifier (head.weight missing)",
     ],
     "vit_tiny_r_s16_p8_224": ["a convolutional stem (patch_embed.backbone.conv.weight)"],
     "vit_giant_patch14_dinov2": [
         "SwiGLU (blocks.0.mlp.fc1.weight has 8192 rows for fc2's 4096 columns)",
-        "no classifier (head.weight missing)",
     ],
     "vit_dwee_patch16_reg1_gap_256": [
-        "no class token (cls_token missing)", "register tokens (reg_token)",
         "differential attention (blocks.0.attn.lambda_q1)",
     ],
     "test_vit_relpos": [
-        "no class token (cls_token missing)",
-        "relative position bias (blocks.0.attn.rel_pos.mlp.fc1.weight)", "pos_embed missing",
+        "relative position bias (blocks.0.attn.rel_pos.mlp.fc1.weight)",
     ],
     "beit_base_patch16_224": [
         "relative position bias (blocks.0.attn.relative_position_bias_table)",
         "biases of q and v alone (blocks.0.attn.q_bias)",
-        "layer scale under other names than ls1.gamma (blocks.0.gamma_1)", "pos_embed missing",
+        "layer scale under other names than ls1.gamma (blocks.0.gamma_1)",
     ],
     "deit3_small_patch16_224": [],
     "vit_base_patch16_clip_quickgelu_224": [],

@@ -140,10 +140,13 @@ def changed(key: str, value: Tensor | None) -> dict[str, Tensor]:
     [
         (changed("dist_token", None), "11 rows, which is no square of patches"),
         (changed("dist_token", torch.ones(32)), "dist_token has shape .32,.; a timm ViT has 3"),
-        (changed("cls_token", None), "cls_token missing"),
+        (changed("cls_token", None), "11 rows, which is no square of patches"),
         (changed("head_dist.bias", None), "1 missing .head_dist.bias"),
         (changed("head_dist.weight", torch.ones(4, 32)), "1 misshapen .head_dist.weight .4, 32"),
-        (changed("reg_token", torch.ones(1, 4, 32)), "not supported: register tokens .reg_token"),
+        (
+            changed("reg_token", torch.ones(1, 4, 32)),
+            "not supported: register tokens beside a dist",
+        ),
         (changed("fc_norm.weight", torch.ones(32)), "1 missing .fc_norm.bias., 2 unexpected"),
     ],
 )
@@ -166,3 +169,5 @@ def test_geometry_that_contradicts_itself(prefix: Any, pool: str) -> None:
     stated = build(distilled().state_dict(), None, says(4)).vit.to_json()
     with pytest.raises(ValueError, match="prefix tokens with"):
         Vit.from_json({**stated, "prefix": prefix, "pool": pool})
+    with pytest.raises(ValueError, match="1 of them registers"):
+        Vit.from_json({**stated, "registers": 1, "pool": "avg", "prefix": prefix and 0})

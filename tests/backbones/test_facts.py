@@ -32,6 +32,7 @@ TINY = "vit_tiny_patch16_224"
 def weights(width: int, *keys: str) -> dict[str, torch.Tensor]:
     """What is looked at of a ViT's weights."""
     shapes = {"patch_embed.proj.weight": (width, 3, 4, 4), "blocks.0.attn.qkv.weight": (3 * width,)}
+    shapes["cls_token"] = (1, 1, width)
     return {
         key: torch.empty(shape, device="meta")
         for key, shape in (shapes | dict.fromkeys(keys, (width,))).items()

@@ -38,9 +38,10 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "misshapen weight": (put(QKV_2, torch.ones(3, 128)), rf"1 misshapen .{QKV_2} \(3, 128\)"),
     "flat head": (put("head.weight", torch.ones(10)), "head.weight has shape"),
     "distillation": (put("dist_token", torch.ones(1, 1, 128)), "a distillation token, which fam"),
-    "registers": (put("reg_token", torch.ones(1, 4, 128)), r"register tokens \(reg_token\);"),
-    "no class token": (drop("cls_token"), "cls_token missing"),
-    "no classifier": (drop("head"), "head.weight missing"),
+    "registers": (put("register_tokens", torch.ones(1, 4, 128)), "register tokens under other nam"),
+    "no class token": (drop("cls_token"), "no class token"),
+    "no positions": (drop("pos_embed"), "pos_embed missing: nothing tells whether.*--model"),
+    "half a classifier": (drop("head.weight"), "1 unexpected .head.bias"),
     "a block far away": (put("blocks.300000.x", torch.ones(1)), "block 6 has no weights, though"),
     "integers": (
         put(QKV_2, torch.ones(384, 128, dtype=torch.int8)),

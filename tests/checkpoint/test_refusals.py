@@ -67,10 +67,9 @@ DECIDED: dict[str, tuple[Any, str]] = {
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
         TIMM_SIGLIP,
-        "features that are not supported: no class token (cls_token missing), attention pooling "
-        "(attn_pool.latent), no classifier (head.weight missing); expected a plain ViT",
+        "features that are not supported: attention pooling "
+        "(attn_pool.latent); expected a plain ViT",
     ),
-    "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
     "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
     "damaged": (b"PK\x03\x04 and no more", "is damaged or not a PyTorch checkpoint"),
     "thresholds only": (
@@ -166,7 +165,6 @@ def test_feature_extractors(folder: Path) -> None:
     inside = {f"backbone.{key}": value for key, value in bare.items()}
     wide = {"linear_head.weight": torch.ones(4, 256)}
     for state, found in (
-        (bare, "missing); its features alone cannot be exported yet: fine-tune it"),
         (
             inside | other,
             "found classifier.weight [4, 128]: rename classifier.* to backbone.head.*",
@@ -203,8 +201,8 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("vit_base_patch16_siglip_224", (), "no class token (cls_token missing), attention pool"),
-        ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
+        ("vit_base_patch16_siglip_224", (), "attention pool"),
+        ("vit_base_patch16_224.dino", (), "holds no thresholds"),
         ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
         ("resnet18", (), "it looks like a ResNet"),
         ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),

@@ -118,6 +118,8 @@ ACCEPTED: tuple[Case, ...] = (
     Case("DINOv2's `mask_token` beside a classifier",
          "left out: mask_token, which only pretraining uses",
          lambda: saved(dense(mask_token=torch.zeros(1, 128)), *TWO_HEADS)),
+    Case("a ViT without a classifier: its features", "no classifier, 128 features",
+         lambda: saved(headless(), *TWO_HEADS)),
     Case("thresholds where training starts",
          "warning: all merge thresholds are at their initial value 0.9: never fine-tuned", initial),
     Case("labels or class counts that contradict the head",
@@ -142,14 +144,10 @@ REFUSED: tuple[Case, ...] = (
          lambda: saved(dense(), do="export"), 2),
     Case("another architecture", "it looks like a ResNet", resnet, 2),
     Case("features that are not supported, all of them",
-         "is a ViT with features that are not supported: register tokens (reg_token), attention "
-         "pooling (attn_pool.latent); expected a plain ViT …",
-         lambda: changed(reg_token=torch.ones(1, 4, 128),
-                         **{"attn_pool.latent": torch.ones(1, 1, 128)}), 2),
-    Case("a ViT without a classifier",
-         "no classifier (head.weight missing); its features alone cannot be exported yet: "
-         "fine-tune it with a classifier, …",
-         lambda: saved(headless(), do="export"), 2),
+         "is a ViT with features that are not supported: attention pooling "
+         "(attn_pool.latent), SwiGLU (blocks.0.mlp.w12.weight); expected a plain ViT …",
+         lambda: changed(**{"blocks.0.mlp.w12.weight": torch.ones(4, 128),
+                             "attn_pool.latent": torch.ones(1, 1, 128)}), 2),
     Case("a classifier elsewhere",
          "found classifier.weight [4, 128]: rename classifier.* to backbone.head.*, if it takes "
          "the class token); save it so, and give that file",

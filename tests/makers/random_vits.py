@@ -119,7 +119,7 @@ def build(case: Case) -> tuple[VisionTransformer, Vit]:
 
 def _drawn(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(like.shape, generator=generator)
-    if name in ("cls_token", "pos_embed"):
+    if name in ("cls_token", "reg_token", "pos_embed"):
         return noise
     if name.endswith("norm.weight") and ".attn." in name:  # q_norm, k_norm: spread attention
         return 1.4 + 0.3 * noise

@@ -80,6 +80,7 @@ def build(
     grid = _grid(weights, named, says, source)
     same = says.image_size == says.stored_size
     weights, warnings = positions.resized(weights, grid, None if same else says.image_size)
+    weights = positions.as_timm(weights, grid)
     shape = _kwargs_from_shapes(weights, grid, says.image_size or says.stored_size)
     settled = facts.settle(weights, named, says, source)
     if named is not None:
@@ -121,6 +122,7 @@ def _grid(weights: Weights, named: Named | None, says: Statements, source: str) 
         says.image_size,
         usual=(says.usual_size, by_name),
         unplaced=True if says.assume_defaults and unplaced is None else unplaced,
+        named=named is not None,
         source=source,
     )
 
@@ -152,25 +154,29 @@ def _kwargs_from_shapes(
         "scale_attn_norm": "attn.norm.weight" in block,
         "scale_mlp_norm": "mlp.norm.weight" in block,
         "init_values": 1e-5 if "ls1.gamma" in block else None,
-        "no_embed_class": not grid.prefix,
+        "no_embed_class": grid.prefix < positions.prefix_tokens(weights),
+        "class_token": "cls_token" in weights,
+        "reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
+        "pos_embed": "learn" if "pos_embed" in weights else "none",
         "pre_norm": "norm_pre.weight" in weights,
         "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
     }
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3}
+    ranks = {"patch_embed.proj.weight": 4}
     ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
-    optional = {"cls_token": 3, "dist_token": 3, "blocks.0.attn.q_norm.weight": 1}
-    optional |= {"head.weight": 2}
+    optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
+    optional |= {"blocks.0.attn.q_norm.weight": 1, "head.weight": 2}
     ranks |= {key: rank for key, rank in optional.items() if key in weights}
     for key, rank in ranks.items():
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
-    copies, rows = len(weights["pos_embed"]), len(weights["blocks.0.attn.qkv.weight"])
-    if copies != 1:
-        raise InputError(f"pos_embed is of {copies} images; expected 1")
+    rows = len(weights["blocks.0.attn.qkv.weight"])
+    for key in ("pos_embed", "reg_token"):
+        if key in weights and len(weights[key]) != 1:
+            raise InputError(f"{key} is of {len(weights[key])} images; expected 1")
     if rows % 3:
         raise InputError(f"blocks.0.attn.qkv.weight has {rows} rows; expected a multiple of 3")
 

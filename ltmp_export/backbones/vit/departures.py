@@ -17,6 +17,7 @@ _FEATURES = {
     "a class token": "cls_token",
     "a distillation token": "dist_token",
     "register tokens": "reg_token",
+    "a position embedding": "pos_embed",
     "a norm before the blocks (norm_pre)": "norm_pre.weight",
     "a norm of queries and keys (qk-norm)": "blocks.0.attn.q_norm.weight",
     "a norm inside attention": "blocks.0.attn.norm.weight",

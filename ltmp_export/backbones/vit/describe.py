@@ -44,6 +44,7 @@ def describe(model: nn.Module, name: str) -> Vit:
         activation=activation(first.mlp.act),
         pool=timm_model.global_pool,
         prefix=timm_model.num_prefix_tokens,
+        registers=0 if timm_model.reg_token is None else timm_model.num_reg_tokens,
         coarse=type(timm_model.patch_embed) is MultiScalePatchEmbed,
     )
 
@@ -61,16 +62,15 @@ def kinds(model: nn.Module) -> list[str]:
 def _refuse_features(model: VisionTransformer) -> None:
     embedding = model.patch_embed
     normed = type(embedding) is NormedPatchEmbed
+    distilled = isinstance(model, VisionTransformerDistilled)
     (height, width), (ph, pw) = embedding.img_size, embedding.patch_size
     whole = height % ph == 0 and width % pw == 0
     coarse = type(embedding) is MultiScalePatchEmbed
     even = height % (2 * ph) == 0 and width % (2 * pw) == 0
     unsupported = {
-        "a model without class token": model.cls_token is None and not normed,
         "images that are no whole number of patches": normed and not whole,
         "images that are no whole number of coarse patches": coarse and not even,
-        "a model without position embedding": model.pos_embed is None,
-        "register tokens": getattr(model, "reg_token", None) is not None,
+        "registers beside a distillation token": distilled and model.reg_token is not None,
         "attention pooling": model.attn_pool is not None,
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
         "pool_include_prefix": getattr(model, "pool_include_prefix", False),

@@ -47,24 +47,25 @@ def embed(
     """
     g, vit, x = layers.g, layers.vit, patches
     tokens = vit.tokens
-    prefix = [g.weight(name) for name in ("cls_token", "dist_token")[: vit.prefix]]
+    names = ("cls_token", "dist_token")[: vit.leading] + ("reg_token",) * bool(vit.registers)
+    prefix = [g.weight(name) for name in names]
     numbers = None
     if not single:
         batch = g.op("Shape", images, start=0, end=1)  # [1]
         shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
-        prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C] each
+        prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C]; [B, R, C]
         last = g.op("Squeeze", batch, g.ints(0))
         numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
     layout = fixed_layout(g, tokens, numbers)
     if not static and tokens < ragged.LEAST_SLOTS:
         layout = make_layout(g, layout.count, ragged.LEAST_SLOTS, numbers)
-    position = g.weight("pos_embed")
-    covers_prefix = g.weights["pos_embed"].shape[1] == tokens
-    if not covers_prefix:
+    position = g.weight("pos_embed") if "pos_embed" in g.weights else None
+    covers_prefix = position is not None and g.weights["pos_embed"].shape[1] == tokens
+    if position is not None and not covers_prefix:
         x = g.op("Add", x, position)
     if prefix:
         x = g.op("Concat", *prefix, x, axis=1)
-    if covers_prefix:
+    if position is not None and covers_prefix:
         x = g.op("Add", x, position)
     if not static:
         x = g.reshape(x, -1, vit.width, name="tokens")  # [B * N, C]

@@ -146,6 +146,10 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
         raise InputError(
             f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
         )
+    if pool.value == "token" and "cls_token" not in weights:
+        raise InputError(
+            f"{source} has no class token, by which {pool.where} pools; state --pool avg"
+        )
     if act.value not in ACTIVATIONS:
         raise InputError(
             f"{source} has the activation {act.value!r} ({act.where}); supported are "
@@ -215,6 +219,8 @@ def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Q
     if "dist_token" in weights:
         return Answer("token", "dist_token is there")
     normed = "fc_norm.weight" in weights
+    if named is None and not normed and "cls_token" not in weights:
+        return Answer("avg", "there is no class token", True)
     if named is not None and normed == named.normalises_average:
         open_still = not normed and named.model.global_pool == "token" and not says.trained
         return Answer(named.model.global_pool, named.told, open_still)

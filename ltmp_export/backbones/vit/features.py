@@ -28,7 +28,7 @@ _ADAPTER = re.compile(
 # feature is of blocks; the first key that matches is shown.
 _B = r"blocks\.\d+\."
 _KEYS: tuple[tuple[str, str], ...] = (
-    (r"(embeds\.)?(reg_token|register_tokens)", "register tokens"),
+    (r"(embeds\.)?register_tokens|embeds\.reg_token", "register tokens under other names"),
     (r"attn_pool\..*", "attention pooling"),
     (r"pre_logits\..*", "a layer between pooling and classifier"),
     (r"decoder_(embed|blocks|pos_embed|pred).*", "a decoder"),
@@ -102,7 +102,7 @@ def require_plain(
     if not vit:
         first = ", ".join(key[:60] for key in list(weights)[:4])
         raise InputError(
-            f"{source}: not a plain timm VisionTransformer with a class token and a classifier: "
+            f"{source}: not a plain timm VisionTransformer with a classifier: "
             f"{', '.join(missing)} (the first keys: {first})"
         )
     like = architectures.kin(weights)
@@ -112,9 +112,7 @@ def require_plain(
     )
 
 
-_EXPECTED = (
-    "expected a plain ViT with a class token and a classifier, like timm's deit_small_patch16_224"
-)
+_EXPECTED = "expected a plain ViT with a classifier, like timm's deit_small_patch16_224"
 
 
 def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
@@ -130,8 +128,8 @@ def unsupported(
     weights: Mapping[str, Shaped], prefix: str = "", beside: Mapping[str, object] | None = None
 ) -> Iterator[str]:
     """Each feature with the key that shows it."""
-    if "cls_token" not in weights:
-        yield "no class token (cls_token missing)"
+    if "dist_token" in weights and "reg_token" in weights:
+        yield "register tokens beside a distillation token (reg_token)"
     names = architectures.telling(weights)
     for pattern, name in _KEYS:
         compiled = re.compile(pattern)
@@ -142,7 +140,7 @@ def unsupported(
         yield f"SwiGLU (blocks.0.mlp.fc1.weight has {rows} rows for fc2's {columns} columns)"
     if _has(weights, "norm1.weight") and not _has(weights, "norm1.bias"):
         yield "RMSNorm (blocks.0.norm1.weight without a bias)"
-    for key in ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
+    for key in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
     if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
@@ -151,7 +149,7 @@ def unsupported(
 
 def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
     """'found …' with what may be the classifier; nothing of a model that has none."""
-    width = weights["cls_token"].shape[-1] if "cls_token" in weights else 0
+    width = next(iter(_shape(weights, "norm1.weight")), 0)
     candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
     for key, value in candidates:
         shape = list(getattr(value, "shape", ()))
@@ -185,7 +183,7 @@ _WHOLE_BLOCK = (
     *("norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight"),
 )
 _PLAIN = re.compile(
-    r"(cls_token|dist_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"(cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
     r"|mlp\.(fc1|fc2|norm))\.(weight|bias)|ls[12]\.gamma))"
 )

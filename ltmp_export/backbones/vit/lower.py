@@ -23,20 +23,24 @@ from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.vit import attention, classifier, embedding
 from ltmp_export.backbones.vit.layers import VitLayers
+from ltmp_export.backbones.vit.left import Left
 from ltmp_export.backbones.vit.tokens import Packed
-from ltmp_export.graph import packed
+from ltmp_export.graph import owners, packed
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.graph.packed import Candidates
+from ltmp_export.graph.owners import Owners
+from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
-from ltmp_export.plan.outputs import FEATURES, LOGITS
+from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, OWNERS, SIZES, TOKEN_MAP, TOKENS
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
+
+KEPT = "kept"  # the axis of the tokens that are left of the image that has most
 
 
 class _Lowering:
@@ -60,6 +64,12 @@ class _Lowering:
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
             tokens = self.embed(images)
+            if {*OWNERS}.intersection(outputs):
+                first = owners.first(
+                    g, tokens.layout, vit.tokens, vit.prefix,
+                    static=self.plan.static, wanted=DENSE in outputs,
+                )  # fmt: skip
+                tokens = replace(tokens, owners=first)
         counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
@@ -79,15 +89,26 @@ class _Lowering:
 
     def outputs(self, names: Sequence[str], tokens: Packed) -> None:
         """What the model gives, from the tokens that enter the head."""
-        g, vit = self.g, self.vit
-        made = {LOGITS: classifier.classify, FEATURES: classifier.features}
-        widths = {LOGITS: vit.classes, FEATURES: vit.width}
+        g, rows = self.g, self.rows(tokens.x)
+        left = Left(self.layers, tokens, self.plan.static)
+        made = {
+            LOGITS: lambda: classifier.classify(self.layers, rows, tokens.size, tokens.layout),
+            FEATURES: lambda: classifier.features(self.layers, rows, tokens.size, tokens.layout),
+            TOKENS: left.tokens,
+            SIZES: left.sizes,
+            TOKEN_MAP: left.token_map,
+            DENSE: left.dense,
+        }
+        kept = KEPT if left.number is None else left.number
         for name in names:
+            shape = [kept if side is None else side for side in self.vit.outputs[name]]
             with g.scope("head"):
-                found = made[name](self.layers, self.rows(tokens.x), tokens.size, tokens.layout)
-                if self.broken is not None:
-                    found = g.op("Add", found, self.broken)
-            edges.vectors(g, name, found, self.precision, (self.batch, widths[name]))
+                found = made[name]()
+                if self.broken is not None and name not in edges.KINDS:
+                    axes = g.ints(*range(2, len(shape) + 1))
+                    broken = g.op("Unsqueeze", self.broken, axes) if shape[1:] else self.broken
+                    found = g.op("Add", found, broken)
+            edges.output(g, name, found, self.precision, (self.batch, *shape))
 
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → the tokens of all images."""
@@ -131,7 +152,8 @@ class _Lowering:
         with self.g.scope(faces.folder(type(step))):
             behind = lowering.restore(self.g, step, *stages)
         x = self.g.op("Identity", behind.x, name="tokens")
-        return replace(left, x=x, size=behind.size, layout=tokens.layout), count
+        left = replace(left, x=x, size=behind.size, layout=tokens.layout, owners=tokens.owners)
+        return left, count
 
     def block(
         self, path: str, steps: tuple[Step, ...], tokens: Packed, name: str | None = "tokens"
@@ -152,8 +174,9 @@ class _Lowering:
             update = attention.mix(self.layers, path, layout, weights, values)
             x = g.op("Add", tokens.x, self.shaped(update, layout))
         if reduced is not None:
+            owned = self.owned(steps, tokens, reduced, x)
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
-            left = Packed(x, reduced.size, reduced.layout)
+            left = Packed(x, reduced.size, reduced.layout, owners=owned)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
@@ -165,6 +188,17 @@ class _Lowering:
             return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
         left = replace(left, x=g.op("Add", left.x, update))
         return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def owned(
+        self, steps: tuple[Step, ...], tokens: Packed, reduced: Reduced, x: Name
+    ) -> Owners | None:
+        """Who owns the patches behind the steps of a block on packed rows."""
+        if tokens.owners is None:
+            return None
+        old = self.g.op("Shape", tokens.x, end=1)
+        drops = any(step.drops for step in steps)
+        width = self.vit.width
+        return owners.through_packed(self.g, tokens.owners, reduced, old, x, width, drops)
 
     def restored(
         self, step: Step, within: tuple[Slots, Slots], tokens: Packed, left: Packed
@@ -203,13 +237,16 @@ class _Lowering:
             protected=vit.prefix,
             owned=tokens.owned,
             handed=tokens.handed,
+            owners=tokens.owners,
         )
         left = lowering.reduce(g, steps, found)
         living = left.alive if self.plan.counted else None
         layout = fixed_layout(g, left.number, layout.images, left.count, living)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         layout = self.named_count(layout)
-        reduced = Packed(left.x, size, layout, left.owned, left.dropped, left.handed)
+        reduced = Packed(
+            left.x, size, layout, left.owned, left.dropped, left.handed, owners.within(g, left)
+        )
         return reduced, (found, left)
 
     def named_count(self, layout: Layout) -> Layout:

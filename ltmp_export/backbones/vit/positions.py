@@ -24,7 +24,8 @@ class Grid:
         rows: Patches down the image.
         columns: Patches across.
         patch: (height, width) of one in pixels.
-        prefix: Rows before those of the patches: the class token's, the distillation token's.
+        prefix: Rows before those of the patches: the class token's, the distillation token's, the
+            registers'.
     """
 
     rows: int
@@ -45,51 +46,89 @@ def grid(
     *,
     usual: Sequence[Size | None] = (),
     unplaced: bool | None = None,
+    named: bool = False,
     source: str = "the checkpoint",
 ) -> Grid:
     """The grid of a checkpoint's position embedding, or a question.
 
     Of images as stated; else a square, with a row for each token before the patches, or with none
-    where that is said; else of images as asked for.
+    where that is said; else of images as asked for. Registers have none in most models.
 
     Args:
         weights: With `pos_embed` [1, rows, C] and `patch_embed.proj.weight`; its tokens before
-            the patches have rows of their own or none.
+            the patches have rows of their own or none, or all but the registers have.
         stated: (height, width) of the images, as the checkpoint states it.
         asked: (height, width) that the user states; a square goes before it, since the user may
             well ask for another size than the checkpoint's.
         usual: (height, width) that models of its name or configuration have.
         unplaced: Whether the tokens before the patches have no rows, where something says so.
+        named: Whether the model is known by name, which may be one without position embedding.
         source: Where the weights come from, for messages.
 
     Raises:
         InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
-    rows = weights["pos_embed"].shape[1]
     height, width = weights["patch_embed.proj.weight"].shape[2:]
     patch, prefix = (height, width), prefix_tokens(weights)
-    befores = list(dict.fromkeys((0, prefix) if unplaced else (prefix, 0)))
+    if "pos_embed" not in weights:
+        return _without(patch, (stated, *usual, asked), named=named, source=source)
+    rows, registers = weights["pos_embed"].shape[1], _registers(weights)
+    befores = list(dict.fromkeys((0, prefix) if unplaced else (prefix, prefix - registers, 0)))
     # A name that gives these tokens positions leaves no reading without.
     possible = befores[:1] if unplaced is False else befores
-    taken = befores if unplaced else befores[:1]
+    taken = befores if unplaced or (registers and unplaced is None) else befores[:1]
     for size, allowed in ((stated, possible), *((size, taken) for size in usual)):
         if size is not None and (found := _fitting(rows, size, patch, allowed)):
             return found
     if stated is not None and asked is None:
         raise InputError(_contradiction(rows, stated, patch, possible))
-    for before in taken:
-        side = math.isqrt(max(rows - before, 0))
-        if side and side * side == rows - before:
-            return Grid(side, side, patch, before)
-    if asked is not None and (found := _fitting(rows, asked, patch, befores)):
-        return found
+    squares = [Grid(side, side, patch, rows - side**2) for side in _sides(rows, taken)]
+    fits = None if asked is None else _fitting(rows, asked, patch, befores)
+    if registers and unplaced is None and squares and fits is not None and fits not in squares:
+        raise InputError(
+            f"{source}: the position embedding has {rows} rows: {squares[0].prefix} for the tokens "
+            f"before {squares[0].rows}x{squares[0].columns} patches, or {fits.prefix} before "
+            f"{fits.rows}x{fits.columns}; state the model's name with --model"
+        )
+    if squares and (len(squares) == 1 or unplaced is not None):
+        return squares[0]
+    if fits is not None:
+        return fits
     raise InputError(_question(rows, patch, prefix, possible, asked, source))
 
 
 def prefix_tokens(weights: Mapping[str, Shaped]) -> int:
     """Tokens before the patches: class, distillation and register tokens."""
-    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
-    return ("cls_token" in weights) + ("dist_token" in weights) + registers
+    return ("cls_token" in weights) + ("dist_token" in weights) + _registers(weights)
+
+
+def _registers(weights: Mapping[str, Shaped]) -> int:
+    return weights["reg_token"].shape[1] if "reg_token" in weights else 0
+
+
+def _sides(rows: int, befores: Sequence[int]) -> list[int]:
+    """Sides of the squares that rows are, some of them for other tokens."""
+    sides = [(math.isqrt(max(rows - before, 0)), before) for before in befores]
+    return [side for side, before in sides if side and side * side == rows - before]
+
+
+def _without(patch: Size, sizes: Sequence[Size | None], *, named: bool, source: str) -> Grid:
+    """The grid of a model without position embedding, of the first size that is known.
+
+    Raises:
+        InputError: Nothing says that it has none, or what its images are.
+    """
+    size = next((size for size in sizes if size is not None), None)
+    if not named:
+        raise InputError(
+            f"{source}: pos_embed missing: nothing tells whether it has no position embedding, or "
+            "one that weights do not show; state the model's name with --model"
+        )
+    if size is None or not min(down := size[0] // patch[0], across := size[1] // patch[1]):
+        raise InputError(
+            f"{source}: nothing tells the image size; state it with --img-size HEIGHT,WIDTH"
+        )
+    return Grid(down, across, patch, 0)
 
 
 def _fitting(rows: int, size: Size, patch: Size, befores: Sequence[int]) -> Grid | None:
@@ -165,7 +204,7 @@ def resized(
             f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
         )
     new = (height // patch[0], width // patch[1])
-    if new == (old.rows, old.columns):
+    if new == (old.rows, old.columns) or "pos_embed" not in weights:
         return weights, ()
     size = new[0] * new[1] * weights["pos_embed"].shape[2] * 4
     memory.require_memory(size, f"a position embedding of {new[0]}x{new[1]} patches")
@@ -182,3 +221,16 @@ def resized(
         "thresholds and accuracy are those of the old size: check them on images"
     )
     return {**weights, "pos_embed": made}, (warning,)
+
+
+def as_timm(weights: Mapping[str, torch.Tensor], grid: Grid) -> Mapping[str, torch.Tensor]:
+    """The weights with positions of all tokens before the patches, or of none, as timm has them.
+
+    Where registers alone have none, what is added to the others becomes part of these.
+    """
+    if not 0 < grid.prefix < prefix_tokens(weights):
+        return weights
+    names = [name for name in ("cls_token", "dist_token") if name in weights]
+    rows = weights["pos_embed"][:, : grid.prefix]  # [1, 1 or 2, C]
+    placed = {name: weights[name] + rows[:, at : at + 1] for at, name in enumerate(names)}
+    return {**weights, **placed, "pos_embed": weights["pos_embed"][:, grid.prefix :]}

@@ -19,11 +19,13 @@ def take(
     """Keep some, and fuse the rest; every token then stands for itself in attention."""
     score = tokens.scores[CLASS_ATTENTION]
     kept, decision = keep(step, tokens, score, forced)
-    x = kept.x
+    x, members = kept.x, kept.members
     if step.fused:
         rest = ~(decision if forced is None else forced).chosen
         x = torch.cat([x, score[rest][None] @ tokens.x[rest]])
-    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}), decision
+        if members is not None and tokens.members is not None:
+            members = torch.cat([members, tokens.members[rest].sum(0, keepdim=True)])
+    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}, members=members), decision
 
 
 def choose(step: Fuse, score: Tensor) -> Verdict:

@@ -21,11 +21,18 @@ def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
     places = g.op("Add", ranking, g.index(protected))
     stay = slots.taken(g, tokens, g.slice(places, 1, 0, kept), kept)
     parts = [g.slice(tokens.x, 1, 0, protected), stay.x]
+    came, joined = stay.came, ()
+    if tokens.came is not None and came is not None:
+        came = g.op("Concat", g.slice(tokens.came, 1, 0, protected), came, axis=1)
     if step.fused:
         others = g.slice(places, 1, kept)  # [B, n - K]
         weights = g.op("GatherElements", score, g.slice(ranking, 1, kept), axis=1)
-        rest = slots.taken(g, tokens, others, patches - kept).x  # [B, n - K, C]
-        parts.append(g.op("MatMul", g.op("Unsqueeze", weights, g.ints(1)), rest))  # [B, 1, C]
+        rest = slots.taken(g, tokens, others, patches - kept)  # [B, n - K, C]
+        parts.append(g.op("MatMul", g.op("Unsqueeze", weights, g.ints(1)), rest.x))  # [B, 1, C]
+        if came is not None and rest.came is not None:  # the first of them stands for all
+            one = g.slice(rest.came, 1, 0, 1)
+            joined = ((rest.came, g.op("Expand", one, g.op("Shape", rest.came))),)
+            came = g.op("Concat", came, one, axis=1)
     x = g.op("Concat", *parts, axis=1)
     number = step.after(tokens.number, protected)
-    return Slots(number, x, None, {}, None, None, protected=protected)
+    return Slots(number, x, None, {}, None, None, protected=protected, came=came, joined=joined)

@@ -35,9 +35,13 @@ def write(g: GraphBuilder, step: Mergence, tokens: Slots) -> Slots:
     total = g.op("Add", total, own)
     x = g.op("Add", g.op("Mul", own, kept.x), g.op("MatMul", brought, moving.x))
     x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), g.op("Div", x, total), axis=1)
+    came = kept.came
+    if tokens.came is not None and came is not None:
+        came = g.op("Concat", g.slice(tokens.came, 1, 0, protected), came, axis=1)
     return replace(
         tokens, number=step.after(tokens.number, protected), x=x, scores={}, metric=None,
-        owned=_owned(g, step, tokens, kept, moving, going),
+        owned=_owned(g, step, tokens, kept, moving, going), came=came,
+        joined=slots.joined(g, kept, moving, going),
     )  # fmt: skip
 
 
