@@ -54,15 +54,18 @@ def _balanced(stored: Weights, wanted: Arrays, linears: list[Linear]) -> dict[st
     for path, norm in ((layer.path, layer.norm) for layer in linears if layer.norm is not None):
         scaled, moved = f"{norm}.weight", f"{norm}.bias"
         weight, bias = stored.get(scaled), stored.get(moved)
-        if weight is None or bias is None or weight.shape != wanted[scaled].shape:
+        lacks = weight is None or (bias is None and moved in wanted)
+        if weight is None or lacks or weight.shape != wanted[scaled].shape:
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
             stretch = wanted[scaled] / weight.astype(np.float64)
         stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
         shift = np.zeros_like(stretch)
-        if f"{path}.bias" in wanted:  # without one nothing can take a shift up
-            shift = wanted[moved] - bias * stretch
-        found |= {scaled: wanted[scaled] / stretch, moved: (wanted[moved] - shift) / stretch}
+        found[scaled] = wanted[scaled] / stretch
+        if bias is not None:
+            if f"{path}.bias" in wanted:  # without one nothing can take a shift up
+                shift = wanted[moved] - bias * stretch
+            found[moved] = (wanted[moved] - shift) / stretch
         found[f"{path}.weight"] = wanted[f"{path}.weight"] * stretch
         if f"{path}.bias" in wanted:
             found[f"{path}.bias"] = wanted[f"{path}.bias"] + wanted[f"{path}.weight"] @ shift

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ltmp_export.plan import mlps
+
 if TYPE_CHECKING:
     from ltmp_export.plan.geometry import Geometry
     from ltmp_export.plan.vit import Vit
@@ -68,8 +70,10 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
         path, first = f"blocks.{block}", block == 0
         yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, f"{path}.norm1")
         yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block, fine=first)
-        yield Linear(f"{path}.mlp.fc1", c, vit.mlp_width, KEPT, block, f"{path}.norm2", first)
-        yield Linear(f"{path}.mlp.fc2", vit.mlp_width, c, KEPT, block, fine=first)
+        for layer in mlps.layers(vit.mlp, c, vit.mlp_width):
+            norm = f"{path}.norm2" if layer.alone else None
+            at = f"{path}.mlp.{layer.leaf}"
+            yield Linear(at, layer.ins, layer.outs, KEPT, block, norm, first)
     for path in ("head", "head_dist")[: vit.classifiers]:
         yield Linear(path, c, vit.classes, POOLED, fine=True)
 

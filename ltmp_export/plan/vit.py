@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import linears, work
+from ltmp_export.plan import linears, mlps, work
 from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
@@ -26,10 +26,10 @@ class Vit:
         image_size: (height, width) in pixels.
         patch_size: (height, width) in pixels.
         width: Channels C of a token.
-        mlp_width: Channels inside the MLP.
+        mlp_width: Channels that the last layer of an MLP is given.
         heads: Attention heads H.
         head_width: Channels D per head.
-        norm_eps: Epsilon of every LayerNorm.
+        norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         classes: Number of logits; 0 where there is no classifier.
         pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
@@ -37,6 +37,7 @@ class Vit:
             this order, or none.
         coarse: Whether patches twice as high and wide are embedded, too, and added.
         registers: How many of the tokens before the patches are registers.
+        mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Vit:
     prefix: int = 1  # files made before it was written have a class token
     coarse: bool = False  # not written where it is not, like what follows
     registers: int = 0
+    mlp: str = mlps.PLAIN
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -82,6 +84,8 @@ class Vit:
         )
         if type(self.coarse) is not bool or (self.coarse and not whole):
             raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
+        if self.mlp not in mlps.KINDS:
+            raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
     @property
     def patches(self) -> int:
@@ -181,14 +185,18 @@ class Vit:
         """Architecture, and patches, for a person."""
         patch = "x".join(map(str, self.patch_size))
         return (
-            f"{self.depth} blocks, width {self.width}, {self.heads} heads, MLP {self.mlp_width}, "
+            f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
             f"{self.activation}, pool {self.pool}",
             f"patches {patch}",
         )
 
+    def _mlp_words(self) -> str:
+        gated = "" if self.mlp == mlps.PLAIN else "gated "
+        return f"{gated}MLP {self.mlp_width}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
-        usual = {"coarse": False, "registers": 0}  # of fields that older files do not have
+        usual = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}  # of fields that are newer
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod

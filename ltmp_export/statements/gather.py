@@ -221,6 +221,7 @@ _WORDS = {
     "act": "activation {} (--act)",
     "norm_eps": "LayerNorm epsilon {:g} (--norm-eps)",
     "pool": "{} pooling (--pool)",
+    "gate": "the gate in the {} half of mlp.fc1 (--model)",
     "mean": "mean {} (--mean)",
     "std": "std {} (--std)",
     "merge_scale": "PatchMerger's scores scaled by {} (--merge-scale)",

@@ -26,15 +26,9 @@ NAMES = {
         "attention pooling (attn_pool.latent)",
     ],
     "vit_small_patch14_reg4_dinov2": [],
-    "aimv2_large_patch14_224": [
-        "a norm in the patch embedding (patch_embed.norm.weight)",
-        "SwiGLU (blocks.0.mlp.fc1_g.weight)",
-        "RMSNorm (blocks.0.norm1.weight without a bias)",
-    ],
+    "aimv2_large_patch14_224": [],
     "vit_tiny_r_s16_p8_224": ["a convolutional stem (patch_embed.backbone.conv.weight)"],
-    "vit_giant_patch14_dinov2": [
-        "SwiGLU (blocks.0.mlp.fc1.weight has 8192 rows for fc2's 4096 columns)",
-    ],
+    "vit_giant_patch14_dinov2": [],
     "vit_dwee_patch16_reg1_gap_256": [
         "differential attention (blocks.0.attn.lambda_q1)",
     ],

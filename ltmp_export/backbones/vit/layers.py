@@ -14,7 +14,9 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
+from ltmp_export.backbones.vit import feed_forward
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.plan import mlps
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
@@ -35,7 +37,7 @@ class Shaped(Protocol):
 
     @property
     def norm_eps(self) -> float:
-        """Epsilon of every LayerNorm."""
+        """Epsilon of every norm."""
 
     @property
     def activation(self) -> str:
@@ -124,10 +126,13 @@ class Layers:
         return self.g.cast(x)
 
     def norm(self, path: str, x: Name) -> Name:
-        """LayerNorm if the weights have one of that name, else nothing."""
+        """The norm if the weights have one of that name, RMSNorm if without bias; else nothing."""
         if f"{path}.weight" not in self.g.weights:
             return x
-        weight, bias = self.g.weight(f"{path}.weight"), self.g.weight(f"{path}.bias")
+        weight = self.g.weight(f"{path}.weight")
+        if f"{path}.bias" not in self.g.weights:
+            return self.g.rms_norm(self.exact(x), weight, self.vit.norm_eps)
+        bias = self.g.weight(f"{path}.bias")
         return self.g.layer_norm(self.exact(x), weight, bias, self.vit.norm_eps)
 
     def layer_scale(self, path: str, x: Name) -> Name:
@@ -136,13 +141,16 @@ class Layers:
             return x
         return self.g.op("Mul", self.exact(x), self.g.weight(f"{path}.gamma"))
 
-    def mlp(self, path: str, x: Name) -> Name:
-        """Normalised rows [T, C] → [T, C], without the residual."""
-        hidden = self.linear(f"{path}.mlp.fc1", x)
-        with self.half(f"{path}.mlp.act"):
-            hidden = self.g.activation(self.vit.activation, self.g.cast(hidden))
-        hidden = self.linear(f"{path}.mlp.fc2", self.norm(f"{path}.mlp.norm", hidden))
-        return self.exact(self.layer_scale(f"{path}.ls2", hidden))
+    def mlp(self, path: str, x: Name, kind: str = mlps.PLAIN) -> Name:
+        """Normalised rows [T, C] → [T, C], without the residual.
+
+        Args:
+            path: Of the block.
+            x: The rows.
+            kind: Of the MLP, one of `plan.mlps.KINDS`.
+        """
+        out = feed_forward.write(self, f"{path}.mlp", x, kind, self.vit.activation)
+        return self.exact(self.layer_scale(f"{path}.ls2", out))
 
     def embedded(self, path: str, images: Name, sides: Sequence[int], patches: int) -> Name:
         """Images [B, channels, height, width] in patches of these sides → [B, patches, C]."""

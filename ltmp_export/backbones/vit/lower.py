@@ -182,7 +182,7 @@ class _Lowering:
             left, within = self.slots_left(steps, tokens, weights, metric)
         with g.scope("mlp"):
             hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
-            update = self.shaped(self.layers.mlp(path, hidden), left.layout)
+            update = self.shaped(self.layers.mlp(path, hidden, self.vit.mlp), left.layout)
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
             return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
