@@ -133,8 +133,8 @@ def test_a_file_that_cannot_give_what_it_says(tmp_path: Path) -> None:
 
 
 ASKED = {
-    "logits": "has no classifier, and gives no logits; choose from features with --outputs",
-    "feature": "--outputs feature: no output 'feature'; choose from logits, features",
+    "logits": "has no classifier, and gives no logits; choose from features, tokens",
+    "feature": "--outputs feature: no output 'feature'; choose from logits, features, tokens",
     "features,features": "--outputs features,features: features is there twice",
     "": "--outputs : no output ''; choose from logits",
 }

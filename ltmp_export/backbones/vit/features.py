@@ -18,6 +18,7 @@ MERGE = (
     "then save their state_dict"
 )
 RENAME = "rename"
+_NO_CLASSIFIER = "no classifier"
 # What plain ViTs may hold that nothing uses at inference, and why.
 UNUSED: Mapping[str, str] = {"mask_token": "which only pretraining uses"}
 
@@ -116,7 +117,7 @@ _EXPECTED = "expected a plain ViT with a classifier, like timm's deit_small_patc
 
 def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
     """What to do."""
-    if len(missing) > 1 or "head.weight" in weights:
+    if len(missing) > 1 or not missing[0].startswith(_NO_CLASSIFIER):
         return _EXPECTED
     if RENAME in missing[0]:
         return "save it so, and give that file"
@@ -138,7 +139,7 @@ def unsupported(
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
     if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
-        yield f"no classifier (head.weight missing; {found})"
+        yield f"{_NO_CLASSIFIER} (head.weight missing; {found})"
 
 
 def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:

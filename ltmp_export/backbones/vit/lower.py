@@ -13,7 +13,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -89,11 +89,11 @@ class _Lowering:
 
     def outputs(self, names: Sequence[str], tokens: Packed) -> None:
         """What the model gives, from the tokens that enter the head."""
-        g, rows = self.g, self.rows(tokens.x)
+        g = self.g
         left = Left(self.layers, tokens, self.plan.static)
         made = {
-            LOGITS: lambda: classifier.classify(self.layers, rows, tokens.size, tokens.layout),
-            FEATURES: lambda: classifier.features(self.layers, rows, tokens.size, tokens.layout),
+            LOGITS: partial(self.answer, classifier.classify, tokens),
+            FEATURES: partial(self.answer, classifier.features, tokens),
             TOKENS: left.tokens,
             SIZES: left.sizes,
             TOKEN_MAP: left.token_map,
@@ -109,6 +109,10 @@ class _Lowering:
                     broken = g.op("Unsqueeze", self.broken, axes) if shape[1:] else self.broken
                     found = g.op("Add", found, broken)
             edges.output(g, name, found, self.precision, (self.batch, *shape))
+
+    def answer(self, made: Callable[..., Name], tokens: Packed) -> Name:
+        """What `classifier` makes of the tokens that enter the head."""
+        return made(self.layers, self.rows(tokens.x), tokens.size, tokens.layout)
 
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → the tokens of all images."""

@@ -6,7 +6,7 @@ The name written here per block is stable: `ranking`, the patch tokens by that a
 from __future__ import annotations
 
 from ltmp_export.graph import slots
-from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.fuse.step import Fuse
@@ -21,7 +21,7 @@ def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
     places = g.op("Add", ranking, g.index(protected))
     stay = slots.taken(g, tokens, g.slice(places, 1, 0, kept), kept)
     parts = [g.slice(tokens.x, 1, 0, protected), stay.x]
-    came, joined = stay.came, ()
+    came, joined = stay.came, tuple[tuple[Name, Name], ...]()
     if tokens.came is not None and came is not None:
         came = g.op("Concat", g.slice(tokens.came, 1, 0, protected), came, axis=1)
     if step.fused:
