@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Attention, Block
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from ltmp_export.backbones import chosen
+from ltmp_export.backbones.positioned import eager as positions
+from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.trace import Trace
 from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.backbones.vit import ownership
@@ -51,6 +53,7 @@ class Reference:
         self.plan = plan
         self.dtype = dtype
         self.outputs = outputs
+        self.positions = positions.of(self.model, plan)
 
     @torch.inference_mode()
     def run(
@@ -68,7 +71,7 @@ class Reference:
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
         rounded.set_taken(self.model, taken or {})
-        run = self._run_vit if self.kind == chosen.VIT else self._run_other
+        run = self._run_vit if self.kind in chosen.vits() else self._run_other
         return replace(run(image.to(self.dtype), forced), excess=rounded.excesses(self.model))
 
     def _run_other(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None) -> Trace:
@@ -82,7 +85,8 @@ class Reference:
         model = self.model
         embedded, entering = vit.embed(model, image[None])  # [1, N, C] both
         x = entering[0]
-        state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens)
+        where = self.positions.initial(x)
+        state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens, positions=where)
         pruned = None
         if not {*OWNERS}.isdisjoint(self.outputs):
             state, pruned = ownership.first(state)
@@ -91,7 +95,7 @@ class Reference:
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, taken) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, count, decided = self._block(model.blocks[index], steps, taken, entered, pruned)
+            left, count, decided = self._block(index, steps, taken, entered, pruned)
             state = self._behind(index, state, entered, left)
             counts.append(count)
             tokens.append(state.x)
@@ -120,7 +124,7 @@ class Reference:
 
     def _block(
         self,
-        block: Block,
+        index: int,
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
@@ -130,8 +134,10 @@ class Reference:
 
         What owned the patches that are pruned is put down in `pruned`, where that is asked for.
         """
-        attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
-        tokens = given = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+        block, at = self.model.blocks[index], self.positions.at(index, tokens.positions)
+        attended, scores = attention(block.attn, vit.given(block, 1, tokens.x), tokens.size, at)
+        x = tokens.x + vit.scaled(block, 1, attended)
+        tokens = given = replace(tokens, x=x, scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
             before = tokens
@@ -147,7 +153,9 @@ class Reference:
         return left, count, tuple(decisions)
 
 
-def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def attention(
+    attn: Attention, x: Tensor, size: Tensor, at: Bound = STILL
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Proportional attention, and what steps decide by (METHOD §1, steps 1-2; arXiv 2210.09461).
 
     Args:
@@ -155,16 +163,19 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[st
             projection of its own.
         x: [N, C] normalised tokens.
         size: [N] patches per token.
+        at: What the places of the tokens do.
 
     Returns:
         The projected output [N, C], and the scores by the names of `plan.scores`: those of the
         class token +inf, the metric's rows of length 1.
     """
     q, k, v = vit.project(attn, x)  # [H, N, D] each
-    weights = vit.scores(attn, q, k, size).softmax(-1)  # [H, N, N]
+    found = vit.scores(attn, at.turned(q), at.turned(k), size)
+    weights = at.biased(found).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
     importance[0] = of_class[0] = torch.inf
-    metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
+    keys = attn.mean_key(x)[None] if hasattr(attn, "mean_key") else k
+    metric = at.of_metric(keys).mean(0)
     return vit.mix(attn, weights, v), {
         IMPORTANCE: importance,
         CLASS_ATTENTION: of_class,

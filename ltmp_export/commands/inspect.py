@@ -51,7 +51,8 @@ def inspect(
     family, …) is described as far as it goes, with what is `missing`.
 
     Args:
-        path: The file, or `timm:NAME`.
+        path: The file, or `timm:NAME`: told by timm's configuration, without its weights, unless
+            something is asked for that takes them.
         choices: What a checkpoint does not say.
         images: A folder of pictures or an `.npz`, see `images.inputs.load_images`: measure on them
             how near the checkpoint's decisions are to their thresholds (`margins`).
@@ -62,6 +63,10 @@ def inspect(
         InputError: It is neither, or `images` are given for anything but a whole checkpoint.
     """
     path = Path(path)
+    if hub.names_a_model(path) and images is None and (choices or Choices()) == Choices():
+        from ltmp_export.commands.models import described
+
+        return described(path)
     if hub.names_a_model(path):
         name, path = hub.fetch(path)
         choices = replace(choices or Choices(), model=name)

@@ -127,7 +127,7 @@ def labelled(g: GraphBuilder, tokens: Slots) -> Slots:
     """Slots that carry where they were before the next step."""
     if tokens.owners is None:
         return tokens
-    return replace(tokens, came=_everywhere(g, tokens, g.counting(tokens.number)), joined=())
+    return replace(tokens, came=_everywhere(g, tokens, g.counting(tokens.number)), merges=())
 
 
 def through_slots(g: GraphBuilder, given: Slots, left: Slots, drops: bool) -> Slots:
@@ -145,13 +145,13 @@ def through_slots(g: GraphBuilder, given: Slots, left: Slots, drops: bool) -> Sl
         there = _everywhere(g, left, g.counting(left.number))
         nobody = g.op("Expand", g.index(_NOBODY), g.op("Shape", given.came or ""))
         went = g.op("ScatterElements", nobody, left.came, there, axis=1)
-        for source, target in left.joined:
+        for source, target in left.merges:
             into = g.op("GatherElements", went, target, axis=1)
             went = g.op("ScatterElements", went, source, into, axis=1)
     somewhere = owners.somewhere(g)
     place = g.op("GatherElements", went, somewhere, axis=1)
     vectors = _vectors(g, given.x, somewhere) if drops and owners.wanted else None
-    return replace(left, owners=owners.moved(g, place, vectors), came=None, joined=(), went=None)
+    return replace(left, owners=owners.moved(g, place, vectors), came=None, merges=(), went=None)
 
 
 def within(g: GraphBuilder, left: Slots) -> Owners | None:

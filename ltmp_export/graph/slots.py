@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.positions import Positions
 from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE
 
@@ -45,10 +46,11 @@ class Slots:
         count: [B] living tokens after a budget, or None.
         dropped: [B] tokens that a budget had no room for, or None.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        positions: Where they lie, where attention knows of it.
         owners: Who owns the patches, or None where nobody asks; see `graph.owners`, which alone
             reads what follows.
         came: [B, N] which slot each was before a step.
-        joined: Which slots then [B, n] merged into which [B, n].
+        merges: Which slots then [B, n] merged into which [B, n].
         went: [B, any] where each slot then is now, -1 for nowhere, where a step tells it all.
     """
 
@@ -64,9 +66,10 @@ class Slots:
     count: Name | None = None
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
+    positions: Positions | None = None
     owners: Owners | None = None
     came: Name | None = None
-    joined: tuple[tuple[Name, Name], ...] = ()
+    merges: tuple[tuple[Name, Name], ...] = ()
     went: Name | None = None
 
     def score(self, name: str) -> Name:
@@ -142,7 +145,7 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
     `going` [B, D, S] bool says who goes where.
     """
     weight = g.op("Cast", going, to=TensorProto.FLOAT)
-    pairs_of = joined(g, destinations, sources, weight)
+    pairs_of = merges(g, destinations, sources, weight)
     scores = {}
     if IMPORTANCE in destinations.scores:
         brought = g.op("Mul", weight, g.op("Unsqueeze", sources.scores[IMPORTANCE], g.ints(1)))
@@ -153,6 +156,9 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         weight = g.op("Mul", weight, g.op("Unsqueeze", sources.size, g.ints(1)))
         own = g.op("Unsqueeze", destinations.size, g.ints(2))  # [B, D, 1]
     total = g.op("Add", g.reduce("ReduceSum", weight, [2], keepdims=True), own)  # [B, D, 1]
+    where = destinations.positions
+    if where is not None and sources.positions is not None:
+        where = where.merged(g, g.op("Cast", going, to=TensorProto.FLOAT), sources.positions)
     brought = g.op("MatMul", g.op("Div", weight, total), sources.x)  # [B, D, C]
     kept = g.op("Mul", destinations.x, g.op("Div", own, total))
     return replace(
@@ -161,11 +167,12 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         size=g.op("Squeeze", total, g.ints(2)),
         scores=scores,
         metric=None,
-        joined=pairs_of,
+        merges=pairs_of,
+        positions=where,
     )
 
 
-def joined(
+def merges(
     g: GraphBuilder, destinations: Slots, sources: Slots, going: Name
 ) -> tuple[tuple[Name, Name], ...]:
     """Which slots merge into which, by `going` [B, D, S], 1 or 0; each into itself if nowhere."""
@@ -187,8 +194,10 @@ def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int
     x = g.slice(tokens.x, 1, start, stop, step)
     size = some(tokens.size)
     scores = {name: g.slice(score, 1, start, stop, step) for name, score in tokens.scores.items()}
+    where = tokens.positions
     return Slots(
         number, x, size, scores, None, some(tokens.alive), protected=tokens.protected,
+        positions=None if where is None else where.taken(lambda rows: str(some(rows))),
         came=some(tokens.came),
     )  # fmt: skip
 
@@ -219,8 +228,10 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
         name: g.op("GatherElements", score, slots, axis=1) for name, score in tokens.scores.items()
     }
     alive, owned = scalars(tokens.alive), scalars(tokens.owned)
+    where = None if tokens.positions is None else tokens.positions.taken(vectors)
     return Slots(
         number, vectors(tokens.x), size, scores, metric, alive, tokens.protected, owned,
+        positions=where,
         came=scalars(tokens.came),
     )  # fmt: skip
 
@@ -248,5 +259,21 @@ def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
         alive=g.op("Concat", *living, axis=1) if len(living) == len(parts) else None,
         protected=parts[0].protected,
         came=g.op("Concat", *labels, axis=1) if labels else None,
-        joined=tuple(pair for part in parts for pair in part.joined),
+        merges=tuple(pair for part in parts for pair in part.merges),
+        positions=joined(g, [part.positions for part in parts]),
     )
+
+
+def joined(g: GraphBuilder, parts: Sequence[Positions | None]) -> Positions | None:
+    """Where tokens lie, one part after the other; None where nobody knows."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    return known[0].taken(lambda _: g.op("Concat", *(part.rows for part in known), axis=1))
+
+
+def with_protected(g: GraphBuilder, tokens: Slots, came: Name | None) -> Name | None:
+    """Labels of the protected slots of these tokens, and behind them others, if there are any."""
+    if tokens.came is None or came is None:
+        return None
+    return g.op("Concat", g.slice(tokens.came, 1, 0, tokens.protected), came, axis=1)

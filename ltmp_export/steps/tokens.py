@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ltmp_export.plan import faces, pairing
 from ltmp_export.plan.step import Step
+from ltmp_export.steps.positions import Positions
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Tokens:
         owned: [N] patches that each token owns where attention does not weigh by them; None while
             each owns as many as it stands for.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        positions: Where they lie, where attention knows of it.
         members: [N, P] 1 for each patch of the image that a token is made of, else 0; None where
             nobody asks, or patches are mixed.
     """
@@ -40,6 +42,7 @@ class Tokens:
     protected: int = 1
     owned: Tensor | None = None
     handed: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Positions | None = None
     members: Tensor | None = None
 
     def patches_owned(self) -> Tensor:
@@ -50,10 +53,11 @@ class Tokens:
         """Some of the tokens, by a mask or by their rows."""
         scores = {name: score[which] for name, score in self.scores.items()}
         owned = None if self.owned is None else self.owned[which]
+        where = None if self.positions is None else self.positions.taken(lambda rows: rows[which])
         members = None if self.members is None else self.members[which]
         return replace(
             self, x=self.x[which], size=self.size[which], scores=scores, owned=owned,
-            members=members,
+            positions=where, members=members,
         )  # fmt: skip
 
 

@@ -22,9 +22,7 @@ State = dict[str, Any]
 TWO_HEADS = Choices(num_heads=2)
 
 NAMES = {
-    "vit_base_patch16_siglip_224": [
-        "attention pooling (attn_pool.latent)",
-    ],
+    "vit_base_patch16_siglip_224": [],
     "vit_small_patch14_reg4_dinov2": [],
     "aimv2_large_patch14_224": [],
     "vit_tiny_r_s16_p8_224": ["a convolutional stem (patch_embed.backbone.conv.weight)"],

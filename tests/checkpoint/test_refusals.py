@@ -57,18 +57,17 @@ BATCHNORM = {
     "layer1.0.bn1.num_batches_tracked": torch.tensor(3),
 }
 LORA = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 128)}
-TIMM_SIGLIP = {
+MAE = {
     **{k: v for k, v in dense().items() if not k.startswith(("cls_token", "head"))},
-    "attn_pool.latent": shape(1, 1, 128),
+    "decoder_embed.weight": shape(4, 128),
 }
 # What the file alone decides: its content, and what is said of it.
 DECIDED: dict[str, tuple[Any, str]] = {
     "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
-        TIMM_SIGLIP,
-        "features that are not supported: attention pooling "
-        "(attn_pool.latent); expected a plain ViT",
+        MAE,
+        "features that are not supported: a decoder (decoder_embed.weight); expected a plain ViT",
     ),
     "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
     "damaged": (b"PK\x03\x04 and no more", "is damaged or not a PyTorch checkpoint"),
@@ -201,9 +200,8 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("vit_base_patch16_siglip_224", (), "attention pool"),
         ("vit_base_patch16_224.dino", (), "holds no thresholds"),
-        ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
+        ("vit_relpos_small_patch16_224", (), "timm's class VisionTransformerRelPos"),
         ("resnet18", (), "it looks like a ResNet"),
         ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),
         ("deit_tiny_distilled_patch16_224", ("--family", "p", "--r", "4"), "a distillation token"),
@@ -221,7 +219,7 @@ def test_timms_models_are_judged_before_anything_is_fetched(
     assert told.stderr.startswith(f"error: timm:{name}")
     assert message in told.stderr
     if "base_patch16_224" not in name and "deit" not in name:
-        assert message in ltmp("inspect", f"timm:{name}").stderr
+        assert message in ltmp("inspect", f"timm:{name}", "--num-heads", "3").stderr
 
 
 def test_inspect_recommends_what_works(folder: Path) -> None:

@@ -1,16 +1,24 @@
-"""The tokens that the last block leaves as outputs, in ONNX: as they are, and on the grid."""
+"""What a model gives of the tokens that its last block leaves, in ONNX, see `plan.outputs`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnx import TensorProto
 
+from ltmp_export.backbones import edges
+from ltmp_export.backbones.vit import classifier
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.ragged import Layout
+from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
+from ltmp_export.precision.formats import Precision
+
+KEPT = "kept"  # the axis of the tokens that are left of the image that has most
 
 
 @dataclass(frozen=True)
@@ -33,14 +41,51 @@ class Left:
         return self.layers.g
 
     @property
-    def number(self) -> int | None:
-        """K where it is known before running."""
-        return self.layout.most if self.static else None
-
-    @property
     def layout(self) -> Layout:
         """Where the tokens of an image are."""
         return self.found.layout
+
+    def give(
+        self,
+        names: Sequence[str],
+        precision: Precision,
+        batch: int | str,
+        broken: Name | None,
+    ) -> None:
+        """Write outputs.
+
+        Args:
+            names: Which, in order.
+            precision: Of the file.
+            batch: Its first axis.
+            broken: [B, 1] to be added to all that is no whole number, or None.
+        """
+        g = self.g
+        made: dict[str, Callable[[], Name]] = {
+            LOGITS: partial(self._answer, classifier.classify),
+            FEATURES: partial(self._answer, classifier.features),
+            TOKENS: self.tokens,
+            SIZES: self.sizes,
+            TOKEN_MAP: self.token_map,
+            DENSE: self.dense,
+        }
+        kept = self.layout.most if self.static else KEPT
+        for name in names:
+            shape = [kept if side is None else side for side in self.layers.vit.outputs[name]]
+            with g.scope("head"):
+                found = made[name]()
+                if broken is not None and name not in edges.KINDS:
+                    axes = g.ints(*range(2, len(shape) + 1))
+                    added = g.op("Unsqueeze", broken, axes) if shape[1:] else broken
+                    found = g.op("Add", found, added)
+            edges.output(g, name, found, precision, (batch, *shape))
+
+    def _answer(self, made: Callable[..., Name]) -> Name:
+        """What `classifier` makes of them."""
+        rows = self.found.x
+        if self.static:
+            rows = self.g.reshape(rows, -1, self.layers.vit.width)
+        return made(self.layers, rows, self.found.size, self.layout)
 
     def _slots(self) -> tuple[Name, Name]:
         """[B, K] packed row of each token, in the rest the last one's, and whether there is one."""

@@ -13,7 +13,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,7 +21,8 @@ from onnx import ModelProto
 
 from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
-from ltmp_export.backbones.vit import attention, classifier, embedding
+from ltmp_export.backbones.vit import attention, embedding
+from ltmp_export.backbones.vit.attention import Bound
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.left import Left
 from ltmp_export.backbones.vit.tokens import Packed
@@ -29,10 +30,11 @@ from ltmp_export.graph import owners, packed
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.packed import Candidates, Reduced
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
-from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, OWNERS, SIZES, TOKEN_MAP, TOKENS
+from ltmp_export.plan.outputs import DENSE, OWNERS
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -40,10 +42,8 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
 
-KEPT = "kept"  # the axis of the tokens that are left of the image that has most
 
-
-class _Lowering:
+class Lowering:
     """Writes one graph; holds what every piece of it needs to know."""
 
     def __init__(
@@ -60,6 +60,7 @@ class _Lowering:
     def model(
         self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
     ) -> ModelProto:
+        """The graph."""
         g, vit = self.g, self.vit
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
@@ -80,39 +81,13 @@ class _Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-        self.outputs(outputs, tokens)
+        left = Left(self.layers, tokens, self.plan.static)
+        left.give(outputs, self.precision, self.batch, self.broken)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
         if dropped:
             edges.per_block(g, "overflow", dropped, vit, self.batch)
         return g.build(f"{self.plan.family}_{vit.name}", metadata)
-
-    def outputs(self, names: Sequence[str], tokens: Packed) -> None:
-        """What the model gives, from the tokens that enter the head."""
-        g = self.g
-        left = Left(self.layers, tokens, self.plan.static)
-        made = {
-            LOGITS: partial(self.answer, classifier.classify, tokens),
-            FEATURES: partial(self.answer, classifier.features, tokens),
-            TOKENS: left.tokens,
-            SIZES: left.sizes,
-            TOKEN_MAP: left.token_map,
-            DENSE: left.dense,
-        }
-        kept = KEPT if left.number is None else left.number
-        for name in names:
-            shape = [kept if side is None else side for side in self.vit.outputs[name]]
-            with g.scope("head"):
-                found = made[name]()
-                if self.broken is not None and name not in edges.KINDS:
-                    axes = g.ints(*range(2, len(shape) + 1))
-                    broken = g.op("Unsqueeze", self.broken, axes) if shape[1:] else self.broken
-                    found = g.op("Add", found, broken)
-            edges.output(g, name, found, self.precision, (self.batch, *shape))
-
-    def answer(self, made: Callable[..., Name], tokens: Packed) -> Name:
-        """What `classifier` makes of the tokens that enter the head."""
-        return made(self.layers, self.rows(tokens.x), tokens.size, tokens.layout)
 
     def embed(self, images: Name) -> Packed:
         """[B, channels, height, width] → the tokens of all images."""
@@ -169,24 +144,29 @@ class _Lowering:
         g = self.g
         with g.scope("attn"):
             rows, layout = self.normed(path, tokens), tokens.layout
-            weights, keys, values = attention.attend(self.layers, path, rows, tokens.size, layout)
-            metric = self.metric(path, tokens, keys) if METRIC in demands(steps) else None
+            at = self.at(path, tokens)
+            weights, keys, values = attention.attend(
+                self.layers, path, rows, tokens.size, layout, at
+            )
+            metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
         if not self.plan.static:
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
-            update = attention.mix(self.layers, path, layout, weights, values)
+            update = self.scaled(path, 1, attention.mix(self.layers, path, layout, weights, values))
             x = g.op("Add", tokens.x, self.shaped(update, layout))
         if reduced is not None:
             owned = self.owned(steps, tokens, reduced, x)
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
-            left = Packed(x, reduced.size, reduced.layout, owners=owned)
+            where = self.moved(tokens, reduced)
+            left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
         with g.scope("mlp"):
-            hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
-            update = self.shaped(self.layers.mlp(path, hidden, self.vit.mlp), left.layout)
+            hidden = self.rows(self.given(path, 2, left.x))
+            update = self.scaled(path, 2, self.layers.mlp(path, hidden, self.vit.mlp))
+            update = self.shaped(update, left.layout)
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
             return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
@@ -203,6 +183,26 @@ class _Lowering:
         drops = any(step.drops for step in steps)
         width = self.vit.width
         return owners.through_packed(self.g, tokens.owners, reduced, old, x, width, drops)
+
+    def at(self, path: str, tokens: Packed) -> Bound:
+        """What the places of tokens do to a block's attention."""
+        return Bound()
+
+    def moved(self, tokens: Packed, reduced: Reduced) -> Positions | None:
+        """Where the packed tokens lie that steps leave."""
+        return None
+
+    def placed(self, tokens: Packed) -> Positions | None:
+        """Where tokens in slots lie, as steps are given them."""
+        return None
+
+    def given(self, path: str, half: int, x: Name) -> Name:
+        """What the first or second half of a block is given of its tokens."""
+        return self.layers.norm(f"{path}.norm{half}", x)
+
+    def scaled(self, path: str, half: int, update: Name) -> Name:
+        """What the first or second half of a block adds, from rows [T, C] with its LayerScale."""
+        return update
 
     def restored(
         self, step: Step, within: tuple[Slots, Slots], tokens: Packed, left: Packed
@@ -242,6 +242,7 @@ class _Lowering:
             owned=tokens.owned,
             handed=tokens.handed,
             owners=tokens.owners,
+            positions=self.placed(tokens),
         )
         left = lowering.reduce(g, steps, found)
         living = left.alive if self.plan.counted else None
@@ -249,7 +250,14 @@ class _Lowering:
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         layout = self.named_count(layout)
         reduced = Packed(
-            left.x, size, layout, left.owned, left.dropped, left.handed, owners.within(g, left)
+            left.x,
+            size,
+            layout,
+            left.owned,
+            left.dropped,
+            left.handed,
+            left.positions,
+            owners.within(g, left),
         )
         return reduced, (found, left)
 
@@ -261,15 +269,15 @@ class _Lowering:
 
     def normed(self, path: str, tokens: Packed) -> Name:
         """The rows [T, C] that a block's attention sees."""
-        return self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
+        return self.rows(self.given(path, 1, tokens.x))
 
-    def metric(self, path: str, tokens: Packed, keys: Name) -> Name:
+    def metric(self, path: str, tokens: Packed, keys: Name, at: Bound) -> Name:
         """[B, N, D] unit vectors, whose products are the similarity of tokens."""
         vit, layout = self.vit, tokens.layout
-        if not self.precision.protects:
+        if not self.precision.protects or not at.alike:
             return layout.metric(self.layers.exact(keys), vit.heads, vit.head_width)
         rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
-        return layout.slots_of(rows, vit.head_width)
+        return at.compared(self.g, layout.slots_of(rows, vit.head_width))
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
@@ -288,5 +296,5 @@ class _Lowering:
         )
 
 
-lower = partial(writing.lower, _Lowering)
-half_places = partial(writing.half_places, _Lowering)
+lower = partial(writing.lower, Lowering)
+half_places = partial(writing.half_places, Lowering)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.owners import Owners
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout
 
 
@@ -21,6 +22,7 @@ class Packed:
         owned: As of `Slots`, or None.
         dropped: [B] tokens that a budget had no room for in the block before, or None.
         handed: As of `Slots`.
+        positions: Where they lie, where attention knows of it; None while each lies where it began.
         owners: Who owns the patches, or None where nobody asks.
     """
 
@@ -30,4 +32,5 @@ class Packed:
     owned: Name | None = None
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
+    positions: Positions | None = None
     owners: Owners | None = None

@@ -35,6 +35,11 @@ class Fuse(Step):
         """Unless they are fused, the others are gone."""
         return not self.fused
 
+    @property
+    def joins(self) -> bool:
+        """The token of the others has."""
+        return self.fused
+
     def kept(self, tokens: int, protected: int) -> int:
         """K, of so many tokens."""
         return math.ceil(self.keep_rate * (tokens - protected))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, Mergence
+from ltmp_export.steps.positions import Positions
 from ltmp_export.steps.tokens import Choice, Decision, Partners, Tokens, Verdict, first
 
 
@@ -55,6 +56,7 @@ def take(
         protected=protected,
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
         members=_members(tokens, places, index, moved),
+        positions=_positions(tokens, places, moved, index),
     )
     decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
     return left, decision
@@ -66,6 +68,17 @@ def _members(tokens: Tokens, places: Tensor, index: Tensor, moved: Tensor) -> Te
         return None
     own, patches = tokens.members[: tokens.protected], tokens.members
     return torch.cat([own, patches[places].index_add(0, index, patches[moved])])
+
+
+def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> Positions | None:
+    """Of the protected rows, and those in `places` that the moved ones merge into."""
+    where = tokens.positions
+    if where is None:
+        return None
+    kept = where.taken(lambda rows: rows[places])
+    moving = where.taken(lambda rows: rows[moved])
+    received = kept.received(index, moving)
+    return where.taken(lambda rows: torch.cat([rows[: tokens.protected], received.rows]))
 
 
 def choose(step: Mergence, score: Tensor) -> Verdict:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, UNIFORM, Mergence
@@ -35,14 +36,23 @@ def write(g: GraphBuilder, step: Mergence, tokens: Slots) -> Slots:
     total = g.op("Add", total, own)
     x = g.op("Add", g.op("Mul", own, kept.x), g.op("MatMul", brought, moving.x))
     x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), g.op("Div", x, total), axis=1)
-    came = kept.came
-    if tokens.came is not None and came is not None:
-        came = g.op("Concat", g.slice(tokens.came, 1, 0, protected), came, axis=1)
     return replace(
         tokens, number=step.after(tokens.number, protected), x=x, scores={}, metric=None,
-        owned=_owned(g, step, tokens, kept, moving, going), came=came,
-        joined=slots.joined(g, kept, moving, going),
+        owned=_owned(g, step, tokens, kept, moving, going),
+        positions=_positions(g, tokens, kept, moving, going),
+        came=slots.with_protected(g, tokens, kept.came),
+        merges=slots.merges(g, kept, moving, going),
     )  # fmt: skip
+
+
+def _positions(
+    g: GraphBuilder, tokens: Slots, kept: Slots, moving: Slots, going: Name
+) -> Positions | None:
+    """Of the protected slots, and those that others merged into."""
+    if kept.positions is None or moving.positions is None:
+        return None
+    received = kept.positions.merged(g, going, moving.positions)
+    return slots.joined(g, [slots.part(g, tokens, 0, tokens.protected).positions, received])
 
 
 def _merging(g: GraphBuilder, step: Mergence, kept: Slots, moving: Slots) -> tuple[Name, Name]:
