@@ -133,7 +133,7 @@ def classifier(
         known = f"; {', '.join(able)} may be it" if able else ""
         raise InputError(f"{path}: --head-name {asked}: it holds no {asked}.weight{known}")
     shape = tuple(values[f"{name}.weight"].shape)
-    if len(shape) != 2 or (width is not None and shape[1] != width):
+    if len(shape) != 2 or (width is not None and shape[1] not in (width, 2 * width)):
         raise InputError(
             f"{path}: {name}.weight {list(shape)} takes other numbers than the {width} that the "
             f"model gives; --head-name {NONE} leaves it out"

@@ -82,7 +82,7 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
     if vit.latent is not None:
         yield from vit.latent.linears(c)
     for path in ("head", "head_dist")[: vit.classifiers]:
-        yield Linear(path, c, vit.classes, POOLED, fine=True)
+        yield Linear(path, vit.pooled_width, vit.classes, POOLED, fine=True)
 
 
 def rounded(geometry: Geometry) -> list[Linear]:

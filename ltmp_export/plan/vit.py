@@ -18,6 +18,8 @@ from ltmp_export.plan.plan import Plan, Rows
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.stem import Stem
 
+CLASS_AND_MEAN = "token_avg"  # pooling: the class token, and the mean of the patches behind it
+
 
 @dataclass(frozen=True)
 class Vit:
@@ -34,8 +36,8 @@ class Vit:
         norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
         classes: Number of logits; 0 where there is no classifier.
-        pool: "token" (class token), "avg" (mean over the patches that tokens stand for) or "map"
-            (attention pooling).
+        pool: "token" (class token), "avg" (mean over the patches that tokens stand for), "map"
+            (attention pooling) or "token_avg" (the first two, one behind the other).
         prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
             this order, or none.
         coarse: Whether patches twice as high and wide are embedded, too, and added.
@@ -81,7 +83,7 @@ class Vit:
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
         rows = self.prefix, self.registers
         counted = all(type(some) is int and 0 <= some < 2**31 for some in rows)
-        pools = {0: ("avg", "map"), 1: ("token", "avg", "map"), 2: ("token",)}
+        pools = {0: ("avg", "map"), 1: ("token", "avg", "map", CLASS_AND_MEAN), 2: ("token",)}
         if not counted or self.pool not in pools.get(self.leading, ()):
             raise ValueError(
                 f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling, "
@@ -145,11 +147,16 @@ class Vit:
         return 2 if self.distilled else 1
 
     @property
+    def pooled_width(self) -> int:
+        """Numbers that a classifier is given."""
+        return 2 * self.width if self.pool == CLASS_AND_MEAN else self.width
+
+    @property
     def outputs(self) -> dict[str, Shape]:
         """What files of it can give, and the shape of each."""
         logits: dict[str, Shape] = {LOGITS: (self.classes,)} if self.classes else {}
         return logits | {
-            FEATURES: (self.width,),
+            FEATURES: (self.pooled_width,),
             TOKENS: (None, self.width),
             SIZES: (None,),
             TOKEN_MAP: (self.patches,),

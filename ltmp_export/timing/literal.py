@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.vit import CLASS_AND_MEAN
 from ltmp_export.reference import Reference
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge.step import Merge
@@ -76,6 +77,10 @@ class LiteralViT(nn.Module):
         if model.global_pool == "avg":
             x, size = x[behind:], size[behind:]
             pooled = (x * size[:, None]).sum(0) / size.sum().clamp(min=1)
+        elif model.global_pool == CLASS_AND_MEAN:
+            of_patches = size[behind:, None]
+            mean = (x[behind:] * of_patches).sum(0) / of_patches.sum().clamp(min=1)
+            pooled = torch.cat([pooled, mean])
         elif model.global_pool == "map":
             pooled = _attention_pool(model.attn_pool, x[behind:], size[behind:])
         logits: Tensor = model.head(model.fc_norm(pooled))[None]

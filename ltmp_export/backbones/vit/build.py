@@ -17,6 +17,7 @@ from torch import nn
 
 from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.vit import facts, features, kinds, positions, vit_pytorch
+from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
 from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
@@ -24,7 +25,7 @@ from ltmp_export.backbones.vit.multi_scale import COARSE, MultiScalePatchEmbed
 from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
 from ltmp_export.plan import mlps
-from ltmp_export.plan.vit import Vit
+from ltmp_export.plan.vit import CLASS_AND_MEAN, Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
@@ -228,6 +229,7 @@ def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Modu
     widened = not own and plain and wide != shape["embed_dim"]
     if not own:
         factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
+        factory = ClassAndMean if settled.pool == CLASS_AND_MEAN else factory
         shape |= _stated(weights, settled) | {"global_pool": settled.pool}
     if shape["mlp_layer"] is GluMlp:
         shape["mlp_layer"] = partial(GluMlp, gate_last=settled.gate_last)

@@ -8,6 +8,7 @@ from ltmp_export.backbones.vit import pooling
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import Layout
+from ltmp_export.plan.vit import CLASS_AND_MEAN
 
 
 def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
@@ -43,10 +44,14 @@ def features(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
 
 
 def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
-    """Normalised tokens, all of them pooled: [B, C]."""
+    """Normalised tokens, all of them pooled: [B, C], or [B, 2C] with the class token in front."""
     vit = layers.vit
     if vit.latent is None:
-        return layout.mean_of_patches(x, size, vit.unpooled)
+        mean = layout.mean_of_patches(x, size, vit.unpooled)
+        if vit.pool != CLASS_AND_MEAN:
+            return mean
+        token = layers.g.op("Gather", x, layout.class_rows(), axis=0)
+        return layers.g.op("Concat", token, mean, axis=1)
     return pooling.pool(
         layers, vit.latent, x, size, layout,
         width=vit.width, spared=vit.unpooled, largest=vit.tokens,

@@ -21,14 +21,17 @@ from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 from ltmp_export.backbones.vit import describe_stem
+from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
 from ltmp_export.plan import mlps
 from ltmp_export.plan.pooling import AttentionPool
-from ltmp_export.plan.vit import Vit
+from ltmp_export.plan.vit import CLASS_AND_MEAN, Vit
 
 _MLPS = {Mlp: mlps.PLAIN, SwiGLU: mlps.SPLIT, GeGluMlp: mlps.NORMED}
+_POOLS = ("token", "avg", "map", CLASS_AND_MEAN)
+_VITS = (VisionTransformer, VisionTransformerDistilled, ClassAndMean)
 _EMBEDDINGS = (HybridEmbed, PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 
 
@@ -38,7 +41,7 @@ def describe(model: nn.Module, name: str) -> Vit:
     Raises:
         InputError: The model has a feature that is not supported.
     """
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+    if type(model) not in _VITS:
         raise InputError(f"{type(model).__name__} is not supported; expected VisionTransformer")
     _refuse_features(model)
     timm_model: Any = model  # timm's attributes are untyped
@@ -117,7 +120,7 @@ def _refuse_features(model: VisionTransformer) -> None:
         "images that are no whole number of coarse patches": coarse and not even,
         "registers beside a distillation token": distilled and model.reg_token is not None,
         "attention pooling of another kind": not plain_pool(model.attn_pool, model.embed_dim),
-        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
+        f"global_pool={model.global_pool!r}": model.global_pool not in _POOLS,
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head)
         is not (nn.Linear if model.num_classes else nn.Identity),

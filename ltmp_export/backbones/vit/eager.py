@@ -14,6 +14,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from torch import Tensor
 
+from ltmp_export.plan.vit import CLASS_AND_MEAN
+
 
 def embed(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Images [B, channels, height, width] → tokens [B, N, C], before and after `norm_pre`."""
@@ -138,7 +140,10 @@ def features(model: Any, x: Tensor, size: Tensor) -> Tensor:
 
 
 def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
-    """Normalised tokens [..., N, C] → what the head is given, [..., C]: one of them, or all."""
+    """Normalised tokens [..., N, C] → what the head is given, [..., C]: one of them, or all.
+
+    Of `ClassAndMean` it is one of them and the mean of the patches, [..., 2C].
+    """
     if model.global_pool == "token":
         return x[..., 0, :]
     latent = getattr(model, "attn_pool", None)
@@ -147,7 +152,8 @@ def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
     if latent is not None:
         return attention_pooled(latent, x, size, behind)
     patches = size[..., behind:, None]
-    return (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
+    mean = (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
+    return torch.cat([x[..., 0, :], mean], -1) if model.global_pool == CLASS_AND_MEAN else mean
 
 
 def attention_pooled(pool: Any, x: Tensor, size: Tensor, behind: int) -> Tensor:

@@ -17,6 +17,7 @@ from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.errors import InputError
 from ltmp_export.plan import mlps
 from ltmp_export.plan.geometry import ACTIVATIONS, POOLS
+from ltmp_export.plan.vit import CLASS_AND_MEAN
 from ltmp_export.statements.gather import Answer, Statements
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _require_possible(
             f"{source} has attention pooling ({LATENT}); {says.pool.where} states "
             f"{says.pool.value!r}: drop it"
         )
-    if pool.value not in POOLS and LATENT not in weights:
+    if pool.value not in (*POOLS, CLASS_AND_MEAN) and LATENT not in weights:
         raise InputError(
             f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
         )
@@ -242,12 +243,21 @@ def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer
     return Answer(RMS_EPS if kinds.rms(weights) else NORM_EPS, "usual", True)
 
 
+def _takes_twice(weights: Weights) -> bool:
+    """Whether the classifier is given the class token and something of its width behind it."""
+    head = weights.get("head.weight")
+    twice = head is not None and tuple(head.shape[1:]) == (2 * kinds.embedding(weights)[0],)
+    return twice and "cls_token" in weights and "dist_token" not in weights
+
+
 def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """How tokens are pooled: a norm behind the pooling tells averages, nothing tells the rest."""
     if vit_pytorch.NORM in weights:
         return Answer("avg", vit_pytorch.SAYS)
     if LATENT in weights:
         return Answer(MAP, f"{LATENT} is there")
+    if _takes_twice(weights):
+        return Answer(CLASS_AND_MEAN, "the shape of head.weight")
     if says.pool is not None:
         return Answer(*says.pool)
     if "dist_token" in weights:
