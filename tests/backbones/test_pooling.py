@@ -10,6 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ltmp_export import families
+from ltmp_export.backbones.vit import describe
+from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.lower import lower
 from ltmp_export.plan.plan import Plan, resizes
 from ltmp_export.plan.vit import Vit
@@ -182,3 +184,35 @@ def test_pruning_alone_is_a_plain_mean() -> None:
         assert not any(map(resizes, plan.blocks))
         wanted = unweighted(model, plan, image)
         torch.testing.assert_close(Reference(model, plan).run(image).logits, wanted)
+
+
+@pytest.mark.parametrize("family", ["ltmp", "mp"])
+def test_class_token_and_mean(family: str) -> None:
+    """DINOv2's classifier: what those of the class token and of the mean say, added."""
+    kwargs = {**AVERAGE.kwargs, "global_pool": "token"}
+    token, vit = random_vits.build(Case("token", AVERAGE.seed, kwargs))
+    mean, of_mean = random_vits.build(AVERAGE)
+    mean.head.bias.zero_()
+    shape = random_vits._DEFAULTS | {k: v for k, v in kwargs.items() if k != "fc_norm"}
+    both = ClassAndMean(**shape).eval().requires_grad_(False)
+    head = torch.cat([token.head.weight, mean.head.weight], 1)
+    mean.load_state_dict({**token.state_dict(), **mean.head.state_dict(prefix="head.")})
+    both.load_state_dict({**token.state_dict(), "head.weight": head})
+    images = random_vits.images(vit, AVERAGE.seed)
+    if family == "ltmp":
+        plan = random_vits.middle_plan(token, images, family, AVERAGE.seed)
+    else:
+        plan = agreement.planned(family, "6", vit)
+    apart = [[Reference(m, plan).run(image).logits for image in images] for m in (token, mean)]
+    expected = torch.stack(apart[0]) + torch.stack(apart[1])
+    found = describe.describe(both, "both")
+    assert (found.pooled_width, of_mean.pooled_width) == (2 * vit.width, vit.width)
+    reference = torch.stack([Reference(both, plan).run(image).logits for image in images])
+    torch.testing.assert_close(reference, expected, rtol=0, atol=tolerances.RANDOM_REFERENCE)
+    for size in (None, 1):
+        file = lower(found, plan, numpy_weights(both), opset=17, batch_size=size)
+        logits = lower_precision.in_batches(file, images.numpy(), size or len(images))
+        assert np.abs(logits - expected.numpy()).max() < tolerances.RANDOM_EXPORTED
+    literal = LiteralViT(both, plan) if family == "ltmp" else None
+    for image, wanted in zip(images if literal else (), expected, strict=False):
+        torch.testing.assert_close(literal(image[None])[0], wanted, rtol=0, atol=2e-5)
