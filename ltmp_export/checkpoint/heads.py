@@ -16,6 +16,11 @@ from ltmp_export.errors import InputError
 
 NONE = "none"  # what states that there is none
 _NAMED = re.compile(r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head)")
+# Layers under such a name; those of DINO's projection are none of a classifier.
+_LAYERED = re.compile(
+    r"((?:.*\.)?)(?:classifier|head|heads|fc|linear|linear_head|cls_head)"
+    r"\.(?!mlp\.|last_layer)[\w.]+\.weight"
+)
 _LONGEST_NAME = 200  # characters
 
 
@@ -123,6 +128,7 @@ def classifier(
                 f"{'|'.join((*able, NONE))}"
             )
         if not able:
+            _require_no_layers(path, values, prefix, width)
             return None
     name = (
         next((n for n in (asked, f"{prefix}{asked}") if f"{n}.weight" in values), None)
@@ -142,13 +148,36 @@ def classifier(
     return Head(name, {leaf: f"{name}.{leaf}" for leaf in leaves}, asked is None)
 
 
-def _candidates(values: Mapping[str, Shaped], prefix: str) -> Iterator[str]:
-    """Single linear layers with a classifier's name, beside the model or in it."""
-    places = {"", prefix}
+def _require_no_layers(
+    path: Path, values: Mapping[str, Shaped], prefix: str, width: int | None
+) -> None:
+    """Refuse a classifier of several layers: to leave it out has to be said.
+
+    Raises:
+        InputError: There is one.
+    """
+    for key, value in values.items():
+        match = _LAYERED.fullmatch(key) if len(key) <= _LONGEST_NAME else None
+        if match and match[1] in _places(prefix) and tuple(value.shape[1:]) == (width,):
+            raise InputError(
+                f"{path}: {key} {list(value.shape)} is of a classifier of several layers, expected "
+                f"a single one; --head-name {NONE} leaves it out"
+            )
+
+
+def _places(prefix: str) -> set[str]:
+    """Where a classifier may be: beside the model, or in it."""
+    found = {"", prefix}
     while prefix:
         prefix = prefix.rstrip(".").rpartition(".")[0]
         prefix += "." if prefix else ""
-        places.add(prefix)
+        found.add(prefix)
+    return found
+
+
+def _candidates(values: Mapping[str, Shaped], prefix: str) -> Iterator[str]:
+    """Single linear layers with a classifier's name, beside the model or in it."""
+    places = _places(prefix)
     for key, value in values.items():
         name = key.removesuffix(".weight")
         if name == key or len(key) > _LONGEST_NAME or not (match := _NAMED.fullmatch(name)):

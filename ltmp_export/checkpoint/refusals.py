@@ -144,5 +144,5 @@ def _taken(path: Path, choices: Choices) -> Outline:
 def _require_plain(own: Outline, called: str | None) -> None:
     if own.weights:
         if chosen.by_keys(own.weights, families.split_arch(called)[1]) == chosen.VIT:
-            features.require_plain(str(own.path), own.weights, own.prefix, own.beside)
+            features.require_plain(str(own.path), own.weights, own.beside)
         require_floats(own)

@@ -161,6 +161,7 @@ def test_a_classifier_that_leaves_something_open(
     state, _ = headless("backbone.")
     two = {"classifier.weight": torch.ones(4, 32), "fc.weight": torch.ones(4, 32)}
     four = {"linear_head.weight": torch.ones(4, 160)}
+    layers = {"classifier.0.weight": torch.ones(9, 32), "classifier.2.weight": torch.ones(4, 9)}
     for more, stated, message in (
         (
             two,
@@ -168,12 +169,15 @@ def test_a_classifier_that_leaves_something_open(
             "classifier and fc may be its classifier; state which: --head-name classifier|fc",
         ),
         (two, ("--head-name", "head"), "--head-name head: it holds no head.weight; classifier, fc"),
+        (layers, (), "classifier.0.weight [9, 32] is of a classifier of several layers, expected"),
         (four, (), "linear_head.weight [4, 160] takes other numbers than the 32 that the model"),
     ):
         torch.save(state | more, "c.pth")
         told = ltmp("export", "c.pth", "--num-heads", "2", *stated)
         assert told.exit_code == 2
         assert message in told.stderr
+    features = load_checkpoint("c.pth", Choices(num_heads=2, head_name="none"), dense=True)
+    assert features.vit.classes == 0
 
 
 def written(name: str, path: Path, config: State | None = None) -> Path:

@@ -17,8 +17,6 @@ MERGE = (
     "merge the adapter into the model's weights first (peft: model.merge_and_unload()), "
     "then save their state_dict"
 )
-RENAME = "rename"
-_NO_CLASSIFIER = "no classifier"
 # What plain ViTs may hold that nothing uses at inference, and why.
 UNUSED: Mapping[str, str] = {
     r"mask_token": "which only pretraining uses",
@@ -53,10 +51,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_B + r"gamma_[12]|" + _B + r"ls[12]", "layer scale under other names than ls1.gamma"),
     (r"blocks\.\d+\.\d+\..*", "blocks in chunks"),
 )
-_LONGEST_NAME = 200  # characters
-_CLASSIFIER = re.compile(
-    r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head|lm_head)(\.\w+)*\.weight"
-)
 _VIT = re.compile(r"blocks\.\d+\.(\d+\.)?(norm1|attn|in_norm|gamma_1)(\.|$).*")
 
 
@@ -71,7 +65,6 @@ class Shaped(Protocol):
 def require_plain(
     source: str,
     weights: Mapping[str, Shaped],
-    prefix: str = "",
     beside: Mapping[str, object] | None = None,
     more: Iterable[str] = (),
 ) -> None:
@@ -80,16 +73,14 @@ def require_plain(
     Args:
         source: Where they come from, for messages.
         weights: By timm's names, without those of a method.
-        prefix: What stands before these names in the file.
-        beside: What else the file holds: a classifier may be there.
+        beside: What else the file holds.
         more: Features that are not supported and that names do not tell.
 
     Raises:
         InputError: They are an adapter's, of another architecture, or of a ViT with features that
             are not supported; all of these are named.
     """
-    beside = beside or {}
-    names = architectures.telling((*weights, *beside))
+    names = architectures.telling((*weights, *(beside or {})))
     if (adapter := next(filter(_ADAPTER.search, names), None)) is not None:
         raise InputError(f"{source} holds an adapter (LoRA or kin: {adapter}); {MERGE}")
     if vit_pytorch_keys.NORM in weights:  # all its keys are there and known
@@ -101,7 +92,7 @@ def require_plain(
             f"{source}: not a plain timm VisionTransformer: it looks like {other.name} "
             f"({other.key}); {other.way or _EXPECTED}"
         )
-    missing = [*more, *unsupported(weights, prefix, beside)]
+    missing = [*more, *unsupported(weights)]
     if not missing:
         return
     if not vit:
@@ -113,25 +104,14 @@ def require_plain(
     like = architectures.kin(weights)
     raise InputError(
         f"{source} is a ViT with features that are not supported: {', '.join(missing)}"
-        f"{f'; it looks like {like}' if like else ''}; {_way(weights, missing)}"
+        f"{f'; it looks like {like}' if like else ''}; {_EXPECTED}"
     )
 
 
 _EXPECTED = "expected a plain ViT with a classifier, like timm's deit_small_patch16_224"
 
 
-def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
-    """What to do."""
-    if len(missing) > 1 or not missing[0].startswith(_NO_CLASSIFIER):
-        return _EXPECTED
-    if RENAME in missing[0]:
-        return "save it so, and give that file"
-    return "leave it out of the file for the features alone"
-
-
-def unsupported(
-    weights: Mapping[str, Shaped], prefix: str = "", beside: Mapping[str, object] | None = None
-) -> Iterator[str]:
+def unsupported(weights: Mapping[str, Shaped]) -> Iterator[str]:
     """Each feature with the key that shows it."""
     if "dist_token" in weights and "reg_token" in weights:
         yield "register tokens beside a distillation token (reg_token)"
@@ -144,24 +124,6 @@ def unsupported(
     for key in (*needed, "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
-    if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
-        yield f"{_NO_CLASSIFIER} (head.weight missing; {found})"
-
-
-def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
-    """'found …' with what may be the classifier; nothing of a model that has none."""
-    width = next(iter(_shape(weights, "norm1.weight")), 0)
-    candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
-    for key, value in candidates:
-        shape = list(getattr(value, "shape", ()))
-        named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
-        if not named or len(shape) != 2:
-            continue
-        found, module = f"found {key} {shape}", key.removesuffix(".weight")
-        if shape[1] != width:
-            return f"{found}, which takes more than the class token"
-        return f"{found}: {RENAME} {module}.* to {prefix}head.*, if it takes the class token"
-    return ""
 
 
 def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
