@@ -110,7 +110,8 @@ class Reference:
         tokens: Tokens,
     ) -> tuple[Tokens, int, tuple[Decision, ...]]:
         """Tokens that leave a block, on how many its MLP ran, and what its steps decided."""
-        attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
+        normed = block.norm1(tokens.x)
+        attended, scores = attention(block.attn, normed, tokens.size, tokens.protected)
         tokens = given = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
@@ -125,7 +126,9 @@ class Reference:
         return left, count, tuple(decisions)
 
 
-def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def attention(
+    attn: Attention, x: Tensor, size: Tensor, protected: int = 1
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Proportional attention, and what steps decide by (METHOD §1, steps 1-2; arXiv 2210.09461).
 
     Args:
@@ -133,15 +136,17 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[st
             projection of its own.
         x: [N, C] normalised tokens.
         size: [N] patches per token.
+        protected: How many rows in front are never merged away or pruned; row 0 is the class token
+            where a step goes by its attention.
 
     Returns:
         The projected output [N, C], and the scores by the names of `plan.scores`: those of the
-        class token +inf, the metric's rows of length 1.
+        protected +inf, the metric's rows of length 1.
     """
     q, k, v = vit.project(attn, x)  # [H, N, D] each
     weights = vit.scores(attn, q, k, size).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
-    importance[0] = of_class[0] = torch.inf
+    importance[:protected] = of_class[:protected] = torch.inf
     metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
     return vit.mix(attn, weights, v), {
         IMPORTANCE: importance,

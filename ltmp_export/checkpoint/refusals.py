@@ -79,10 +79,10 @@ def require_takeable(
         return identity.family
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
-    prefix = positions.prefix_tokens(weights)
+    class_token = "cls_token" in weights
     if identity.family != DENSE:
         method = families.load(identity.family)
-        freeze.require_tokens(method, prefix, path)
+        freeze.require_tokens(method, class_token, path)
         freeze.require_stated(path, method, choices)
     if identity.model.written is None and whole.weights is whole.stored:
         says = gather.gather(whole.args, choices)
@@ -96,7 +96,7 @@ def require_takeable(
     if not learn and not train:
         return identity.family
     required = freeze.require_trained if train else freeze.require_learned
-    return required(path, choices.family, identity.family, prefix).name
+    return required(path, choices.family, identity.family, class_token).name
 
 
 def _require_other(

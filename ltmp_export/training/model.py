@@ -29,7 +29,7 @@ class Output(NamedTuple):
 
     @property
     def counts(self) -> Tensor:
-        """[B, depth] int64 tokens after each block, class token included."""
+        """[B, depth] int64 tokens after each block, protected ones included."""
         return torch.stack([mask.detach().sum(1).round().long() for mask in self.alive], 1)
 
 
@@ -62,6 +62,7 @@ class MaskedVit(nn.Module):
     ) -> None:
         super().__init__()
         self.vit: Any = model
+        self.protected = self.vit.num_prefix_tokens
         self.family = family
         self.gates = family.gates()
         self.steps = tuple(self.gates)
@@ -93,9 +94,9 @@ class MaskedVit(nn.Module):
         """The first half of a block: what its steps decide on."""
         block, (x, size, alive) = self.vit.blocks[index], state
         attended, importance, metric = attention(
-            block.attn, block.norm1(x), size, alive, self.form, self.training
+            block.attn, block.norm1(x), size, alive, self.form, self.training, self.protected
         )
-        return Masked(x + block.ls1(attended), size, alive, importance, metric)
+        return Masked(x + block.ls1(attended), size, alive, importance, metric, self.protected)
 
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
         """Take a step, in full precision."""

@@ -55,7 +55,9 @@ def take(
         protected=protected,
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
     )
-    decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
+    decision = Selection(
+        step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
+    )
     return left, decision
 
 
