@@ -12,11 +12,10 @@ Every pointwise layer runs on packed rows and never computes padding. Attention,
 deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
 repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
 them out of every result. In a graph for single images rows are slots, and what tells images from
-one another is not written.
+one another is not written. All integers are int64.
 
 A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
-as few of them as possible, and those that several blocks or steps share are written once. All
-integers are int64.
+as few as possible, and those that several blocks or steps share are written once.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Layout:
         position: [N] 0, 1, 2, …
         rows: [B, N] row behind each slot.
         living: [B, N] bool, who holds a token where these do not stand in front, else None.
-        protected: Slots in front that are never merged away or pruned, P.
+        protected: P slots in front that never go.
     """
 
     g: GraphBuilder
@@ -279,10 +278,10 @@ def fixed_layout(
     Args:
         g: Where to write.
         slots: N.
-        images: As in `Layout`, like those below.
+        images: As in `Layout`.
         count: [B] tokens in the first slots of each image; None if all hold one.
-        living: Of it.
-        protected: Of it.
+        living: As in `Layout`.
+        protected: P.
     """
     full = count is None and living is None
     if count is None:
