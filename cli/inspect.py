@@ -17,7 +17,7 @@ from .terminal import show, spinner
 
 @stating(METHOD, UNSTATED)
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint or an exported model.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint, an exported model, or timm:NAME.")],
     *,
     choices: Choices,
     images: Annotated[
@@ -30,6 +30,9 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say what a checkpoint or an exported model is: family, geometry, thresholds, operators.
+
+    timm:NAME alone downloads nothing: it says whether that model would be taken, as what, and
+    what is missing.
 
     With --images also how near a checkpoint's decisions are to their thresholds: which share of
     the images a runtime or precision can decide otherwise.
@@ -45,4 +48,5 @@ def inspect(
     if json:
         typer.echo(reports.to_json(facts), nl=False)
     else:
-        show(reports.inspect_summary(facts))
+        named = facts["kind"] == "timm model"
+        show(reports.timm_summary(facts) if named else reports.inspect_summary(facts))

@@ -19,6 +19,7 @@ from .eval import evaluate
 from .export import export
 from .finetune import finetune
 from .inspect import inspect
+from .models import models
 from .terminal import reporting_errors
 
 app = typer.Typer(
@@ -62,6 +63,7 @@ app.command("export")(reporting_errors(export))
 app.command("check")(reporting_errors(check))
 app.command("bench")(reporting_errors(bench))
 app.command("inspect")(reporting_errors(inspect))
+app.command("models")(reporting_errors(models))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))
 app.command("eval")(reporting_errors(evaluate))

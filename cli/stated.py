@@ -64,6 +64,14 @@ class Typed:
             rich_help_panel=UNSTATED,
         ),
     ] = None
+    head_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER",
+            help="The classifier's layer, as the file names it; none for features alone.",
+            rich_help_panel=UNSTATED,
+        ),
+    ] = None
     num_heads: Annotated[
         int | None,
         typer.Option(
@@ -181,6 +189,22 @@ class Typed:
         typer.Option(
             "--restore/--no-restore",
             help="Whether all its blocks merge, and give the patches back (default: one merges).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    merged_position: Annotated[
+        Literal["mean", "destination"] | None,
+        typer.Option(
+            help="Where rotary positions have a merged token: at the mean of its patches, or where "
+            "the one lies that others merge into (default: mean).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    metric_position: Annotated[
+        Literal["unrotated", "rotated"] | None,
+        typer.Option(
+            help="Whether similarity is of keys before rotary positions turn them, or after "
+            "(default: unrotated).",
             rich_help_panel=METHOD,
         ),
     ] = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.eval import EvalReport, evaluate
     from ltmp_export.commands.export import ExportReport, export
     from ltmp_export.commands.inspect import inspect
+    from ltmp_export.commands.models import models
     from ltmp_export.errors import (
         CheckFailedError,
         ExportError,
@@ -44,6 +45,7 @@ _HOME = {
     "files.memory": ("memory_limit",),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "commands.inspect": ("inspect",),
+    "commands.models": ("models",),
     "parity.report": ("CheckReport",),
     "calibration.targets": ("Spread",),
     "commands.calibrate": ("CalibrateReport", "calibrate"),
@@ -80,6 +82,7 @@ __all__ = [
     "inspect",
     "load_checkpoint",
     "memory_limit",
+    "models",
     "replay",
 ]
 

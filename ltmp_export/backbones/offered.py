@@ -17,8 +17,8 @@ import timm
 from torch import nn
 
 from ltmp_export.backbones import chosen
+from ltmp_export.backbones.vit import architectures, features
 from ltmp_export.backbones.vit import describe as vit_describe
-from ltmp_export.backbones.vit import features
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.progress import Progress, silent
@@ -91,16 +91,20 @@ def survey(name: str) -> Surveyed:
     """
     model = timm_names.create(name)
     weights = dict(model.state_dict())
-    kind = chosen.by_keys(weights)
+    kind = chosen.by_class(model)
     missing: list[str] = []
     if kind == chosen.VIT:
         missing += vit_describe.kinds(model)
-        missing += features.unsupported(weights) if not missing else ()
+        other = architectures.foreign(k for k in weights if not k.startswith("patch_embed."))
+        if other is None:
+            missing += features.unsupported(weights)
+        else:
+            missing.append(f"it looks like {other.name} ({other.key})")
+    geometry = None
     try:
         geometry = chosen.module(kind, "describe").describe(model, name)
     except InputError as err:
         missing += [] if missing else [str(err)]
-        geometry = None
     return Surveyed(model, None if missing else geometry, tuple(missing))
 
 
@@ -108,7 +112,8 @@ def groups(pattern: str = "*", progress: Progress = silent) -> list[Group]:
     """All groups with a name or tag that matches, those of the most tags first.
 
     Args:
-        pattern: As file names are matched, `*` for any letters.
+        pattern: As file names are matched, `*` for any letters. Where a name does not match, only
+            those of its tags count that do.
         progress: Called with a few words for every architecture.
 
     Raises:
@@ -116,12 +121,14 @@ def groups(pattern: str = "*", progress: Progress = silent) -> list[Group]:
     """
     tags: dict[str, list[str]] = {}
     for tagged in timm.list_pretrained():
-        tags.setdefault(tagged.partition(".")[0], []).append(tagged)
+        name = tagged.partition(".")[0]
+        if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(tagged, pattern):
+            tags.setdefault(name, []).append(tagged)
     offered = [(name, module) for module in _MODULES for name in timm.list_models(module=module)]
     wanted = [
         (name, module)
         for name, module in offered
-        if any(fnmatch.fnmatchcase(one, pattern) for one in (name, *tags.get(name, ())))
+        if name in tags or fnmatch.fnmatchcase(name, pattern)
     ]
     if not wanted:
         raise InputError(

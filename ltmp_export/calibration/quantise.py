@@ -4,7 +4,7 @@ A linear layer y = x Wᵀ + b becomes integer products of x with one scale and W
 output. What is lost is lost mostly in x, where a few channels are far larger than the others; so
 what LayerNorm gives is balanced first, which changes nothing of what the model computes:
 
-    x' = (x - shift) / stretch        folded into LayerNorm's weight and bias
+    x' = (x - shift) / stretch        folded into LayerNorm's weight and bias (RMSNorm: no shift)
     W' = W * stretch,  b' = b + W shift
 
 (SmoothQuant, arXiv 2211.10438, and its shifted form, arXiv 2304.09145). Of each balanced x' the
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.layers import RmsNorm
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint
@@ -148,16 +149,16 @@ def balanced(
     for layer in linears:
         path, norm = layer.path, None if layer.norm is None else model.get_submodule(layer.norm)
         linear: Any = model.get_submodule(path)
-        if path in given and isinstance(norm, nn.LayerNorm) and norm.bias is not None:
+        if path in given and isinstance(norm, (nn.LayerNorm, RmsNorm)):
             changed[path] = _balance(norm, linear, given[path])
     return model, changed
 
 
 @torch.no_grad()
-def _balance(norm: nn.LayerNorm, linear: nn.Linear, given: Given) -> Given:
+def _balance(norm: Any, linear: nn.Linear, given: Given) -> Given:
     """Change both in place, and say what the linear layer is given then."""
-    shift = (given.low + given.high) / 2
-    if linear.bias is None:  # which would have to take it up
+    shift, own = (given.low + given.high) / 2, getattr(norm, "bias", None)
+    if linear.bias is None or own is None:  # which would have to take it up
         shift = np.zeros_like(shift)
     reach = np.maximum(np.maximum(given.high - shift, shift - given.low), SMALLEST_RANGE)
     largest = np.maximum(linear.weight.abs().amax(dim=0).numpy(), SMALLEST_RANGE)
@@ -169,7 +170,8 @@ def _balance(norm: nn.LayerNorm, linear: nn.Linear, given: Given) -> Given:
         linear.bias.add_(linear.weight @ moved)
     linear.weight.mul_(scaled)
     norm.weight.div_(scaled)
-    norm.bias.sub_(moved).div_(scaled)
+    if own is not None:
+        own.sub_(moved).div_(scaled)
     return Given(*((x - shift) / stretch for x in (given.rows, given.low, given.high)))
 
 

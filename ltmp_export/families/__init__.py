@@ -17,8 +17,8 @@ with the third, `from_weights(source, shapes, vit, **stated)` what happens befor
 the fourth, `from_args(**arguments)` the steps of the blocks that take any, by block; with the last,
 `from_stated(source, vit, **stated)` both.
 `CLASS_TOKEN = True` says that it goes by a class token, `HEAD_WIDTH` how many channels each head of
-its ViTs has, `BACKBONES` which networks it takes, by the names of their folders, where it takes
-others than plain ViTs.
+its ViTs has, `BACKBONES` which networks it takes, by the names of their folders, where these are
+not all kinds of ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -38,6 +38,8 @@ from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
+
+VITS = (Vit.kind, "beit", "eva")  # kinds of ViTs; steps carry along where their tokens lie
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def load(name: str) -> Family:
         from_args=getattr(module, "from_args", None),
         class_token=getattr(module, "CLASS_TOKEN", False),
         head_width=getattr(module, "HEAD_WIDTH", None),
-        backbones=getattr(module, "BACKBONES", (Vit.kind,)),
+        backbones=getattr(module, "BACKBONES", VITS),
         block_steps=block_steps,
         unprotected_steps=getattr(module, "unprotected_steps", block_steps),
         from_weights=getattr(module, "from_weights", None),

@@ -232,6 +232,13 @@ class GraphBuilder:
         scaled = self.op("Mul", self.op("Div", centred, deviation), weight)
         return self.op("Add", scaled, bias)
 
+    def rms_norm(self, x: Name, weight: Name, eps: float) -> Name:
+        """RMSNorm over the last axis, in the pattern that onnxruntime fuses."""
+        squares = self.op("Pow", x, self.number(2.0))
+        mean = self.reduce("ReduceMean", squares, [-1], keepdims=True)
+        root = self.op("Sqrt", self.op("Add", mean, self.number(eps)))
+        return self.op("Mul", self.op("Div", x, root), weight)
+
     def activation(self, kind: str, x: Name) -> Name:
         """One of the activations that geometries know."""
         if kind == "gelu" or kind == "gelu_tanh":

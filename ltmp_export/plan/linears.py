@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ltmp_export.plan import mlps
+
 if TYPE_CHECKING:
     from ltmp_export.plan.geometry import Geometry
     from ltmp_export.plan.vit import Vit
 
 # What an image gives a layer a row of: each patch, each of four times the size, each token that the
-# block receives, each that it keeps, or the one that is classified.
-PATCHES, COARSE, RECEIVED, KEPT, POOLED = "patches", "coarse", "received", "kept", "pooled"
+# block receives, each that it keeps, each behind all blocks, or the one that is classified.
+PATCHES, COARSE, RECEIVED, KEPT = "patches", "coarse", "received", "kept"
+LEFT, POOLED = "left", "pooled"
 # Convolutions that are linear in the pixels of a patch.
 EMBEDDING, COARSE_EMBEDDING = "patch_embed.proj", "patch_embed.coarse"
 
@@ -68,8 +71,12 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
         path, first = f"blocks.{block}", block == 0
         yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, f"{path}.norm1")
         yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block, fine=first)
-        yield Linear(f"{path}.mlp.fc1", c, vit.mlp_width, KEPT, block, f"{path}.norm2", first)
-        yield Linear(f"{path}.mlp.fc2", vit.mlp_width, c, KEPT, block, fine=first)
+        for layer in mlps.layers(vit.mlp, c, vit.mlp_width):
+            norm = f"{path}.norm2" if layer.alone else None
+            at = f"{path}.mlp.{layer.leaf}"
+            yield Linear(at, layer.ins, layer.outs, KEPT, block, norm, first)
+    if vit.latent is not None:
+        yield from vit.latent.linears(c)
     for path in ("head", "head_dist")[: vit.classifiers]:
         yield Linear(path, c, vit.classes, POOLED, fine=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ltmp_export.plan import faces
+from ltmp_export.plan import faces, positions
 from ltmp_export.plan.step import Step
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DENSE = "dense"  # the family of a model that reduces nothing
+_POSITIONS = ("merged_position", "metric_position")  # not written where they are ""
 _MIXES = "PatchMerge"  # what stands before a block where a file does not say what it is
 
 
@@ -26,11 +27,13 @@ class Rows(NamedTuple):
         given: What the block before left, or the embedding.
         received: What its attention runs on.
         kept: What its MLP runs on.
+        left: What the next block, or the head, is given.
     """
 
     given: int
     received: int
     kept: int
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Plan:
             those that enter the head.
         parameters: Weights of the reduction itself, by checkpoint name.
         stated: What it goes by, by the names of `Choices`, in a family of which these tell.
+        merged_position: Where a token lies that several have become, one of
+            `positions.MERGED`; "" where attention knows no places.
+        metric_position: Which keys tokens are compared by, one of `positions.METRIC`; "" likewise.
     """
 
     family: str
@@ -52,6 +58,13 @@ class Plan:
     before: Mapping[int, Step] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     stated: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    merged_position: str = ""
+    metric_position: str = ""
+
+    def __post_init__(self) -> None:
+        merged, metric = self.merged_position, self.metric_position
+        if merged not in ("", *positions.MERGED) or metric not in ("", *positions.METRIC):
+            raise ValueError(f"positions {merged!r:.50}, {metric!r:.50}")
 
     @property
     def static(self) -> bool:
@@ -110,8 +123,11 @@ class Plan:
             for step in steps:
                 kept = _after(step, kept, protected)
             kept = kept if counts is None else int(counts[block])
-            found.append(Rows(given, received, kept))
-            given = self.behind(block, given, received, kept)
+            left = self.behind(block, given, received, kept)
+            found.append(Rows(given, received, kept, left))
+            given = left
+        if len(found) in self.before:
+            found[-1] = found[-1]._replace(left=_after(self.before[len(found)], given, protected))
         return tuple(found)
 
     def behind(self, block: int, given: T, received: T, kept: T) -> T:
@@ -162,6 +178,7 @@ class Plan:
             "family": self.family,
             "blocks": [[{"step": s.on_disk} | asdict(s) for s in steps] for steps in self.blocks],
             "patch_merges": {str(block): _placed(step) for block, step in self.before.items()},
+            **{key: value for key in _POSITIONS if (value := getattr(self, key))},
         }
 
     @classmethod
@@ -186,6 +203,7 @@ class Plan:
             str(values["family"]),
             tuple(tuple(_made(known[s.pop("step")], s) for s in steps) for steps in blocks),
             before,
+            **{key: values[key] for key in _POSITIONS if key in values},
         )
 
 

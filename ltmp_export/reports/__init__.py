@@ -7,6 +7,7 @@ from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import demo_summary, export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
+from ltmp_export.reports.models import models_summary, timm_summary
 from ltmp_export.reports.plots import plot_png, require_matplotlib, sweep_png
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "finetune_summary",
     "github_annotations",
     "inspect_summary",
+    "models_summary",
     "plot_png",
     "require_matplotlib",
     "sweep_png",
+    "timm_summary",
     "to_json",
     "to_junit",
 ]

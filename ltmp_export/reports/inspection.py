@@ -23,7 +23,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     rows = {
         facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
         "family": f"{facts['family']}, {facts['mode']}",
-        **_geometry_rows(facts),
+        **geometry_rows(facts),
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
     if facts["macs_share"] is not None:
@@ -39,7 +39,8 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+def geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Network, images and their normalisation."""
     geometry, preprocessing = chosen.from_facts(facts), facts["preprocessing"]
     side = "x".join(map(str, geometry.image_size))
     architecture, patches = geometry.words()
@@ -75,7 +76,7 @@ def _incomplete_summary(facts: Mapping[str, Any]) -> RenderableType:
         "sha256": facts["sha256"],
     }
     if any(key in facts for key in chosen.FACTS):  # a dense model that is whole
-        rows |= _geometry_rows(facts) | _told_rows(facts)
+        rows |= geometry_rows(facts) | _told_rows(facts)
     grid = facts_grid(rows | {"missing": facts["missing"]})
     warnings = [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
     return Group(grid, *warnings) if warnings else grid

@@ -12,6 +12,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "family": (str,),
     "model": (str,),
     "use_ema": (bool,),
+    "head_name": (str,),
     "num_heads": (int,),
     "image_size": (int,),
     "mean": (int, float),
@@ -25,6 +26,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
+    "merged_position": (str,),
+    "metric_position": (str,),
     "pool": (str,),
     "act": (str,),
     "norm_eps": (int, float),
@@ -46,6 +49,7 @@ class Choices:
         model: timm name of the dense model.
         base_checkpoint: Weights of a thresholds-only checkpoint: a file, or `timm:NAME`.
         use_ema: Take averaged weights (True), never (False), or only where there are no others.
+        head_name: The layer that is the classifier, as the file names it; "none": there is none.
         num_heads: Attention heads.
         image_size: (height, width) in pixels; the position embedding is resized to it.
         mean: Per-channel mean of the normalisation, in [0, 1].
@@ -61,6 +65,9 @@ class Choices:
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
+        merged_position: Where a token lies that several have become, one of
+            `plan.positions.MERGED`.
+        metric_position: Which keys tokens are compared by, one of `plan.positions.METRIC`.
         pool: "token" (class token) or "avg" (over patches).
         act: Activation of the MLPs, one of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -71,6 +78,7 @@ class Choices:
     model: str | None = None
     base_checkpoint: Path | None = None
     use_ema: bool | None = None
+    head_name: str | None = None
     num_heads: int | None = None
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -84,6 +92,8 @@ class Choices:
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None
+    merged_position: str | None = None
+    metric_position: str | None = None
     pool: str | None = None
     act: str | None = None
     norm_eps: float | None = None

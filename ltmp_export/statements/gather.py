@@ -6,7 +6,7 @@ this tool's own), or the configuration beside it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from ltmp_export.plan.geometry import ACTIVATIONS, MOST_PIXELS, POOLS, Size
 from ltmp_export.statements.choices import Choices
 
 CONFIG = "config.json"  # beside the weights, as Hugging Face has it
+INCLUDE = "pool_include_prefix"
 TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
@@ -74,7 +75,7 @@ def gather(
     choices: Choices,
     *,
     authors: bool = False,
-    configured: Collection[str] = (),
+    configured: Mapping[str, str] | None = None,
 ) -> Statements:
     """What the user and the file say.
 
@@ -82,7 +83,7 @@ def gather(
         args: The file's own words, see `dialects.Dialect.args`.
         choices: The user's.
         authors: See `Statements`.
-        configured: Which of these words a config.json has.
+        configured: Where those of these words stand that are not arguments of a script.
 
     Raises:
         InputError: The user states what there is not, or the file what is not supported.
@@ -90,7 +91,8 @@ def gather(
     _require_choices(choices)
     inner = args.get("model_kwargs")
     arguments = {k: v for k, v in inner.items() if k} if isinstance(inner, Mapping) else {}
-    words = Words({**arguments, **args}, frozenset(configured))
+    words = Words({**arguments, **args}, configured or {})
+    arguments[INCLUDE] = words.get(INCLUDE)
     _require_supported(words)
     unplaced = words.get("no_embed_class")
     return Statements(
@@ -127,7 +129,7 @@ def _first(*said: Said | None) -> Said | None:
 class Words(dict[str, Any]):
     """The words of a file, and where each stands."""
 
-    def __init__(self, words: Mapping[str, Any], configured: Collection[str]) -> None:
+    def __init__(self, words: Mapping[str, Any], configured: Mapping[str, str]) -> None:
         super().__init__(words)
         self.configured = configured
 
@@ -136,17 +138,18 @@ class Words(dict[str, Any]):
         return Said(value, place(key, self.configured))
 
 
-def place(key: str, configured: Collection[str]) -> str:
-    """Where a word of a file stands."""
-    return f"{CONFIG}: {key}" if key in configured else f"args.{key}"
+def place(key: str, configured: Mapping[str, str]) -> str:
+    """Where a word of a file stands: as the mapping has it, else among its arguments."""
+    return configured.get(key, f"args.{key}")
 
 
 # Arguments of timm's ViT that its weights do not show, or only in part.
 _ARGUMENTS = (
     *("embed_dim", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias", "init_values"),
     *("pre_norm", "final_norm", "fc_norm", "no_embed_class", "scale_attn_norm", "scale_mlp_norm"),
+    INCLUDE,
 )
-_OTHER_MODEL = ("pool_include_prefix", "block_fn", "mlp_layer", "attn_layer", "rope")
+_OTHER_MODEL = ("block_fn", "mlp_layer", "attn_layer", "rope")
 
 
 def _is_plain(value: Any) -> bool:
@@ -217,10 +220,12 @@ def _size(value: Any) -> Size | None:
 
 # How what is assumed is told, by timm's word for it, with the flag that states it.
 _WORDS = {
+    "head_name": "classifier {} (--head-name)",
     "num_heads": "{} heads (--num-heads)",
     "act": "activation {} (--act)",
     "norm_eps": "LayerNorm epsilon {:g} (--norm-eps)",
     "pool": "{} pooling (--pool)",
+    "gate": "the gate in the {} half of mlp.fc1 (--model)",
     "mean": "mean {} (--mean)",
     "std": "std {} (--std)",
     "merge_scale": "PatchMerger's scores scaled by {} (--merge-scale)",
@@ -232,6 +237,8 @@ _WORDS = {
     "masked_block": "merging in block {} (--merge-at)",
     "masks": "{} masks (--hard)",
     "behind": "{} behind the block (--restore)",
+    "merged_position": "merged tokens at the {} of their places (--merged-position)",
+    "metric_position": "similarity of {} keys (--metric-position)",
 }
 _VALUES = {"gelu": "exact GELU", "token": "class-token", "avg": "average"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ltmp_export.plan import mlps
 from ltmp_export.plan.vit import Vit
 
 
@@ -22,6 +23,6 @@ def mac_ratio(vit: Vit, kept: Tensor) -> Tensor:
     before[1:] = kept[:-1] * tokens
     after = kept * tokens
     linear, product = 4 * vit.width * inner, 2 * inner
-    mlp = 2 * vit.width * vit.mlp_width
+    mlp = sum(one.ins * one.outs for one in mlps.layers(vit.mlp, vit.width, vit.mlp_width))
     spent = linear * before + product * before**2 + mlp * after  # [depth]
     return spent.mean() / (linear * tokens + product * tokens**2 + mlp * tokens)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.vit import eager
 from ltmp_export.training.masked import Masked, merge, prune, similarities
 
@@ -51,6 +52,7 @@ def attention(
     alive: Tensor,
     form: Form,
     training: bool,
+    at: Bound = STILL,
     protected: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Proportional attention under a mask (METHOD §1, steps 1-2).
@@ -62,6 +64,7 @@ def attention(
         alive: [B, N] the mask.
         form: What the mask means.
         training: Whether the published form smooths its weights.
+        at: What the places of the tokens do.
         protected: Rows in front that are always kept.
 
     Returns:
@@ -70,11 +73,12 @@ def attention(
     """
     q, k, v = eager.project(attn, x)  # [B, H, N, D] each
     with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
-        logits = eager.scores(attn, q.float(), k.float(), size)
+        q, k = q.float(), k.float()
+        logits = at.biased(eager.scores(attn, at.turned(q), at.turned(k), size))
         weights, mean = form.attend(logits, alive, training)
         spared = torch.arange(mean.shape[1], device=mean.device) < protected
         importance = mean.masked_fill(spared, torch.inf)
-        metric = eager.unit(k.float().mean(1))
+        metric = eager.unit(at.of_metric(k).mean(1))
     return eager.mix(attn, weights.to(v.dtype), v), importance, metric
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ltmp_export.steps.positions import Positions
+
 
 @dataclass(frozen=True)
 class Masked:
@@ -27,6 +29,7 @@ class Masked:
         alive: [B, N] 1 for a token that is there, 0 for one that is gone; it carries the gradient.
         importance: [B, N] mean attention received; of protected rows +inf.
         metric: [B, N, D] unit vectors; their inner products are the similarities.
+        positions: Where they lie, where attention knows of it.
         protected: P.
     """
 
@@ -35,11 +38,14 @@ class Masked:
     alive: Tensor
     importance: Tensor
     metric: Tensor
+    positions: Positions | None = None
     protected: int = 1
 
     def take(self, order: Tensor) -> Masked:
         """The same tokens in another order [B, N]."""
-        along = order[:, :, None]
+        along, where = order[:, :, None], self.positions
+        if where is not None:
+            where = where.taken(lambda rows: rows.gather(1, along.expand_as(rows)))
         return replace(
             self,
             x=self.x.gather(1, along.expand_as(self.x)),
@@ -47,6 +53,7 @@ class Masked:
             alive=self.alive.gather(1, order),
             importance=self.importance.gather(1, order),
             metric=self.metric.gather(1, along.expand_as(self.metric)),
+            positions=where,
         )
 
 
@@ -90,6 +97,7 @@ def merge(
         alive=torch.cat([_still(source, 1 - merges, published), tokens.alive[:, 1::2]], 1),
         importance=torch.cat([tokens.importance[:, 0::2], importance], 1),
         metric=torch.cat([tokens.metric[:, 0::2], tokens.metric[:, 1::2]], 1),
+        positions=_merged_positions(tokens.positions, into.detach().round()),
     )
     return _protected_first(merged, source.shape[1])
 
@@ -103,6 +111,16 @@ def _protected_first(tokens: Masked, sources: int) -> Masked:
     front = [row // 2 + sources * (row % 2) for row in range(protected)]
     order = [*front, *(row for row in rows if row not in front)]
     return tokens.take(torch.tensor(order, device=tokens.x.device).expand(len(tokens.x), -1))
+
+
+def _merged_positions(where: Positions | None, into: Tensor) -> Positions | None:
+    """Of [sources ; destinations], which have no gradient."""
+    if where is None:
+        return None
+    sources = where.taken(lambda rows: rows[:, 0::2])
+    destinations = where.taken(lambda rows: rows[:, 1::2])
+    received = destinations.merged(into, sources)
+    return received.taken(lambda rows: torch.cat([sources.rows, rows], 1))
 
 
 def prune(tokens: Masked, threshold: Tensor, tau: float, *, published: bool = False) -> Masked:

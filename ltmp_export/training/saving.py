@@ -97,6 +97,7 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "in_chans": vit.in_chans,
         "num_heads": vit.heads,
         "gp": vit.pool,
+        "pool_include_prefix": vit.pool_prefix or None,
         "act": vit.activation,
         "norm_eps": vit.norm_eps,
         "mean": list(preprocessing.mean),
@@ -105,6 +106,8 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "interpolation": preprocessing.interpolation,
         "crop_mode": preprocessing.crop_mode,
     }
+    positions = ("merged_position", "metric_position")
+    values |= {key: value for key in positions if (value := getattr(source.plan, key))}
     guessed = {_OTHER_WORDS.get(key, key) for key in source.assumed}  # and stay guessed
     known = {key: value for key, value in values.items() if key not in guessed}
     return known | ({"label_names": list(source.label_names)} if source.label_names else {})

@@ -38,7 +38,6 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "misshapen weight": (put(QKV_2, torch.ones(3, 128)), rf"1 misshapen .{QKV_2} \(3, 128\)"),
     "flat head": (put("head.weight", torch.ones(10)), "head.weight has shape"),
     "distillation": (put("dist_token", torch.ones(1, 1, 128)), "65 rows; expected 66 or 64"),
-    "registers": (put("register_tokens", torch.ones(1, 4, 128)), "register tokens under other nam"),
     "no class token": (drop("cls_token"), "65 rows; expected 64"),
     "no positions": (drop("pos_embed"), "pos_embed missing: nothing tells whether.*--model"),
     "no classifier": (drop("head"), "head.weight missing"),

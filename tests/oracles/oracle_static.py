@@ -18,6 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tests.oracles import oracle_layers
 from tests.oracles.oracle import (
     _ACTIVATIONS,
     OracleResult,
@@ -189,9 +190,9 @@ def _check_read(w: _Weights) -> None:
 
 def _mlp(w: _Weights, block: str, x: np.ndarray, activation: str) -> np.ndarray:
     """Step 6."""
-    hidden = w.linear(f"{block}.mlp.fc1", w.norm(f"{block}.norm2", x))
-    hidden = w.norm(f"{block}.mlp.norm", _ACTIVATIONS[activation](hidden))
-    return np.asarray(x + w.scale(f"{block}.ls2", w.linear(f"{block}.mlp.fc2", hidden)))
+    normed = w.norm(f"{block}.norm2", x)
+    update = oracle_layers.mlp(w, f"{block}.mlp", normed, _ACTIVATIONS[activation])
+    return np.asarray(x + w.scale(f"{block}.ls2", update))
 
 
 def _forward(

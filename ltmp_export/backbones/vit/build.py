@@ -8,25 +8,34 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 from ltmp_export.backbones.built import Built, load
-from ltmp_export.backbones.vit import facts, features, positions, vit_pytorch
+from ltmp_export.backbones.vit import facts, features, kinds, positions, vit_pytorch
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
 from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
 from ltmp_export.backbones.vit.multi_scale import COARSE, MultiScalePatchEmbed
 from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
+from ltmp_export.plan import mlps
 from ltmp_export.plan.vit import Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Statements
 from ltmp_export.statements.timm_names import TimmName
 
 Weights = Mapping[str, torch.Tensor]
+
+_MLPS: Mapping[str, Any] = {
+    mlps.PLAIN: Mlp,
+    mlps.PACKED: GluMlp,
+    mlps.SPLIT: SwiGLU,
+    mlps.NORMED: GeGluMlp,
+}
 
 # What `facts` settles, as arguments of `VisionTransformer`.
 _ARGUMENTS = {
@@ -88,7 +97,8 @@ def build(
         ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
         model = timm_names.create(named.timm.name, **ours)
     else:
-        model = _unnamed(weights, shape, settled)
+        included = bool(says.arguments.get("pool_include_prefix", False))
+        model = _unnamed(weights, shape | {"pool_include_prefix": included}, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
         model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
     load(model, weights, name or "a plain ViT", source)
@@ -139,7 +149,8 @@ def _kwargs_from_shapes(
     """The `VisionTransformer` arguments that names and shapes determine."""
     width, in_chans, *patch = weights["patch_embed.proj.weight"].shape
     block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
-    hidden = weights["blocks.0.mlp.fc1.weight"].shape[0]
+    mlp = kinds.mlp(weights)
+    hidden = weights[kinds.mlp_weight(mlp, 0)].shape[0]
     return {
         "img_size": image_size or grid.image_size,
         "patch_size": tuple(patch),
@@ -160,12 +171,13 @@ def _kwargs_from_shapes(
         "pos_embed": "learn" if "pos_embed" in weights else "none",
         "pre_norm": "norm_pre.weight" in weights,
         "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
+        "mlp_layer": _MLPS[kinds.mlp(weights)],
     }
 
 
 def _require_ranks(weights: Weights) -> None:
     ranks = {"patch_embed.proj.weight": 4, "head.weight": 2}
-    ranks |= {"blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
+    ranks |= {"blocks.0.attn.qkv.weight": 2, kinds.mlp_weight(kinds.mlp(weights), 0): 2}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
     optional |= {"blocks.0.attn.q_norm.weight": 1}
     ranks |= {key: rank for key, rank in optional.items() if key in weights}
@@ -189,14 +201,17 @@ def _overrides(
     free += ["embed_layer"] if COARSE in weights else []
     chosen = {key: shape[key] for key in (*free, "patch_size", "mlp_ratio")}
     chosen |= {"global_pool": settled.pool, "fc_norm": "fc_norm.weight" in weights}
-    own = {_ARGUMENTS[key] for key, one in settled.answers.items() if one.where == named.told}
-    return chosen | {key: v for key, v in _stated(settled).items() if key not in own}
+    told = (key for key, one in settled.answers.items() if one.where == named.told)
+    own = {_ARGUMENTS[key] for key in told if key in _ARGUMENTS}
+    return chosen | {key: v for key, v in _stated(weights, settled).items() if key not in own}
 
 
-def _stated(settled: Facts) -> dict[str, Any]:
+def _stated(weights: Weights, settled: Facts) -> dict[str, Any]:
     """What is settled, as `VisionTransformer` takes it."""
-    norm = partial(nn.LayerNorm, eps=settled.norm_eps)
-    return {"num_heads": settled.heads, "act_layer": settled.act, "norm_layer": norm}
+    kind = RmsNorm if kinds.rms(weights) else nn.LayerNorm
+    norm = partial(kind, eps=settled.norm_eps)
+    found = {"num_heads": settled.heads, "act_layer": settled.act, "norm_layer": norm}
+    return found | ({"embed_norm_layer": norm} if "patch_embed.norm.weight" in weights else {})
 
 
 def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Module:
@@ -209,7 +224,9 @@ def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Modu
     widened = not own and plain and wide != shape["embed_dim"]
     if not own:
         factory = VisionTransformerDistilled if "dist_token" in weights else VisionTransformer
-        shape |= _stated(settled) | {"global_pool": settled.pool}
+        shape |= _stated(weights, settled) | {"global_pool": settled.pool}
+    if shape["mlp_layer"] is GluMlp:
+        shape["mlp_layer"] = partial(GluMlp, gate_last=settled.gate_last)
     try:
         with torch.device("meta"):
             model: nn.Module = factory(**shape | ({"num_heads": 1} if widened else {}))

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltmp_export.backbones.vit import kinds
 from ltmp_export.backbones.vit.facts import Facts, Named
 from ltmp_export.backbones.vit.multi_scale import COARSE
 from ltmp_export.errors import InputError
+from ltmp_export.plan import mlps
 
 # Keys that only models with a feature have; the weights and the name must agree on each.
 _FEATURES = {
@@ -24,8 +26,14 @@ _FEATURES = {
     "a norm inside the MLP": "blocks.0.mlp.norm.weight",
     "a norm of the patch embedding": "patch_embed.norm.weight",
     "norms with a bias": "blocks.0.norm1.bias",
+    "attention pooling": "attn_pool.latent",
 }
-_FC1, _FC2 = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"
+_MLPS = {
+    mlps.PLAIN: "a plain MLP",
+    mlps.PACKED: "a gated MLP in one layer",
+    mlps.SPLIT: "a gated MLP of two layers",
+    mlps.NORMED: "a gated MLP with a norm in front",
+}
 
 
 def departures(
@@ -49,7 +57,7 @@ def departures(
         ("images", tuple(shape["img_size"]), tuple(model.patch_embed.img_size)),
         ("patches", tuple(shape["patch_size"]), tuple(model.patch_embed.patch_size)),
         ("channels", shape["in_chans"], model.patch_embed.proj.in_channels),
-        ("MLP width", weights[_FC2].shape[1], other[_FC2].shape[1]),
+        ("MLP width", _mlp_width(weights), _mlp_width(other)),
         ("LayerScale", _has_scale(weights), _has_scale(other)),
         ("coarse patches", "yes" if COARSE in weights else "no", "no"),
     ]
@@ -86,11 +94,11 @@ def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source
     if width != named.model.embed_dim:
         wrong.append(f"width {width} (by name {named.model.embed_dim})")
     for feature, key in _FEATURES.items():
-        ours, its = key in weights, key in other
-        if ours != its:
-            wrong.append(f"{'' if ours else 'no '}{feature} (by name {'one' if its else 'none'})")
-    if _gated(weights) != _gated(other):
-        wrong.append(f"{'a gated' if _gated(weights) else 'no gated'} MLP, unlike by name")
+        has = key in weights
+        if has != (key in other):
+            wrong.append(f"{'' if has else 'no '}{feature} (by name {'none' if has else 'one'})")
+    if (ours := kinds.mlp(weights)) != (its := kinds.mlp(other)):
+        wrong.append(f"{_MLPS[ours]} (by name {_MLPS[its]})")
     if wrong:
         raise InputError(
             f"{source}: the weights are not those of {named.told}: {', '.join(wrong)}; state what "
@@ -98,7 +106,5 @@ def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source
         )
 
 
-def _gated(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the MLP is not just two layers with an activation between them."""
-    first, second = state.get(_FC1), state.get(_FC2)
-    return first is None or second is None or first.shape[0] != second.shape[-1]
+def _mlp_width(state: Mapping[str, torch.Tensor]) -> int:
+    return int(state[kinds.mlp_weight(kinds.mlp(state), -1)].shape[1])

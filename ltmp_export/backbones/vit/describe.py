@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from timm.layers import LayerScale, Mlp, PatchEmbed
+from timm.layers import AttentionPoolLatent, GluMlp, LayerScale, Mlp, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.models.vitamin import GeGluMlp
 from torch import nn
 
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
+from ltmp_export.plan import mlps
+from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.vit import Vit
 
+_MLPS = {Mlp: mlps.PLAIN, SwiGLU: mlps.SPLIT, GeGluMlp: mlps.NORMED}
 _EMBEDDINGS = (PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 
 
@@ -37,7 +41,7 @@ def describe(model: nn.Module, name: str) -> Vit:
         classes=timm_model.num_classes,
         depth=len(timm_model.blocks),
         width=timm_model.embed_dim,
-        mlp_width=first.mlp.fc1.out_features,
+        mlp_width=last_layer(first.mlp).in_features,
         heads=first.attn.num_heads,
         head_width=first.attn.head_dim,
         norm_eps=norm_eps(model),
@@ -46,7 +50,28 @@ def describe(model: nn.Module, name: str) -> Vit:
         prefix=timm_model.num_prefix_tokens,
         registers=0 if timm_model.reg_token is None else timm_model.num_reg_tokens,
         coarse=type(timm_model.patch_embed) is MultiScalePatchEmbed,
+        mlp=mlp_kind(first.mlp),
+        latent=attention_pool(timm_model.attn_pool),
+        pool_prefix=bool(timm_model.pool_include_prefix),
     )
+
+
+def attention_pool(module: Any) -> AttentionPool | None:
+    """An attention pooling of timm's, None of none."""
+    if module is None:
+        return None
+    mlp = module.mlp
+    return AttentionPool(module.num_heads, mlp.fc1.out_features, activation(mlp.act))
+
+
+def plain_pool(module: Any, width: int) -> bool:
+    """Whether there is no attention pooling, or one of one query with projection and MLP."""
+    if module is None:
+        return True
+    plain = type(module) is AttentionPoolLatent and type(module.mlp) is Mlp
+    if not plain or module.latent_len != 1 or module.pool != "token":
+        return False
+    return module.pos_embed is None and module.kv.out_features == 2 * width
 
 
 def kinds(model: nn.Module) -> list[str]:
@@ -71,10 +96,8 @@ def _refuse_features(model: VisionTransformer) -> None:
         "images that are no whole number of patches": normed and not whole,
         "images that are no whole number of coarse patches": coarse and not even,
         "registers beside a distillation token": distilled and model.reg_token is not None,
-        "attention pooling": model.attn_pool is not None,
-        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
-        "pool_include_prefix": getattr(model, "pool_include_prefix", False),
-        "dynamic_img_size": model.dynamic_img_size,
+        "attention pooling of another kind": not plain_pool(model.attn_pool, model.embed_dim),
+        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
     }
@@ -86,7 +109,8 @@ def _refuse_features(model: VisionTransformer) -> None:
         unsupported |= {
             type(attn).__name__: type(attn) is not Attention,
             "gated attention": getattr(attn, "gate", None) is not None,
-            type(mlp).__name__: type(mlp) is not Mlp,
+            type(mlp).__name__: type(mlp) not in (*_MLPS, GluMlp),
+            "MLPs of several kinds": mlp_kind(mlp) != mlp_kind(model.blocks[0].mlp),
             type(block.ls1).__name__: type(block.ls1) not in (LayerScale, nn.Identity),
         }
     named = [feature for feature, present in unsupported.items() if present]
@@ -94,18 +118,34 @@ def _refuse_features(model: VisionTransformer) -> None:
         raise InputError(f"not supported in the exported form: {', '.join(named)}")
 
 
+def mlp_kind(module: Any) -> str:
+    """The kind of an MLP of timm's, one of `plan.mlps.KINDS`."""
+    if type(module) is GluMlp:
+        return mlps.PACKED_LAST if module.gate_last else mlps.PACKED
+    return _MLPS.get(type(module), mlps.PLAIN)
+
+
+def last_layer(module: Any) -> Any:
+    """The last linear layer of an MLP of timm's."""
+    return module.w2 if type(module) is GeGluMlp else module.fc2
+
+
 def norm_eps(model: VisionTransformer) -> float:
-    """The one epsilon of all LayerNorms; other kinds of norm are refused."""
+    """The one epsilon of all norms; others than LayerNorm and RMSNorm are refused."""
     found: dict[float, str] = {}
     for path, module in model.named_modules():
         if not re.search(r"(^|[._])(fc_norm|norm\d?|norm_pre)$", path):
             continue
-        if isinstance(module, nn.LayerNorm):
+        layer = isinstance(module, nn.LayerNorm) and module.bias is not None
+        if layer or (type(module) is RmsNorm and module.weight is not None):
             found[module.eps] = path
         elif type(module) is not nn.Identity:
-            raise InputError(f"{type(module).__name__} ({path}) is not supported; only LayerNorm")
+            raise InputError(
+                f"{type(module).__name__} ({path}) is not supported; only LayerNorm with a bias "
+                "and RMSNorm"
+            )
     if len(found) != 1:
-        raise InputError(f"LayerNorms with different epsilons are not supported: {found}")
+        raise InputError(f"norms with different epsilons are not supported: {found}")
     return next(iter(found))
 
 

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from ltmp_export.backbones.vit import kinds
 from ltmp_export.backbones.vit import vit_pytorch_keys as vit_pytorch
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.errors import InputError
+from ltmp_export.plan import mlps
 from ltmp_export.plan.geometry import ACTIVATIONS, POOLS
 from ltmp_export.statements.gather import Answer, Statements
 
@@ -29,6 +31,9 @@ HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
 USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads of 64 channels
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
 NORM_EPS = 1e-6
+RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT has RMSNorm
+LATENT, MAP = "attn_pool.latent", "map"  # attention pooling
+FIRST, LAST = "first", "last"
 
 
 class Named(NamedTuple):
@@ -68,7 +73,7 @@ class Facts:
     """What the weights do not tell.
 
     Attributes:
-        answers: By timm's word for it: num_heads, act, norm_eps, pool.
+        answers: By timm's word for it: num_heads, act, norm_eps, pool, gate.
     """
 
     answers: Mapping[str, Answer]
@@ -85,13 +90,18 @@ class Facts:
 
     @property
     def norm_eps(self) -> float:
-        """Epsilon of every LayerNorm."""
+        """Epsilon of every norm."""
         return float(self.answers["norm_eps"].value)
 
     @property
     def pool(self) -> str:
-        """One of `plan.geometry.POOLS`."""
+        """One of `plan.geometry.POOLS`, or "map"."""
         return str(self.answers["pool"].value)
+
+    @property
+    def gate_last(self) -> bool:
+        """Whether the gate is the second half of what a packed MLP's first layer gives."""
+        return "gate" in self.answers and self.answers["gate"].value == LAST
 
 
 def settle(weights: Weights, named: Named | None, says: Statements, source: str) -> Facts:
@@ -111,11 +121,12 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     pooling = _pool(weights, named, says)
     found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
     found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
+    found |= _gate(weights, named)
     questions = [one for one in found.values() if isinstance(one, Question)]
     if questions:
         raise InputError(_asked(questions, source))
     answers = {key: one for key, one in found.items() if isinstance(one, Answer)}
-    _require_possible(weights, answers, source)
+    _require_possible(weights, answers, says, source)
     return Facts(answers)
 
 
@@ -134,7 +145,9 @@ def _require_no_flags(says: Statements, source: str) -> None:
             )
 
 
-def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: str) -> None:
+def _require_possible(
+    weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
+) -> None:
     heads, width = answers["num_heads"], attention_width(weights)
     if heads.value < 1 or width % heads.value:
         raise InputError(
@@ -142,7 +155,12 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
             f"{width}; state the right number with --num-heads"
         )
     pool, act = answers["pool"], answers["act"]
-    if pool.value not in POOLS:
+    if LATENT in weights and says.pool is not None and says.pool.value != MAP:
+        raise InputError(
+            f"{source} has attention pooling ({LATENT}); {says.pool.where} states "
+            f"{says.pool.value!r}: drop it"
+        )
+    if pool.value not in POOLS and LATENT not in weights:
         raise InputError(
             f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
         )
@@ -173,6 +191,7 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
     if named is not None:
         return Answer(named.model.blocks[0].attn.num_heads, named.told)
     usual = width == weights["patch_embed.proj.weight"].shape[0] and width in USUAL_WIDTHS
+    usual = usual and not kinds.rms(weights)  # AIMv2's have 128 channels
     if width % HEAD_WIDTH == 0 and (usual or says.authors or says.assume_defaults):
         return Answer(width // HEAD_WIDTH, f"{HEAD_WIDTH} channels a head", True)
     why = f"width {width}"
@@ -193,7 +212,18 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
     if "norm_pre.weight" in weights and not says.assume_defaults:
         flag = f"--act {'|'.join(ACTIVATIONS)}"
         return Question("the activation", flag, "CLIP's are gelu or quick_gelu")
-    return Answer("gelu", "usual", True)
+    swish = kinds.mlp(weights) in (mlps.PACKED, mlps.SPLIT)
+    return Answer("silu" if swish else "gelu", "usual", True)
+
+
+def _gate(weights: Weights, named: Named | None) -> dict[str, Answer]:
+    """Which half of a packed MLP's first layer is the gate, where it is packed."""
+    if kinds.mlp(weights) != mlps.PACKED:
+        return {}
+    if named is None:
+        return {"gate": Answer(FIRST, "usual", True)}
+    last = getattr(named.model.blocks[0].mlp, "gate_last", False)
+    return {"gate": Answer(LAST if last else FIRST, named.told)}
 
 
 def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
@@ -207,13 +237,15 @@ def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer
         return Answer(describe.norm_eps(named.model), named.told)
     if "norm_pre.weight" in weights and not says.assume_defaults:
         return Question("the epsilon of its LayerNorms", "--norm-eps 1e-5|1e-6", "CLIP's is 1e-5")
-    return Answer(NORM_EPS, "usual", True)
+    return Answer(RMS_EPS if kinds.rms(weights) else NORM_EPS, "usual", True)
 
 
 def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """How tokens are pooled: a norm behind the pooling tells averages, nothing tells the rest."""
     if vit_pytorch.NORM in weights:
         return Answer("avg", vit_pytorch.SAYS)
+    if LATENT in weights:
+        return Answer(MAP, f"{LATENT} is there")
     if says.pool is not None:
         return Answer(*says.pool)
     if "dist_token" in weights:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
-from ltmp_export.backbones.vit import architectures, vit_pytorch_keys
+from ltmp_export.backbones.vit import architectures, kinds, vit_pytorch_keys
 from ltmp_export.errors import InputError
 
 MERGE = (
@@ -19,7 +19,10 @@ MERGE = (
 )
 RENAME = "rename"
 # What plain ViTs may hold that nothing uses at inference, and why.
-UNUSED: Mapping[str, str] = {"mask_token": "which only pretraining uses"}
+UNUSED: Mapping[str, str] = {
+    r"mask_token": "which only pretraining uses",
+    r"decoder_((embed|blocks|norm|pred)\..*|pos_embed)": "a decoder, which only pretraining uses",
+}
 
 _ADAPTER = re.compile(
     r"(^|\.)(lora_(A|B|embedding_[AB]|magnitude_vector)|ia3_l|hada_w[12]_[ab]|oft_r)(\.|$)"
@@ -29,12 +32,13 @@ _ADAPTER = re.compile(
 _B = r"blocks\.\d+\."
 _KEYS: tuple[tuple[str, str], ...] = (
     (r"(embeds\.)?register_tokens|embeds\.reg_token", "register tokens under other names"),
-    (r"attn_pool\..*", "attention pooling"),
+    (
+        r"attn_pool\.(?!(latent|(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])\.(weight|bias))$).*",
+        "attention pooling of another kind",
+    ),
     (r"pre_logits\..*", "a layer between pooling and classifier"),
-    (r"decoder_(embed|blocks|pos_embed|pred).*", "a decoder"),
     (r"(embeds\.pos_embed_[xy]|pos_embed_[hw])", "a position embedding by rows and columns"),
     (r"patch_embed\.(backbone|conv\w*|proj\.\d+|stem)\..*", "a convolutional stem"),
-    (r"patch_embed\.norm\..*", "a norm in the patch embedding"),
     (r"(rope|rope_embed)\..*|" + _B + r"attn\.rope\..*", "rotary position embedding"),
     (_B + r"attn\.rel(ative)?_pos.*|(shared_)?rel_pos.*", "relative position bias"),
     (_B + r"attn\.gate\w*\..*", "gated attention"),
@@ -43,7 +47,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_B + r"(attn\.)?lambda_[qk]\d", "differential attention"),
     (_B + r"attn\.proj_[lw]\..*", "talking heads"),
     (_B + r"in_proj\..*|" + _B + r"(attns|ffns)\..*", "parallel attention and MLP"),
-    (_B + r"mlp\.(w12|w[123]|fc1_g|fc1_x|gate_proj)\..*", "SwiGLU"),
+    (_B + r"mlp\.(w12|w3|gate_proj)\..*", "SwiGLU under other names than timm's"),
     (_B + r"(mlp\.)?(experts|router|moe)\..*", "mixture of experts"),
     (_B + r"gamma_[12]|" + _B + r"ls[12]", "layer scale under other names than ls1.gamma"),
     (r"blocks\.\d+\.\d+\..*", "blocks in chunks"),
@@ -138,11 +142,6 @@ def unsupported(
         compiled = re.compile(pattern)
         if (key := next(filter(compiled.fullmatch, names), None)) is not None:
             yield f"{name} ({key})"
-    if _stacked_mlp(weights):
-        rows, columns = _shape(weights, "mlp.fc1.weight")[0], _shape(weights, "mlp.fc2.weight")[1]
-        yield f"SwiGLU (blocks.0.mlp.fc1.weight has {rows} rows for fc2's {columns} columns)"
-    if _has(weights, "norm1.weight") and not _has(weights, "norm1.bias"):
-        yield "RMSNorm (blocks.0.norm1.weight without a bias)"
     for key in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
@@ -166,29 +165,17 @@ def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, obje
     return ""
 
 
-def _has(weights: Mapping[str, Shaped], leaf: str) -> bool:
-    return f"blocks.0.{leaf}" in weights
-
-
 def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
     found = weights.get(f"blocks.0.{leaf}")
     return () if found is None else tuple(found.shape)
 
 
-def _stacked_mlp(weights: Mapping[str, Shaped]) -> bool:
-    """Whether the first layer of the MLP gives gates and values in one matrix."""
-    first, second = _shape(weights, "mlp.fc1.weight"), _shape(weights, "mlp.fc2.weight")
-    return len(first) == len(second) == 2 and first[0] == 2 * second[1] and 0 not in second
-
-
-_WHOLE_BLOCK = (
-    *("norm1.weight", "norm1.bias", "attn.qkv.weight", "attn.proj.weight"),
-    *("norm2.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight"),
-)
+_WHOLE_BLOCK = ("norm1.weight", "attn.qkv.weight", "attn.proj.weight", "norm2.weight")
 _PLAIN = re.compile(
-    r"(cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"(attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"|attn_pool\.(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
-    r"|mlp\.(fc1|fc2|norm))\.(weight|bias)|ls[12]\.gamma))"
+    r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|ls[12]\.gamma))"
 )
 _OF_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(.*)")
 
@@ -219,7 +206,12 @@ def require_complete(source: str, name: str | None, weights: Mapping[str, Shaped
     """
     depth = block_count(weights)
     leaves = Counter(m[2] for key in weights if (m := _OF_BLOCK.fullmatch(key)))
-    wanted = {*_WHOLE_BLOCK, *(leaf for leaf, count in leaves.items() if 2 * count > depth)}
+    whole = {
+        *_WHOLE_BLOCK,
+        *(f"mlp.{leaf}.weight" for leaf in kinds.mlp_layers(kinds.mlp(weights))),
+    }
+    whole |= set() if kinds.rms(weights) else {"norm1.bias", "norm2.bias"}
+    wanted = {*whole, *(leaf for leaf, count in leaves.items() if 2 * count > depth)}
     named = (f"blocks.{block}.{leaf}" for block in range(depth) for leaf in wanted)
     missing = sorted(key for key in named if key not in weights)
     unexpected = sorted(key for key in weights if not _PLAIN.fullmatch(key))

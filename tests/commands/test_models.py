@@ -1,0 +1,83 @@
+"""`ltmp models` and `ltmp inspect timm:NAME`: what timm offers, told without its weights."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from tests.makers.commands import ltmp, refused, succeeded
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(*arguments: Any, **options: Any) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+
+
+def inspected(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(succeeded(ltmp("inspect", f"timm:{name}", "--json")))
+    assert found["schema_version"] == 1
+    assert found["kind"] == "timm model"
+    return found
+
+
+def test_a_model_that_is_taken() -> None:
+    """The tag tells the normalisation: MAE's own is ImageNet's, augreg's is a half."""
+    told = inspected("vit_tiny_patch16_224.augreg_in21k")
+    assert told["taken"]
+    assert told["missing"] == []
+    assert (told["vit"]["prefix"], told["vit"]["pool"], told["vit"]["classes"]) == (
+        1,
+        "token",
+        21843,
+    )
+    assert told["outputs"] == ["logits"]
+    assert told["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    assert told["weights"] == "timm/vit_tiny_patch16_224.augreg_in21k"
+    shown = succeeded(ltmp("inspect", "timm:vit_tiny_patch16_224.augreg_in21k"))
+    assert "12 blocks, width 192, 3 heads, MLP 768, gelu, pool token" in shown
+    assert "timm:swin" not in shown
+    assert inspected("swin_tiny_patch4_window7_224")["backbone"]["kind"] == "swin"
+
+
+def test_everything_that_is_missing_is_told_at_once() -> None:
+    told = inspected("test_vit_relpos")
+    assert not told["taken"]
+    assert "timm's class VisionTransformerRelPos" in told["missing"][0]
+    assert any("relative position bias" in line for line in told["missing"])
+    shown = succeeded(ltmp("inspect", "timm:test_vit_relpos"))
+    assert all(line in shown for line in told["missing"])
+    assert "it looks like a ResNet" in inspected("resnet18")["missing"][-1]
+    refused(ltmp("inspect", "timm:deit_tinny_patch16_224"), "no model 'deit_tinny.*did you mean")
+
+
+def test_models_of_a_pattern() -> None:
+    """Sizes of one kind are one group, named by the smallest; tags are counted."""
+    found = json.loads(succeeded(ltmp("models", "deit_*", "--json")))
+    assert (found["schema_version"], found["kind"]) == (1, "models")
+    distilled, plain = found["groups"]
+    assert plain["name"] == "deit_tiny_patch16_224"
+    assert distilled["names"] == [
+        f"deit_{size}" for size in (
+            "base_distilled_patch16_224", "base_distilled_patch16_384",
+            "small_distilled_patch16_224", "tiny_distilled_patch16_224",
+        )
+    ]  # fmt: skip
+    assert (len(distilled["tags"]), distilled["headless"], distilled["taken"]) == (4, 0, True)
+    assert found["tags"] == found["tags_taken"] == 8
+    assert "8 of 8 pretrained tags are taken (100.0%)" in succeeded(ltmp("models", "deit_*"))
+
+
+def test_models_that_are_not_taken_say_why() -> None:
+    shown = succeeded(ltmp("models", "samvit_base_patch16_224"))
+    assert shown.splitlines()[1].startswith("no     samvit_base_patch16_224")
+    assert "VisionTransformerSAM" in shown
+    assert "0 of 0 pretrained tags are taken" in shown
+    one = json.loads(succeeded(ltmp("models", "*.mae", "--json")))
+    assert all(tag.endswith(".mae") for group in one["groups"] for tag in group["tags"])
+    refused(ltmp("models", "vit_bse_patch16*"), "offers no model 'vit_bse_patch16\\*'")
