@@ -16,6 +16,7 @@ from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, Rows, demands
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.plan.stem import Stem
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Vit:
         registers: How many of the tokens before the patches are registers.
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
         latent: The attention pooling, where there is one.
+        stem: Convolutions in front of the patch embedding, where there are any.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
@@ -63,6 +65,7 @@ class Vit:
     mlp: str = mlps.PLAIN
     latent: AttentionPool | None = None
     pool_prefix: bool = False
+    stem: Stem | None = None
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -181,6 +184,7 @@ class Vit:
         inner = ("attn.scores", "attn.mixed", "mlp.act")
         places = {f"blocks.{block}.{leaf}" for block in range(self.depth) for leaf in inner}
         layers = {layer.path for layer in self.linears()}
+        places |= set() if self.stem is None else {conv.path for conv in self.stem.convs}
         places |= set(pooling.PLACES) if self.latent is not None else set()
         return frozenset(places | layers | {linears.EMBEDDING, linears.COARSE_EMBEDDING})
 
@@ -189,10 +193,11 @@ class Vit:
         patch = "x".join(map(str, self.patch_size))
         rows = "" if self.class_token else ", no class token"
         rows += f", {self.registers} register{'s' * (self.registers > 1)}" if self.registers else ""
+        behind = "" if self.stem is None else f" behind {len(self.stem.convs)} convolutions"
         return (
             f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
             f"{self.activation}, pool {self.pool}{rows}",
-            f"patches {patch}",
+            f"patches {patch}{behind}",
         )
 
     def _mlp_words(self) -> str:
@@ -202,7 +207,11 @@ class Vit:
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
         usual: dict[str, Any] = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}
-        usual |= {"latent": None, "pool_prefix": False}  # of fields that older files do not have
+        usual |= {
+            "latent": None,
+            "pool_prefix": False,
+            "stem": None,
+        }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod
@@ -213,6 +222,8 @@ class Vit:
         }
         if isinstance(pairs.get("latent"), Mapping):
             pairs["latent"] = AttentionPool(**pairs["latent"])
+        if isinstance(pairs.get("stem"), Mapping):
+            pairs["stem"] = Stem.from_json(pairs["stem"])
         return cls(**pairs)
 
 

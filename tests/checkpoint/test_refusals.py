@@ -57,18 +57,18 @@ BATCHNORM = {
     "layer1.0.bn1.num_batches_tracked": torch.tensor(3),
 }
 LORA = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 128)}
-MAE = {
+TALKING = {
     **{k: v for k, v in dense().items() if not k.startswith(("cls_token", "head"))},
-    "decoder_embed.weight": shape(4, 128),
+    "blocks.0.attn.proj_l.weight": shape(2, 2),
 }
 # What the file alone decides: its content, and what is said of it.
 DECIDED: dict[str, tuple[Any, str]] = {
     "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
-        MAE,
-        "features that are not supported: a decoder "
-        "(decoder_embed.weight), no classifier (head.weight missing); expected a plain ViT",
+        TALKING,
+        "features that are not supported: talking heads "
+        "(blocks.0.attn.proj_l.weight), no classifier (head.weight missing); expected a plain ViT",
     ),
     "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
     "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
