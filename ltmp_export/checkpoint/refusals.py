@@ -108,7 +108,7 @@ def _require_other(
     kind: str,
     identity: Identity,
     choices: Choices,
-    prefix: int,
+    class_token: bool,
     *,
     learn: bool,
     train: bool,
@@ -129,7 +129,7 @@ def _require_other(
     if identity.family != DENSE:
         method = families.load(identity.family)
         if plain:
-            freeze.require_tokens(method, prefix, path)
+            freeze.require_tokens(method, class_token, path)
         freeze.require_stated(path, method, choices)
 
 
