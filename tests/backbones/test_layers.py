@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.trace import Trace
-from ltmp_export.backbones.vit import differential, feed_forward, pooling, stems
+from ltmp_export.backbones.vit import differential, facts, feed_forward, pooling, stems
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
@@ -29,6 +29,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.gather import Said, Statements
 from ltmp_export.timing.literal import LiteralViT
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit
@@ -92,12 +93,11 @@ def test_what_weights_do_not_tell_is_said(tmp_path: Path) -> None:
     pooled = load_checkpoint(path, replace(stated, num_heads=2))
     assert pooled.vit.pool == "map"
     assert "pool" not in pooled.assumed
-    torch.save(random_vits.build(odd_layers.POST_NORM_BARE)[0].state_dict(), path)
-    with pytest.raises(InputError, match="whether norms stand in front .* --model NAME"):
-        load_checkpoint(path, replace(stated, image_size=None, num_heads=2))
-    torch.save(random_vits.build(odd_layers.POOLED)[0].state_dict(), path)
     with pytest.raises(InputError, match="has attention pooling .* --pool states 'avg': drop it"):
         load_checkpoint(path, replace(stated, num_heads=2, pool="avg"))
+    bare_weights = random_vits.build(odd_layers.POST_NORM_BARE)[0].state_dict()
+    with pytest.raises(InputError, match="whether norms stand in front .* --model NAME"):
+        facts.settle(bare_weights, None, Statements(heads=Said(2, "--num-heads")), "c.pth")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     pooling = _pool(weights, named, says)
     found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
     found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
-    found |= _gate(weights, named) | _norms(weights, named, says)
+    found |= _gate(weights, named)
+    found |= _norms(weights, named, says)
     questions = [one for one in found.values() if isinstance(one, Question)]
     if questions:
         raise InputError(_asked(questions, source))
