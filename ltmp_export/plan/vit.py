@@ -14,8 +14,9 @@ from ltmp_export.plan import linears, mlps, pooling, work
 from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
-from ltmp_export.plan.plan import Plan, Rows
+from ltmp_export.plan.plan import Plan, Rows, demands
 from ltmp_export.plan.pooling import AttentionPool
+from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.plan.stem import Stem
 
 CLASS_AND_MEAN = "token_avg"  # pooling: the class token, and the mean of the patches behind it
@@ -45,6 +46,8 @@ class Vit:
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
         latent: The attention pooling, where there is one.
         stem: Convolutions in front of the patch embedding, where there are any.
+        differential: Whether attention is the difference of two maps for each head.
+        post_norm: Whether a block normalises what its halves give, and not what they are given.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
@@ -69,6 +72,8 @@ class Vit:
     latent: AttentionPool | None = None
     pool_prefix: bool = False
     stem: Stem | None = None
+    differential: bool = False
+    post_norm: bool = False
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -99,6 +104,10 @@ class Vit:
             raise ValueError(f"{self.pool!r} pooling with {self.latent}, {self.pool_prefix!r}")
         if self.latent is not None:
             self.latent.require_sound(self.width)
+        if not all(type(switch) is bool for switch in (self.differential, self.post_norm)):
+            raise ValueError(f"switches {self.differential!r:.50} and {self.post_norm!r:.50}")
+        if self.differential and self.head_width % 2:
+            raise ValueError(f"differential attention with heads of {self.head_width} channels")
         if self.mlp not in mlps.KINDS:
             raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
@@ -123,6 +132,16 @@ class Vit:
     def leading(self) -> int:
         """Tokens before registers and patches: class token, distillation token, or none."""
         return self.prefix - self.registers
+
+    @property
+    def maps(self) -> int:
+        """Maps of attention of a block, by which steps score; and heads of its keys."""
+        return 2 * self.heads if self.differential else self.heads
+
+    @property
+    def key_width(self) -> int:
+        """Channels of a head's keys."""
+        return self.head_width // 2 if self.differential else self.head_width
 
     @property
     def unpooled(self) -> int:
@@ -186,6 +205,8 @@ class Vit:
             ValueError: It cannot.
         """
         plan.require_possible(self.patches, self.prefix)
+        if not self.class_token and any(CLASS_ATTENTION in demands(steps) for steps in plan.blocks):
+            raise ValueError("steps go by a class token, which the model has not")
 
     def linears(self) -> Iterator[Linear]:
         """All linear layers in the order of the computation."""
@@ -211,10 +232,12 @@ class Vit:
     def words(self) -> tuple[str, str]:
         """Architecture, and patches, for a person."""
         patch = "x".join(map(str, self.patch_size))
+        rows = "" if self.class_token else ", no class token"
+        rows += f", {self.registers} register{'s' * (self.registers > 1)}" if self.registers else ""
         behind = "" if self.stem is None else f" behind {len(self.stem.convs)} convolutions"
         return (
             f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
-            f"{self.activation}, pool {self.pool}",
+            f"{self.activation}, pool {self.pool}{rows}",
             f"patches {patch}{behind}",
         )
 
@@ -229,6 +252,8 @@ class Vit:
             "latent": None,
             "pool_prefix": False,
             "stem": None,
+            "differential": False,
+            "post_norm": False,
         }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 

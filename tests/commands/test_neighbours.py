@@ -65,7 +65,7 @@ def test_file_and_checkpoint_are_measured_alike(headless: Path) -> None:
         assert report.cosine == pytest.approx(float(cosine.mean()), abs=1e-5)
         assert report.least_cosine == pytest.approx(float(cosine.min()), abs=1e-5)
         assert report.top1 == neighbours.top1(features.numpy(), labels, 5) > 0.8
-        assert report.mac_ratio == pytest.approx(0.4548, abs=5e-3)
+        assert report.mac_ratio == pytest.approx(0.4484, abs=5e-4)
 
 
 def test_as_typed(headless: Path) -> None:

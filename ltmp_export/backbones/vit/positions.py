@@ -125,7 +125,8 @@ def prefix_tokens(weights: Mapping[str, Shaped]) -> int:
 
 
 def _registers(weights: Mapping[str, Shaped]) -> int:
-    return weights["reg_token"].shape[1] if "reg_token" in weights else 0
+    shape = weights["reg_token"].shape if "reg_token" in weights else (1, 0)
+    return shape[1] if len(shape) > 1 else 0
 
 
 def _sides(rows: int, befores: Sequence[int]) -> list[int]:

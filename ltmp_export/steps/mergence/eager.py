@@ -58,7 +58,9 @@ def take(
         members=_members(tokens, places, index, moved),
         positions=_positions(tokens, places, moved, index),
     )
-    decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
+    decision = Selection(
+        step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
+    )
     return left, decision
 
 
