@@ -173,6 +173,7 @@ def read(
     """
     blocks, counts, broken = [], [], ""
     taken: Mapping[str, Taken] = {}
+    pooled: NDArray[np.int64] | None = None
     entering: list[NDArray[np.int64]] = []
     leaving: list[NDArray[np.int64]] = []
     embedded = tensors[EMBEDDED]
@@ -202,13 +203,23 @@ def read(
         leaving.append(own["count"])
         standing = behind
         counts.append(int(own["count"][image]))
+    else:
+        pooled = _pooled(plan, standing, prefix)
     try:
         taken = precision_record.read(
-            precision or Precision(), linears, tensors, image, entering, leaving, plan.static
-        )
+            precision or Precision(), linears, tensors, image, entering, leaving, plan.static,
+            pooled,
+        )  # fmt: skip
     except (ValueError, IndexError) as err:
         broken = broken or str(err)
     return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken, taken)
+
+
+def _pooled(plan: Plan, standing: NDArray[np.int64], prefix: int) -> NDArray[np.int64]:
+    """[B] tokens that the head is given, of those behind the last block."""
+    step = plan.before.get(len(plan.blocks))
+    made = None if step is None else step.after(int(standing[0]), prefix)
+    return standing if made is None else np.full_like(standing, made)
 
 
 def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from ltmp_export.plan.vit import Vit
 
 # What an image gives a layer a row of: each patch, each of four times the size, each token that the
-# block receives, each that it keeps, or the one that is classified.
-PATCHES, COARSE, RECEIVED, KEPT, POOLED = "patches", "coarse", "received", "kept", "pooled"
+# block receives, each that it keeps, each behind all blocks, or the one that is classified.
+PATCHES, COARSE, RECEIVED, KEPT = "patches", "coarse", "received", "kept"
+LEFT, POOLED = "left", "pooled"
 # Convolutions that are linear in the pixels of a patch.
 EMBEDDING, COARSE_EMBEDDING = "patch_embed.proj", "patch_embed.coarse"
 
@@ -74,6 +75,8 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
             norm = f"{path}.norm2" if layer.alone else None
             at = f"{path}.mlp.{layer.leaf}"
             yield Linear(at, layer.ins, layer.outs, KEPT, block, norm, first)
+    if vit.latent is not None:
+        yield from vit.latent.linears(c)
     for path in ("head", "head_dist")[: vit.classifiers]:
         yield Linear(path, c, vit.classes, POOLED, fine=True)
 

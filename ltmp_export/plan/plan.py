@@ -26,11 +26,13 @@ class Rows(NamedTuple):
         given: What the block before left, or the embedding.
         received: What its attention runs on.
         kept: What its MLP runs on.
+        left: What the next block, or the head, is given.
     """
 
     given: int
     received: int
     kept: int
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,11 @@ class Plan:
             for step in steps:
                 kept = _after(step, kept, protected)
             kept = kept if counts is None else int(counts[block])
-            found.append(Rows(given, received, kept))
-            given = self.behind(block, given, received, kept)
+            left = self.behind(block, given, received, kept)
+            found.append(Rows(given, received, kept, left))
+            given = left
+        if len(found) in self.before:
+            found[-1] = found[-1]._replace(left=_after(self.before[len(found)], given, protected))
         return tuple(found)
 
     def behind(self, block: int, given: T, received: T, kept: T) -> T:

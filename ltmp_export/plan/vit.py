@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import linears, mlps, work
+from ltmp_export.plan import linears, mlps, pooling, work
 from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, Rows
+from ltmp_export.plan.pooling import AttentionPool
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class Vit:
         head_width: Channels D per head.
         norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
-        pool: "token" (class token) or "avg" (mean over the patches that tokens stand for).
+        pool: "token" (class token), "avg" (mean over the patches that tokens stand for) or "map"
+            (attention pooling).
         prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
             this order, or none.
         coarse: Whether patches twice as high and wide are embedded, too, and added.
         registers: How many of the tokens before the patches are registers.
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
+        latent: The attention pooling, where there is one.
+        pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Vit:
     coarse: bool = False  # not written where it is not, like what follows
     registers: int = 0
     mlp: str = mlps.PLAIN
+    latent: AttentionPool | None = None
+    pool_prefix: bool = False
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -70,7 +76,7 @@ class Vit:
             raise ValueError(f"a ViT of sizes {sizes}; expected 11 positive integers")
         rows = self.prefix, self.registers
         counted = all(type(some) is int and 0 <= some < 2**31 for some in rows)
-        pools = {0: ("avg",), 1: ("token", "avg"), 2: ("token",)}
+        pools = {0: ("avg", "map"), 1: ("token", "avg", "map"), 2: ("token",)}
         if not counted or self.pool not in pools.get(self.leading, ()):
             raise ValueError(
                 f"a ViT of {self.prefix!r} prefix tokens with {self.pool!r} pooling, "
@@ -82,6 +88,10 @@ class Vit:
         )
         if type(self.coarse) is not bool or (self.coarse and not whole):
             raise ValueError(f"images of {self.image_size} are no whole number of coarse patches")
+        if type(self.pool_prefix) is not bool or (self.pool == "map") != (self.latent is not None):
+            raise ValueError(f"{self.pool!r} pooling with {self.latent}, {self.pool_prefix!r}")
+        if self.latent is not None:
+            self.latent.require_sound(self.width)
         if self.mlp not in mlps.KINDS:
             raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
@@ -106,6 +116,11 @@ class Vit:
     def leading(self) -> int:
         """Tokens before registers and patches: class token, distillation token, or none."""
         return self.prefix - self.registers
+
+    @property
+    def unpooled(self) -> int:
+        """Tokens in front that are not pooled, where the class token alone is not."""
+        return 0 if self.pool_prefix else self.prefix
 
     @property
     def class_token(self) -> bool:
@@ -163,6 +178,7 @@ class Vit:
         inner = ("attn.scores", "attn.mixed", "mlp.act")
         places = {f"blocks.{block}.{leaf}" for block in range(self.depth) for leaf in inner}
         layers = {layer.path for layer in self.linears()}
+        places |= set(pooling.PLACES) if self.latent is not None else set()
         return frozenset(places | layers | {linears.EMBEDDING, linears.COARSE_EMBEDDING})
 
     def words(self) -> tuple[str, str]:
@@ -180,7 +196,8 @@ class Vit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
-        usual = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}  # of fields that are newer
+        usual: dict[str, Any] = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}
+        usual |= {"latent": None, "pool_prefix": False}  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod
@@ -189,6 +206,8 @@ class Vit:
         pairs: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
+        if isinstance(pairs.get("latent"), Mapping):
+            pairs["latent"] = AttentionPool(**pairs["latent"])
         return cls(**pairs)
 
 

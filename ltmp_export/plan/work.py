@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ltmp_export.plan.linears import COARSE, KEPT, PATCHES, POOLED, RECEIVED, of_vit
+from ltmp_export.plan.linears import COARSE, KEPT, LEFT, PATCHES, POOLED, RECEIVED, of_vit
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     inner = vit.heads * vit.head_width
     total = sum(2 * block.received**2 * inner for block in rows)  # scores, and what they mix
     total += own_products(vit, plan, rows)
+    if vit.latent is not None:
+        total += vit.latent.products(rows[-1].left - vit.unpooled, vit.width)
     return total + sum(
         n * layer.ins * layer.outs
         for n, layer in zip(vit_layer_rows(vit, rows), of_vit(vit), strict=True)
@@ -31,7 +33,7 @@ def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
 def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     """Multiply-accumulates of the reduction's own matrix products."""
     total, left = 0, vit.tokens
-    for block, (given, received, kept) in enumerate(rows):
+    for block, (given, received, kept, _) in enumerate(rows):
         if block in plan.before:
             total += plan.before[block].macs(given, vit.prefix, vit.width)
         left = plan.behind(block, given, received, kept)
@@ -53,6 +55,7 @@ def vit_layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
             COARSE: vit.patches // 4,
             RECEIVED: block.received,
             KEPT: block.kept,
+            LEFT: rows[-1].left,
             POOLED: 1,
         }
         found.append(by_word[layer.rows])

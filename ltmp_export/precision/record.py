@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.plan.linears import KEPT, Linear
+from ltmp_export.plan.linears import KEPT, LEFT, Linear
 from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import (
     INTEGERS,
@@ -55,6 +55,7 @@ def read(
     entering: Sequence[NDArray[np.int64]],
     leaving: Sequence[NDArray[np.int64]],
     static: bool,
+    pooled: NDArray[np.int64] | None = None,
 ) -> dict[str, Taken]:
     """What each layer was given for one image, by path.
 
@@ -66,6 +67,7 @@ def read(
         entering: For each block [B] tokens before its steps.
         leaving: For each block [B] tokens after them.
         static: Whether every image has the same number of rows, the first of them living.
+        pooled: [B] tokens behind all blocks, where these are known.
 
     Raises:
         ValueError: A tensor has too few rows.
@@ -75,7 +77,11 @@ def read(
         given = precision.layers.get(layer.path)
         if given is None:
             continue
-        if layer.block is None:
+        if layer.rows == LEFT:
+            if pooled is None:
+                continue
+            counts = pooled
+        elif layer.block is None:
             counts = np.ones(len(entering[0]), np.int64)
         elif layer.block >= len(leaving):
             continue  # decisions of the block before are none

@@ -15,6 +15,7 @@ from ltmp_export.plan.geometry import ACTIVATIONS, MOST_PIXELS, POOLS, Size
 from ltmp_export.statements.choices import Choices
 
 CONFIG = "config.json"  # beside the weights, as Hugging Face has it
+INCLUDE = "pool_include_prefix"
 TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
@@ -91,6 +92,7 @@ def gather(
     inner = args.get("model_kwargs")
     arguments = {k: v for k, v in inner.items() if k} if isinstance(inner, Mapping) else {}
     words = Words({**arguments, **args}, frozenset(configured))
+    arguments[INCLUDE] = words.get(INCLUDE)
     _require_supported(words)
     unplaced = words.get("no_embed_class")
     return Statements(
@@ -145,8 +147,9 @@ def place(key: str, configured: Collection[str]) -> str:
 _ARGUMENTS = (
     *("embed_dim", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm", "proj_bias", "init_values"),
     *("pre_norm", "final_norm", "fc_norm", "no_embed_class", "scale_attn_norm", "scale_mlp_norm"),
+    INCLUDE,
 )
-_OTHER_MODEL = ("pool_include_prefix", "block_fn", "mlp_layer", "attn_layer", "rope")
+_OTHER_MODEL = ("block_fn", "mlp_layer", "attn_layer", "rope")
 
 
 def _is_plain(value: Any) -> bool:

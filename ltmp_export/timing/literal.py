@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.layers import AttentionPoolLatent
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
@@ -71,9 +72,12 @@ class LiteralViT(nn.Module):
         if isinstance(model, VisionTransformerDistilled):
             return torch.stack([model.head(x[0]), model.head_dist(x[1])]).mean(0)[None]
         pooled = x[0]  # [C]
+        behind = 0 if model.pool_include_prefix else model.num_prefix_tokens
         if model.global_pool == "avg":
-            x, size = x[model.num_prefix_tokens :], size[model.num_prefix_tokens :]
+            x, size = x[behind:], size[behind:]
             pooled = (x * size[:, None]).sum(0) / size.sum().clamp(min=1)
+        elif model.global_pool == "map":
+            pooled = _attention_pool(model.attn_pool, x[behind:], size[behind:])
         logits: Tensor = model.head(model.fc_norm(pooled))[None]
         return logits
 
@@ -92,6 +96,17 @@ def _attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor
     importance = torch.cat([torch.full_like(received[:1], torch.inf), received[1:]])
     metric = k.mean(0)
     return attn.proj(attn.norm(mixed)), importance, metric / metric.norm(dim=-1, keepdim=True)
+
+
+def _attention_pool(pool: AttentionPoolLatent, x: Tensor, size: Tensor) -> Tensor:
+    """Tokens [N, C] of these sizes as the learned query sees them, [C]."""
+    n, heads, width = x.shape[0], pool.num_heads, pool.head_dim
+    k, v = pool.kv(x).reshape(n, 2, heads, width).permute(1, 2, 0, 3).unbind(0)  # [H, N, D]
+    q = pool.q_norm(pool.q(pool.latent[0]).reshape(heads, 1, width))
+    scores = q * pool.scale @ pool.k_norm(k).transpose(-2, -1) + size.log()  # [H, 1, N]
+    y = pool.proj((scores.softmax(-1) @ v).reshape(-1))
+    pooled: Tensor = y + pool.mlp(pool.norm(y))
+    return pooled
 
 
 def _merge(state: _State, threshold: float) -> _State:

@@ -97,6 +97,7 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "in_chans": vit.in_chans,
         "num_heads": vit.heads,
         "gp": vit.pool,
+        "pool_include_prefix": vit.pool_prefix or None,
         "act": vit.activation,
         "norm_eps": vit.norm_eps,
         "mean": list(preprocessing.mean),

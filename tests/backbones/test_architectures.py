@@ -23,7 +23,6 @@ TWO_HEADS = Choices(num_heads=2)
 
 NAMES = {
     "vit_base_patch16_siglip_224": [
-        "attention pooling (attn_pool.latent)",
         "no classifier (head.weight missing)",
     ],
     "vit_small_patch14_reg4_dinov2": ["no classifier (head.weight missing)"],

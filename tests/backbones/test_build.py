@@ -90,7 +90,6 @@ def test_weights_of_another_depth_than_the_name_decide(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "feature"),
     [
-        ("vit_base_patch32_siglip_256", r"attention pooling \(attn"),
         ("vit_dwee_patch16_reg1_gap_256", r"differential attention \(blocks"),
     ],
 )

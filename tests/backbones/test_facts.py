@@ -291,7 +291,6 @@ def test_the_size_of_a_configuration_is_that_of_the_model_it_began_with(tmp_path
     [
         ({"model_kwargs": {"act_layer": "mish"}}, "activation"),
         ({"model_kwargs": {"norm_layer": "rmsnorm"}}, "states norm_layer 'rmsnorm'"),
-        ({"model_kwargs": {"pool_include_prefix": True}}, "states pool_include_prefix 'True'"),
         ({"gp": "avgmaxc"}, "pools by 'avgmaxc' .args.gp."),
     ],
 )

@@ -57,18 +57,18 @@ BATCHNORM = {
     "layer1.0.bn1.num_batches_tracked": torch.tensor(3),
 }
 LORA = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 128)}
-TIMM_SIGLIP = {
+MAE = {
     **{k: v for k, v in dense().items() if not k.startswith(("cls_token", "head"))},
-    "attn_pool.latent": shape(1, 1, 128),
+    "decoder_embed.weight": shape(4, 128),
 }
 # What the file alone decides: its content, and what is said of it.
 DECIDED: dict[str, tuple[Any, str]] = {
     "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
-        TIMM_SIGLIP,
-        "features that are not supported: attention pooling "
-        "(attn_pool.latent), no classifier (head.weight missing); expected a plain ViT",
+        MAE,
+        "features that are not supported: a decoder "
+        "(decoder_embed.weight), no classifier (head.weight missing); expected a plain ViT",
     ),
     "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
     "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
@@ -203,7 +203,6 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("vit_base_patch16_siglip_224", (), "attention pool"),
         ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
         ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
         ("resnet18", (), "it looks like a ResNet"),

@@ -142,10 +142,10 @@ REFUSED: tuple[Case, ...] = (
          lambda: saved(dense(), do="export"), 2),
     Case("another architecture", "it looks like a ResNet", resnet, 2),
     Case("features that are not supported, all of them",
-         "is a ViT with features that are not supported: attention pooling "
-         "(attn_pool.latent), SwiGLU (blocks.0.mlp.w12.weight); expected a plain ViT …",
-         lambda: changed(**{"blocks.0.mlp.w12.weight": torch.ones(4, 128),
-                             "attn_pool.latent": torch.ones(1, 1, 128)}), 2),
+         "is a ViT with features that are not supported: a decoder (decoder_embed.weight), talking "
+         "heads (blocks.0.attn.proj_l.weight); expected a plain ViT …",
+         lambda: changed(**{"blocks.0.attn.proj_l.weight": torch.ones(2, 2),
+                            "decoder_embed.weight": torch.ones(4, 128)}), 2),
     Case("a ViT without a classifier",
          "no classifier (head.weight missing); its features alone cannot be exported yet: "
          "fine-tune it with a classifier, …",

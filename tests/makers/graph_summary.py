@@ -19,7 +19,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from timm.layers import GELUTanh
+from timm.layers import GELUTanh, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
@@ -148,6 +148,9 @@ def _others() -> Iterator[tuple[str, VisionTransformer]]:
     )
     yield "average, tanh", _model({"global_pool": "avg", "act_layer": GELUTanh})
     yield "distilled", _model({}, VisionTransformerDistilled)
+    rms = partial(RmsNorm, eps=1e-5)
+    gated = {"mlp_layer": SwiGLU, "norm_layer": rms, "act_layer": nn.SiLU, "global_pool": "map"}
+    yield "SwiGLU, RMSNorm, attention pooling", _model(gated)
 
 
 def _model(

@@ -44,5 +44,21 @@ SCALED = Case(
 )
 GATE_LAST = Case("gate behind the value", 63, {"mlp_layer": GluMlp, "scale_mlp_norm": True})
 
+POOLED = Case(
+    "attention pooling of patches alone",
+    66,
+    {"img_size": (16, 12), "global_pool": "map", "init_values": 1e-5},
+)
+POOLED_ALL = Case(
+    "attention pooling of all tokens, RMSNorm and SwiGLU",
+    67,
+    AIMV2.kwargs | {"global_pool": "map", "pool_include_prefix": True},
+)
+MEAN_ALL = Case(
+    "average of all tokens",
+    68,
+    {"global_pool": "avg", "pool_include_prefix": True, "img_size": (16, 12)},
+)
+
 ORACLE = (AIMV2, PACKED, NORMED, SCALED)  # what the oracles know
-ALL = (*ORACLE, GATE_LAST)
+ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL)

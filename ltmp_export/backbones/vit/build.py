@@ -97,7 +97,8 @@ def build(
         ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
         model = timm_names.create(named.timm.name, **ours)
     else:
-        model = _unnamed(weights, shape, settled)
+        included = bool(says.arguments.get("pool_include_prefix", False))
+        model = _unnamed(weights, shape | {"pool_include_prefix": included}, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
         model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
     load(model, weights, name or "a plain ViT", source)

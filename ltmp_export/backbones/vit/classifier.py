@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ltmp_export.backbones.vit import pooling
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import Layout
@@ -21,9 +22,20 @@ def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
     if layers.vit.pool == "token":
         pooled = layers.norm("norm", layers.g.op("Gather", x, layout.class_rows(), axis=0))
     else:
-        pooled = layout.mean_of_patches(layers.norm("norm", x), size, layers.vit.prefix)
+        pooled = _pooled(layers, layers.norm("norm", x), size, layout)
     logits = layers.linear("head", layers.norm("fc_norm", pooled))
     return layers.exact(logits)
+
+
+def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
+    """Normalised tokens, all of them pooled: [B, C]."""
+    vit = layers.vit
+    if vit.latent is None:
+        return layout.mean_of_patches(x, size, vit.unpooled)
+    return pooling.pool(
+        layers, vit.latent, x, size, layout,
+        width=vit.width, spared=vit.unpooled, largest=vit.tokens,
+    )  # fmt: skip
 
 
 def _distilled(layers: VitLayers, x: Name, layout: Layout) -> Name:

@@ -26,6 +26,7 @@ _FEATURES = {
     "a norm inside the MLP": "blocks.0.mlp.norm.weight",
     "a norm of the patch embedding": "patch_embed.norm.weight",
     "norms with a bias": "blocks.0.norm1.bias",
+    "attention pooling": "attn_pool.latent",
 }
 _MLPS = {
     mlps.PLAIN: "a plain MLP",

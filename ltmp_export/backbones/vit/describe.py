@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from timm.layers import GluMlp, LayerScale, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import AttentionPoolLatent, GluMlp, LayerScale, Mlp, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from timm.models.vitamin import GeGluMlp
@@ -15,6 +15,7 @@ from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
 from ltmp_export.plan import mlps
+from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.vit import Vit
 
 _MLPS = {Mlp: mlps.PLAIN, SwiGLU: mlps.SPLIT, GeGluMlp: mlps.NORMED}
@@ -50,7 +51,27 @@ def describe(model: nn.Module, name: str) -> Vit:
         registers=0 if timm_model.reg_token is None else timm_model.num_reg_tokens,
         coarse=type(timm_model.patch_embed) is MultiScalePatchEmbed,
         mlp=mlp_kind(first.mlp),
+        latent=attention_pool(timm_model.attn_pool),
+        pool_prefix=bool(timm_model.pool_include_prefix),
     )
+
+
+def attention_pool(module: Any) -> AttentionPool | None:
+    """An attention pooling of timm's, None of none."""
+    if module is None:
+        return None
+    mlp = module.mlp
+    return AttentionPool(module.num_heads, mlp.fc1.out_features, activation(mlp.act))
+
+
+def _plain_pool(module: Any, width: int) -> bool:
+    """Whether there is no attention pooling, or one of one query with projection and MLP."""
+    if module is None:
+        return True
+    plain = type(module) is AttentionPoolLatent and type(module.mlp) is Mlp
+    if not plain or module.latent_len != 1 or module.pool != "token":
+        return False
+    return module.pos_embed is None and module.kv.out_features == 2 * width
 
 
 def kinds(model: nn.Module) -> list[str]:
@@ -75,9 +96,8 @@ def _refuse_features(model: VisionTransformer) -> None:
         "images that are no whole number of patches": normed and not whole,
         "images that are no whole number of coarse patches": coarse and not even,
         "registers beside a distillation token": distilled and model.reg_token is not None,
-        "attention pooling": model.attn_pool is not None,
-        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg"),
-        "pool_include_prefix": getattr(model, "pool_include_prefix", False),
+        "attention pooling of another kind": not _plain_pool(model.attn_pool, model.embed_dim),
+        f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
     }

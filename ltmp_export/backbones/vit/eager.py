@@ -80,9 +80,37 @@ def classify(model: Any, x: Tensor, size: Tensor) -> Tensor:
 
 
 def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
-    """Normalised tokens [..., N, C] → the class token, or the average over patches, [..., C]."""
+    """Normalised tokens [..., N, C] → what the head is given, [..., C]: one of them, or all."""
     if model.global_pool == "token":
         return x[..., 0, :]
-    behind = model.num_prefix_tokens
+    behind = 0 if model.pool_include_prefix else model.num_prefix_tokens
+    if model.attn_pool is not None:
+        return attention_pooled(model.attn_pool, x, size, behind)
     patches = size[..., behind:, None]
     return (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
+
+
+def attention_pooled(pool: Any, x: Tensor, size: Tensor, behind: int) -> Tensor:
+    """Normalised tokens [..., N, C] → [..., C], by timm's attention pooling.
+
+    A token counts as often as the patches that it stands for: the logarithm of their number is
+    added to its score (METHOD §1). Of no patch at all nothing is mixed.
+
+    Args:
+        pool: timm's module.
+        x: The tokens.
+        size: [..., N] patches that each token stands for, 0 for one that is not there.
+        behind: Tokens in front that are left out.
+    """
+    heads, size = pool.num_heads, size[..., None, None, behind:]  # [..., 1, 1, N]
+    kv = pool.kv(x)[..., behind:, :].unflatten(-1, (2, heads, -1))  # [..., N, 2, H, D]
+    k, v = kv.movedim(-3, 0).transpose(-3, -2)
+    q = pool.q_norm(pool.q(pool.latent[0]).unflatten(-1, (heads, -1)).transpose(-3, -2))
+    scores = q * pool.scale @ pool.k_norm(k).mT  # [..., H, 1, N]
+    there = scores.detach().masked_fill(size == 0, -torch.inf)
+    highest = there.amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).min) if k.numel() else 0.0
+    parts = (scores - highest).clamp(max=0.0).exp() * size
+    weights = parts / parts.sum(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    y: Tensor = pool.proj((weights.to(v.dtype) @ v).transpose(-3, -2).flatten(-3))
+    out: Tensor = y + pool.mlp(pool.norm(y))
+    return out

@@ -32,6 +32,7 @@ USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads o
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
 NORM_EPS = 1e-6
 RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT has RMSNorm
+LATENT, MAP = "attn_pool.latent", "map"  # attention pooling
 FIRST, LAST = "first", "last"
 
 
@@ -94,7 +95,7 @@ class Facts:
 
     @property
     def pool(self) -> str:
-        """One of `plan.geometry.POOLS`."""
+        """One of `plan.geometry.POOLS`, or "map"."""
         return str(self.answers["pool"].value)
 
     @property
@@ -125,7 +126,7 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     if questions:
         raise InputError(_asked(questions, source))
     answers = {key: one for key, one in found.items() if isinstance(one, Answer)}
-    _require_possible(weights, answers, source)
+    _require_possible(weights, answers, says, source)
     return Facts(answers)
 
 
@@ -144,7 +145,9 @@ def _require_no_flags(says: Statements, source: str) -> None:
             )
 
 
-def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: str) -> None:
+def _require_possible(
+    weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
+) -> None:
     heads, width = answers["num_heads"], attention_width(weights)
     if heads.value < 1 or width % heads.value:
         raise InputError(
@@ -152,7 +155,12 @@ def _require_possible(weights: Weights, answers: Mapping[str, Answer], source: s
             f"{width}; state the right number with --num-heads"
         )
     pool, act = answers["pool"], answers["act"]
-    if pool.value not in POOLS:
+    if LATENT in weights and says.pool is not None and says.pool.value != MAP:
+        raise InputError(
+            f"{source} has attention pooling ({LATENT}); {says.pool.where} states "
+            f"{says.pool.value!r}: drop it"
+        )
+    if pool.value not in POOLS and LATENT not in weights:
         raise InputError(
             f"{source} pools by {pool.value!r} ({pool.where}); supported are {' and '.join(POOLS)}"
         )
@@ -236,6 +244,8 @@ def _pool(weights: Weights, named: Named | None, says: Statements) -> Answer | Q
     """How tokens are pooled: a norm behind the pooling tells averages, nothing tells the rest."""
     if vit_pytorch.NORM in weights:
         return Answer("avg", vit_pytorch.SAYS)
+    if LATENT in weights:
+        return Answer(MAP, f"{LATENT} is there")
     if says.pool is not None:
         return Answer(*says.pool)
     if "dist_token" in weights:

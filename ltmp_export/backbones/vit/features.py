@@ -29,7 +29,10 @@ _ADAPTER = re.compile(
 _B = r"blocks\.\d+\."
 _KEYS: tuple[tuple[str, str], ...] = (
     (r"(embeds\.)?register_tokens|embeds\.reg_token", "register tokens under other names"),
-    (r"attn_pool\..*", "attention pooling"),
+    (
+        r"attn_pool\.(?!(latent|(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])\.(weight|bias))$).*",
+        "attention pooling of another kind",
+    ),
     (r"pre_logits\..*", "a layer between pooling and classifier"),
     (r"decoder_(embed|blocks|pos_embed|pred).*", "a decoder"),
     (r"(embeds\.pos_embed_[xy]|pos_embed_[hw])", "a position embedding by rows and columns"),
@@ -167,7 +170,8 @@ def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
 
 _WHOLE_BLOCK = ("norm1.weight", "attn.qkv.weight", "attn.proj.weight", "norm2.weight")
 _PLAIN = re.compile(
-    r"(cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"(attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"|attn_pool\.(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
     r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|ls[12]\.gamma))"
 )
