@@ -184,6 +184,22 @@ class Typed:
             rich_help_panel=METHOD,
         ),
     ] = None
+    merged_position: Annotated[
+        Literal["mean", "destination"] | None,
+        typer.Option(
+            help="Where rotary positions have a merged token: at the mean of its patches, or where "
+            "the one lies that others merge into (default: mean).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    metric_position: Annotated[
+        Literal["unrotated", "rotated"] | None,
+        typer.Option(
+            help="Whether similarity is of keys before rotary positions turn them, or after "
+            "(default: unrotated).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
 
     def choices(self) -> Choices:
         """Their values.

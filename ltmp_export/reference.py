@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Attention, Block
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from ltmp_export.backbones import chosen
+from ltmp_export.backbones.positioned import eager as positions
+from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.trace import Trace
 from ltmp_export.backbones.vit import eager as vit
 from ltmp_export.errors import InputError
@@ -41,6 +43,7 @@ class Reference:
         self.model: Any = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         self.plan = plan
         self.dtype = dtype
+        self.positions = positions.of(self.model, plan)
 
     @torch.inference_mode()
     def run(
@@ -58,7 +61,7 @@ class Reference:
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
         rounded.set_taken(self.model, taken or {})
-        run = self._run_vit if self.kind == chosen.VIT else self._run_other
+        run = self._run_vit if self.kind in chosen.vits() else self._run_other
         return replace(run(image.to(self.dtype), forced), excess=rounded.excesses(self.model))
 
     def _run_other(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None) -> Trace:
@@ -72,13 +75,14 @@ class Reference:
         model = self.model
         embedded, entering = vit.embed(model, image[None])  # [1, N, C] both
         x = entering[0]
-        state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens)
+        where = self.positions.initial(x)
+        state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens, positions=where)
         tokens, sizes, counts, decisions = [], [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, taken) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, count, decided = self._block(model.blocks[index], steps, taken, entered)
+            left, count, decided = self._block(index, steps, taken, entered)
             state = self._behind(index, state, entered, left)
             counts.append(count)
             tokens.append(state.x)
@@ -104,14 +108,16 @@ class Reference:
 
     def _block(
         self,
-        block: Block,
+        index: int,
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
     ) -> tuple[Tokens, int, tuple[Decision, ...]]:
         """Tokens that leave a block, on how many its MLP ran, and what its steps decided."""
-        attended, scores = attention(block.attn, block.norm1(tokens.x), tokens.size)
-        tokens = given = replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+        block, at = self.model.blocks[index], self.positions.at(index, tokens.positions)
+        attended, scores = attention(block.attn, vit.given(block, 1, tokens.x), tokens.size, at)
+        x = tokens.x + vit.scaled(block, 1, attended)
+        tokens = given = replace(tokens, x=x, scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
             tokens, decision = take(step, tokens, choice, self.plan.parameters)
@@ -125,7 +131,9 @@ class Reference:
         return left, count, tuple(decisions)
 
 
-def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def attention(
+    attn: Attention, x: Tensor, size: Tensor, at: Bound = STILL
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Proportional attention, and what steps decide by (METHOD §1, steps 1-2; arXiv 2210.09461).
 
     Args:
@@ -133,16 +141,19 @@ def attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, dict[st
             projection of its own.
         x: [N, C] normalised tokens.
         size: [N] patches per token.
+        at: What the places of the tokens do.
 
     Returns:
         The projected output [N, C], and the scores by the names of `plan.scores`: those of the
         class token +inf, the metric's rows of length 1.
     """
     q, k, v = vit.project(attn, x)  # [H, N, D] each
-    weights = vit.scores(attn, q, k, size).softmax(-1)  # [H, N, N]
+    found = vit.scores(attn, at.turned(q), at.turned(k), size)
+    weights = at.biased(found).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
     importance[0] = of_class[0] = torch.inf
-    metric = attn.mean_key(x) if hasattr(attn, "mean_key") else k.mean(0)
+    keys = attn.mean_key(x)[None] if hasattr(attn, "mean_key") else k
+    metric = at.of_metric(keys).mean(0)
     return vit.mix(attn, weights, v), {
         IMPORTANCE: importance,
         CLASS_ATTENTION: of_class,

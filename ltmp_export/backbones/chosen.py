@@ -13,6 +13,8 @@ What the `geometry` of a folder tells beside its dataclass, whose `kind` is the 
 | `KEY` | names of weights that only it has, a pattern of whole names |
 | `FIRST` | the name of its first layer: what stands before it is a file's prefix |
 | `UNUSED` | names of buffers in files that nothing reads, a pattern of whole names; or nothing |
+| `NAMES` | names of timm's, without tag, that are such networks, a pattern; or nothing |
+| `tells(keys)` | whether names of weights tell that together, which none does alone; or nothing |
 """
 
 from __future__ import annotations
@@ -43,6 +45,12 @@ def others() -> tuple[str, ...]:
     return tuple(kind for kind in folders if hasattr(module(kind, "geometry"), "KEY"))
 
 
+@functools.cache
+def vits() -> tuple[str, ...]:
+    """The kinds whose geometry is that of a ViT: plain ones, and those that tell more."""
+    return (VIT, *(kind for kind in others() if issubclass(_geometry(kind), Vit)))
+
+
 def module(kind: str, name: str) -> ModuleType:
     """A module of a backbone's folder."""
     return importlib.import_module(f"{_BACKBONES}.{kind}.{name}")
@@ -53,12 +61,23 @@ def name_of(kind: str) -> str:
     return "a plain ViT" if kind == VIT else str(module(kind, "geometry").NAME)
 
 
-def by_keys(keys: Iterable[str]) -> str:
-    """The kind that names of weights tell, without what stands before them in a file."""
-    listed = list(keys)
+def by_keys(keys: Iterable[str], name: str | None = None) -> str:
+    """The kind that names of weights tell, without what stands before them in a file.
+
+    Args:
+        keys: The names.
+        name: What the model is called, if it is; names of timm's tell where weights do not.
+    """
+    listed = frozenset(keys)
+    own = (name or "").rpartition("/")[2].partition(".")[0]
     for kind in others():
-        pattern = re.compile(module(kind, "geometry").KEY)
-        if any(pattern.fullmatch(key) for key in listed):
+        pattern = getattr(module(kind, "geometry"), "NAMES", "(?!)")
+        if re.fullmatch(pattern, own):
+            return kind
+    for kind in others():
+        geometry = module(kind, "geometry")
+        pattern, tells = re.compile(geometry.KEY), getattr(geometry, "tells", lambda _: False)
+        if any(pattern.fullmatch(key) for key in listed) or tells(listed):
             return kind
     return VIT
 
@@ -67,6 +86,13 @@ def by_class(model: object) -> str:
     """The kind of a model of timm's."""
     named = {parent.__name__ for parent in type(model).__mro__}
     return next((k for k in others() if named & {*module(k, "geometry").CLASSES}), VIT)
+
+
+def arrays(model: Any) -> dict[str, Any]:
+    """What a graph of a model of timm's is made of: its weights, and what follows from them."""
+    describe = module(by_class(model), "describe")
+    more = describe.arrays(model) if hasattr(describe, "arrays") else {}
+    return {**model.state_dict(), **more}
 
 
 def first_layers() -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def survey(name: str) -> Surveyed:
     """
     model = timm_names.create(name)
     weights = dict(model.state_dict())
-    kind = chosen.by_keys(weights)
+    kind = chosen.by_class(model)
     missing: list[str] = []
     if kind == chosen.VIT:
         missing += _beyond(model, weights)

@@ -162,7 +162,8 @@ class Bench:
 
     def model(self, thresholds: Mapping[str, Sequence[float]]) -> MaskedVit:
         """The model with these thresholds, deciding as deployed."""
-        return MaskedVit(self.source.model, self.family, thresholds, ALIGNED).eval()
+        model, plan = self.source.model, self.source.plan
+        return MaskedVit(model, self.family, thresholds, ALIGNED, plan=plan).eval()
 
     def measure(self, thresholds: Thresholds) -> Measured:
         """What it does to the images held out."""

@@ -16,6 +16,7 @@ from ltmp_export.checkpoint import arguments, rates
 from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.checkpoint.identify import require_backbone
 from ltmp_export.checkpoint.outline import KINDS
+from ltmp_export.checkpoint.placed import placed
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
@@ -79,11 +80,17 @@ def freeze(path: Path, contents: Contents, family: str, choices: Choices, vit: G
     Raises:
         InputError: Something is missing, has to be stated, or does not fit the model.
     """
+    frozen = _frozen(path, contents, family, choices, vit)
+    return placed(path, frozen, contents.args, choices, vit)
+
+
+def _frozen(path: Path, contents: Contents, family: str, choices: Choices, vit: Geometry) -> Frozen:
+    """The plan without what becomes of places."""
     if family == DENSE:
         return Frozen(dense_plan(vit.depth))
     method = families.load(family)
     require_backbone(path, family, vit.kind)
-    if vit.kind == Vit.kind:
+    if isinstance(vit, Vit):
         require_tokens(method, vit.prefix, path)
     if method.weights is not None and families.owner(contents.weights) == method:
         return _from_weights(path, contents, method, choices, vit)

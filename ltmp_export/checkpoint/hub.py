@@ -48,7 +48,7 @@ def configured(source: Path) -> Outline:
     name = _configuration(source)[0]
     model = timm_names.create(name)
     weights = dict(model.state_dict())
-    kind = chosen.by_keys(weights)
+    kind = chosen.by_class(model)
     describe = chosen.module(kind, "describe")
     if kind == chosen.VIT:
         features.require_plain(str(source), weights, more=describe.kinds(model))

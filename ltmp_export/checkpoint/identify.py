@@ -63,7 +63,7 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
     """
     present = tuple(kind for kind in KINDS if contents.thresholds[kind])
     written, model, reason, warnings = _told(path, contents, choices)
-    kind = chosen.by_keys(contents.weights)
+    kind = chosen.by_keys(contents.weights, model.written)
     require_backbone(path, choices.family or written, kind)
     other = _without_thresholds(path, contents, choices, written, dense)
     if other is not None:
@@ -82,7 +82,7 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
         raise InputError(
             f"{path} holds no thresholds (blocks.N.merge_masker.threshold, …): it is a dense model "
             "or was not fine-tuned with a learned-threshold method"
-            f"{_ways_on(contents)}"
+            f"{_ways_on(contents, kind)}"
         )
     fitting = [f for f in families.learned() if families.load(f).scalars == present]
     if choices.family is not None:
@@ -105,10 +105,9 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
     return Identity(family, model, f"family {family}: {reason}", tuple(warnings))
 
 
-def _ways_on(contents: Outline) -> str:
+def _ways_on(contents: Outline, kind: str) -> str:
     """The commands that take a dense model of these weights."""
-    kind = chosen.by_keys(contents.weights)
-    if kind != chosen.VIT:
+    if kind not in chosen.vits():
         able = [name for name in families.names() if kind in families.load(name).backbones]
         return f"; --family {'|'.join(able)} takes {chosen.name_of(kind)}" if able else ""
     if "dist_token" in contents.weights:

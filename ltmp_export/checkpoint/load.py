@@ -108,7 +108,7 @@ def load_checkpoint(
     says = gather.gather(args, choices, authors=called.authors, configured=configured)
     weights = freeze.without_own(contents.weights, identity.family)
     says = freeze.with_heads(own.path, says, identity.family, weights)
-    built: Built = chosen.module(chosen.by_keys(weights), "build").build(
+    built: Built = chosen.module(chosen.by_keys(weights, called.written), "build").build(
         weights,
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),

@@ -37,10 +37,11 @@ def require_readable(path: Path, choices: Choices) -> Told:
     """
     base = choices.base_checkpoint
     own = _taken(path, choices.use_ema if base is None else None)
-    _require_plain(own)
+    called = choices.model or own.arch
+    _require_plain(own, called)
     whole, base_file, _ = bases.with_base(own, choices, lambda p: _taken(p, choices.use_ema))
     if base_file is not None:
-        _require_plain(replace(whole, path=base_file))
+        _require_plain(replace(whole, path=base_file), called)
     return Told(own, whole, base_file or own.path)
 
 
@@ -74,12 +75,15 @@ def require_takeable(
     path = own.path
     identity = identify(path, whole, choices, dense=dense)
     weights = freeze.without_own(whole.weights, identity.family)
-    if (kind := chosen.by_keys(weights)) != chosen.VIT:
-        _require_other(path, kind, identity, choices, learn=learn, train=train)
-        return identity.family
+    kind, prefix = chosen.by_keys(weights, identity.model.written), positions.prefix_tokens(weights)
+    if kind != chosen.VIT:
+        _require_other(path, kind, identity, choices, prefix, learn=learn, train=train)
+        if kind not in chosen.vits() or not (learn or train):
+            return identity.family
+        required = freeze.require_trained if train else freeze.require_learned
+        return required(path, choices.family, identity.family, prefix).name
     if whole.weights is whole.stored:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
-    prefix = positions.prefix_tokens(weights)
     if identity.family != DENSE:
         method = families.load(identity.family)
         freeze.require_tokens(method, prefix, path)
@@ -100,14 +104,22 @@ def require_takeable(
 
 
 def _require_other(
-    path: Path, kind: str, identity: Identity, choices: Choices, *, learn: bool, train: bool
+    path: Path,
+    kind: str,
+    identity: Identity,
+    choices: Choices,
+    prefix: int,
+    *,
+    learn: bool,
+    train: bool,
 ) -> None:
-    """Refuse what can be told of another network than a ViT."""
-    if learn:
+    """Refuse what can be told of another network than a plain ViT."""
+    plain = kind in chosen.vits()
+    if learn and not plain:
         raise InputError(
             f"{path} is {chosen.name_of(kind)}: thresholds are made for plain ViTs alone"
         )
-    if train:
+    if train and not plain:
         raise InputError(f"{path} is {chosen.name_of(kind)}: plain ViTs alone are trained here")
     if identity.model.written is None:
         raise InputError(
@@ -115,15 +127,18 @@ def _require_other(
             "with --model"
         )
     if identity.family != DENSE:
-        freeze.require_stated(path, families.load(identity.family), choices)
+        method = families.load(identity.family)
+        if plain:
+            freeze.require_tokens(method, prefix, path)
+        freeze.require_stated(path, method, choices)
 
 
 def _taken(path: Path, use_ema: bool | None) -> Outline:
     return hub.configured(path) if hub.names_a_model(path) else outline(path, use_ema)
 
 
-def _require_plain(own: Outline) -> None:
+def _require_plain(own: Outline, called: str | None) -> None:
     if own.weights:
-        if chosen.by_keys(own.weights) == chosen.VIT:
+        if chosen.by_keys(own.weights, families.split_arch(called)[1]) == chosen.VIT:
             features.require_plain(str(own.path), own.weights, own.prefix, own.beside)
         require_floats(own)

@@ -17,7 +17,7 @@ which block; with the fourth, `from_args(**arguments)` the steps of the blocks t
 block; with the last, `from_stated(source, vit, **stated)` both.
 `DISTILLED = True` says that a distillation token is provided for, `CLASS_TOKEN = False` that a ViT
 without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES`
-which networks it takes, by the names of their folders, where it takes others than plain ViTs.
+which networks it takes, by the names of their folders, where these are not all kinds of ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -37,6 +37,8 @@ from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
+
+VITS = (Vit.kind, "beit", "eva")  # kinds of ViTs; steps carry along where their tokens lie
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def load(name: str) -> Family:
         distilled=getattr(module, "DISTILLED", False),
         class_token=getattr(module, "CLASS_TOKEN", True),
         head_width=getattr(module, "HEAD_WIDTH", None),
-        backbones=getattr(module, "BACKBONES", (Vit.kind,)),
+        backbones=getattr(module, "BACKBONES", VITS),
         block_steps=getattr(module, "block_steps", lambda: ()),
         from_weights=getattr(module, "from_weights", None),
         from_stated=getattr(module, "from_stated", None),

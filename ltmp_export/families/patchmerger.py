@@ -14,6 +14,7 @@ from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.patch_merge.step import PatchMerge
 
+BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"
 STATED = ("merge_at", "merge_scale")
 CLASS_TOKEN = False

@@ -14,6 +14,7 @@ from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 
+BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"blocks\.(0|[1-9][0-9]{0,5})\.attn\.(merge_matrix|recover_matrix|token_mask)"
 UNREAD = r"blocks\.(0|[1-9][0-9]{0,5})\.attn\.bias"  # as long as either side: two tools differ
 HEAD_WIDTH = 64

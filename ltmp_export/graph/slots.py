@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.positions import Positions
 from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE
 
@@ -40,6 +41,7 @@ class Slots:
         count: [B] living tokens after a budget, or None.
         dropped: [B] tokens that a budget had no room for, or None.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        positions: Where they lie, where attention knows of it.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Slots:
     count: Name | None = None
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
+    positions: Positions | None = None
 
     def score(self, name: str) -> Name:
         """[B, N] a score.
@@ -138,6 +141,9 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         weight = g.op("Mul", weight, g.op("Unsqueeze", sources.size, g.ints(1)))
         own = g.op("Unsqueeze", destinations.size, g.ints(2))  # [B, D, 1]
     total = g.op("Add", g.reduce("ReduceSum", weight, [2], keepdims=True), own)  # [B, D, 1]
+    where = destinations.positions
+    if where is not None and sources.positions is not None:
+        where = where.merged(g, g.op("Cast", going, to=TensorProto.FLOAT), sources.positions)
     brought = g.op("MatMul", g.op("Div", weight, total), sources.x)  # [B, D, C]
     kept = g.op("Mul", destinations.x, g.op("Div", own, total))
     return replace(
@@ -146,6 +152,7 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         size=g.op("Squeeze", total, g.ints(2)),
         scores=scores,
         metric=None,
+        positions=where,
     )
 
 
@@ -159,7 +166,11 @@ def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int
     x = g.slice(tokens.x, 1, start, stop, step)
     size = some(tokens.size)
     scores = {name: g.slice(score, 1, start, stop, step) for name, score in tokens.scores.items()}
-    return Slots(number, x, size, scores, None, some(tokens.alive), protected=tokens.protected)
+    where = tokens.positions
+    return Slots(
+        number, x, size, scores, None, some(tokens.alive), protected=tokens.protected,
+        positions=None if where is None else where.taken(lambda rows: str(some(rows))),
+    )  # fmt: skip
 
 
 def sources(g: GraphBuilder, tokens: Slots) -> Slots:
@@ -188,7 +199,11 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
         name: g.op("GatherElements", score, slots, axis=1) for name, score in tokens.scores.items()
     }
     alive, owned = scalars(tokens.alive), scalars(tokens.owned)
-    return Slots(number, vectors(tokens.x), size, scores, metric, alive, tokens.protected, owned)
+    where = None if tokens.positions is None else tokens.positions.taken(vectors)
+    return Slots(
+        number, vectors(tokens.x), size, scores, metric, alive, tokens.protected, owned,
+        positions=where,
+    )  # fmt: skip
 
 
 def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
@@ -212,4 +227,13 @@ def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
         metric=None,
         alive=g.op("Concat", *living, axis=1) if len(living) == len(parts) else None,
         protected=parts[0].protected,
+        positions=joined(g, [part.positions for part in parts]),
     )
+
+
+def joined(g: GraphBuilder, parts: Sequence[Positions | None]) -> Positions | None:
+    """Where tokens lie, one part after the other; None where nobody knows."""
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    return known[0].taken(lambda _: g.op("Concat", *(part.rows for part in known), axis=1))

@@ -146,7 +146,7 @@ def _lower(geometry: Geometry) -> ModuleType:
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
-    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    tensors = chosen.arrays(checkpoint.model) | dict(checkpoint.plan.parameters)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 

@@ -53,7 +53,7 @@ def masked_distance(
     """
     plan = checkpoint.plan
     model = MaskedVit(
-        checkpoint.model, families.load(plan.family), plan.thresholds(), PUBLISHED
+        checkpoint.model, families.load(plan.family), plan.thresholds(), PUBLISHED, plan=plan
     ).eval()
     reference = Reference(checkpoint.model, plan)
     logits, counts = [], []

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ltmp_export.backbones import chosen
 from ltmp_export.errors import ExportError
 from ltmp_export.precision.eager import MeanKey, RoundedConv, RoundedLinear
 from ltmp_export.precision.formats import Activation, Precision
@@ -46,13 +46,16 @@ def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> 
         single = isinstance(found.get_submodule(path), nn.Conv2d)  # of single cells
         kind = RoundedConv if single else RoundedLinear
         found.set_submodule(path, _integer_linear(kind, arrays, path, given))
-    if precision.protects and isinstance(found, VisionTransformer):
-        for index, block in enumerate(found.blocks):
+    if precision.protects and chosen.by_class(found) in chosen.vits():
+        blocks: Any = found.blocks
+        for index, block in enumerate(blocks):
             weight = arrays.get(f"blocks.{index}.attn.metric.weight")
             bias = arrays.get(f"blocks.{index}.attn.metric.bias")
             if weight is not None:
-                norm, heads = block.attn.k_norm, block.attn.num_heads
-                block.attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
+                attn = block.attn
+                norm = getattr(attn, "k_norm", nn.Identity())
+                heads = getattr(attn, "num_kv_heads", attn.num_heads)
+                attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
     return found
 
 

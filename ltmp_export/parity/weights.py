@@ -13,11 +13,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.plan.linears import Linear, rounded
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import INT8, REST, Activation, Precision
-from ltmp_export.precision.weights import Weights, column_scales, integer_weight
+from ltmp_export.precision.weights import Weights, column_scales, integer_weight, of_keys
 
 CLOSE = 1e-4  # relative: what was computed in float32 for the file is computed again here
 HALF_A_STEP = 0.5 + 1e-2
@@ -27,7 +28,7 @@ Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) -> str:
     """Which stored weight is not the checkpoint's of that name, or nothing."""
-    tensors = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
+    tensors = chosen.arrays(checkpoint.model) | dict(checkpoint.plan.parameters)
     wanted = {name: tensor.numpy() for name, tensor in tensors.items()}
     stored = Weights(model)
     derived: dict[str, NDArray[Any]] = {}
@@ -77,14 +78,13 @@ def _metrics(wanted: Arrays, vit: Vit) -> dict[str, NDArray[Any]]:
     found = {}
     for block in range(vit.depth):
         path = f"blocks.{block}.attn"
-        for part in ("weight", "bias"):
-            if f"{path}.qkv.{part}" in wanted:
-                whole = wanted[f"{path}.qkv.{part}"].astype(np.float64)
-                keys = whole.reshape(3, vit.heads, vit.head_width, *whole.shape[1:])[1]
-                if f"{path}.k_norm.weight" in wanted:
-                    found[f"{path}.metric.{part}"] = keys.reshape(-1, *whole.shape[1:])
-                else:
-                    found[f"{path}.metric.{part}"] = keys.mean(axis=0)
+        for part, keys in of_keys(wanted, path, vit.head_width).items():
+            keys = keys.astype(np.float64)
+            if f"{path}.k_norm.weight" in wanted:
+                own = keys.reshape(-1, keys.shape[-1])
+            else:
+                own = keys.mean(axis=0)
+            found[f"{path}.metric.{part}"] = own if part == "weight" else own[:, 0]
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ltmp_export.plan import faces
+from ltmp_export.plan import faces, positions
 from ltmp_export.plan.step import Step
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DENSE = "dense"  # the family of a model that reduces nothing
+_POSITIONS = ("merged_position", "metric_position")  # not written where they are ""
 _MIXES = "PatchMerge"  # what stands before a block where a file does not say what it is
 
 
@@ -47,6 +48,9 @@ class Plan:
             those that enter the head.
         parameters: Weights of the reduction itself, by checkpoint name.
         stated: What it goes by, by the names of `Choices`, in a family of which these tell.
+        merged_position: Where a token lies that several have become, one of
+            `positions.MERGED`; "" where attention knows no places.
+        metric_position: Which keys tokens are compared by, one of `positions.METRIC`; "" likewise.
     """
 
     family: str
@@ -54,6 +58,13 @@ class Plan:
     before: Mapping[int, Step] = field(default_factory=dict)
     parameters: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     stated: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    merged_position: str = ""
+    metric_position: str = ""
+
+    def __post_init__(self) -> None:
+        merged, metric = self.merged_position, self.metric_position
+        if merged not in ("", *positions.MERGED) or metric not in ("", *positions.METRIC):
+            raise ValueError(f"positions {merged!r:.50}, {metric!r:.50}")
 
     @property
     def static(self) -> bool:
@@ -167,6 +178,7 @@ class Plan:
             "family": self.family,
             "blocks": [[{"step": s.on_disk} | asdict(s) for s in steps] for steps in self.blocks],
             "patch_merges": {str(block): _placed(step) for block, step in self.before.items()},
+            **{key: value for key in _POSITIONS if (value := getattr(self, key))},
         }
 
     @classmethod
@@ -191,6 +203,7 @@ class Plan:
             str(values["family"]),
             tuple(tuple(_made(known[s.pop("step")], s) for s in steps) for steps in blocks),
             before,
+            **{key: values[key] for key in _POSITIONS if key in values},
         )
 
 

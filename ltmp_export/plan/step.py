@@ -36,6 +36,11 @@ class Step:
         return False
 
     @property
+    def joins(self) -> bool:
+        """Whether a token may have become of several."""
+        return self.resizes
+
+    @property
     def learned(self) -> float | None:
         """The threshold it compares its scores with, or None."""
         return None

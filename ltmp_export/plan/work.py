@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ltmp_export.plan.linears import COARSE, KEPT, LEFT, PATCHES, POOLED, RECEIVED, of_vit
+from ltmp_export.plan.linears import COARSE, KEPT, LEFT, PATCHES, POOLED, RECEIVED
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
         total += vit.latent.products(rows[-1].left - vit.unpooled, vit.width)
     return total + sum(
         n * layer.ins * layer.outs
-        for n, layer in zip(vit_layer_rows(vit, rows), of_vit(vit), strict=True)
+        for n, layer in zip(vit_layer_rows(vit, rows), vit.linears(), strict=True)
     )
 
 
@@ -48,7 +48,7 @@ def own_products(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
 def vit_layer_rows(vit: Vit, rows: Sequence[Rows]) -> list[int]:
     """Rows that one image gives to each of the linear layers."""
     found = []
-    for layer in of_vit(vit):
+    for layer in vit.linears():
         block = rows[layer.block or 0]
         by_word = {
             PATCHES: vit.patches,

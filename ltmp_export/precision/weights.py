@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,25 @@ def quantised(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     """
     scale = column_scales(weight)
     return np.ascontiguousarray(np.rint(weight / scale[:, None]).astype(np.int8).T), scale
+
+
+def of_keys(weights: Mapping[str, NDArray[Any]], path: str, width: int) -> dict[str, NDArray[Any]]:
+    """What of attention's weights makes keys: "weight" [H, D, C], and if there is one "bias".
+
+    Args:
+        weights: By checkpoint name; a layer for keys alone, or for queries, keys and values.
+        path: Of the attention.
+        width: Channels D of a head.
+    """
+    apart = f"{path}.k_proj.weight" in weights
+    layer, thirds = (f"{path}.k_proj", 1) if apart else (f"{path}.qkv", 3)
+    found = {}
+    for part in ("weight", "bias"):
+        if f"{layer}.{part}" in weights:
+            whole = np.asarray(weights[f"{layer}.{part}"])
+            heads = len(whole) // (thirds * width)
+            found[part] = whole.reshape(thirds, heads, width, -1)[thirds // 2]
+    return found
 
 
 def column_scales(weight: NDArray[Any]) -> NDArray[np.float32]:

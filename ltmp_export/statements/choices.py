@@ -25,6 +25,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
+    "merged_position": (str,),
+    "metric_position": (str,),
     "pool": (str,),
     "act": (str,),
     "norm_eps": (int, float),
@@ -61,6 +63,9 @@ class Choices:
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
+        merged_position: Where a token lies that several have become, one of
+            `plan.positions.MERGED`.
+        metric_position: Which keys tokens are compared by, one of `plan.positions.METRIC`.
         pool: "token" (class token) or "avg" (over patches).
         act: Activation of the MLPs, one of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -84,6 +89,8 @@ class Choices:
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None
+    merged_position: str | None = None
+    metric_position: str | None = None
     pool: str | None = None
     act: str | None = None
     norm_eps: float | None = None

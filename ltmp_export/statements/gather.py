@@ -236,6 +236,8 @@ _WORDS = {
     "masked_block": "merging in block {} (--merge-at)",
     "masks": "{} masks (--hard)",
     "behind": "{} behind the block (--restore)",
+    "merged_position": "merged tokens at the {} of their places (--merged-position)",
+    "metric_position": "similarity of {} keys (--metric-position)",
 }
 _VALUES = {"gelu": "exact GELU", "token": "class-token", "avg": "average"}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ltmp_export.plan import faces
 from ltmp_export.plan.step import Step
+from ltmp_export.steps.positions import Positions
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Batch:
         owned: [B, N] patches that each token owns where attention does not weigh by them; None
             while each owns as many as it stands for.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        positions: Where they lie, where attention knows of it.
     """
 
     x: Tensor
@@ -35,6 +37,7 @@ class Batch:
     protected: int = 1
     owned: Tensor | None = None
     handed: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Positions | None = None
 
     def patches_owned(self) -> Tensor:
         """[B, N] patches that each token owns, of protected ones 1."""
@@ -42,12 +45,14 @@ class Batch:
 
     def rows(self, places: Tensor) -> Batch:
         """The tokens in these places [B, n], of each image its own."""
+        where = self.positions
         return replace(
             self,
             x=_taken(self.x, places),
             size=_taken(self.size, places),
             scores={name: _taken(score, places) for name, score in self.scores.items()},
             owned=None if self.owned is None else _taken(self.owned, places),
+            positions=None if where is None else where.taken(lambda rows: _taken(rows, places)),
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
+from ltmp_export.steps.positions import Positions
 from ltmp_export.steps.tokens import Choice, Matching, Tokens, choose
 
 
@@ -42,8 +43,20 @@ def merge(step: Step, tokens: Tokens, forced: Choice | None) -> tuple[Tokens, Ma
         size=size,
         scores=scores,
         protected=tokens.protected,
+        positions=_positions(tokens, stay, merged, partner),
     )
     return result.take(_protected_first(tokens.protected, len(stay), len(size))), decision
+
+
+def _positions(tokens: Tokens, stay: Tensor, merged: Tensor, partner: Tensor) -> Positions | None:
+    """Of [unmerged sources ; destinations]."""
+    where = tokens.positions
+    if where is None:
+        return None
+    sources = where.taken(lambda rows: rows[0::2])
+    destinations = where.taken(lambda rows: rows[1::2])
+    received = destinations.received(partner, sources.taken(lambda rows: rows[merged]))
+    return received.taken(lambda rows: torch.cat([sources.rows[stay], rows]))
 
 
 def _protected_first(protected: int, stay: int, tokens: int) -> Tensor:

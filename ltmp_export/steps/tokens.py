@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ltmp_export.plan import faces, pairing
 from ltmp_export.plan.step import Step
+from ltmp_export.steps.positions import Positions
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Tokens:
         owned: [N] patches that each token owns where attention does not weigh by them; None while
             each owns as many as it stands for.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
+        positions: Where they lie, where attention knows of it.
     """
 
     x: Tensor
@@ -38,6 +40,7 @@ class Tokens:
     protected: int = 1
     owned: Tensor | None = None
     handed: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Positions | None = None
 
     def patches_owned(self) -> Tensor:
         """[N] patches that each token owns, of protected ones 1."""
@@ -47,7 +50,11 @@ class Tokens:
         """Some of the tokens, by a mask or by their rows."""
         scores = {name: score[which] for name, score in self.scores.items()}
         owned = None if self.owned is None else self.owned[which]
-        return replace(self, x=self.x[which], size=self.size[which], scores=scores, owned=owned)
+        where = None if self.positions is None else self.positions.taken(lambda rows: rows[which])
+        return replace(
+            self, x=self.x[which], size=self.size[which], scores=scores, owned=owned,
+            positions=where,
+        )  # fmt: skip
 
 
 class Verdict(NamedTuple):

@@ -35,7 +35,7 @@ def goal(source: Checkpoint, method: Family, settings: Running) -> Goal:
             )
         start = thresholds(source, method, settings)
         form = FORMS[settings.form]
-        masked = MaskedVit(source.model, method, start, form, settings.tau)
+        masked = MaskedVit(source.model, method, start, form, settings.tau, source.plan)
         return Thresholds(masked, source.vit, settings)
     if method.start or not isinstance(settings, StaticSettings):
         raise InputError(f"family {method.name} learns thresholds; train it with Settings")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.vit import eager
 from ltmp_export.training.masked import Masked, merge, prune, similarities
 
@@ -45,7 +46,13 @@ class Form:
 
 
 def attention(
-    attn: Any, x: Tensor, size: Tensor, alive: Tensor, form: Form, training: bool
+    attn: Any,
+    x: Tensor,
+    size: Tensor,
+    alive: Tensor,
+    form: Form,
+    training: bool,
+    at: Bound = STILL,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Proportional attention under a mask (METHOD §1, steps 1-2).
 
@@ -56,15 +63,17 @@ def attention(
         alive: [B, N] the mask.
         form: What the mask means.
         training: Whether the published form smooths its weights.
+        at: What the places of the tokens do.
 
     Returns:
         The projected output [B, N, C], the importance [B, N], the metric [B, N, D] (unit norm).
     """
     q, k, v = eager.project(attn, x)  # [B, H, N, D] each
     with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
-        logits = eager.scores(attn, q.float(), k.float(), size)
+        q, k = q.float(), k.float()
+        logits = at.biased(eager.scores(attn, at.turned(q), at.turned(k), size))
         weights, importance = form.attend(logits, alive, training)
-        metric = eager.unit(k.float().mean(1))
+        metric = eager.unit(at.of_metric(k).mean(1))
     return eager.mix(attn, weights.to(v.dtype), v), importance, metric
 
 

@@ -9,11 +9,13 @@ Shapes: B images, N rows of tokens, C channels, D channels per head. Row 0 is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ltmp_export.steps.positions import Positions
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Masked:
         alive: [B, N] 1 for a token that is there, 0 for one that is gone; it carries the gradient.
         importance: [B, N] mean attention received; row 0 is +inf.
         metric: [B, N, D] unit vectors; their inner products are the similarities.
+        positions: Where they lie, where attention knows of it.
     """
 
     x: Tensor
@@ -33,16 +36,20 @@ class Masked:
     alive: Tensor
     importance: Tensor
     metric: Tensor
+    positions: Positions | None = None
 
     def take(self, order: Tensor) -> Masked:
         """The same tokens in another order [B, N]."""
-        along = order[:, :, None]
+        along, where = order[:, :, None], self.positions
+        if where is not None:
+            where = where.taken(lambda rows: rows.gather(1, along.expand_as(rows)))
         return Masked(
             x=self.x.gather(1, along.expand_as(self.x)),
             size=self.size.gather(1, order),
             alive=self.alive.gather(1, order),
             importance=self.importance.gather(1, order),
             metric=self.metric.gather(1, along.expand_as(self.metric)),
+            positions=where,
         )
 
 
@@ -85,14 +92,25 @@ def merge(
         alive=torch.cat([_still(source, 1 - merges, published), tokens.alive[:, 1::2]], 1),
         importance=torch.cat([tokens.importance[:, 0::2], importance], 1),
         metric=torch.cat([tokens.metric[:, 0::2], tokens.metric[:, 1::2]], 1),
+        positions=_merged_positions(tokens.positions, into.detach().round()),
     )
+
+
+def _merged_positions(where: Positions | None, into: Tensor) -> Positions | None:
+    """Of [sources ; destinations], which have no gradient."""
+    if where is None:
+        return None
+    sources = where.taken(lambda rows: rows[:, 0::2])
+    destinations = where.taken(lambda rows: rows[:, 1::2])
+    received = destinations.merged(into, sources)
+    return received.taken(lambda rows: torch.cat([sources.rows, rows], 1))
 
 
 def prune(tokens: Masked, threshold: Tensor, tau: float, *, published: bool = False) -> Masked:
     """Take from the mask the tokens whose importance is not above the threshold θp."""
     keep = gate(tokens.importance, threshold, tau)
     alive = _still(tokens.alive, keep, published)
-    return Masked(tokens.x, tokens.size, alive, tokens.importance, tokens.metric)
+    return replace(tokens, alive=alive)
 
 
 def _still(alive: Tensor, stays: Tensor, published: bool) -> Tensor:

@@ -9,8 +9,11 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ltmp_export.backbones.positioned import eager as positions
 from ltmp_export.backbones.vit import eager
 from ltmp_export.families import Family
+from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.steps.positions import Positions
 from ltmp_export.training.forms import Form, attention
 from ltmp_export.training.masked import Masked
 
@@ -34,11 +37,12 @@ class Output(NamedTuple):
 
 
 class State(NamedTuple):
-    """Tokens between two blocks: x [B, N, C], size and alive [B, N]."""
+    """Tokens between two blocks: x [B, N, C], size and alive [B, N]; where they lie."""
 
     x: Tensor
     size: Tensor
     alive: Tensor
+    positions: Positions | None = None
 
 
 class MaskedVit(nn.Module):
@@ -50,6 +54,7 @@ class MaskedVit(nn.Module):
         thresholds: Start values, per kind one for each block.
         form: What the mask means.
         tau: Temperature of the gradient of a decision.
+        plan: What is stated of places, where attention knows of them.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class MaskedVit(nn.Module):
         thresholds: Mapping[str, Sequence[float]],
         form: Form,
         tau: float = 0.1,
+        plan: Plan | None = None,
     ) -> None:
         super().__init__()
         self.vit: Any = model
@@ -70,6 +76,8 @@ class MaskedVit(nn.Module):
         )
         self.form = form
         self.tau = tau
+        self.plan = plan or dense_plan(0)
+        self.positions = positions.of(model, self.plan)
 
     def forward(self, images: Tensor) -> Output:
         """Classify normalised images [B, channels, height, width]."""
@@ -87,15 +95,20 @@ class MaskedVit(nn.Module):
         """The tokens before the first block."""
         x = eager.embed(self.vit, images)[1]  # [B, N, C]
         ones = torch.ones(x.shape[:2], device=x.device)
-        return State(x, ones, ones)
+        where = self.positions.initial(ones)
+        if where is not None:
+            where = where.taken(lambda rows: rows.expand(len(x), -1, -1))
+        return State(x, ones, ones, where)
 
     def attend(self, index: int, state: State) -> Masked:
         """The first half of a block: what its steps decide on."""
-        block, (x, size, alive) = self.vit.blocks[index], state
+        block, (x, size, alive, where) = self.vit.blocks[index], state
+        at = self.positions.at(index, where)
         attended, importance, metric = attention(
-            block.attn, block.norm1(x), size, alive, self.form, self.training
+            block.attn, eager.given(block, 1, x), size, alive, self.form, self.training, at
         )
-        return Masked(x + block.ls1(attended), size, alive, importance, metric)
+        x = x + eager.scaled(block, 1, attended)
+        return Masked(x, size, alive, importance, metric, where)
 
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
         """Take a step, in full precision."""
@@ -105,11 +118,16 @@ class MaskedVit(nn.Module):
 
     def finish(self, index: int, tokens: Masked) -> State:
         """The second half of a block, on the rows that matter from here on."""
-        block, state = self.vit.blocks[index], State(tokens.x, tokens.size, tokens.alive)
+        block = self.vit.blocks[index]
+        state = State(tokens.x, tokens.size, tokens.alive, tokens.positions)
         if self.form.compact and not torch.is_grad_enabled():
             most = state.alive.sum(1).max().nan_to_num()  # of NaN images nothing matters any more
             longest = max(2, int(most))  # a source and a destination
-            state = State(*(part[:, :longest] for part in state))
+            where = state.positions
+            if where is not None:
+                where = where.taken(lambda rows: rows[:, :longest])
+            x, size, alive = (part[:, :longest] for part in (state.x, state.size, state.alive))
+            state = State(x, size, alive, where)
         return state._replace(x=eager.feed_forward(block, state.x))
 
     def classify(self, state: State) -> Tensor:

@@ -106,6 +106,8 @@ def _args(source: Checkpoint, arch: str) -> dict[str, Any]:
         "interpolation": preprocessing.interpolation,
         "crop_mode": preprocessing.crop_mode,
     }
+    positions = ("merged_position", "metric_position")
+    values |= {key: value for key in positions if (value := getattr(source.plan, key))}
     guessed = {_OTHER_WORDS.get(key, key) for key in source.assumed}  # and stay guessed
     known = {key: value for key, value in values.items() if key not in guessed}
     return known | ({"label_names": list(source.label_names)} if source.label_names else {})

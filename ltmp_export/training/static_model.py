@@ -10,6 +10,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ltmp_export.backbones.positioned import eager as positions
+from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.vit import eager
 from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import Plan, demands
@@ -51,6 +53,7 @@ class StaticVit(nn.Module):
         require_trainable(plan)
         self.vit: Any = model
         self.plan = plan
+        self.positions = positions.of(model, plan)
         self.names = tuple(plan.parameters)
         self.new = nn.ParameterList(
             nn.Parameter(value.detach().clone()) for value in plan.parameters.values()
@@ -60,10 +63,14 @@ class StaticVit(nn.Module):
         """Classify normalised images [B, channels, height, width]."""
         weights = self.own()
         x = eager.embed(self.vit, images)[1]  # [B, N, C]
-        tokens = Batch(x, x.new_ones(x.shape[:2]), {}, self.vit.num_prefix_tokens)
+        where = self.positions.initial(x.detach())
+        if where is not None:
+            where = where.taken(lambda rows: rows.expand(len(x), -1, -1))
+        front = self.vit.num_prefix_tokens
+        tokens = Batch(x, x.new_ones(x.shape[:2]), {}, front, positions=where)
         counts = []
-        for block, steps in zip(self.vit.blocks, self.plan.blocks, strict=True):
-            tokens, rows = self._block(block, steps, tokens, weights)
+        for index, steps in enumerate(self.plan.blocks):
+            tokens, rows = self._block(index, steps, tokens, weights)
             counts.append(rows)
         logits = eager.classify(self.vit, tokens.x, tokens.size)
         entering = x[:, self.vit.num_prefix_tokens :].mean(1)
@@ -71,10 +78,11 @@ class StaticVit(nn.Module):
         return Output(logits, torch.tensor(counts).expand(len(images), -1), entering, leaving)
 
     def _block(
-        self, block: Any, steps: Sequence[Step], tokens: Batch, weights: Mapping[str, Tensor]
+        self, index: int, steps: Sequence[Step], tokens: Batch, weights: Mapping[str, Tensor]
     ) -> tuple[Batch, int]:
         """Tokens that leave a block, and on how many its MLP ran."""
-        given = made = attend(block, tokens, demands(steps))
+        block, at = self.vit.blocks[index], self.positions.at(index, tokens.positions)
+        given = made = attend(block, tokens, demands(steps), at)
         with torch.autocast(tokens.x.device.type, enabled=False):  # decisions, in full precision
             for step in steps:
                 made = batches.take(step, made, weights)
@@ -90,22 +98,23 @@ class StaticVit(nn.Module):
         return dict(zip(self.names, self.new, strict=True))
 
 
-def attend(block: Any, tokens: Batch, wanted: frozenset[str]) -> Batch:
+def attend(block: Any, tokens: Batch, wanted: frozenset[str], at: Bound = STILL) -> Batch:
     """The first half of a block, and these scores of its tokens (METHOD §1, steps 1-2)."""
     attn = block.attn
-    q, k, v = eager.project(attn, block.norm1(tokens.x))  # [B, H, N, D] each
+    q, k, v = eager.project(attn, eager.given(block, 1, tokens.x))  # [B, H, N, D] each
     with torch.autocast(q.device.type, enabled=False):  # what decides, in full precision
         q, k = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k))
-        weights = eager.scores(attn, q, k, tokens.size).softmax(-1)
+        found = eager.scores(attn, at.turned(q), at.turned(k), tokens.size)
+        weights = at.biased(found).softmax(-1)
         scores = {}
         if CLASS_ATTENTION in wanted:
             scores[CLASS_ATTENTION] = _spared(weights[:, :, 0].mean(1), tokens.protected)
         if IMPORTANCE in wanted:
             scores[IMPORTANCE] = _spared(weights.mean(1).mean(1), tokens.protected)
         if METRIC in wanted:
-            scores[METRIC] = eager.unit(k.mean(1))
+            scores[METRIC] = eager.unit(at.of_metric(k).mean(1))
     attended = eager.mix(attn, weights.to(v.dtype), v)
-    return replace(tokens, x=tokens.x + block.ls1(attended), scores=scores)
+    return replace(tokens, x=tokens.x + eager.scaled(block, 1, attended), scores=scores)
 
 
 def _spared(score: Tensor, protected: int) -> Tensor:

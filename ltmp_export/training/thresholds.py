@@ -85,7 +85,7 @@ class Thresholds(Goal):
     def deployed(self) -> nn.Module:
         """What the thresholds do when they are deployed, in whichever form they were trained."""
         model = self.model
-        return MaskedVit(model.vit, model.family, self.thresholds(), ALIGNED)
+        return MaskedVit(model.vit, model.family, self.thresholds(), ALIGNED, plan=model.plan)
 
     def _kept(self, alive: Sequence[Tensor]) -> Tensor:
         rows = self.vit.tokens

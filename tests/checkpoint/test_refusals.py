@@ -204,7 +204,7 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
     ("name", "more", "message"),
     [
         ("vit_base_patch16_224.dino", (), "no classifier (head.weight missing); its features"),
-        ("eva02_tiny_patch14_224", (), "timm's class Eva, biases of q and v alone"),
+        ("vit_relpos_small_patch16_224", (), "timm's class VisionTransformerRelPos"),
         ("resnet18", (), "it looks like a ResNet"),
         ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),
         ("deit_tiny_distilled_patch16_224", ("--family", "p", "--r", "4"), "a distillation token"),

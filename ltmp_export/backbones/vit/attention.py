@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from ltmp_export.backbones.vit.layers import VitLayers
-from ltmp_export.graph.builder import Name
+from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.plan import demands
 from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE
 from ltmp_export.plan.step import Step
 
 
+class Bound:
+    """What the places of tokens do to one block's attention; here nothing.
+
+    Attributes:
+        alike: Whether what they do to a mean over heads is the mean of what they do.
+    """
+
+    alike = True
+
+    def turned(self, layers: VitLayers, q: Name, k: Name) -> tuple[Name, Name, Name]:
+        """Queries and keys [B, H, N, D] as they are multiplied; keys by which tokens compare."""
+        return q, k, k
+
+    def compared(self, g: GraphBuilder, metric: Name) -> Name:
+        """Keys [B, N, D] of a projection of their own as tokens are compared by them."""
+        return metric
+
+    def biased(self, g: GraphBuilder, scores: Name) -> Name:
+        """Scores [B, H, N, N] with their bias."""
+        return scores
+
+
 def attend(
-    layers: VitLayers, path: str, rows: Name, size: Name | None, layout: Layout
+    layers: VitLayers, path: str, rows: Name, size: Name | None, layout: Layout, at: Bound
 ) -> tuple[Name, Name, Name]:
-    """Attention weights [B, H, N, N], keys and values [B, H, N, D].
+    """Attention weights [B, H, N, N], keys by which tokens are compared, and values [B, H, N, D].
 
     Args:
         layers: The model's.
@@ -21,20 +43,20 @@ def attend(
         rows: [T, C] normalised tokens.
         size: How many patches each token stands for, or None while all are 1.
         layout: Where the tokens of an image are.
+        at: What the places of the tokens do.
     """
     g, vit = layers.g, layers.vit
-    qkv = layers.linear(f"{path}.attn.qkv", rows)
-    with layers.half(f"{path}.attn.qkv"):
-        q, k, v = layout.split_heads(qkv, vit.heads, vit.head_width)
+    q, k, v = layers.projected(path, rows, layout)
     q, k = (layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
+    q, k, keys = at.turned(layers, q, k)
     with layers.half(f"{path}.attn.scores"):
         q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
-    scores = layers.exact(scores)
+    scores = at.biased(g, layers.exact(scores))
     bias = layout.score_bias(size, vit.tokens)
     if bias is not None:
         scores = g.op("Add", scores, bias)
-    return g.op("Softmax", scores, axis=-1), k, v
+    return g.op("Softmax", scores, axis=-1), keys, v
 
 
 def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name) -> Name:

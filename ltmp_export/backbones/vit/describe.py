@@ -64,7 +64,7 @@ def attention_pool(module: Any) -> AttentionPool | None:
     return AttentionPool(module.num_heads, mlp.fc1.out_features, activation(mlp.act))
 
 
-def _plain_pool(module: Any, width: int) -> bool:
+def plain_pool(module: Any, width: int) -> bool:
     """Whether there is no attention pooling, or one of one query with projection and MLP."""
     if module is None:
         return True
@@ -96,7 +96,7 @@ def _refuse_features(model: VisionTransformer) -> None:
         "images that are no whole number of patches": normed and not whole,
         "images that are no whole number of coarse patches": coarse and not even,
         "registers beside a distillation token": distilled and model.reg_token is not None,
-        "attention pooling of another kind": not _plain_pool(model.attn_pool, model.embed_dim),
+        "attention pooling of another kind": not plain_pool(model.attn_pool, model.embed_dim),
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,

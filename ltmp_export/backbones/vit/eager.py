@@ -8,22 +8,48 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.models.beit import Beit
+from timm.models.beit import Block as BeitBlock
 from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
 from torch import Tensor
 
 
 def embed(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Images [B, channels, height, width] → tokens [B, N, C], before and after `norm_pre`."""
-    embedded: Tensor = model._pos_embed(model.patch_embed(images))
+    patches = model.patch_embed(images)
+    if isinstance(model, Beit):
+        front = model.cls_token.expand(len(patches), -1, -1)
+        embedded = torch.cat([front, patches], 1)
+        embedded = embedded if model.pos_embed is None else embedded + model.pos_embed
+        return embedded, embedded
+    found = model._pos_embed(patches)
+    embedded = found[0] if isinstance(found, tuple) else found
     return embedded, model.norm_pre(embedded)
 
 
 def project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Normalised tokens [..., N, C] → queries, keys and values [..., H, N, D]."""
     tokens = x.shape[:-1]
-    qkv = attn.qkv(x).reshape(*tokens, 3, attn.num_heads, -1)  # [..., N, 3, H, D]
-    q, k, v = qkv.movedim(-3, 0).transpose(-3, -2)
-    return attn.q_norm(q), attn.k_norm(k), v
+    if attn.qkv is None:
+        heads = (attn.num_heads, *(2 * [getattr(attn, "num_kv_heads", attn.num_heads)]))
+        layers = (attn.q_proj, attn.k_proj, attn.v_proj)
+        q, k, v = (
+            layer(x).reshape(*tokens, number, -1).transpose(-3, -2)
+            for layer, number in zip(layers, heads, strict=True)
+        )
+    else:
+        qkv = attn.qkv(x)
+        if getattr(attn, "q_bias", None) is not None:
+            qkv = qkv + torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        qkv = qkv.reshape(*tokens, 3, attn.num_heads, -1)  # [..., N, 3, H, D]
+        q, k, v = qkv.movedim(-3, 0).transpose(-3, -2)
+    if hasattr(attn, "q_norm"):
+        q, k = attn.q_norm(q), attn.k_norm(k)
+    times = q.shape[-3] // k.shape[-3]  # grouped queries: each head of keys serves several
+    if times > 1:
+        k, v = (part.repeat_interleave(times, -3) for part in (k, v))
+    return q, k, v
 
 
 def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
@@ -42,7 +68,8 @@ def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
 def mix(attn: Any, weights: Tensor, v: Tensor) -> Tensor:
     """Attention [..., H, N, N] on values [..., H, N, D] → its projected output [..., N, C]."""
     mixed = (weights @ v).transpose(-3, -2)  # [..., N, H, D]
-    out: Tensor = attn.proj(attn.norm(mixed.flatten(-2)))
+    joined = mixed.flatten(-2)
+    out: Tensor = attn.proj(attn.norm(joined) if hasattr(attn, "norm") else joined)
     return out
 
 
@@ -52,10 +79,29 @@ def unit(keys: Tensor) -> Tensor:
     return out
 
 
+def given(block: Any, half: int, x: Tensor) -> Tensor:
+    """What the first or second half of a block is given of tokens [..., N, C]."""
+    if isinstance(block, EvaBlockPostNorm):
+        return x
+    normed: Tensor = (block.norm1, block.norm2)[half - 1](x)
+    return normed
+
+
+def scaled(block: Any, half: int, update: Tensor) -> Tensor:
+    """What the first or second half of a block adds to its tokens [..., N, C]."""
+    if isinstance(block, EvaBlockPostNorm):
+        normed: Tensor = (block.norm1, block.norm2)[half - 1](update)
+        return normed
+    if isinstance(block, (EvaBlock, BeitBlock)):
+        gamma = (block.gamma_1, block.gamma_2)[half - 1]
+        return update if gamma is None else gamma * update
+    out: Tensor = (block.ls1, block.ls2)[half - 1](update)
+    return out
+
+
 def feed_forward(block: Any, x: Tensor) -> Tensor:
     """The second half of a block: tokens [..., N, C] and what its MLP makes of them."""
-    out: Tensor = x + block.ls2(block.mlp(block.norm2(x)))
-    return out
+    return x + scaled(block, 2, block.mlp(given(block, 2, x)))
 
 
 def classify(model: Any, x: Tensor, size: Tensor) -> Tensor:
@@ -83,9 +129,11 @@ def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:
     """Normalised tokens [..., N, C] → what the head is given, [..., C]: one of them, or all."""
     if model.global_pool == "token":
         return x[..., 0, :]
-    behind = 0 if model.pool_include_prefix else model.num_prefix_tokens
-    if model.attn_pool is not None:
-        return attention_pooled(model.attn_pool, x, size, behind)
+    latent = getattr(model, "attn_pool", None)
+    eva = isinstance(model, Eva) and latent is not None  # is given all rows
+    behind = 0 if eva or getattr(model, "pool_include_prefix", False) else model.num_prefix_tokens
+    if latent is not None:
+        return attention_pooled(latent, x, size, behind)
     patches = size[..., behind:, None]
     return (x[..., behind:, :] * patches).sum(-2) / patches.sum(-2).clamp(min=1)
 

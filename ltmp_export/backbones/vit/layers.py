@@ -16,6 +16,7 @@ from onnx import TensorProto
 
 from ltmp_export.backbones.vit import feed_forward
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan import mlps
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
 from ltmp_export.plan.vit import Vit
@@ -29,7 +30,7 @@ from ltmp_export.precision.formats import (
     Activation,
     Precision,
 )
-from ltmp_export.precision.weights import quantised
+from ltmp_export.precision.weights import of_keys, quantised
 
 
 class Shaped(Protocol):
@@ -73,9 +74,13 @@ class Layers:
             return self._linear_int8(path, x, self.precision.layers[path])
         with self.half(path):
             inputs = [self.g.cast(x), self.g.weight(f"{path}.weight")]
-            if f"{path}.bias" in self.g.weights:
-                inputs.append(self.g.weight(f"{path}.bias"))
+            if (bias := self.bias(path)) is not None:
+                inputs.append(bias)
             return self.g.op("Gemm", *inputs, transB=1)
+
+    def bias(self, path: str) -> Name | None:
+        """The bias of a linear layer, or None where it has none."""
+        return self.g.weight(f"{path}.bias") if f"{path}.bias" in self.g.weights else None
 
     def _linear_int8(self, path: str, x: Name, given: Activation) -> Name:
         """The same with int8 products: rows quantised to uint8, weights to int8 by column.
@@ -98,8 +103,8 @@ class Layers:
                 constant = columns * np.float32(given.steps()[term][0])
                 factors = g.op("Mul", self.one, g.stored(f"{path}.weight.scale{suffix}", constant))
             y = g.op("Mul", product, factors)
-            if not term and f"{path}.bias" in g.weights:
-                y = g.op("Add", y, g.weight(f"{path}.bias"))
+            if not term and (bias := self.bias(path)) is not None:
+                y = g.op("Add", y, bias)
             total = g.op("Add", total, y) if term else y
             x = g.op("Sub", x, g.op("DequantizeLinear", q, scale, zero))
         return total
@@ -171,6 +176,12 @@ class VitLayers(Layers):
 
     vit: Vit
 
+    def projected(self, path: str, rows: Name, layout: Layout) -> tuple[Name, Name, Name]:
+        """Normalised rows [T, C] of a block → queries, keys and values [B, H, N, D]."""
+        qkv = self.linear(f"{path}.attn.qkv", rows)
+        with self.half(f"{path}.attn.qkv"):
+            return layout.split_heads(qkv, self.vit.heads, self.vit.head_width)
+
     def mean_key(self, path: str, x: Name) -> Name:
         """Keys for the metric of similarity in float32, by a projection of their own.
 
@@ -182,12 +193,7 @@ class VitLayers(Layers):
             [T, D]: the mean over heads, of unit length.
         """
         g, vit = self.g, self.vit
-        whole = {part: f"{path}.qkv.{part}" for part in ("weight", "bias")}
-        keys = {
-            part: np.asarray(g.weights[name]).reshape(3, vit.heads, vit.head_width, -1)[1]
-            for part, name in whole.items()
-            if name in g.weights
-        }  # [H, D, C] and [H, D, 1]
+        keys = of_keys(g.weights, path, vit.head_width)
         separate = f"{path}.k_norm.weight" in g.weights  # each head is normalised before the mean
         inputs = [x]
         for part, array in keys.items():

@@ -22,11 +22,13 @@ from onnx import ModelProto
 from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
 from ltmp_export.backbones.vit import attention, classifier, embedding
+from ltmp_export.backbones.vit.attention import Bound
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph import packed
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.graph.packed import Candidates
+from ltmp_export.graph.packed import Candidates, Reduced
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
@@ -38,7 +40,7 @@ from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
 
 
-class _Lowering:
+class Lowering:
     """Writes one graph; holds what every piece of it needs to know."""
 
     def __init__(
@@ -53,6 +55,7 @@ class _Lowering:
         self.broken: Name | None = None  # see `embedding.zeros`
 
     def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+        """The graph."""
         g, vit = self.g, self.vit
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
@@ -132,28 +135,53 @@ class _Lowering:
         g = self.g
         with g.scope("attn"):
             rows, layout = self.normed(path, tokens), tokens.layout
-            weights, keys, values = attention.attend(self.layers, path, rows, tokens.size, layout)
-            metric = self.metric(path, tokens, keys) if METRIC in demands(steps) else None
+            at = self.at(path, tokens)
+            weights, keys, values = attention.attend(
+                self.layers, path, rows, tokens.size, layout, at
+            )
+            metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
         if not self.plan.static:
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
-            update = attention.mix(self.layers, path, layout, weights, values)
+            update = self.scaled(path, 1, attention.mix(self.layers, path, layout, weights, values))
             x = g.op("Add", tokens.x, self.shaped(update, layout))
         if reduced is not None:
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
-            left = Packed(x, reduced.size, reduced.layout)
+            where = self.moved(tokens, reduced)
+            left = Packed(x, reduced.size, reduced.layout, positions=where)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
         with g.scope("mlp"):
-            hidden = self.rows(self.layers.norm(f"{path}.norm2", left.x))
-            update = self.shaped(self.layers.mlp(path, hidden, self.vit.mlp), left.layout)
+            hidden = self.rows(self.given(path, 2, left.x))
+            update = self.scaled(path, 2, self.layers.mlp(path, hidden, self.vit.mlp))
+            update = self.shaped(update, left.layout)
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
             return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
         left = replace(left, x=g.op("Add", left.x, update))
         return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def at(self, path: str, tokens: Packed) -> Bound:
+        """What the places of tokens do to a block's attention."""
+        return Bound()
+
+    def moved(self, tokens: Packed, reduced: Reduced) -> Positions | None:
+        """Where the packed tokens lie that steps leave."""
+        return None
+
+    def placed(self, tokens: Packed) -> Positions | None:
+        """Where tokens in slots lie, as steps are given them."""
+        return None
+
+    def given(self, path: str, half: int, x: Name) -> Name:
+        """What the first or second half of a block is given of its tokens."""
+        return self.layers.norm(f"{path}.norm{half}", x)
+
+    def scaled(self, path: str, half: int, update: Name) -> Name:
+        """What the first or second half of a block adds, from rows [T, C] with its LayerScale."""
+        return update
 
     def restored(
         self, step: Step, within: tuple[Slots, Slots], tokens: Packed, left: Packed
@@ -192,13 +220,16 @@ class _Lowering:
             protected=vit.prefix,
             owned=tokens.owned,
             handed=tokens.handed,
+            positions=self.placed(tokens),
         )
         left = lowering.reduce(g, steps, found)
         living = left.alive if self.plan.counted else None
         layout = fixed_layout(g, left.number, layout.images, left.count, living)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         layout = self.named_count(layout)
-        reduced = Packed(left.x, size, layout, left.owned, left.dropped, left.handed)
+        reduced = Packed(
+            left.x, size, layout, left.owned, left.dropped, left.handed, left.positions
+        )
         return reduced, (found, left)
 
     def named_count(self, layout: Layout) -> Layout:
@@ -209,15 +240,15 @@ class _Lowering:
 
     def normed(self, path: str, tokens: Packed) -> Name:
         """The rows [T, C] that a block's attention sees."""
-        return self.rows(self.layers.norm(f"{path}.norm1", tokens.x))
+        return self.rows(self.given(path, 1, tokens.x))
 
-    def metric(self, path: str, tokens: Packed, keys: Name) -> Name:
+    def metric(self, path: str, tokens: Packed, keys: Name, at: Bound) -> Name:
         """[B, N, D] unit vectors, whose products are the similarity of tokens."""
         vit, layout = self.vit, tokens.layout
-        if not self.precision.protects:
+        if not self.precision.protects or not at.alike:
             return layout.metric(self.layers.exact(keys), vit.heads, vit.head_width)
         rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
-        return layout.slots_of(rows, vit.head_width)
+        return at.compared(self.g, layout.slots_of(rows, vit.head_width))
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
@@ -236,5 +267,5 @@ class _Lowering:
         )
 
 
-lower = partial(writing.lower, _Lowering)
-half_places = partial(writing.half_places, _Lowering)
+lower = partial(writing.lower, Lowering)
+half_places = partial(writing.half_places, Lowering)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ltmp_export.graph.builder import Name
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout
 
 
@@ -20,6 +21,7 @@ class Packed:
         owned: As of `Slots`, or None.
         dropped: [B] tokens that a budget had no room for in the block before, or None.
         handed: As of `Slots`.
+        positions: Where they lie, where attention knows of it; None while each lies where it began.
     """
 
     x: Name
@@ -28,3 +30,4 @@ class Packed:
     owned: Name | None = None
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
+    positions: Positions | None = None

@@ -19,11 +19,15 @@ def take(
     """Keep some, and fuse the rest; every token then stands for itself in attention."""
     score = tokens.scores[CLASS_ATTENTION]
     kept, decision = keep(step, tokens, score, forced)
-    x = kept.x
+    x, where = kept.x, kept.positions
     if step.fused:
         rest = ~(decision if forced is None else forced).chosen
         x = torch.cat([x, score[rest][None] @ tokens.x[rest]])
-    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}), decision
+        if tokens.positions is not None and where is not None:
+            last = tokens.positions.fused(rest, score)
+            where = where.taken(lambda rows: torch.cat([rows, last.rows]))
+    size = x.new_ones(len(x))
+    return replace(tokens, x=x, size=size, scores={}, positions=where), decision
 
 
 def choose(step: Fuse, score: Tensor) -> Verdict:

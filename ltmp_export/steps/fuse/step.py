@@ -30,6 +30,11 @@ class Fuse(Step):
     keep_rate: float
     fused: bool = True
 
+    @property
+    def joins(self) -> bool:
+        """The token of the others has."""
+        return self.fused
+
     def kept(self, tokens: int, protected: int) -> int:
         """K, of so many tokens."""
         return math.ceil(self.keep_rate * (tokens - protected))

@@ -35,12 +35,17 @@ def take(step: Mergence, tokens: Batch, weights: Mapping[str, Tensor]) -> Batch:
     x = (own[:, :, None] * kept.x + brought @ moving.x) / total[:, :, None]
     owned = kept.patches_owned() + (going @ moving.patches_owned()[:, :, None])[:, :, 0]
     front = tokens.patches_owned()[:, :protected]
+    where = tokens.positions
+    if where is not None and kept.positions is not None and moving.positions is not None:
+        received = kept.positions.merged(going.detach(), moving.positions)
+        where = where.taken(lambda rows: torch.cat([rows[:, :protected], received.rows], 1))
     return replace(
         tokens,
         x=torch.cat([tokens.x[:, :protected], x], 1),
         size=tokens.size[:, : protected + step.keep],
         scores={},
         owned=torch.cat([front, owned], 1),
+        positions=where,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, Mergence
+from ltmp_export.steps.positions import Positions
 from ltmp_export.steps.tokens import Choice, Decision, Partners, Tokens, Verdict, first
 
 
@@ -54,9 +55,21 @@ def take(
         scores={},
         protected=protected,
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
+        positions=_positions(tokens, places, moved, index),
     )
     decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
     return left, decision
+
+
+def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> Positions | None:
+    """Of the protected rows, and those in `places` that the moved ones merge into."""
+    where = tokens.positions
+    if where is None:
+        return None
+    kept = where.taken(lambda rows: rows[places])
+    moving = where.taken(lambda rows: rows[moved])
+    received = kept.received(index, moving)
+    return where.taken(lambda rows: torch.cat([rows[: tokens.protected], received.rows]))
 
 
 def choose(step: Mergence, score: Tensor) -> Verdict:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, UNIFORM, Mergence
@@ -38,7 +39,18 @@ def write(g: GraphBuilder, step: Mergence, tokens: Slots) -> Slots:
     return replace(
         tokens, number=step.after(tokens.number, protected), x=x, scores={}, metric=None,
         owned=_owned(g, step, tokens, kept, moving, going),
+        positions=_positions(g, tokens, kept, moving, going),
     )  # fmt: skip
+
+
+def _positions(
+    g: GraphBuilder, tokens: Slots, kept: Slots, moving: Slots, going: Name
+) -> Positions | None:
+    """Of the protected slots, and those that others merged into."""
+    if kept.positions is None or moving.positions is None:
+        return None
+    received = kept.positions.merged(g, going, moving.positions)
+    return slots.joined(g, [slots.part(g, tokens, 0, tokens.protected).positions, received])
 
 
 def _merging(g: GraphBuilder, step: Mergence, kept: Slots, moving: Slots) -> tuple[Name, Name]:

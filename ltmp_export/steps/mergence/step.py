@@ -44,6 +44,11 @@ class Mergence(Step):
         """It in a few words."""
         return f"merge into {self.shown()[1]}"
 
+    @property
+    def joins(self) -> bool:
+        """Those that stay may have."""
+        return True
+
     def after(self, tokens: int, protected: int) -> int:
         """The protected and the kept ones."""
         return protected + self.keep

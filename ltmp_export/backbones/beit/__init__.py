@@ -1,0 +1,1 @@
+"""timm's `Beit`: BEiT and BEiT v2."""

@@ -1,0 +1,175 @@
+"""From weights to their timm model by its name: sizes from shapes, the rest from the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltmp_export.backbones.built import Built, load
+from ltmp_export.backbones.positioned import resize
+from ltmp_export.backbones.positioned.describe import describe
+from ltmp_export.backbones.vit import features
+from ltmp_export.backbones.vit.describe import norm_eps
+from ltmp_export.errors import InputError
+from ltmp_export.plan.geometry import MOST_PIXELS, Size
+from ltmp_export.plan.vit import Vit
+from ltmp_export.statements import timm_names
+from ltmp_export.statements.gather import Answer, Said, Statements
+from ltmp_export.statements.timm_names import TimmName
+
+Weights = Mapping[str, Tensor]
+More = Callable[[Weights, Any, int], Mapping[str, Any]]
+
+_EMBEDDING = "patch_embed.proj.weight"
+
+
+def build(
+    weights: Weights,
+    name: str | None,
+    says: Statements | None = None,
+    *,
+    source: str = "the checkpoint",
+    timm_name: TimmName | None = None,
+    where: str = "its name",
+    called: str,
+    expected: type[nn.Module],
+    more: More,
+) -> Built:
+    """Build the timm model these weights belong to and load them, every key matched.
+
+    Args:
+        weights: timm names, no prefix, no weights of a token-reduction method.
+        name: What to call the model.
+        says: What the file and the user say of it.
+        source: Where the weights come from, for messages.
+        timm_name: The model of timm's that it is.
+        where: Who calls it so.
+        called: What a person calls such networks, with an article.
+        expected: timm's class of them.
+        more: From the weights, the model by name and the depth to arguments of timm's that only
+            this class has.
+
+    Raises:
+        InputError: Nothing tells which model it is, shapes contradict its name, or the model has a
+            feature that is not supported.
+    """
+    says = says or Statements()
+    if timm_name is None:
+        raise InputError(f"{source} is {called}, and nothing tells which; state it with --model")
+    found = timm_names.create(timm_name.name)
+    if type(found) is not expected:
+        raise InputError(
+            f"{source} is {called}, but {timm_name.name} ({where}) is a {type(found).__name__} of "
+            "timm's; state what it is with --model"
+        )
+    named: Any = found  # timm's attributes are untyped
+    for said in (says.act, says.norm_eps):
+        if said is not None and said.where.startswith("--"):
+            raise InputError(
+                f"{source}: {said.where} is not for {called}, whose name tells; drop it"
+            )
+    told = f"{timm_name.name} ({where})"
+    shape = _arguments(weights, source)
+    size, size_from = _image_size(named, says, told)
+    grid = resize.grid(size, shape["patch_size"], source)
+    weights, warnings = resize.resized(weights, named, says.stored_size, grid, source)
+    heads = says.heads or Said(named.blocks[0].attn.num_heads, told)
+    pool = says.pool or Said(named.global_pool, told)
+    shape |= {"img_size": size, "num_heads": heads.value, "global_pool": pool.value}
+    shape |= more(weights, named, shape["depth"])
+    model: Any = timm_names.create(timm_name.name, **shape)
+    load(model, weights, name or called, source)
+    _fill(model)
+    model.eval().requires_grad_(False)
+    geometry = describe(model, name or timm_name.name)
+    answers = {
+        "num_heads": Answer(*heads),
+        "act": Answer(geometry.activation, told),
+        "norm_eps": Answer(norm_eps(named), told),
+        "pool": Answer(*pool),
+        "img_size": Answer(list(size), size_from),
+    }
+    return Built(model, geometry, answers, (*warnings, *_departures(geometry, named, told)))
+
+
+def _image_size(named: Any, says: Statements, told: str) -> tuple[Size, str]:
+    """(height, width), and who says so."""
+    stated = (says.image_size, "--img-size"), (says.stored_size, "the file")
+    own = tuple(named.patch_embed.img_size)
+    size, where = next(((s, w) for s, w in stated if s is not None), (own, told))
+    if not 0 < min(size) <= max(size) <= MOST_PIXELS:
+        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
+    return (size[0], size[1]), where
+
+
+def _arguments(weights: Weights, source: str) -> dict[str, Any]:
+    """What shapes tell, as arguments of timm's model.
+
+    Raises:
+        InputError: A shape can be none of such a model's.
+    """
+    embedding = _shape(weights, _EMBEDDING, 4, source)
+    last = _shape(weights, "blocks.0.mlp.fc2.weight", 2, source)
+    classes = _shape(weights, "head.weight", 2, source)[0] if "head.weight" in weights else 0
+    return {
+        "num_classes": classes,
+        "in_chans": embedding[1],
+        "patch_size": embedding[2:],
+        "embed_dim": embedding[0],
+        "depth": features.block_count(weights),
+        "mlp_ratio": (last[1] + 0.5) / embedding[0],  # timm truncates the product
+        "use_fc_norm": "fc_norm.weight" in weights,
+    }
+
+
+def _shape(weights: Weights, key: str, rank: int, source: str) -> tuple[int, ...]:
+    shape = tuple(weights[key].shape) if key in weights else None
+    if shape is None or len(shape) != rank or 0 in shape:
+        raise InputError(
+            f"{source}: {key} has shape {shape}; a ViT of timm's has {rank} non-empty dimensions"
+        )
+    return shape
+
+
+@torch.no_grad()
+def _fill(model: nn.Module) -> None:
+    """Compute what files do not hold: timm's model was built without numbers."""
+    for module in model.modules():
+        empty = [key for key, value in module.named_buffers(recurse=False) if value.is_meta]
+        for key in empty:
+            setattr(module, key, torch.empty_like(module.get_buffer(key), device="cpu"))
+        if empty:
+            made: Any = module
+            made.init_non_persistent_buffers()
+
+
+def _departures(found: Vit, named: Any, told: str) -> tuple[str, ...]:
+    """How the weights rightly differ from the model of their name, said in one line."""
+    pairs: list[tuple[str, Any, Any]] = [
+        ("width", found.width, named.embed_dim),
+        ("depth", found.depth, len(named.blocks)),
+        ("heads", found.heads, named.blocks[0].attn.num_heads),
+        ("images", found.image_size, tuple(named.patch_embed.img_size)),
+        ("patches", found.patch_size, tuple(named.patch_embed.patch_size)),
+        ("channels", found.in_chans, named.patch_embed.proj.in_channels),
+        ("MLP width", found.mlp_width, named.blocks[0].mlp.fc2.in_features),
+    ]
+    if isinstance(named.head, nn.Linear):
+        pairs.append(("classes", found.classes, named.num_classes))
+    others = [f"{what} {_shown(ours)} ({_shown(its)})" for what, ours, its in pairs if ours != its]
+    return (
+        (f"not in all as {told} has it: {', '.join(others)}; the weights decide",) if others else ()
+    )
+
+
+def _shown(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def made_of(called: str, expected: type[nn.Module], more: More) -> Callable[..., Built]:
+    """`build` of one class of timm's."""
+    return partial(build, called=called, expected=expected, more=more)
