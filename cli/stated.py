@@ -64,6 +64,14 @@ class Typed:
             rich_help_panel=UNSTATED,
         ),
     ] = None
+    head_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYER",
+            help="The classifier's layer, as the file names it; none for features alone.",
+            rich_help_panel=UNSTATED,
+        ),
+    ] = None
     num_heads: Annotated[
         int | None,
         typer.Option(

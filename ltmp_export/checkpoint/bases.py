@@ -60,7 +60,8 @@ def with_base(
         arch_in=own.arch_in if own.arch else f"{dense.arch_in or 'the name'} of the base",
         others=own.others,
         args={**dense.args, **own.args},
-        configured=(dense.configured - own.args.keys()) | own.configured,
+        configured={k: v for k, v in dense.configured.items() if k not in own.args}
+        | dict(own.configured),
         thresholds=own.thresholds,
         found=(*own.found, *(f"base: {what}" for what in dense.found)),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ltmp_export.backbones.vit import vit_pytorch
+from ltmp_export.backbones.vit.libraries import parts
 from ltmp_export.checkpoint import outline
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.outline import KINDS, Outline, locate
@@ -27,21 +28,24 @@ class Contents(Outline):
     weights: dict[str, torch.Tensor]
 
 
-def take_apart(path: Path, use_ema: bool | None = False) -> Contents:
+def take_apart(path: Path, use_ema: bool | None = False, head_name: str | None = None) -> Contents:
     """Read a file without deciding yet what model it is.
 
     Args:
         path: The file, or a Hugging Face folder.
         use_ema: See `checkpoint.dialects.understand`.
+        head_name: See `checkpoint.heads.classifier`.
 
     Raises:
         InputError: It cannot be read, holds something that is no weight, or more than the memory
             limit.
     """
-    own = outline.outline(path, use_ema)
+    own = outline.outline(path, use_ema, head_name)
     outline.require_floats(own)
     weights = {key: _read(own.path, key, value) for key, value in own.stored.items()}
-    if vit_pytorch.is_vit_pytorch(weights):
+    if own.parts:
+        weights = parts.made(own.parts, weights.__getitem__)
+    elif vit_pytorch.is_vit_pytorch(weights):
         weights = vit_pytorch.as_timm(weights, str(own.path))
     return Contents(**{**vars(own), "weights": weights})
 

@@ -6,18 +6,12 @@ All in the words of timm's training script, see `statements.gather`.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ltmp_export.errors import InputError
 from ltmp_export.statements.gather import CONFIG
 
-HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
-
 _NAMES = ("model", "model_name", "arch", "architecture")
-_MOST_CONFIG = 2**20  # bytes of a config.json
 _LONGEST_NAME = 200  # characters
 
 
@@ -84,23 +78,6 @@ def trained(top: Mapping[Any, Any]) -> int | None:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def config_beside(path: Path) -> Mapping[str, Any]:
-    """Hugging Face's description of the model, if there is one."""
-    file = path.parent / CONFIG
-    if path.name not in HUGGING_FACE or not file.is_file():
-        return {}
-    try:
-        if file.stat().st_size > _MOST_CONFIG:
-            raise InputError(f"{file} has more than {_MOST_CONFIG >> 20} MiB; expected a few kB")
-        text = file.read_text(encoding="utf-8")
-        json.dumps(config := json.loads(text), ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError) as err:
-        raise InputError(f"{file} is damaged ({type(err).__name__}); mend or remove it") from err
-    if not isinstance(config, dict):
-        raise InputError(f"{file} is a JSON {type(config).__name__}; expected an object")
-    return config if "architecture" in config or "pretrained_cfg" in config else {}
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,12 @@
     PyTorch Lightning            state_dict under the name of an attribute (`model.`, `net.`, …)
     Hugging Face                 model.safetensors or pytorch_model.bin, config.json beside it
     DeiT and others              {"model": …}
+    DINO and DINOv2              {"teacher": …}, the averaged weights, perhaps beside {"student": …}
     bare                         the state_dict itself
 
-A dialect is told by its keys. The model's prefix is what stands before the first layer of a
-network (see `backbones.chosen`) or a block's threshold, so that any attribute name does; wrappers
-(DDP, torch.compile, FSDP) are taken off.
+A dialect is told by its keys. The model's prefix is what stands before the first layer of a network
+(see `backbones.chosen`; of other libraries, `backbones.vit.libraries`) or a block's threshold, so
+that any attribute name does; wrappers (DDP, torch.compile, FSDP) are taken off.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ltmp_export.backbones import chosen
+from ltmp_export.backbones.vit.libraries import index, open_clip_config, open_clip_trunk
 from ltmp_export.checkpoint import description
+from ltmp_export.checkpoint.beside import Beside, beside
 from ltmp_export.checkpoint.containers.stored import StoredTensor
 from ltmp_export.errors import InputError
 from ltmp_export.statements.gather import CONFIG
 
-_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net")
-_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_PLAIN = ("state_dict", "model", "model_state_dict", "module", "net", "student")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
+_DISTILLED = ("student", "teacher")
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _THRESHOLDS = re.compile(r"((?:[^.]+\.)*?)blocks\.\d+\.(?:merge|prune)_masker\.threshold")
 _AVERAGE = re.compile(r"(^|[._])ema[._]|averag", re.IGNORECASE)
@@ -48,7 +53,9 @@ class Dialect:
         found: What the file is and what was taken of it, for a person.
         prefix: What stands before the model's keys in the file, wrappers apart.
         beside: Values that were left out, by their names in the file.
-        configured: Which of `args` are from a config.json.
+        library: Whose names they are, if not timm's: see `libraries.index`.
+        lies: Configurations that lie beside the file.
+        configured: Where those of `args` stand that are not arguments of a script.
     """
 
     state: Mapping[str, Any]
@@ -60,7 +67,9 @@ class Dialect:
     found: tuple[str, ...]
     prefix: str
     beside: Mapping[str, Any]
-    configured: frozenset[str] = frozenset()
+    library: ModuleType | None
+    lies: Beside
+    configured: Mapping[str, str]
 
 
 def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
@@ -76,34 +85,44 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     """
     finder = _Finder(path, top, use_ema)
     state = finder.state()
-    config = description.config_beside(path)
-    args = description.arguments(top)
-    configured = frozenset[str]()
-    if config:
-        words = description.from_config(config)
-        configured = frozenset(words.keys() - {k for k, v in args.items() if v is not None})
-        args = {**words, **{k: v for k, v in args.items() if k not in configured}}
+    library = index.by_keys(state)
+    lies = beside(path, foreign=library is not None)
+    args, configured = _arguments(top, lies)
+    if configured:
         finder.found.append(f"{CONFIG} beside it")
+    told = description.names(top, args, lies.of_timm)
+    if library is open_clip_trunk:
+        place = f"{open_clip_config.FILE}: timm_model_name"
+        told[place] = open_clip_config.timm_name(lies.open_clip)
     names: dict[str, str] = {}
-    for where, name in description.names(top, args, config).items():
+    for where, name in told.items():
         if description.is_name(name):
             names.setdefault(name, where)
     trained = description.trained(top)
     if trained is not None:
         finder.found.append(f"optimizer of {trained} parameters, not read")
     arch, *others = names or (None,)
-    found = (_writer(path, top, config), *description.origin(top), *finder.found)
+    found = (_writer(top, lies), *description.origin(top), *finder.found)
     where = "" if arch is None else names[arch]
     more = tuple(map(str, others))
-    beside = finder.prefix, finder.beside
-    return Dialect(state, arch, where, more, args, trained, found, *beside, configured)
+    rest = finder.prefix, finder.beside, library, lies, configured
+    return Dialect(state, arch, where, more, args, trained, found, *rest)
 
 
-def _writer(path: Path, top: Mapping[Any, Any], config: Mapping[str, Any]) -> str:
+def _arguments(top: Mapping[Any, Any], lies: Beside) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a file says and timm's configuration beside it; where what is only there stands."""
+    args = description.arguments(top)
+    words = description.from_config(lies.of_timm) if lies.of_timm else {}
+    added = words.keys() - {k for k, v in args.items() if v is not None}
+    args = {**words, **{k: v for k, v in args.items() if k not in added}}
+    return args, {key: f"{CONFIG}: {key}" for key in added}
+
+
+def _writer(top: Mapping[Any, Any], lies: Beside) -> str:
     """What kind of file it is."""
     if "pytorch-lightning_version" in top:
         return "PyTorch Lightning checkpoint"
-    if config:
+    if lies.of_timm or (lies.belongs and lies.name):
         return "Hugging Face model"
     if isinstance(top.get("args"), (argparse.Namespace, Mapping)) and "arch" in top:
         epoch = top.get("epoch")
@@ -154,6 +173,11 @@ class _Finder:
             )
         plain = held[0] if held else None
         averaged = next((key for key in _AVERAGED if _holds_tensors(top.get(key))), None)
+        if (plain, averaged) == _DISTILLED and self.use_ema is None:
+            raise InputError(
+                f"{self.path} holds weights under 'student' and 'teacher'; state which: --use-ema "
+                "for the teacher, which DINO evaluates, --no-ema for the student"
+            )
         if averaged is not None and (self.use_ema or plain is None):
             if self.use_ema is False:
                 raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")
@@ -204,9 +228,13 @@ class _Finder:
 
     def _prefixes(self, state: Mapping[str, Any]) -> set[str]:
         """What stands before a model's keys, for every model there is."""
-        for pattern in (*_models(), _THRESHOLDS):
-            if matches := {m[1] for key in state if (m := pattern.fullmatch(key))}:
-                return matches
+        library = index.by_keys(state)
+        for patterns in _models(library):
+            matches = (
+                next(filter(None, (p.fullmatch(key) for p in patterns)), None) for key in state
+            )
+            if found := {m[1] for m in matches if m}:
+                return found
         return set()
 
     def _prefix(self, state: Mapping[str, Any]) -> str:
@@ -231,9 +259,15 @@ class _Finder:
         return prefix
 
 
-def _models() -> list[re.Pattern[str]]:
-    """The names of the first layers of networks, with what stands before them."""
-    return [re.compile(rf"((?:[^.]+\.)*?)(?:{n})\.weight") for n in chosen.first_layers()]
+def _models(library: ModuleType | None) -> list[list[re.Pattern[str]]]:
+    """The names of first layers, with what stands before them: ViTs' together, then any other's."""
+    first, *others = (_before(name) for name in chosen.first_layers())
+    foreign = [] if library is None else [_before(library.FIRST)]
+    return [[*foreign, first], *([other] for other in others), [_THRESHOLDS]]
+
+
+def _before(first: str) -> re.Pattern[str]:
+    return re.compile(rf"((?:[^.]+\.)*?)(?:{first})\.weight")
 
 
 def _holds_tensors(value: Any) -> bool:

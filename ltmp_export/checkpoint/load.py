@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.built import Built
-from ltmp_export.checkpoint import bases, description, freeze, hub, refusals
+from ltmp_export.checkpoint import bases, description, freeze, hub, processor, refusals
+from ltmp_export.checkpoint.beside import PROCESSOR
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
 from ltmp_export.files import disk, memory
@@ -25,7 +27,7 @@ from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.reference import verify_against_timm
 from ltmp_export.statements import gather, timm_names
 from ltmp_export.statements.choices import Choices
-from ltmp_export.statements.gather import Answer
+from ltmp_export.statements.gather import CONFIG, Answer
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,9 @@ def load_checkpoint(
     if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)
-    own = take_apart(path, choices.use_ema if base is None else None)
-    contents, base_file, doubts = bases.with_base(
-        own, choices, lambda file: take_apart(hub.file_of(file), choices.use_ema)
-    )
+    take = partial(take_apart, use_ema=choices.use_ema, head_name=choices.head_name)
+    own = take(path) if base is None else take_apart(path, None)
+    contents, base_file, doubts = bases.with_base(own, choices, lambda f: take(hub.file_of(f)))
     identity = identify(own.path, contents, choices, dense=dense)
     called = identity.model
     named = None if called.written is None else timm_names.resolve(called.written)
@@ -118,10 +119,11 @@ def load_checkpoint(
     )
     frozen = freeze.freeze(own.path, contents, identity.family, choices, built.geometry)
     doubts = (*doubts, *identity.warnings, *frozen.warnings, *built.warnings)
+    doubts += _contradictions(contents.args, choices, built.geometry)
     _require_attention(built.geometry)
     verify_against_timm(built.model, built.geometry)
     prepared = preprocessing.resolve(choices, args, built.geometry, named, configured)
-    answers = {**built.answers, **prepared.answers}
+    answers = {**built.answers, **prepared.answers, **_head(contents)}
     assumed = {key: one.value for key, one in answers.items() if one.assumed} | dict(frozen.assumed)
     renamed = _renamed(called.written, named)
     return Checkpoint(
@@ -139,8 +141,15 @@ def load_checkpoint(
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),
-        warnings=(*doubts, *_contradictions(contents.args, built.geometry), *prepared.warnings),
+        warnings=(*doubts, *prepared.warnings),
     )
+
+
+def _head(contents: Contents) -> dict[str, Answer]:
+    """The layer that was taken for the classifier, where nobody says which is."""
+    if contents.head is None:
+        return {}
+    return {"head_name": Answer(contents.head, "no other layer can be the classifier", True)}
 
 
 def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:
@@ -152,8 +161,8 @@ def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str
 
 def _with_hub(
     contents: Contents, named: timm_names.TimmName | None
-) -> tuple[Mapping[str, Any], frozenset[str]]:
-    """The file's words, and what the Hub says of the model it began with; which are of a config.
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """The file's words, and what the Hub says of the model it began with; where they stand.
 
     Classes and their names are the Hub's model's, not the file's.
     """
@@ -162,10 +171,9 @@ def _with_hub(
     words = description.from_config(named.hub)
     theirs = {k: v for k, v in words.items() if k not in ("num_classes", "label_names")}
     own = {k: v for k, v in contents.args.items() if v is not None or k == "gp"}
-    added = frozenset(theirs.keys() - {k for k, v in own.items() if v is not None})
-    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, (
-        contents.configured | added
-    )
+    added = theirs.keys() - {k for k, v in own.items() if v is not None}
+    places = dict(contents.configured) | {key: f"{CONFIG}: {key}" for key in added}
+    return {**theirs, **{k: v for k, v in own.items() if k not in added}}, places
 
 
 def _require_attention(geometry: Geometry) -> None:
@@ -183,7 +191,7 @@ def _require_attention(geometry: Geometry) -> None:
     memory.require_memory(size, f"attention among the {tokens} tokens of one image")
 
 
-def _contradictions(args: Mapping[str, Any], model: Geometry) -> list[str]:
+def _contradictions(args: Mapping[str, Any], choices: Choices, model: Geometry) -> tuple[str, ...]:
     """A warning for each number the file states that its weights have otherwise."""
     told = []
     names = args.get("label_names")
@@ -196,7 +204,14 @@ def _contradictions(args: Mapping[str, Any], model: Geometry) -> list[str]:
     for key, stated, what, real in pairs:
         if type(stated) is int and stated != real:
             told.append(f"the file states {stated} {what} ({key}), its weights have {real}")
-    return told
+    size = args.get(processor.SIZE)
+    if size is not None and choices.image_size is None and size != model.image_size:
+        (height, width), (own_height, own_width) = size, model.image_size
+        told.append(
+            f"{PROCESSOR} makes images of {height}x{width}, the positions are for {own_height}x"
+            f"{own_width}; --img-size {height},{width} resizes them"
+        )
+    return tuple(told)
 
 
 def _label_names(args: Mapping[str, Any], model: Geometry) -> tuple[str, ...] | None:

@@ -10,14 +10,15 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features, vit_pytorch_keys
 from ltmp_export.backbones.vit.features import Shaped
-from ltmp_export.checkpoint import description, dialects
+from ltmp_export.backbones.vit.libraries.parts import Part
+from ltmp_export.checkpoint import beside, dialects, foreign, heads
 from ltmp_export.checkpoint.containers.elements import FLOATS
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
@@ -46,7 +47,9 @@ class Outline:
         stored: The weights as they stand in the file, by the names they have there.
         prefix: What stands before the model's keys in the file.
         beside: What stands there beside the model, by its names.
-        configured: Which of `args` are from a config.json.
+        configured: Where those of `args` stand that are not arguments of a script.
+        parts: What timm's tensors are made of, where the names are another library's.
+        head: The layer that was taken for its classifier, where nobody says which is.
     """
 
     path: Path
@@ -61,7 +64,14 @@ class Outline:
     stored: Mapping[str, StoredTensor]
     prefix: str
     beside: Mapping[str, Any]
-    configured: frozenset[str] = frozenset()
+    configured: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    head: str | None = None
+
+    @property
+    def by_timms_names(self) -> bool:
+        """Whether names and shapes are timm's before the weights are read."""
+        return self.weights is self.stored or bool(self.parts)
 
 
 def locate(path: Path) -> Path:
@@ -73,10 +83,10 @@ def locate(path: Path) -> Path:
     if not os.path.isdir(path):  # False for a name that is too long
         disk.require_file(path, WHAT)
         return path
-    for name in description.HUGGING_FACE:
+    for name in beside.FILES:
         if (path / name).is_file():
             return path / name
-    expected = " or ".join(description.HUGGING_FACE)
+    expected = " or ".join(beside.FILES[:2])
     sharded = sorted(path.glob("*.index.json"))
     if sharded:
         raise InputError(f"{path} holds a model in pieces ({sharded[0].name}); expected {expected}")
@@ -86,12 +96,13 @@ def locate(path: Path) -> Path:
     raise InputError(f"{path} is a directory without {expected}; expected {WHAT}")
 
 
-def outline(path: Path, use_ema: bool | None = False) -> Outline:
+def outline(path: Path, use_ema: bool | None = False, head_name: str | None = None) -> Outline:
     """Take a file apart without reading its weights or deciding yet what model it is.
 
     Args:
         path: The file, or a Hugging Face folder.
         use_ema: See `checkpoint.dialects.understand`.
+        head_name: Of its classifier, see `checkpoint.heads.classifier`.
 
     Raises:
         InputError: It cannot be read, holds something that is no tensor, or more than the memory
@@ -111,19 +122,14 @@ def outline(path: Path, use_ema: bool | None = False) -> Outline:
             thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
         else:
             stored[key] = value
-    found = list(dialect.found)
-    for key in [key for key in stored if key in features.UNUSED]:
-        found.append(f"left out: {key}, {features.UNUSED[key]}")
-        del stored[key]
-    unread = chosen.unread(chosen.by_keys(stored))
-    buffers = [key for key in stored if unread.fullmatch(key)]
-    if buffers:
-        found.append(f"left out: {len(buffers)} buffers ({buffers[0]}, …), which nothing reads")
-    stored = {key: value for key, value in stored.items() if key not in buffers}
-    if scale := next((key for key in dialect.beside if key.endswith("logit_scale")), None):
-        found.append(f"beside it {scale}: its head projects to CLIP's embeddings, not to classes")
-    found += _described(stored, thresholds)
-    weights, args = stored, dialect.args
+    stored, left = _used(stored)
+    taken = foreign.understand(path, stored, dialect.library, dialect.lies)
+    model = heads.with_head(path, dialect, stored, taken, head_name)
+    foreign.require_none_unknown(path, dialect.library, model.unknown)
+    stored = model.stored
+    found = [*dialect.found, *left, *taken.found, *model.found, *_described(stored, thresholds)]
+    own = {k: v for k, v in dialect.args.items() if v is not None or k not in taken.args}
+    weights, args = model.parts or stored, {**taken.args, **own}
     if vit_pytorch_keys.QUERIES in stored and vit_pytorch_keys.is_vit_pytorch(stored):
         if vit_pytorch_keys.has_one_head(stored):
             args = {**args, "num_heads": 1}
@@ -143,8 +149,28 @@ def outline(path: Path, use_ema: bool | None = False) -> Outline:
         stored=stored,
         prefix=dialect.prefix,
         beside=dialect.beside,
-        configured=dialect.configured,
+        configured={
+            **dialect.configured,
+            **{k: v for k, v in taken.configured.items() if k not in own},
+        },
+        parts=model.parts,
+        head=model.assumed,
     )
+
+
+def _used(stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:
+    """What a model uses of what a file holds, and what was left out, for a person."""
+    told = []
+    for pattern, why in features.UNUSED.items():
+        if keys := [key for key in stored if re.fullmatch(pattern, key)]:
+            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            told.append(f"left out: {keys[0]}{more}, {why}")
+            stored = {key: value for key, value in stored.items() if key not in keys}
+    unread = chosen.unread(chosen.by_keys(stored))
+    if buffers := [key for key in stored if unread.fullmatch(key)]:
+        told.append(f"left out: {len(buffers)} buffers ({buffers[0]}, …), which nothing reads")
+        stored = {key: value for key, value in stored.items() if key not in buffers}
+    return stored, told
 
 
 def require_floats(own: Outline) -> None:

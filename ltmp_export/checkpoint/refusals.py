@@ -36,10 +36,10 @@ def require_readable(path: Path, choices: Choices) -> Told:
         InputError: It cannot be read or used; the message says why and what to do.
     """
     base = choices.base_checkpoint
-    own = _taken(path, choices.use_ema if base is None else None)
+    own = _taken(path, choices if base is None else Choices())
     called = choices.model or own.arch
     _require_plain(own, called)
-    whole, base_file, _ = bases.with_base(own, choices, lambda p: _taken(p, choices.use_ema))
+    whole, base_file, _ = bases.with_base(own, choices, lambda p: _taken(p, choices))
     if base_file is not None:
         _require_plain(replace(whole, path=base_file), called)
     return Told(own, whole, base_file or own.path)
@@ -82,13 +82,13 @@ def require_takeable(
             return identity.family
         required = freeze.require_trained if train else freeze.require_learned
         return required(path, choices.family, identity.family, prefix).name
-    if whole.weights is whole.stored:  # names that are timm's in the file
+    if whole.by_timms_names:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
     if identity.family != DENSE:
         method = families.load(identity.family)
         freeze.require_tokens(method, prefix, path)
         freeze.require_stated(path, method, choices)
-    if identity.model.written is None and whole.weights is whole.stored:
+    if identity.model.written is None and whole.by_timms_names:
         says = gather.gather(whole.args, choices)
         says = freeze.with_heads(path, says, identity.family, weights)
         unplaced = True if says.assume_defaults and says.unplaced is None else says.unplaced
@@ -133,8 +133,10 @@ def _require_other(
         freeze.require_stated(path, method, choices)
 
 
-def _taken(path: Path, use_ema: bool | None) -> Outline:
-    return hub.configured(path) if hub.names_a_model(path) else outline(path, use_ema)
+def _taken(path: Path, choices: Choices) -> Outline:
+    if hub.names_a_model(path):
+        return hub.configured(path)
+    return outline(path, choices.use_ema, choices.head_name)
 
 
 def _require_plain(own: Outline, called: str | None) -> None:

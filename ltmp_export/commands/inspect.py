@@ -87,7 +87,7 @@ def inspect(
     try:
         return _describe_checkpoint(load_checkpoint(path, choices))
     except InputError as err:
-        return _describe_outline(path, take_apart(path, _averaged(choices)), str(err))
+        return _describe_outline(path, take_apart(path, *_selected(choices)), str(err))
 
 
 def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
     Raises:
         InputError: It is damaged, or its numbers are none to compute with.
     """
-    own = outline(path, _averaged(choices))
+    own = outline(path, *_selected(choices))
     plain = chosen.by_keys(own.weights) == chosen.VIT
     if not plain or next(features.unsupported(own.weights), None) is None:
         require_floats(own)
@@ -113,9 +113,11 @@ def _incomplete(path: Path, choices: Choices | None, missing: str) -> dict[str, 
     return _describe_outline(path, own, missing) | told
 
 
-def _averaged(choices: Choices | None) -> bool | None:
-    """Whether the user wants the checkpoint's own averaged weights."""
-    return None if choices is None or choices.base_checkpoint else choices.use_ema
+def _selected(choices: Choices | None) -> tuple[bool | None, str | None]:
+    """Whether the user wants the checkpoint's own averaged weights, and which classifier."""
+    if choices is None or choices.base_checkpoint:
+        return None, None
+    return choices.use_ema, choices.head_name
 
 
 def _with_margins(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,7 +74,7 @@ def resolve(
     args: Mapping[str, Any],
     model: Geometry,
     name: TimmName | None,
-    configured: Collection[str] = (),
+    configured: Mapping[str, str] | None = None,
 ) -> Resolved:
     """User, else file, else timm's configuration of the name, else ImageNet's, assumed.
 
@@ -85,7 +85,7 @@ def resolve(
         args: The training script's arguments in the checkpoint.
         model: Geometry.
         name: timm's model of that name, if there is one.
-        configured: Which of the arguments a config.json has.
+        configured: Where those of the arguments stand that are not a script's.
 
     Raises:
         InputError: Values that are no normalisation.
@@ -97,7 +97,7 @@ def resolve(
 
     def find(key: str, default: Any, usable: Callable[[Any], bool], *more: Answer) -> Answer:
         known = Answer(getattr(config, key, None), told)
-        for answer in (Answer(args.get(key), place(key, configured)), *more, known):
+        for answer in (Answer(args.get(key), place(key, configured or {})), *more, known):
             if answer.value is not None and usable(answer.value):
                 return answer
             if isinstance(answer.value, (str, int, float)) and answer.value:

@@ -12,6 +12,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "family": (str,),
     "model": (str,),
     "use_ema": (bool,),
+    "head_name": (str,),
     "num_heads": (int,),
     "image_size": (int,),
     "mean": (int, float),
@@ -48,6 +49,7 @@ class Choices:
         model: timm name of the dense model.
         base_checkpoint: Weights of a thresholds-only checkpoint: a file, or `timm:NAME`.
         use_ema: Take averaged weights (True), never (False), or only where there are no others.
+        head_name: The layer that is the classifier, as the file names it; "none": there is none.
         num_heads: Attention heads.
         image_size: (height, width) in pixels; the position embedding is resized to it.
         mean: Per-channel mean of the normalisation, in [0, 1].
@@ -76,6 +78,7 @@ class Choices:
     model: str | None = None
     base_checkpoint: Path | None = None
     use_ema: bool | None = None
+    head_name: str | None = None
     num_heads: int | None = None
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None

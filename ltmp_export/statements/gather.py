@@ -6,7 +6,7 @@ this tool's own), or the configuration beside it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def gather(
     choices: Choices,
     *,
     authors: bool = False,
-    configured: Collection[str] = (),
+    configured: Mapping[str, str] | None = None,
 ) -> Statements:
     """What the user and the file say.
 
@@ -83,7 +83,7 @@ def gather(
         args: The file's own words, see `dialects.Dialect.args`.
         choices: The user's.
         authors: See `Statements`.
-        configured: Which of these words a config.json has.
+        configured: Where those of these words stand that are not arguments of a script.
 
     Raises:
         InputError: The user states what there is not, or the file what is not supported.
@@ -91,7 +91,7 @@ def gather(
     _require_choices(choices)
     inner = args.get("model_kwargs")
     arguments = {k: v for k, v in inner.items() if k} if isinstance(inner, Mapping) else {}
-    words = Words({**arguments, **args}, frozenset(configured))
+    words = Words({**arguments, **args}, configured or {})
     arguments[INCLUDE] = words.get(INCLUDE)
     _require_supported(words)
     unplaced = words.get("no_embed_class")
@@ -129,7 +129,7 @@ def _first(*said: Said | None) -> Said | None:
 class Words(dict[str, Any]):
     """The words of a file, and where each stands."""
 
-    def __init__(self, words: Mapping[str, Any], configured: Collection[str]) -> None:
+    def __init__(self, words: Mapping[str, Any], configured: Mapping[str, str]) -> None:
         super().__init__(words)
         self.configured = configured
 
@@ -138,9 +138,9 @@ class Words(dict[str, Any]):
         return Said(value, place(key, self.configured))
 
 
-def place(key: str, configured: Collection[str]) -> str:
-    """Where a word of a file stands."""
-    return f"{CONFIG}: {key}" if key in configured else f"args.{key}"
+def place(key: str, configured: Mapping[str, str]) -> str:
+    """Where a word of a file stands: as the mapping has it, else among its arguments."""
+    return configured.get(key, f"args.{key}")
 
 
 # Arguments of timm's ViT that its weights do not show, or only in part.
@@ -220,6 +220,7 @@ def _size(value: Any) -> Size | None:
 
 # How what is assumed is told, by timm's word for it, with the flag that states it.
 _WORDS = {
+    "head_name": "classifier {} (--head-name)",
     "num_heads": "{} heads (--num-heads)",
     "act": "activation {} (--act)",
     "norm_eps": "LayerNorm epsilon {:g} (--norm-eps)",

@@ -1,25 +1,13 @@
-"""What model a file holds that is not supported, and how weights under other names are renamed."""
+"""What model a file holds that is not supported."""
 
 from __future__ import annotations
-
-import re
-from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
-import torchvision
 
 from ltmp_export.backbones.vit import features
-from ltmp_export.backbones.vit.architectures import RENAMED
-from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.statements.choices import Choices
-from tests.makers.commands import ltmp
-
-State = dict[str, Any]
-TWO_HEADS = Choices(num_heads=2)
 
 NAMES = {
     "vit_base_patch16_siglip_224": [
@@ -82,88 +70,3 @@ def test_names_without_end_take_no_time() -> None:
     made += [f"blocks.{i}.zz.weight" for i in range(10**5)]
     with pytest.raises(InputError, match="not a plain timm VisionTransformer"):
         features.require_plain("c.pth", dict.fromkeys(made, torch.ones(2, 2)))
-
-
-def renamed(theirs: State, library: str) -> State:
-    """A state_dict by the table that the message shows."""
-    depth = 1 + max(int(m[1]) for key in theirs if (m := re.search(r"layer[s_.]*(\d+)\.", key)))
-    made: State = {}
-    for old, new in RENAMED[library].items():
-        for block in range(depth if "{i}" in old else 1):
-            first, *more = old.replace("{i}", str(block)).split(" + ")
-            modules = [first, *(f"{first.rpartition('.')[0]}.{word}" for word in more)]
-            for end in ("", ".weight", ".bias", "_weight", "_bias", ".qkv.weight", ".qkv.bias",
-                        ".proj.weight", ".proj.bias"):  # fmt: skip
-                found = [theirs[module + end] for module in modules if module + end in theirs]
-                if found:
-                    made[new.replace("{i}", str(block)) + end.replace("_", ".")] = torch.cat(found)
-    return made
-
-
-def test_renaming_torchvisions_vit_as_the_message_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The converted file is taken, and is the same model."""
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    theirs = torchvision.models.VisionTransformer(32, 8, 3, 2, 64, 128, num_classes=5).eval()
-    torch.nn.init.normal_(theirs.heads.head.weight)
-    torch.save(theirs.state_dict(), "c.pth")
-    told = ltmp("export", "c.pth").stderr
-    assert "it looks like a ViT of torchvision (encoder.layers.encoder_layer_0.ln_1" in told
-    assert "conv_proj → patch_embed.proj" in told
-    torch.save(renamed(theirs.state_dict(), "torchvision"), "d.pth")
-    ours = load_checkpoint("d.pth", TWO_HEADS, dense=True)
-    pixels = torch.randn(2, 3, 32, 32)
-    with torch.inference_mode():
-        assert torch.allclose(ours.model(pixels), theirs(pixels), atol=1e-5)
-
-
-def names_of(library: str, prefix: str) -> State:
-    """A small ViT under a library's names, those of a block in two blocks."""
-    made: State = {}
-    sizes = {"attn.qkv": (192, 64), "mlp.fc1": (128, 64), "mlp.fc2": (64, 128), "head": (5, 64)}
-    for old, new in RENAMED[library].items():
-        leaf = new.removeprefix("blocks.{i}.")
-        for block in range(2 if "{i}" in old else 1):
-            first, *more = old.replace("{i}", str(block)).split(" + ")
-            where = "" if new == "head" else prefix
-            for word in (first, *(f"{first.rpartition('.')[0]}.{word}" for word in more)):
-                module = where + word
-                if leaf in ("cls_token", "pos_embed"):
-                    made[module] = torch.randn(1, 1 if leaf == "cls_token" else 17, 64)
-                elif leaf == "attn":  # of both names the same
-                    made |= {f"{module}.qkv.weight": torch.randn(192, 64),
-                             f"{module}.qkv.bias": torch.randn(192),
-                             f"{module}.proj.weight": torch.randn(64, 64),
-                             f"{module}.proj.bias": torch.randn(64)}  # fmt: skip
-                else:
-                    rows, *columns = sizes.get(leaf, (64, 64) if leaf == "attn.proj" else (64,))
-                    columns = [3, 8, 8] if leaf == "patch_embed.proj" else columns
-                    rows = 64 if more else rows
-                    made[f"{module}.weight"] = torch.randn(rows, *columns)
-                    made[f"{module}.bias"] = torch.randn(rows)
-    if library == "mmpretrain":  # whose embedding needs no new name
-        made |= {f"{prefix}cls_token": torch.randn(1, 1, 64),
-                 f"{prefix}pos_embed": torch.randn(1, 17, 64)}  # fmt: skip
-    return made
-
-
-@pytest.mark.parametrize(
-    ("library", "prefix"), [("Hugging Face's transformers", "vit."), ("mmpretrain", "backbone.")]
-)
-def test_renaming_other_vits_as_the_message_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, prefix: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    theirs = names_of(library, prefix)
-    torch.save(theirs, "c.pth")
-    told = ltmp("export", "c.pth").stderr
-    assert f"it looks like a ViT of {library} ({prefix}" in told
-    assert f"timm has the same model: drop '{prefix}', rename " in told
-    bare = {key.removeprefix(prefix): value for key, value in theirs.items()}
-    made = renamed(bare, library)
-    made |= {key: bare[key] for key in ("cls_token", "pos_embed") if key in bare}
-    torch.save(made, "d.pth")
-    found = load_checkpoint("d.pth", TWO_HEADS, dense=True)
-    assert (found.vit.depth, found.vit.width, found.vit.classes) == (2, 64, 5)

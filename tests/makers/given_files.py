@@ -184,14 +184,46 @@ def headless() -> State:
 
 def classifier() -> list[str]:
     content = {f"backbone.{key}": value for key, value in headless().items()}
-    return saved(content | {"classifier.weight": torch.ones(4, 128)}, do="export")
+    given = ("--family", "m", "--r", "8", *TWO_HEADS, "--no-check")
+    return saved(content | {"classifier.weight": torch.ones(4, 128)}, *given, do="export")
+
+
+def classifiers() -> list[str]:
+    """Two layers that may be the classifier."""
+    content = {f"backbone.{key}": value for key, value in headless().items()}
+    both = {f"{name}.weight": torch.ones(4, 128) for name in ("classifier", "fc")}
+    return saved(content | both, do="export")
 
 
 def torchvision_vit() -> list[str]:
     import torchvision
 
     model = torchvision.models.VisionTransformer(32, 8, 1, 2, 64, 128, num_classes=5)
-    return saved(model.state_dict(), do="export")
+    return saved(model.state_dict(), *TWO_HEADS)
+
+
+def transformers_swin() -> list[str]:
+    """A folder of a model that is not covered."""
+    Path("folder").mkdir()
+    weights = {"swin.embeddings.patch_embeddings.projection.weight": torch.ones(4, 3, 4, 4)}
+    save_file(weights, "folder/model.safetensors")
+    config = {"architectures": ["SwinModel"], "model_type": "swin"}
+    Path("folder/config.json").write_text(json.dumps(config))
+    return ["export", "folder"]
+
+
+def mae() -> list[str]:
+    decoder = {
+        "decoder_pos_embed": torch.zeros(1, 65, 8),
+        "decoder_embed.weight": torch.ones(8, 128),
+    }
+    return saved({"model": dense(**decoder)}, *TWO_HEADS)
+
+
+def dino() -> list[str]:
+    """A student and its average."""
+    both = {key: with_prefix("module.backbone.") for key in ("student", "teacher")}
+    return saved(both, do="export")
 
 
 def given_up() -> list[str]:

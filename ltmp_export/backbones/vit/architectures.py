@@ -1,59 +1,16 @@
 """Checkpoints of other architectures, told by keys that only these have, and the way from them.
 
-For ViTs of other libraries the way is a table of names: `RENAMED` gives the module of timm for each
-of theirs. `{i}` is the number of a block; what is joined by "+" is stacked in that order.
+ViTs under names of other libraries are taken (`libraries`); here are those that are not, and parts
+of files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-RENAMED: Mapping[str, Mapping[str, str]] = {
-    "torchvision": {
-        "class_token": "cls_token",
-        "encoder.pos_embedding": "pos_embed",
-        "conv_proj": "patch_embed.proj",
-        "encoder.layers.encoder_layer_{i}.ln_1": "blocks.{i}.norm1",
-        "encoder.layers.encoder_layer_{i}.self_attention.in_proj": "blocks.{i}.attn.qkv",
-        "encoder.layers.encoder_layer_{i}.self_attention.out_proj": "blocks.{i}.attn.proj",
-        "encoder.layers.encoder_layer_{i}.ln_2": "blocks.{i}.norm2",
-        "encoder.layers.encoder_layer_{i}.mlp.0": "blocks.{i}.mlp.fc1",
-        "encoder.layers.encoder_layer_{i}.mlp.3": "blocks.{i}.mlp.fc2",
-        "encoder.ln": "norm",
-        "heads.head": "head",
-    },
-    "Hugging Face's transformers": {
-        "embeddings.cls_token": "cls_token",
-        "embeddings.position_embeddings": "pos_embed",
-        "embeddings.patch_embeddings.projection": "patch_embed.proj",
-        "encoder.layer.{i}.layernorm_before": "blocks.{i}.norm1",
-        "encoder.layer.{i}.attention.attention.query + key + value": "blocks.{i}.attn.qkv",
-        "encoder.layer.{i}.attention.output.dense": "blocks.{i}.attn.proj",
-        "encoder.layer.{i}.layernorm_after": "blocks.{i}.norm2",
-        "encoder.layer.{i}.intermediate.dense": "blocks.{i}.mlp.fc1",
-        "encoder.layer.{i}.output.dense": "blocks.{i}.mlp.fc2",
-        "layernorm": "norm",
-        "classifier": "head",
-    },
-    "mmpretrain": {
-        "patch_embed.projection": "patch_embed.proj",
-        "layers.{i}.ln1": "blocks.{i}.norm1",
-        "layers.{i}.attn": "blocks.{i}.attn",
-        "layers.{i}.ln2": "blocks.{i}.norm2",
-        "layers.{i}.ffn.layers.0.0": "blocks.{i}.mlp.fc1",
-        "layers.{i}.ffn.layers.1": "blocks.{i}.mlp.fc2",
-        "ln1": "norm",
-        "head.layers.head": "head",
-    },
-}
-
 _FILTER = "timm.models.vision_transformer.checkpoint_filter_fn(state_dict, model)"
-_CLIP = (
-    f"timm reads its image half ({_FILTER}, with the timm model of that CLIP); its head then "
-    "projects to embeddings, so fine-tune it with a classifier"
-)
 
 # Patterns stand at the beginning of a key or after a dot; the first one that is found tells.
 _FOREIGN: tuple[tuple[str, str, str], ...] = (
@@ -62,11 +19,11 @@ _FOREIGN: tuple[tuple[str, str, str], ...] = (
     (r"encoder\.layers\.encoder_layer_\d+\.", "a ViT of torchvision", ""),
     (r"layers\.\d+\.ffn\.layers\.0\.0\.", "a ViT of mmpretrain", ""),
     (
-        r"vision_model\.encoder\.layers\.\d+\.self_attn\.",
-        "a CLIP or SigLIP of Hugging Face's transformers",
-        "timm has the same models (vit_*_clip_*, vit_*_siglip_*); fine-tune one with a classifier",
+        r"(vision_model\.)?encoder\.layers\.\d+\.self_attn\.",
+        "a model of images and texts of Hugging Face's transformers",
+        "of these CLIP and SigLIP are taken",
     ),
-    (r"visual\.(transformer\.|conv1\.|class_embedding$)", "a CLIP model", _CLIP),
+    (r"visual\.(transformer\.|conv1\.|class_embedding$)", "a CLIP model", "its ViTs are taken"),
     (r"beit3\.", "a BEiT-3", f"timm reads it ({_FILTER})"),
     (r"preprocessor\.patchifier\.", "an AIMv2", ""),
     (r"to_patch_embedding\.|transformer\.layers\.\d+\.0\.", "a ViT of vit-pytorch", ""),
@@ -158,9 +115,6 @@ def foreign(keys: Iterable[str]) -> Architecture | None:
     listed = telling(keys)
     for pattern, name, way in _FOREIGN:
         if (found := _first(pattern, listed)) is not None:
-            library = next((one for one in RENAMED if name == f"a ViT of {one}"), None)
-            if library is not None:
-                way = _renaming(library, found[1])
             return Architecture(name, found[1] + found[2], way)
     return None
 
@@ -175,20 +129,3 @@ def _first(pattern: str, keys: list[str]) -> re.Match[str] | None:
     """The first key with the pattern in it; groups 1 and 2 are what stands before, and the rest."""
     compiled = re.compile(rf"((?:[^.]+\.)*?)({pattern}.*)")
     return next((match for key in keys if (match := compiled.fullmatch(key))), None)
-
-
-def _renaming(library: str, prefix: str) -> str:
-    """The table of a library's names in one line, a block's only once."""
-    names = RENAMED[library]
-    block = next(theirs for theirs in names if "{i}" in theirs).partition("{i}.")[0] + "{i}."
-    outer = [f"{theirs} → {ours}" for theirs, ours in names.items() if "{i}" not in theirs]
-    inner = [
-        f"{theirs.removeprefix(block)} → {ours.removeprefix('blocks.{i}.')}"
-        for theirs, ours in names.items()
-        if "{i}" in theirs and theirs.removeprefix(block) != ours.removeprefix("blocks.{i}.")
-    ]
-    drop = f"drop {prefix!r}, " if prefix else ""
-    return (
-        f"timm has the same model: {drop}rename {', '.join(outer)}; {block}* → blocks.{{i}}.*, in "
-        f"it {', '.join(inner)}"
-    ).replace("{i}", "N")

@@ -19,7 +19,10 @@ MERGE = (
 )
 RENAME = "rename"
 # What plain ViTs may hold that nothing uses at inference, and why.
-UNUSED: Mapping[str, str] = {"mask_token": "which only pretraining uses"}
+UNUSED: Mapping[str, str] = {
+    r"mask_token": "which only pretraining uses",
+    r"decoder_((embed|blocks|norm|pred)\..*|pos_embed)": "a decoder, which only pretraining uses",
+}
 
 _ADAPTER = re.compile(
     r"(^|\.)(lora_(A|B|embedding_[AB]|magnitude_vector)|ia3_l|hada_w[12]_[ab]|oft_r)(\.|$)"
@@ -34,7 +37,6 @@ _KEYS: tuple[tuple[str, str], ...] = (
         "attention pooling of another kind",
     ),
     (r"pre_logits\..*", "a layer between pooling and classifier"),
-    (r"decoder_(embed|blocks|pos_embed|pred).*", "a decoder"),
     (r"(embeds\.pos_embed_[xy]|pos_embed_[hw])", "a position embedding by rows and columns"),
     (r"patch_embed\.(backbone|conv\w*|proj\.\d+|stem)\..*", "a convolutional stem"),
     (r"(rope|rope_embed)\..*|" + _B + r"attn\.rope\..*", "rotary position embedding"),

@@ -1,0 +1,1 @@
+"""ViTs of other libraries under timm's names: a file for each library's names."""

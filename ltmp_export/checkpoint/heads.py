@@ -1,0 +1,161 @@
+"""The classifier of a file, where it has another name than the model's other weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltmp_export.backbones.vit.features import Shaped
+from ltmp_export.backbones.vit.libraries.parts import Part, same, zeros
+from ltmp_export.checkpoint.containers.stored import StoredTensor
+from ltmp_export.checkpoint.dialects import Dialect
+from ltmp_export.checkpoint.foreign import Foreign
+from ltmp_export.errors import InputError
+
+NONE = "none"  # what states that there is none
+_NAMED = re.compile(r"(?:.*\.)?(classifier|head|heads|fc|linear|linear_head|cls_head)")
+_LONGEST_NAME = 200  # characters
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier.
+
+    Attributes:
+        name: Of its layer in the file.
+        keys: Its tensors there, by what they are called in the layer.
+        assumed: Whether it was taken because nothing else can be the classifier.
+    """
+
+    name: str
+    keys: Mapping[str, str]
+    assumed: bool
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's weights, its classifier among them.
+
+    Attributes:
+        stored: Those that are read, as the file has them.
+        parts: timm's tensors; empty where all names are timm's.
+        assumed: The layer that was taken for its classifier, where nobody says which is.
+        found: What was taken, for a person.
+        unknown: Names in the file that are none of the library's.
+    """
+
+    stored: dict[str, StoredTensor]
+    parts: Mapping[str, Part]
+    assumed: str | None = None
+    found: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def with_head(
+    path: Path,
+    dialect: Dialect,
+    stored: dict[str, StoredTensor],
+    taken: Foreign,
+    asked: str | None,
+) -> Model:
+    """The weights of a file, with the classifier that stands elsewhere.
+
+    Args:
+        path: The file.
+        dialect: What it is.
+        stored: By the names there, without what stands before the whole model.
+        taken: Of another library's names.
+        asked: See `classifier`.
+
+    Raises:
+        InputError: As of `classifier`.
+    """
+    own = {key: value for key, value in stored.items() if not taken.parts or key in _used(taken)}
+    weights: Mapping[str, Shaped] = taken.parts or stored
+    patch = weights.get("patch_embed.proj.weight")
+    if patch is None or (asked is None and "head.weight" in weights):
+        return Model(own, taken.parts, unknown=taken.unknown)
+    inside = {key: stored[key] for key in (taken.unknown if taken.parts else stored)}
+    rest = {f"{dialect.prefix}{key}": value for key, value in inside.items()} | {**dialect.beside}
+    head = classifier(path, rest, dialect.prefix, patch.shape[0], asked)
+    if head is None:
+        return Model(own, taken.parts, unknown=taken.unknown)
+    names = {leaf: key.removeprefix(dialect.prefix) for leaf, key in head.keys.items()}
+    names = {leaf: name if name in inside else head.keys[leaf] for leaf, name in names.items()}
+    own |= {names[leaf]: rest[key] for leaf, key in head.keys.items()}
+    parts = {**taken.parts} or {k: same(own, k) for k in own if k not in names.values()}
+    parts["head.bias"] = zeros(rest[head.keys["weight"]].shape[0])
+    parts |= {f"head.{leaf}": same(own, name) for leaf, name in names.items()}
+    unknown = tuple(key for key in taken.unknown if key not in names.values())
+    told = f"its classifier is {head.name}"
+    return Model(own, parts, head.name if head.assumed else None, (told,), unknown)
+
+
+def _used(taken: Foreign) -> frozenset[str]:
+    return frozenset(key for part in taken.parts.values() for key in part.keys)
+
+
+def classifier(
+    path: Path, values: Mapping[str, Shaped], prefix: str, width: int | None, asked: str | None
+) -> Head | None:
+    """The classifier that is asked for, or else the only layer that can be one.
+
+    Args:
+        path: The file.
+        values: All that it holds and the model does not have.
+        prefix: What stands before the model's names.
+        width: C.
+        asked: The layer's name, `NONE`, or None where nobody says it.
+
+    Raises:
+        InputError: There is no such layer, several can be the classifier, or one takes something
+            else than the model gives.
+    """
+    if asked == NONE:
+        return None
+    able = list(_candidates(values, prefix))
+    if asked is None:
+        if len(able) > 1:
+            raise InputError(
+                f"{path}: {' and '.join(able)} may be its classifier; state which: --head-name "
+                f"{'|'.join((*able, NONE))}"
+            )
+        if not able:
+            return None
+    name = (
+        next((n for n in (asked, f"{prefix}{asked}") if f"{n}.weight" in values), None)
+        if asked
+        else able[0]
+    )
+    if name is None:
+        known = f"; {', '.join(able)} may be it" if able else ""
+        raise InputError(f"{path}: --head-name {asked}: it holds no {asked}.weight{known}")
+    shape = tuple(values[f"{name}.weight"].shape)
+    if len(shape) != 2 or (width is not None and shape[1] != width):
+        raise InputError(
+            f"{path}: {name}.weight {list(shape)} takes other numbers than the {width} that the "
+            f"model gives; --head-name {NONE} leaves it out"
+        )
+    leaves = (leaf for leaf in ("weight", "bias") if f"{name}.{leaf}" in values)
+    return Head(name, {leaf: f"{name}.{leaf}" for leaf in leaves}, asked is None)
+
+
+def _candidates(values: Mapping[str, Shaped], prefix: str) -> Iterator[str]:
+    """Single linear layers with a classifier's name, beside the model or in it."""
+    places = {"", prefix}
+    while prefix:
+        prefix = prefix.rstrip(".").rpartition(".")[0]
+        prefix += "." if prefix else ""
+        places.add(prefix)
+    for key, value in values.items():
+        name = key.removesuffix(".weight")
+        if name == key or len(key) > _LONGEST_NAME or not (match := _NAMED.fullmatch(name)):
+            continue
+        place = name.removesuffix(match[1])
+        alone = all(
+            k in (f"{name}.weight", f"{name}.bias") for k in values if k.startswith(f"{name}.")
+        )
+        if place in places and alone and len(value.shape) == 2:
+            yield name
