@@ -27,6 +27,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
+from ltmp_export.backbones.vit import kinds
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.vit import Vit
 
@@ -97,7 +98,11 @@ def arrays(model: Any) -> dict[str, Any]:
 
 def first_layers() -> tuple[str, ...]:
     """Patterns of the names of their first layers, those of ViTs first."""
-    found = (r"patch_embed\.proj|to_patch_embedding\.1", *(_first(kind) for kind in others()))
+    stems = r"patch_embed\.backbone\.(stem\.|0\.)?conv"
+    found = (
+        rf"patch_embed\.proj|{stems}|to_patch_embedding\.1",
+        *(_first(kind) for kind in others()),
+    )
     return tuple(dict.fromkeys(found))
 
 
@@ -107,7 +112,7 @@ def _first(kind: str) -> str:
 
 def unread(kind: str) -> re.Pattern[str]:
     """Names of buffers in files that nothing reads."""
-    pattern = "(?!)" if kind == VIT else getattr(module(kind, "geometry"), "UNUSED", "(?!)")
+    pattern = kinds.COUNTER if kind == VIT else getattr(module(kind, "geometry"), "UNUSED", "(?!)")
     return re.compile(pattern)
 
 

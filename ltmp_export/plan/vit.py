@@ -15,6 +15,7 @@ from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, Rows
 from ltmp_export.plan.pooling import AttentionPool
+from ltmp_export.plan.stem import Stem
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Vit:
         registers: How many of the tokens before the patches are registers.
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
         latent: The attention pooling, where there is one.
+        stem: Convolutions in front of the patch embedding, where there are any.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
@@ -62,6 +64,7 @@ class Vit:
     mlp: str = mlps.PLAIN
     latent: AttentionPool | None = None
     pool_prefix: bool = False
+    stem: Stem | None = None
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -178,16 +181,18 @@ class Vit:
         inner = ("attn.scores", "attn.mixed", "mlp.act")
         places = {f"blocks.{block}.{leaf}" for block in range(self.depth) for leaf in inner}
         layers = {layer.path for layer in self.linears()}
+        places |= set() if self.stem is None else {conv.path for conv in self.stem.convs}
         places |= set(pooling.PLACES) if self.latent is not None else set()
         return frozenset(places | layers | {linears.EMBEDDING, linears.COARSE_EMBEDDING})
 
     def words(self) -> tuple[str, str]:
         """Architecture, and patches, for a person."""
         patch = "x".join(map(str, self.patch_size))
+        behind = "" if self.stem is None else f" behind {len(self.stem.convs)} convolutions"
         return (
             f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
             f"{self.activation}, pool {self.pool}",
-            f"patches {patch}",
+            f"patches {patch}{behind}",
         )
 
     def _mlp_words(self) -> str:
@@ -197,7 +202,11 @@ class Vit:
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
         usual: dict[str, Any] = {"coarse": False, "registers": 0, "mlp": mlps.PLAIN}
-        usual |= {"latent": None, "pool_prefix": False}  # of fields that older files do not have
+        usual |= {
+            "latent": None,
+            "pool_prefix": False,
+            "stem": None,
+        }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @classmethod
@@ -208,6 +217,8 @@ class Vit:
         }
         if isinstance(pairs.get("latent"), Mapping):
             pairs["latent"] = AttentionPool(**pairs["latent"])
+        if isinstance(pairs.get("stem"), Mapping):
+            pairs["stem"] = Stem.from_json(pairs["stem"])
         return cls(**pairs)
 
 

@@ -22,6 +22,7 @@ def vit_macs(vit: Vit, plan: Plan, rows: Sequence[Rows]) -> int:
     inner = vit.heads * vit.head_width
     total = sum(2 * block.received**2 * inner for block in rows)  # scores, and what they mix
     total += own_products(vit, plan, rows)
+    total += 0 if vit.stem is None else vit.stem.macs
     if vit.latent is not None:
         total += vit.latent.products(rows[-1].left - vit.unpooled, vit.width)
     return total + sum(

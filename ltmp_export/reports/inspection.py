@@ -24,6 +24,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
         facts["kind"]: f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
         "family": f"{facts['family']}, {facts['mode']}",
         **geometry_rows(facts),
+        **_position_rows(facts["plan"]),
         "dense cost": f"{facts['dense_gmacs']:.3g} GMACs",
     }
     if facts["macs_share"] is not None:
@@ -51,6 +52,16 @@ def geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
         f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
     }
+
+
+def _position_rows(plan: Mapping[str, Any]) -> dict[str, str]:
+    """What is made of places where attention knows of them."""
+    told = []
+    if (merged := plan.get("merged_position")) is not None:
+        told.append(f"a merged token's that of its {merged}")
+    if (metric := plan.get("metric_position")) is not None:
+        told.append(f"similarity of {metric} keys")
+    return {"positions": "; ".join(told)} if told else {}
 
 
 def _told_rows(facts: Mapping[str, Any]) -> dict[str, str]:

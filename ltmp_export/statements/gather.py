@@ -237,7 +237,7 @@ _WORDS = {
     "masked_block": "merging in block {} (--merge-at)",
     "masks": "{} masks (--hard)",
     "behind": "{} behind the block (--restore)",
-    "merged_position": "merged tokens at the {} of their places (--merged-position)",
+    "merged_position": "merged tokens at the {} of their patches (--merged-position)",
     "metric_position": "similarity of {} keys (--metric-position)",
 }
 _VALUES = {"gelu": "exact GELU", "token": "class-token", "avg": "average"}

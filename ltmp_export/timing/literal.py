@@ -153,8 +153,7 @@ def export(file: str, choices: Mapping[str, Any], base_checkpoint: str | None, o
     model = load(file, choices, base_checkpoint)
     logging.disable()
     warnings.simplefilter("ignore")
-    first = model.model.patch_embed
-    image = torch.zeros(1, first.proj.in_channels, *first.img_size)
+    image = torch.zeros(1, model.model.in_chans, *model.model.patch_embed.img_size)
     with torch.no_grad():
         torch.onnx.export(
             model,

@@ -17,7 +17,7 @@ NAMES = {
     "aimv2_large_patch14_224": [
         "no classifier (head.weight missing)",
     ],
-    "vit_tiny_r_s16_p8_224": ["a convolutional stem (patch_embed.backbone.conv.weight)"],
+    "vit_tiny_r_s16_p8_224": [],
     "vit_giant_patch14_dinov2": ["no classifier (head.weight missing)"],
     "vit_dwee_patch16_reg1_gap_256": [
         "differential attention (blocks.0.attn.lambda_q1)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.trace import Trace
-from ltmp_export.backbones.vit import feed_forward, pooling
+from ltmp_export.backbones.vit import feed_forward, pooling, stems
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
@@ -24,6 +25,7 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.plan import mlps
 from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.statements.choices import Choices
@@ -158,10 +160,17 @@ def reducing(case: Case) -> tuple[Checkpoint, Images]:
     return bare(model, vit, plan), Images(pixels.numpy(), None, names, "test")
 
 
-@pytest.mark.parametrize("form", ["static", "dynamic", "fp16"])
-def test_lower_precision(form: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [
+        *((odd_layers.POOLED_ALL, form) for form in ("static", "dynamic", "fp16")),
+        *((case, "fp16") for case in (odd_layers.RESNET, odd_layers.CONVS)),
+    ],
+    ids=str,
+)
+def test_lower_precision(case: Case, form: str) -> None:
     """RMSNorm is balanced without a shift, and gate and value are rounded apart."""
-    checkpoint, images = reducing(odd_layers.POOLED_ALL)
+    checkpoint, images = reducing(case)
     pixels = images.pixels
     source, precision = lower_precision.prepared(checkpoint, pixels, form)
     model = to_onnx(source, opset=17, precision=precision)
@@ -196,6 +205,25 @@ class TestWrongGraphs:
 
         assert found_in(odd_layers.AIMV2, GraphBuilder, "rms_norm", wrong) == {"block 1"}
 
+    def test_weights_of_a_stem_as_they_are(self) -> None:
+        def wrong(writer: Any, name: str) -> Name:
+            return str(writer.g.weight(name))
+
+        owner = stems._ResNet
+        assert found_in(odd_layers.RESNET, owner, "standardised", wrong) == {"embedding"}
+
+    def test_a_stem_padded_on_the_other_side(self) -> None:
+        right = stems._Writer.conv
+
+        def wrong(writer: Any, path: str, *given: Name) -> Name:
+            own = writer.stem.of(path)
+            turned = own._replace(pads=(*own.pads[2:], *own.pads[:2]))
+            moved = tuple(turned if one is own else one for one in writer.stem.convs)
+            writer.stem = replace(writer.stem, convs=moved)
+            return str(right(writer, path, *given))
+
+        assert found_in(odd_layers.RESNET, stems._Writer, "conv", wrong) == {"embedding"}
+
     def test_pooling_without_sizes(self) -> None:
         right = pooling.pool
 
@@ -212,6 +240,14 @@ class TestWrongGraphs:
             return right(*given, **{**named, "spared": 0})
 
         assert found_in(odd_layers.POOLED, pooling, "pool", wrong) == {"head"}
+
+
+def test_a_stem_needs_a_name(tmp_path: Path) -> None:
+    model, vit = random_vits.build(odd_layers.CONVS)
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(InputError, match="nothing tells the layers of its convolutional stem"):
+        load_checkpoint(tmp_path / "bare.pth", Choices(family="m", rate="2", num_heads=2))
+    assert Vit.from_json(json.loads(json.dumps(vit.to_json()))) == vit
 
 
 def found_in(case: Case, owner: Any, name: str, wrong: Any) -> set[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from timm.layers import GluMlp, RmsNorm, SwiGLU
+import torch
+from timm.layers import GluMlp, HybridEmbed, RmsNorm, StdConv2dSame, SwiGLU
+from timm.models.resnetv2 import ResNetV2
+from timm.models.vision_transformer_hybrid import ConvStem
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
@@ -60,5 +63,48 @@ MEAN_ALL = Case(
     {"global_pool": "avg", "pool_include_prefix": True, "img_size": (16, 12)},
 )
 
+
+def _resnet() -> nn.Module:
+    """Two stages of one bottleneck each, as in timm's hybrids."""
+    made: nn.Module = ResNetV2(
+        layers=(1, 1), channels=(128, 128), stem_chs=32, num_classes=0, global_pool="",
+        preact=False, stem_type="same", conv_layer=partial(StdConv2dSame, eps=1e-8),
+    )  # fmt: skip
+    return made
+
+
+def _convs() -> nn.Module:
+    """As in MobileCLIP, with statistics that are not those of a norm before training."""
+    stem: nn.Module = ConvStem(
+        3, 3, (16, 32, 48), (4, 2, 3), (4, 2, 1), (0, 0, 1), act_layer=nn.GELU
+    )
+    generator = torch.Generator().manual_seed(1)
+    for name, value in stem.named_buffers():
+        if "running" in name:
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return stem
+
+
+RESNET = Case(
+    "behind a ResNet",
+    69,
+    {
+        "embed_layer": partial(HybridEmbed, backbone=_resnet()),
+        "img_size": (48, 40),
+        "patch_size": 1,
+        "depth": 2,
+    },
+)
+CONVS = Case(
+    "behind convolutions, without projection",
+    70,
+    {
+        "embed_layer": partial(HybridEmbed, backbone=_convs(), proj=False),
+        "img_size": (32, 24),
+        "patch_size": 1,
+        "depth": 2,
+    },
+)
+
 ORACLE = (AIMV2, PACKED, NORMED, SCALED)  # what the oracles know
-ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL)
+ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS)

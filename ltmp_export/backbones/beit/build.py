@@ -12,7 +12,7 @@ from ltmp_export.backbones.beit.geometry import NAME
 from ltmp_export.backbones.positioned.build import made_of
 
 
-def _more(weights: Mapping[str, Tensor], named: Any, depth: int) -> Mapping[str, Any]:
+def _more(weights: Mapping[str, Tensor], named: Any, depth: int, heads: int) -> Mapping[str, Any]:
     """Nothing that others do not have."""
     return {}
 

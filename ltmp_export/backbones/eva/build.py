@@ -12,16 +12,23 @@ from ltmp_export.backbones.eva.geometry import NAME
 from ltmp_export.backbones.positioned.build import made_of
 
 
-def _more(weights: Mapping[str, Tensor], named: Any, depth: int) -> Mapping[str, Any]:
+def _more(weights: Mapping[str, Tensor], named: Any, depth: int, heads: int) -> Mapping[str, Any]:
     """What only this class has: norms by what is there, heads of keys by their shapes."""
-    attn = named.blocks[0].attn
-    keys = [weights.get(f"blocks.{block}.attn.k_proj.weight") for block in range(depth)]
-    grouped = hasattr(attn, "num_kv_heads") and all(key is not None for key in keys)
-    heads = tuple(len(key) // attn.head_dim for key in keys if key is not None) if grouped else None
+    layers = [
+        [weights.get(f"blocks.{block}.attn.{part}_proj.weight") for part in "qk"]
+        for block in range(depth)
+    ]
+    grouped = None
+    if hasattr(named.blocks[0].attn, "num_kv_heads"):
+        grouped = tuple(
+            len(keys) * heads // len(queries)
+            for queries, keys in layers
+            if queries is not None and keys is not None
+        )
     return {
         "dynamic_img_size": False,
         "use_post_transformer_norm": "norm.weight" in weights,
-        "num_kv_heads": heads,
+        "num_kv_heads": grouped if grouped and len(grouped) == depth else None,
     }
 
 

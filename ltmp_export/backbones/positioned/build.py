@@ -22,7 +22,7 @@ from ltmp_export.statements.gather import Answer, Said, Statements
 from ltmp_export.statements.timm_names import TimmName
 
 Weights = Mapping[str, Tensor]
-More = Callable[[Weights, Any, int], Mapping[str, Any]]
+More = Callable[[Weights, Any, int, int], Mapping[str, Any]]
 
 _EMBEDDING = "patch_embed.proj.weight"
 
@@ -50,7 +50,7 @@ def build(
         where: Who calls it so.
         called: What a person calls such networks, with an article.
         expected: timm's class of them.
-        more: From the weights, the model by name and the depth to arguments of timm's that only
+        more: From the weights, the model by name, depth and heads to arguments of timm's that only
             this class has.
 
     Raises:
@@ -80,7 +80,7 @@ def build(
     heads = says.heads or Said(named.blocks[0].attn.num_heads, told)
     pool = says.pool or Said(named.global_pool, told)
     shape |= {"img_size": size, "num_heads": heads.value, "global_pool": pool.value}
-    shape |= more(weights, named, shape["depth"])
+    shape |= more(weights, named, shape["depth"], heads.value)
     model: Any = timm_names.create(timm_name.name, **shape)
     load(model, weights, name or called, source)
     _fill(model)

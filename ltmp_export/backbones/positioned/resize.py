@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,9 +86,11 @@ def resized(
         table = weights[key]
         shape = (_pairs(new) + _OF_CLASS, table.shape[1])
         memory.require_memory(4 * shape[0] * shape[1], f"biases of {new[0]}x{new[1]} patches")
-        made[key] = resize_rel_pos_bias_table(
-            table, new_window_size=new, new_bias_shape=shape, old_window_size=old
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, of the order of timm's tensors
+            made[key] = resize_rel_pos_bias_table(
+                table, new_window_size=new, new_bias_shape=shape, old_window_size=old
+            )
     warning = (
         f"positions resized from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches; thresholds and "
         "accuracy are those of the old size: check them on images"

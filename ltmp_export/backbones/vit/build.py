@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -101,7 +102,9 @@ def build(
         model = _unnamed(weights, shape | {"pool_include_prefix": included}, settled)
     if "dist_token" in weights and not grid.prefix:  # timm's model has rows for it in any case
         model.pos_embed = nn.Parameter(torch.empty_like(weights["pos_embed"], device="meta"))
-    load(model, weights, name or "a plain ViT", source)
+    counters = [key for key in model.state_dict() if re.fullmatch(kinds.COUNTER, key)]
+    zero = torch.zeros((), dtype=torch.int64)
+    load(model, {**weights, **dict.fromkeys(counters, zero)}, name or "a plain ViT", source)
     model.eval().requires_grad_(False)
     return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
@@ -133,6 +136,7 @@ def _grid(weights: Weights, named: Named | None, says: Statements, source: str) 
         usual=(says.usual_size, by_name),
         unplaced=True if says.assume_defaults and unplaced is None else unplaced,
         named=named is not None,
+        cells=getattr(named and named.model.patch_embed, "feature_ratio", None),
         source=source,
     )
 
@@ -147,7 +151,7 @@ def _kwargs_from_shapes(
     weights: Weights, grid: Grid, image_size: tuple[int, int] | None
 ) -> dict[str, Any]:
     """The `VisionTransformer` arguments that names and shapes determine."""
-    width, in_chans, *patch = weights["patch_embed.proj.weight"].shape
+    width, in_chans, *patch = kinds.embedding(weights)
     block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
     mlp = kinds.mlp(weights)
     hidden = weights[kinds.mlp_weight(mlp, 0)].shape[0]
@@ -176,7 +180,8 @@ def _kwargs_from_shapes(
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {"patch_embed.proj.weight": 4, "head.weight": 2}
+    ranks = {"head.weight": 2}
+    ranks |= {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
     ranks |= {"blocks.0.attn.qkv.weight": 2, kinds.mlp_weight(kinds.mlp(weights), 0): 2}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
     optional |= {"blocks.0.attn.q_norm.weight": 1}

@@ -27,6 +27,7 @@ _FEATURES = {
     "a norm of the patch embedding": "patch_embed.norm.weight",
     "norms with a bias": "blocks.0.norm1.bias",
     "attention pooling": "attn_pool.latent",
+    "a projection of patches": "patch_embed.proj.weight",
 }
 _MLPS = {
     mlps.PLAIN: "a plain MLP",
@@ -56,7 +57,7 @@ def departures(
         ("heads", settled.heads, model.blocks[0].attn.num_heads),
         ("images", tuple(shape["img_size"]), tuple(model.patch_embed.img_size)),
         ("patches", tuple(shape["patch_size"]), tuple(model.patch_embed.patch_size)),
-        ("channels", shape["in_chans"], model.patch_embed.proj.in_channels),
+        ("channels", shape["in_chans"], model.in_chans),
         ("MLP width", _mlp_width(weights), _mlp_width(other)),
         ("LayerScale", _has_scale(weights), _has_scale(other)),
         ("coarse patches", "yes" if COARSE in weights else "no", "no"),
@@ -90,7 +91,7 @@ def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source
     """
     other = named.model.state_dict()
     wrong = []
-    width = len(weights["patch_embed.proj.weight"])
+    width = kinds.embedding(weights)[0]
     if width != named.model.embed_dim:
         wrong.append(f"width {width} (by name {named.model.embed_dim})")
     for feature, key in _FEATURES.items():

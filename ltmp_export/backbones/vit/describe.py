@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from timm.layers import AttentionPoolLatent, GluMlp, LayerScale, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import (
+    AttentionPoolLatent,
+    GluMlp,
+    HybridEmbed,
+    LayerScale,
+    Mlp,
+    PatchEmbed,
+    RmsNorm,
+    SwiGLU,
+)
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
+from ltmp_export.backbones.vit import describe_stem
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
@@ -19,7 +29,7 @@ from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.vit import Vit
 
 _MLPS = {Mlp: mlps.PLAIN, SwiGLU: mlps.SPLIT, GeGluMlp: mlps.NORMED}
-_EMBEDDINGS = (PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
+_EMBEDDINGS = (HybridEmbed, PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 
 
 def describe(model: nn.Module, name: str) -> Vit:
@@ -36,8 +46,8 @@ def describe(model: nn.Module, name: str) -> Vit:
     return Vit(
         name=name,
         image_size=tuple(timm_model.patch_embed.img_size),
-        patch_size=tuple(timm_model.patch_embed.patch_size),
-        in_chans=timm_model.patch_embed.proj.in_channels,
+        patch_size=patch_size(timm_model.patch_embed),
+        in_chans=timm_model.in_chans,
         classes=timm_model.num_classes,
         depth=len(timm_model.blocks),
         width=timm_model.embed_dim,
@@ -53,7 +63,17 @@ def describe(model: nn.Module, name: str) -> Vit:
         mlp=mlp_kind(first.mlp),
         latent=attention_pool(timm_model.attn_pool),
         pool_prefix=bool(timm_model.pool_include_prefix),
+        stem=describe_stem.describe(timm_model.patch_embed, activation),
     )
+
+
+def patch_size(embedding: Any) -> tuple[int, int]:
+    """(height, width) in pixels of what becomes a token."""
+    if type(embedding) is HybridEmbed:
+        embedding = embedding.feat_ratio(as_scalar=False)
+        return embedding[0], embedding[1]
+    height, width = embedding.patch_size
+    return height, width
 
 
 def attention_pool(module: Any) -> AttentionPool | None:
@@ -86,14 +106,14 @@ def kinds(model: nn.Module) -> list[str]:
 
 def _refuse_features(model: VisionTransformer) -> None:
     embedding = model.patch_embed
-    normed = type(embedding) is NormedPatchEmbed
     distilled = isinstance(model, VisionTransformerDistilled)
-    (height, width), (ph, pw) = embedding.img_size, embedding.patch_size
+    (height, width), (ph, pw) = embedding.img_size, patch_size(embedding)
     whole = height % ph == 0 and width % pw == 0
+    plain = type(embedding) is PatchEmbed
     coarse = type(embedding) is MultiScalePatchEmbed
     even = height % (2 * ph) == 0 and width % (2 * pw) == 0
     unsupported = {
-        "images that are no whole number of patches": normed and not whole,
+        "images that are no whole number of patches": not plain and not whole,
         "images that are no whole number of coarse patches": coarse and not even,
         "registers beside a distillation token": distilled and model.reg_token is not None,
         "attention pooling of another kind": not plain_pool(model.attn_pool, model.embed_dim),
@@ -134,7 +154,8 @@ def norm_eps(model: VisionTransformer) -> float:
     """The one epsilon of all norms; others than LayerNorm and RMSNorm are refused."""
     found: dict[float, str] = {}
     for path, module in model.named_modules():
-        if not re.search(r"(^|[._])(fc_norm|norm\d?|norm_pre)$", path):
+        of_stem = path.startswith("patch_embed.backbone.")
+        if of_stem or not re.search(r"(^|[._])(fc_norm|norm\d?|norm_pre)$", path):
             continue
         layer = isinstance(module, nn.LayerNorm) and module.bias is not None
         if layer or (type(module) is RmsNorm and module.weight is not None):

@@ -190,7 +190,7 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
         return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
     if named is not None:
         return Answer(named.model.blocks[0].attn.num_heads, named.told)
-    usual = width == weights["patch_embed.proj.weight"].shape[0] and width in USUAL_WIDTHS
+    usual = width == kinds.embedding(weights)[0] and width in USUAL_WIDTHS
     usual = usual and not kinds.rms(weights)  # AIMv2's have 128 channels
     if width % HEAD_WIDTH == 0 and (usual or says.authors or says.assume_defaults):
         return Answer(width // HEAD_WIDTH, f"{HEAD_WIDTH} channels a head", True)

@@ -38,7 +38,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     ),
     (r"pre_logits\..*", "a layer between pooling and classifier"),
     (r"(embeds\.pos_embed_[xy]|pos_embed_[hw])", "a position embedding by rows and columns"),
-    (r"patch_embed\.(backbone|conv\w*|proj\.\d+|stem)\..*", "a convolutional stem"),
+    (r"patch_embed\.(conv\w*|proj\.\d+|stem)\..*", "a convolutional stem"),
     (r"(rope|rope_embed)\..*|" + _B + r"attn\.rope\..*", "rotary position embedding"),
     (_B + r"attn\.rel(ative)?_pos.*|(shared_)?rel_pos.*", "relative position bias"),
     (_B + r"attn\.gate\w*\..*", "gated attention"),
@@ -147,7 +147,8 @@ def unsupported(
         compiled = re.compile(pattern)
         if (key := next(filter(compiled.fullmatch, names), None)) is not None:
             yield f"{name} ({key})"
-    for key in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
+    needed = () if kinds.has_stem(weights) else ("patch_embed.proj.weight",)
+    for key in (*needed, "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
     if "head.weight" not in weights:
@@ -177,7 +178,7 @@ def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
 
 _WHOLE_BLOCK = ("norm1.weight", "attn.qkv.weight", "attn.proj.weight", "norm2.weight")
 _PLAIN = re.compile(
-    r"(attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
+    r"(patch_embed\.backbone\..*|attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
     r"|attn_pool\.(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
     r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|ls[12]\.gamma))"

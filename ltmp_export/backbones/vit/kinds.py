@@ -13,6 +13,29 @@ if TYPE_CHECKING:
 _MLP = "blocks.0.mlp"
 
 
+STEM = "patch_embed.backbone."
+COUNTER = r"patch_embed\.backbone\..*\.num_batches_tracked"  # of training alone
+
+
+def has_stem(keys: Collection[str]) -> bool:
+    """Whether convolutions stand in front of the patch embedding."""
+    return any(key.startswith(STEM) for key in keys)
+
+
+def embedding(weights: Mapping[str, Shaped]) -> tuple[int, int, int, int]:
+    """Channels of a token and of an image, height and width of a patch: of a stem's map in cells.
+
+    KeyError: No weight tells.
+    """
+    proj = weights.get("patch_embed.proj.weight")
+    if not has_stem(weights):
+        width, channels, height, across = weights["patch_embed.proj.weight"].shape
+        return width, channels, height, across
+    first = next(key for key in weights if key.startswith(STEM) and "conv" in key)
+    height, across = (1, 1) if proj is None else proj.shape[2:]
+    return weights["blocks.0.norm1.weight"].shape[0], weights[first].shape[1], height, across
+
+
 def rms(keys: Collection[str]) -> bool:
     """Whether norms have no biases, as RMSNorm has none."""
     return "blocks.0.norm1.weight" in keys and "blocks.0.norm1.bias" not in keys

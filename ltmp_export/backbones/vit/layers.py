@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from ltmp_export.backbones.vit import feed_forward
+from ltmp_export.backbones.vit import feed_forward, stems
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan import mlps
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
+from ltmp_export.plan.stem import Stem
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
     FP16,
@@ -212,6 +213,8 @@ class VitLayers(Layers):
         g, vit = self.g, self.vit
         if "patch_embed.norm_pre.weight" in g.weights:
             return self._normed_patches(images)
+        if vit.stem is not None:
+            return self._of_map(vit.stem, images)
         x = self._embedded(EMBEDDING, images, 1)
         if f"{COARSE_EMBEDDING}.weight" in g.weights:
             coarse = self._embedded(COARSE_EMBEDDING, images, 2)  # [B, patches / 4, C]
@@ -221,6 +224,14 @@ class VitLayers(Layers):
             ]
             x = g.op("Add", x, g.op("Gather", coarse, g.ints(*lies_in), axis=1))
         return self.norm("patch_embed.norm", x)
+
+    def _of_map(self, stem: Stem, images: Name) -> Name:
+        """The same behind a stem of convolutions."""
+        x = stems.write(self, stem, images)
+        if stem.patch is not None:
+            return self.embedded(EMBEDDING, x, stem.patch, self.vit.patches)
+        flat = self.g.reshape(x, 0, stem.width, self.vit.patches)
+        return self.g.op("Transpose", flat, perm=[0, 2, 1])
 
     def _embedded(self, path: str, images: Name, times: int) -> Name:
         """Patches so many times as high and wide: [B, patches / times², C]."""

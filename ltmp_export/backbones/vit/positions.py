@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltmp_export.backbones.vit import kinds
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.errors import InputError
 from ltmp_export.files import memory
@@ -47,6 +48,7 @@ def grid(
     usual: Sequence[Size | None] = (),
     unplaced: bool | None = None,
     named: bool = False,
+    cells: Size | None = None,
     source: str = "the checkpoint",
 ) -> Grid:
     """The grid of a checkpoint's position embedding, or a question.
@@ -63,13 +65,20 @@ def grid(
         usual: (height, width) that models of its name or configuration have.
         unplaced: Whether the tokens before the patches have no rows, where something says so.
         named: Whether the model is known by name, which may be one without position embedding.
+        cells: (height, width) in pixels of a cell of the map that a convolutional stem makes, where
+            it is known.
         source: Where the weights come from, for messages.
 
     Raises:
         InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
-    height, width = weights["patch_embed.proj.weight"].shape[2:]
-    patch, prefix = (height, width), prefix_tokens(weights)
+    if kinds.has_stem(weights) and cells is None:
+        raise InputError(
+            f"{source}: nothing tells the layers of its convolutional stem (patch_embed.backbone); "
+            "state the model's name with --model"
+        )
+    (down, across), (height, width) = cells or (1, 1), kinds.embedding(weights)[2:]
+    patch, prefix = (down * height, across * width), prefix_tokens(weights)
     if "pos_embed" not in weights:
         return _without(patch, (stated, *usual, asked), named=named, source=source)
     rows, registers = weights["pos_embed"].shape[1], _registers(weights)
