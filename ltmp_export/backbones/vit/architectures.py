@@ -7,7 +7,7 @@ of files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _FILTER = "timm.models.vision_transformer.checkpoint_filter_fn(state_dict, model)"
