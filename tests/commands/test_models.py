@@ -49,14 +49,14 @@ def test_a_model_that_is_taken() -> None:
 
 def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built = timm.create_model("vit_tiny_patch16_224", depth=1)
-    built.decoder_pred, built.pre_logits = nn.Linear(2, 2), nn.Linear(2, 2)
+    built.pre_logits, built.blocks[0].attn.proj_l = nn.Linear(2, 2), nn.Linear(2, 2)
     monkeypatch.setattr(timm_names, "create", lambda name: built)
     told = inspected("vit_tiny_patch16_224")
     assert not told["taken"]
     assert "vit" not in told
     assert told["missing"] == [
         "a layer between pooling and classifier (pre_logits.weight)",
-        "a decoder (decoder_pred.weight)",
+        "talking heads (blocks.0.attn.proj_l.weight)",
     ]
     shown = succeeded(ltmp("inspect", "timm:vit_tiny_patch16_224"))
     assert all(line in shown for line in told["missing"])
