@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import linears, mlps, pooling, work
-from ltmp_export.plan.geometry import Geometry, Place, Size
+from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
+from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
 from ltmp_export.plan.plan import Plan, Rows, demands
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.scores import CLASS_ATTENTION
@@ -33,6 +34,7 @@ class Vit:
         head_width: Channels D per head.
         norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
+        classes: Number of logits; 0 where there is no classifier.
         pool: "token" (class token), "avg" (mean over the patches that tokens stand for) or "map"
             (attention pooling).
         prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
@@ -42,6 +44,8 @@ class Vit:
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
         latent: The attention pooling, where there is one.
         stem: Convolutions in front of the patch embedding, where there are any.
+        differential: Whether attention is the difference of two maps for each head.
+        post_norm: Whether a block normalises what its halves give, and not what they are given.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
@@ -66,13 +70,15 @@ class Vit:
     latent: AttentionPool | None = None
     pool_prefix: bool = False
     stem: Stem | None = None
+    differential: bool = False
+    post_norm: bool = False
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
             *self.image_size,
             *self.patch_size,
             self.in_chans,
-            self.classes,
+            1 if self.classes == 0 and type(self.classes) is int else self.classes,
             self.depth,
         )
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
@@ -96,6 +102,10 @@ class Vit:
             raise ValueError(f"{self.pool!r} pooling with {self.latent}, {self.pool_prefix!r}")
         if self.latent is not None:
             self.latent.require_sound(self.width)
+        if not all(type(switch) is bool for switch in (self.differential, self.post_norm)):
+            raise ValueError(f"switches {self.differential!r:.50} and {self.post_norm!r:.50}")
+        if self.differential and self.head_width % 2:
+            raise ValueError(f"differential attention with heads of {self.head_width} channels")
         if self.mlp not in mlps.KINDS:
             raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
@@ -122,6 +132,16 @@ class Vit:
         return self.prefix - self.registers
 
     @property
+    def maps(self) -> int:
+        """Maps of attention of a block, by which steps score; and heads of its keys."""
+        return 2 * self.heads if self.differential else self.heads
+
+    @property
+    def key_width(self) -> int:
+        """Channels of a head's keys."""
+        return self.head_width // 2 if self.differential else self.head_width
+
+    @property
     def unpooled(self) -> int:
         """Tokens in front that are not pooled, where the class token alone is not."""
         return 0 if self.pool_prefix else self.prefix
@@ -139,7 +159,21 @@ class Vit:
     @property
     def classifiers(self) -> int:
         """Linear heads; the logits are their mean."""
+        if not self.classes:
+            return 0
         return 2 if self.distilled else 1
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """What files of it can give, and the shape of each."""
+        logits: dict[str, Shape] = {LOGITS: (self.classes,)} if self.classes else {}
+        return logits | {
+            FEATURES: (self.width,),
+            TOKENS: (None, self.width),
+            SIZES: (None,),
+            TOKEN_MAP: (self.patches,),
+            DENSE: (self.width, *self.grid),
+        }
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -211,6 +245,8 @@ class Vit:
             "latent": None,
             "pool_prefix": False,
             "stem": None,
+            "differential": False,
+            "post_norm": False,
         }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
