@@ -12,6 +12,7 @@ from rich.text import Text
 from ltmp_export.backbones import chosen
 from ltmp_export.plan.faces import made
 from ltmp_export.plan.plan import before
+from ltmp_export.plan.positions import DESTINATION, MEAN
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, no_less, vector
 
@@ -54,11 +55,14 @@ def geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+_MERGED = {MEAN: "the mean of their patches", DESTINATION: "their destination"}
+
+
 def _position_rows(plan: Mapping[str, Any]) -> dict[str, str]:
     """What is made of places where attention knows of them."""
     told = []
     if (merged := plan.get("merged_position")) is not None:
-        told.append(f"a merged token's that of its {merged}")
+        told.append(f"merged tokens at {_MERGED[merged]}")
     if (metric := plan.get("metric_position")) is not None:
         told.append(f"similarity of {metric} keys")
     return {"positions": "; ".join(told)} if told else {}
