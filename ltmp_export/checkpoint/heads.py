@@ -75,7 +75,7 @@ def with_head(
     own = {key: value for key, value in stored.items() if not taken.parts or key in _used(taken)}
     weights: Mapping[str, Shaped] = taken.parts or stored
     patch = weights.get("patch_embed.proj.weight")
-    if patch is None or (asked is None and "head.weight" in weights):
+    if patch is None or len(patch.shape) != 4 or (asked is None and "head.weight" in weights):
         return Model(own, taken.parts, unknown=taken.unknown)
     inside = {key: stored[key] for key in (taken.unknown if taken.parts else stored)}
     rest = {f"{dialect.prefix}{key}": value for key, value in inside.items()} | {**dialect.beside}

@@ -16,6 +16,7 @@ from ltmp_export.statements.choices import Choices
 
 CONFIG = "config.json"  # beside the weights, as Hugging Face has it
 INCLUDE = "pool_include_prefix"
+GATES = ("first", "last")
 TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
@@ -44,6 +45,7 @@ class Statements:
         pool: timm's `global_pool`.
         act: One of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
+        gate: Which half of a packed MLP's first layer is the gate: "first" or "last".
         stored_size: (height, width) of the images, as the file says.
         usual_size: The same as its configuration has it for the model it began with.
         image_size: The same as the user wants them.
@@ -60,6 +62,7 @@ class Statements:
     pool: Said | None = None
     act: Said | None = None
     norm_eps: Said | None = None
+    gate: Said | None = None
     stored_size: Size | None = None
     usual_size: Size | None = None
     image_size: Size | None = None
@@ -100,6 +103,7 @@ def gather(
         pool=_first(Said(choices.pool, "--pool"), _pool(words)),
         act=_first(Said(choices.act, "--act"), _act(words)),
         norm_eps=_first(Said(choices.norm_eps, "--norm-eps"), _eps(words)),
+        gate=words.said("gate", words["gate"]) if words.get("gate") in GATES else None,
         stored_size=_size(words.get("img_size")) or _input_size(words),
         usual_size=_size(words.get("usual_size")),
         image_size=choices.image_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
 from ltmp_export.checkpoint.load import load_checkpoint
+from ltmp_export.checkpoint.refusals import require_takeable
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
-from tests.documents.libraries import ROWS
+from tests.documents.libraries import ROWS, Row
 from tests.makers.commands import ltmp
 from tests.makers.library_numbers import images, numbers
 from tests.tolerances import OTHER_LIBRARY
@@ -234,3 +236,29 @@ def test_another_model_of_transformers_is_named(
         )
         assert told.exit_code == 2
         assert message in told.stderr
+
+
+@pytest.mark.parametrize("row", ROWS[5:9:3], ids=lambda row: row.fixture)
+def test_damaged_files_are_refused_in_one_line(row: Row, tmp_path: Path) -> None:
+    """Each kind of tensor missing, without dimensions, and with one more."""
+    recorded = row.recorded()
+    shapes: State = dict(recorded["shapes"])
+    file = tmp_path / "model.safetensors"
+    (tmp_path / "config.json").write_text(json.dumps(recorded["config"]))
+    kinds = {re.sub(r"\d+", "N", key): key for key in shapes if "text" not in key}
+    for key in kinds.values():
+        for shape in (None, [], [*shapes[key], 1]):
+            other = {k: v for k, v in {**shapes, key: shape}.items() if v is not None}
+            save_file({k: torch.from_numpy(v) for k, v in numbers(other).items()}, file)
+            refused(file)
+
+
+def refused(file: Path) -> None:
+    """Ask whether a file can be used, which may be answered in one line."""
+    try:
+        require_takeable(file, dense=True)
+    except InputError as err:
+        told = str(err)
+    else:
+        told = ""
+    assert len(told.splitlines()) < 2

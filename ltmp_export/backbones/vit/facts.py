@@ -121,7 +121,7 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     pooling = _pool(weights, named, says)
     found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
     found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
-    found |= _gate(weights, named)
+    found |= _gate(weights, named, says)
     questions = [one for one in found.values() if isinstance(one, Question)]
     if questions:
         raise InputError(_asked(questions, source))
@@ -216,10 +216,12 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
     return Answer("silu" if swish else "gelu", "usual", True)
 
 
-def _gate(weights: Weights, named: Named | None) -> dict[str, Answer]:
+def _gate(weights: Weights, named: Named | None, says: Statements) -> dict[str, Answer]:
     """Which half of a packed MLP's first layer is the gate, where it is packed."""
     if kinds.mlp(weights) != mlps.PACKED:
         return {}
+    if says.gate is not None:
+        return {"gate": Answer(*says.gate)}
     if named is None:
         return {"gate": Answer(FIRST, "usual", True)}
     last = getattr(named.model.blocks[0].mlp, "gate_last", False)

@@ -77,6 +77,7 @@ def grid(
             f"{source}: nothing tells the layers of its convolutional stem (patch_embed.backbone); "
             "state the model's name with --model"
         )
+    _require_ranks(weights)
     (down, across), (height, width) = cells or (1, 1), kinds.embedding(weights)[2:]
     patch, prefix = (down * height, across * width), prefix_tokens(weights)
     if "pos_embed" not in weights:
@@ -104,6 +105,18 @@ def grid(
     if fits is not None:
         return fits
     raise InputError(_question(rows, patch, prefix, possible, asked, source))
+
+
+def _require_ranks(weights: Mapping[str, Shaped]) -> None:
+    """Check that patches and positions have the dimensions of these.
+
+    Raises:
+        InputError: They have others, or none of a size.
+    """
+    for key, rank in (("patch_embed.proj.weight", 4), ("pos_embed", 3)):
+        shape = tuple(weights[key].shape) if key in weights else (1,) * rank
+        if len(shape) != rank or 0 in shape:
+            raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
 
 
 def prefix_tokens(weights: Mapping[str, Shaped]) -> int:

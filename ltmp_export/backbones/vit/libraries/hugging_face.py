@@ -73,7 +73,7 @@ def words(
     act = said("hidden_act", defaults.act)
     found = {
         "num_heads": said("num_attention_heads", defaults.heads),
-        "act": act._replace(value=_ACTIVATIONS.get(act.value, act.value)),
+        "act": act._replace(value=_ACTIVATIONS.get(str(act.value), act.value)),
         "norm_eps": said("layer_norm_eps", defaults.norm_eps),
         "img_size": said("image_size", defaults.image_size),
     }
@@ -82,7 +82,8 @@ def words(
 
 def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], source: str) -> None:
     depth = len({name.split(".")[1] for name in parts if name.startswith("blocks.")})
-    width = next((part.shape[0] for name, part in parts.items() if name == "norm.weight"), None)
+    norm = parts["norm.weight"].shape if "norm.weight" in parts else ()
+    width = norm[0] if norm else None
     for key, own in (("hidden_size", width), ("num_hidden_layers", depth)):
         if own is not None and vision.get(key, own) != own:
             raise InputError(
@@ -94,7 +95,8 @@ def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], sou
 def _classes(config: Mapping[str, Any]) -> dict[str, Said]:
     """Names of classes, where they are some."""
     listed, classes = config.get("id2label"), config.get("architectures")
-    classifies = any(_OF_CLASSIFIERS in str(name) for name in classes or ())
+    named = classes if isinstance(classes, list) else ()
+    classifies = any(_OF_CLASSIFIERS in str(name) for name in named)
     if not isinstance(listed, Mapping) or not classifies:
         return {}
     names = [listed.get(str(index)) for index in range(len(listed))]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.backbones.vit.libraries.hugging_face import Defaults, words
-from ltmp_export.backbones.vit.libraries.parts import Taken, Weights, without_class_position
+from ltmp_export.backbones.vit.libraries.parts import Taken, Weights, gated, without_class_position
 from ltmp_export.backbones.vit.libraries.table import Table, named
 from ltmp_export.statements.gather import Said
 
@@ -69,7 +69,7 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
     parts, notes, unknown = named(weights, table, source)
     said = words(config, _DEFAULTS, parts, source)
     if any(".mlp.weights_in." in key or ".mlp.gate_proj." in key for key in weights):
-        said["act"] = Said("silu", "the code of Hugging Face's Dinov2")  # whatever hidden_act is
+        said |= gated("the code of Hugging Face's Dinov2")  # whatever hidden_act is
     if {"reg_token", "cls_token", "pos_embed"} <= parts.keys():
         token, positions = parts["cls_token"].keys[0], parts["pos_embed"].keys[0]
         placed = without_class_position(weights, token, positions)

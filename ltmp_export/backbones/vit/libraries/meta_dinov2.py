@@ -9,7 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltmp_export.backbones.vit.libraries.parts import Taken, Weights, same, without_class_position
+from ltmp_export.backbones.vit.libraries.parts import (
+    Taken,
+    Weights,
+    gated,
+    same,
+    without_class_position,
+)
 from ltmp_export.statements.gather import Said
 
 NAME = "Meta's DINOv2"
@@ -30,8 +36,9 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         for theirs, ours in _LAYERS.items():
             name = name.replace(theirs, ours)
         parts[name] = same(weights, key)
-    gated = any(".mlp.w12." in key for key in weights)
-    said = {"act": Said("silu" if gated else "gelu", _CODE), "norm_eps": Said(1e-6, _CODE)}
+    said = {"act": Said("gelu", _CODE), "norm_eps": Said(1e-6, _CODE), "gp": Said("token", _CODE)}
+    if any(".mlp.w12." in key for key in weights):
+        said |= gated(_CODE)
     if {"reg_token", "cls_token", "pos_embed"} <= parts.keys():
         placed = without_class_position(weights, "cls_token", "pos_embed")
         parts["cls_token"], parts["pos_embed"] = placed

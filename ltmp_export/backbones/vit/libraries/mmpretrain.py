@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ltmp_export.backbones.vit.libraries.parts import Taken, Weights
+from ltmp_export.backbones.vit.libraries.parts import Taken, Weights, gated
 from ltmp_export.backbones.vit.libraries.table import Table, named
 from ltmp_export.errors import InputError
 from ltmp_export.statements.gather import Said
@@ -65,6 +65,8 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
             "mean (ln1, ln2), which timm has not; expected one of them (final_norm=False)"
         )
     said = {"act": Said("gelu", _CODE)}
+    if any(".ffn.w12." in key for key in weights):
+        said |= gated(_CODE)
     averaged = "fc_norm.weight" in parts
     said["gp"] = Said("avg" if averaged else "token", f"ln2 is {'' if averaged else 'not '}there")
     first = parts.get("blocks.0.mlp.fc1.weight")

@@ -66,10 +66,14 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
     if "head.weight" in parts:
         parts["head.weight"] = transposed(weights, parts["head.weight"].keys[0])
     if "norm_pre.weight" not in parts and "patch_embed.proj.weight" in parts:
-        parts["patch_embed.proj.bias"] = zeros(parts["patch_embed.proj.weight"].shape[0])
+        parts["patch_embed.proj.bias"] = zeros(*parts["patch_embed.proj.weight"].shape[:1])
     said = open_clip_config.words(config, own_transformer=True)
     if said.pop("normed_average", None) is not None:
-        for leaf in ("weight", "bias"):
-            parts[f"fc_norm.{leaf}"] = parts.pop(f"norm.{leaf}")
+        parts = {_behind_the_mean(name): part for name, part in parts.items()}
     parts, notes = projection(parts, notes)
     return Taken(parts, said, notes, unknown)
+
+
+def _behind_the_mean(name: str) -> str:
+    """The name in timm of the last norm where it stands behind the pooling."""
+    return f"fc_{name}" if name.startswith("norm.") else name

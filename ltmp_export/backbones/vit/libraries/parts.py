@@ -51,6 +51,19 @@ class Taken:
     unknown: tuple[str, ...] = ()
 
 
+def _shape(weights: Weights, key: str, *ranks: int) -> tuple[int, ...]:
+    """The shape of a tensor in the file.
+
+    Raises:
+        InputError: It has not so many dimensions.
+    """
+    shape = tuple(weights[key].shape)
+    if len(shape) not in ranks:
+        expected = " or ".join(map(str, ranks))
+        raise InputError(f"{key} has shape {shape}; expected {expected} dimensions")
+    return shape
+
+
 def same(weights: Weights, key: str) -> Part:
     """A tensor as it is."""
     return Part((key,), tuple(weights[key].shape), lambda one: one)
@@ -58,34 +71,35 @@ def same(weights: Weights, key: str) -> Part:
 
 def batched(weights: Weights, key: str) -> Part:
     """A token, or rows of them, as of one image: three dimensions, ones in front."""
-    shape = tuple(weights[key].shape)
+    shape = _shape(weights, key, 1, 2, 3)
     whole = (*(1,) * (3 - len(shape)), *shape)
     return Part((key,), whole, lambda one: one.reshape(whole))
 
 
 def transposed(weights: Weights, key: str) -> Part:
     """A matrix with rows and columns exchanged."""
-    return Part((key,), tuple(reversed(weights[key].shape)), lambda one: one.t().contiguous())
+    rows, columns = _shape(weights, key, 2)
+    return Part((key,), (columns, rows), lambda one: one.t().contiguous())
 
 
 def rows(weights: Weights, key: str, start: float, stop: float) -> Part:
     """Rows of a tensor, from one share of them to another, as a tensor of its own."""
-    first, *others = weights[key].shape
+    first, *others = _shape(weights, key, 1, 2)
     low, high = round(start * first), round(stop * first)
     return Part((key,), (high - low, *others), lambda one: one[low:high].clone())
 
 
 def stacked(weights: Weights, *keys: str) -> Part:
     """Tensors one under the other, in this order."""
-    others = weights[keys[0]].shape[1:]
-    count = sum(weights[key].shape[0] for key in keys)
+    shapes = [_shape(weights, key, 1, 2) for key in keys]
+    whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
     def make(*several: Tensor) -> Tensor:
         import torch
 
         return torch.cat(several)
 
-    return Part(keys, (count, *others), make)
+    return Part(keys, whole, make)
 
 
 def zeros(*shape: int) -> Part:
@@ -110,9 +124,14 @@ def projection(
     """
     if "head.weight" not in parts:
         return dict(parts), notes
-    bias = {} if "head.bias" in parts else {"head.bias": zeros(parts["head.weight"].shape[0])}
+    bias = {} if "head.bias" in parts else {"head.bias": zeros(*parts["head.weight"].shape[:1])}
     told = f"{parts['head.weight'].keys[0]}: its head projects to CLIP's embeddings, not to classes"
     return {**parts, **bias}, (*notes, told)
+
+
+def gated(where: str) -> dict[str, Said]:
+    """What SwiGLU in one layer is: the gate in the first half, through SiLU."""
+    return {"act": Said("silu", where), "gate": Said("first", where)}
 
 
 def without_class_position(weights: Weights, token: str, positions: str) -> tuple[Part, Part]:
@@ -125,7 +144,7 @@ def without_class_position(weights: Weights, token: str, positions: str) -> tupl
         token: The class token, [1, 1, C].
         positions: [1, 1 + patches, C].
     """
-    batch, count, width = weights[positions].shape
+    batch, count, width = _shape(weights, positions, 3)
     placed = Part((token, positions), (1, 1, width), lambda one, all_: one + all_[:, :1])
     return placed, Part((positions,), (batch, count - 1, width), lambda one: one[:, 1:].clone())
 
