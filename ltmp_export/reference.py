@@ -115,7 +115,8 @@ class Reference:
     ) -> tuple[Tokens, int, tuple[Decision, ...]]:
         """Tokens that leave a block, on how many its MLP ran, and what its steps decided."""
         block, at = self.model.blocks[index], self.positions.at(index, tokens.positions)
-        attended, scores = attention(block.attn, vit.given(block, 1, tokens.x), tokens.size, at)
+        normed = vit.given(block, 1, tokens.x)
+        attended, scores = attention(block.attn, normed, tokens.size, at, tokens.protected)
         x = tokens.x + vit.scaled(block, 1, attended)
         tokens = given = replace(tokens, x=x, scores=scores)
         decisions = []
@@ -132,7 +133,7 @@ class Reference:
 
 
 def attention(
-    attn: Attention, x: Tensor, size: Tensor, at: Bound = STILL
+    attn: Attention, x: Tensor, size: Tensor, at: Bound = STILL, protected: int = 1
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Proportional attention, and what steps decide by (METHOD §1, steps 1-2; arXiv 2210.09461).
 
@@ -142,16 +143,18 @@ def attention(
         x: [N, C] normalised tokens.
         size: [N] patches per token.
         at: What the places of the tokens do.
+        protected: How many rows in front are never merged away or pruned; row 0 is the class token
+            where a step goes by its attention.
 
     Returns:
         The projected output [N, C], and the scores by the names of `plan.scores`: those of the
-        class token +inf, the metric's rows of length 1.
+        protected +inf, the metric's rows of length 1.
     """
     q, k, v = vit.project(attn, x)  # [H, N, D] each
     found = vit.scores(attn, at.turned(q), at.turned(k), size)
     weights = at.biased(found).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
-    importance[0] = of_class[0] = torch.inf
+    importance[:protected] = of_class[:protected] = torch.inf
     keys = attn.mean_key(x)[None] if hasattr(attn, "mean_key") else k
     metric = at.of_metric(keys).mean(0)
     return vit.mix(attn, weights, v), {

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.graph import interface
-from ltmp_export.graph.ragged import LEAST_SLOTS
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file import model
+from ltmp_export.plan import pairing
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
@@ -80,10 +80,11 @@ def stated(text: str, vit: Vit) -> Budget:
             f"--keep-tokens {text}: {len(keep)} numbers, but the model has {vit.depth} blocks"
         )
     falling = all(b <= a for a, b in zip((vit.tokens, *keep), keep, strict=False))
-    if not falling or keep[-1] < LEAST_SLOTS:
+    least = pairing.least(vit.prefix)
+    if not falling or keep[-1] < least:
         raise InputError(
             f"--keep-tokens {text}: expected numbers that do not rise, from at most {vit.tokens} "
-            f"(class token included) down to at least {LEAST_SLOTS}"
+            f"(class token included) down to at least {least}"
         )
     return Budget(keep)
 
@@ -123,9 +124,10 @@ def measured(
     Raises:
         InputError: The model has fewer tokens than a static graph needs.
     """
-    if checkpoint.vit.tokens < LEAST_SLOTS:
+    least = pairing.least(checkpoint.vit.prefix)
+    if checkpoint.vit.tokens < least:
         raise InputError(
-            f"a static graph needs {LEAST_SLOTS} tokens; this model has {checkpoint.vit.tokens}"
+            f"a static graph needs {least} tokens; this model has {checkpoint.vit.tokens}"
         )
     taps = interface.count_taps(checkpoint.vit.depth)
     session = TappedSession(model.to_onnx(checkpoint, opset=opset), taps)
@@ -136,7 +138,7 @@ def measured(
         done = min(len(images), len(found) * BATCH)
         progress(f"counting tokens of image {done} of {len(images)}")
     counts = np.concatenate(found)[: len(images)]  # [n, depth]
-    keep = np.quantile(counts, share, axis=0, method="higher").clip(min=LEAST_SLOTS)
+    keep = np.quantile(counts, share, axis=0, method="higher").clip(min=least)
     fitting = int((counts <= keep).all(1).sum())
     return Budget(tuple(int(most) for most in keep), len(images), fitting)
 

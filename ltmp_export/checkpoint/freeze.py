@@ -91,7 +91,7 @@ def _frozen(path: Path, contents: Contents, family: str, choices: Choices, vit: 
     method = families.load(family)
     require_backbone(path, family, vit.kind)
     if isinstance(vit, Vit):
-        require_tokens(method, vit.prefix, path)
+        require_tokens(method, vit.class_token, path)
     if method.weights is not None and families.owner(contents.weights) == method:
         return _from_weights(path, contents, method, choices, vit)
     if method.from_stated is not None:
@@ -122,14 +122,14 @@ def require_stated(path: Path, family: Family, choices: Choices) -> None:
         )
 
 
-def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Family:
+def require_learned(path: Path, stated: str | None, own: str, class_token: bool) -> Family:
     """The family to make thresholds of: the one stated, else the checkpoint's own, else ltmp.
 
     Args:
         path: The checkpoint, for messages.
         stated: What the user states.
         own: The checkpoint's own family, or "dense".
-        prefix: Tokens before the patches.
+        class_token: Whether the model has one.
 
     Raises:
         InputError: There is no such family, it has no thresholds, or does not take the model.
@@ -150,11 +150,11 @@ def require_learned(path: Path, stated: str | None, own: str, prefix: int) -> Fa
             f"{did_you_mean(name, families.learned())}"
         )
     family = families.load(name)
-    require_tokens(family, prefix, path)
+    require_tokens(family, class_token, path)
     return family
 
 
-def require_trained(path: Path, stated: str | None, own: str, prefix: int) -> Family:
+def require_trained(path: Path, stated: str | None, own: str, class_token: bool) -> Family:
     """The family to train: one with thresholds to make, see `require_learned`, or a stated one.
 
     Raises:
@@ -166,28 +166,24 @@ def require_trained(path: Path, stated: str | None, own: str, prefix: int) -> Fa
             f"{path}: family {name} cannot be trained; of dense weights {', '.join(able)} can"
         )
     if name not in families.stated():
-        return require_learned(path, stated, own, prefix)
+        return require_learned(path, stated, own, class_token)
     family = families.load(name)
-    require_tokens(family, prefix, path)
+    require_tokens(family, class_token, path)
     return family
 
 
-def require_tokens(family: Family, prefix: int, path: Path) -> None:
-    """Check that a family provides for the tokens that stand before the patches.
+def require_tokens(family: Family, class_token: bool, path: Path) -> None:
+    """Check that a model has the class token that its family goes by.
 
     Raises:
-        InputError: It does not.
+        InputError: It has none.
     """
-    if prefix == 2 and not family.distilled:
-        able = [name for name in families.names() if families.load(name).distilled]
+    if family.class_token and not class_token:
+        able = [name for name in families.names() if not families.load(name).class_token]
         raise InputError(
-            f"{path} has a distillation token, which family {family.name} does not provide for; "
-            f"{' and '.join(able)} do"
+            f"{path} has no class token, by whose attention family {family.name} chooses; "
+            f"{', '.join(able)} need none"
         )
-    if prefix > 2 and not (family.distilled and not family.class_token):
-        raise InputError(f"{path} has registers, which family {family.name} does not provide for")
-    if prefix == 0 and family.class_token:
-        raise InputError(f"{path} has no class token, which family {family.name} needs")
 
 
 def _counted(path: Path, family: Family, choices: Choices, geometry: Geometry) -> Frozen:

@@ -110,8 +110,6 @@ def _ways_on(contents: Outline, kind: str) -> str:
     if kind not in chosen.vits():
         able = [name for name in families.names() if kind in families.load(name).backbones]
         return f"; --family {'|'.join(able)} takes {chosen.name_of(kind)}" if able else ""
-    if "dist_token" in contents.weights:
-        return "; with its distillation token, --family m --r 8 takes it, which needs none"
     return "; 'ltmp calibrate' and 'ltmp finetune' make thresholds, and --family m --r 8 needs none"
 
 

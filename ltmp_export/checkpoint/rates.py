@@ -64,10 +64,10 @@ def _trend(rate: int, trend: float, depth: int) -> tuple[int, ...]:
 def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
     """The plan of a family that takes r tokens from each block, as many as there are to take.
 
-    Of N tokens a step takes min(r, (N - prefix) // 2), the class token and a distillation token
-    being the prefix. A family of two steps divides r: pruning takes int(1 + (r - 2) i / (L - 1)) in
-    block i of L, merging the rest. A block that takes none does nothing; where merging takes some,
-    pruning sorts the tokens also if it takes none.
+    Of N tokens, P of them protected, a step takes min(r, (N - P) // 2). A family of two steps
+    divides r: pruning takes int(1 + (r - 2) i / (L - 1)) in block i of L, merging the rest. A block
+    that takes none does nothing; where merging takes some, pruning sorts the tokens also if it
+    takes none.
     """
     depth, tokens = len(rates), vit.tokens
     shares: dict[str, list[int]] = {kind: list(rates) for kind in family.counts}
@@ -77,7 +77,7 @@ def plan(family: Family, rates: tuple[int, ...], vit: Vit) -> Plan:
         pruned = [max(0, min(rate, part)) for rate, part in zip(rates, parts, strict=True)]
         merged = [rate - part for rate, part in zip(rates, pruned, strict=True)]
         shares = {"merge": merged, "prune": pruned}
-    nominal = family.freeze(shares)
+    nominal = family.freeze(shares, vit.prefix)
     blocks = []
     for steps in nominal.blocks:
         sized = []

@@ -75,18 +75,18 @@ def require_takeable(
     path = own.path
     identity = identify(path, whole, choices, dense=dense)
     weights = freeze.without_own(whole.weights, identity.family)
-    kind, prefix = chosen.by_keys(weights, identity.model.written), positions.prefix_tokens(weights)
+    kind, class_token = chosen.by_keys(weights, identity.model.written), "cls_token" in weights
     if kind != chosen.VIT:
-        _require_other(path, kind, identity, choices, prefix, learn=learn, train=train)
+        _require_other(path, kind, identity, choices, class_token, learn=learn, train=train)
         if kind not in chosen.vits() or not (learn or train):
             return identity.family
         required = freeze.require_trained if train else freeze.require_learned
-        return required(path, choices.family, identity.family, prefix).name
+        return required(path, choices.family, identity.family, class_token).name
     if whole.by_timms_names:  # names that are timm's in the file
         features.require_complete(str(source), identity.model.written, weights)
     if identity.family != DENSE:
         method = families.load(identity.family)
-        freeze.require_tokens(method, prefix, path)
+        freeze.require_tokens(method, class_token, path)
         freeze.require_stated(path, method, choices)
     if identity.model.written is None and whole.by_timms_names:
         says = gather.gather(whole.args, choices)
@@ -100,7 +100,7 @@ def require_takeable(
     if not learn and not train:
         return identity.family
     required = freeze.require_trained if train else freeze.require_learned
-    return required(path, choices.family, identity.family, prefix).name
+    return required(path, choices.family, identity.family, class_token).name
 
 
 def _require_other(
@@ -108,7 +108,7 @@ def _require_other(
     kind: str,
     identity: Identity,
     choices: Choices,
-    prefix: int,
+    class_token: bool,
     *,
     learn: bool,
     train: bool,
@@ -129,7 +129,7 @@ def _require_other(
     if identity.family != DENSE:
         method = families.load(identity.family)
         if plain:
-            freeze.require_tokens(method, prefix, path)
+            freeze.require_tokens(method, class_token, path)
         freeze.require_stated(path, method, choices)
 
 

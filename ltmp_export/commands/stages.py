@@ -53,7 +53,7 @@ def family_of(source: Checkpoint) -> Family:
         InputError: There is no such family.
     """
     stated, own = source.choices.family, source.plan.family
-    return require_learned(source.path, stated, own, source.vit.prefix)
+    return require_learned(source.path, stated, own, source.vit.class_token)
 
 
 def trained_family(source: Checkpoint) -> Family:
@@ -63,4 +63,4 @@ def trained_family(source: Checkpoint) -> Family:
         InputError: There is no such family.
     """
     stated, own = source.choices.family, source.plan.family
-    return require_trained(source.path, stated, own, source.vit.prefix)
+    return require_trained(source.path, stated, own, source.vit.class_token)

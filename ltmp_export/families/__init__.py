@@ -12,12 +12,13 @@ A family file says in one of five ways what it needs beside the weights of a ViT
 * `from_stated` and `STATED` alone: the `Choices` that a user or the file's arguments state.
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
-scalar per kind; with the third, `from_weights(source, shapes, vit, **stated)` what happens before
-which block; with the fourth, `from_args(**arguments)` the steps of the blocks that take any, by
-block; with the last, `from_stated(source, vit, **stated)` both.
-`DISTILLED = True` says that a distillation token is provided for, `CLASS_TOKEN = False` that a ViT
-without class token will do, `HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES`
-which networks it takes, by the names of their folders, where these are not all kinds of ViTs.
+scalar per kind (`unprotected_steps` those of a model without protected rows, if they are others);
+with the third, `from_weights(source, shapes, vit, **stated)` what happens before which block; with
+the fourth, `from_args(**arguments)` the steps of the blocks that take any, by block; with the last,
+`from_stated(source, vit, **stated)` both.
+`CLASS_TOKEN = True` says that it goes by a class token, `HEAD_WIDTH` how many channels each head of
+its ViTs has, `BACKBONES` which networks it takes, by the names of their folders, where these are
+not all kinds of ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -53,11 +54,11 @@ class Family:
         unread: Names of tensors beside them that mean nothing, or None.
         stated: What a user may have to state about them, by the names of `Choices`.
         args: Names of the arguments of its training script that tell of it.
-        distilled: Whether a distillation token is provided for.
         class_token: Whether it needs a class token.
         head_width: Channels of each head of its ViTs, where it fixes them.
         backbones: The networks that it takes.
         block_steps: From one scalar per kind to the block's steps.
+        unprotected_steps: The same of a model without protected rows.
         from_args: From these arguments to steps by block, or None.
         from_weights: From the shapes of tensors of its own to where they stand, or None.
         from_stated: From statements to the steps and where they stand, or None.
@@ -70,11 +71,11 @@ class Family:
     unread: re.Pattern[str] | None
     stated: tuple[str, ...]
     args: tuple[str, ...]
-    distilled: bool
     class_token: bool
     head_width: int | None
     backbones: tuple[str, ...]
     block_steps: Callable[..., tuple[Step, ...]]
+    unprotected_steps: Callable[..., tuple[Step, ...]]
     from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
     from_weights: Callable[..., Placed] | None
     from_stated: Callable[..., Placed] | None
@@ -100,11 +101,17 @@ class Family:
         """
         return {step.action: faces.face(type(step), "masked").gate for step in self.steps()}
 
-    def freeze(self, scalars: Mapping[str, Sequence[float]]) -> Plan:
-        """The plan of a model with these thresholds or counts, one per block for every kind."""
+    def freeze(self, scalars: Mapping[str, Sequence[float]], protected: int = 1) -> Plan:
+        """The plan of a model with these thresholds or counts, one per block for every kind.
+
+        Args:
+            scalars: By kind.
+            protected: Rows of the model that never go.
+        """
         kinds = self.scalars or self.counts
         per_block = zip(*(scalars[kind] for kind in kinds), strict=True)
-        blocks = (self.block_steps(**dict(zip(kinds, v, strict=True))) for v in per_block)
+        steps = self.block_steps if protected else self.unprotected_steps
+        blocks = (steps(**dict(zip(kinds, v, strict=True))) for v in per_block)
         return Plan(self.name, tuple(blocks))
 
 
@@ -168,6 +175,7 @@ def load(name: str) -> Family:
         raise ValueError(f"no family {name!r}; there are {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     weights, unread = (getattr(module, word, None) for word in ("WEIGHTS", "UNREAD"))
+    block_steps = getattr(module, "block_steps", lambda: ())
     return Family(
         name=name,
         start=getattr(module, "START", {}),
@@ -177,11 +185,11 @@ def load(name: str) -> Family:
         stated=getattr(module, "STATED", ()),
         args=getattr(module, "ARGS", ()),
         from_args=getattr(module, "from_args", None),
-        distilled=getattr(module, "DISTILLED", False),
-        class_token=getattr(module, "CLASS_TOKEN", True),
+        class_token=getattr(module, "CLASS_TOKEN", False),
         head_width=getattr(module, "HEAD_WIDTH", None),
         backbones=getattr(module, "BACKBONES", VITS),
-        block_steps=getattr(module, "block_steps", lambda: ()),
+        block_steps=block_steps,
+        unprotected_steps=getattr(module, "unprotected_steps", block_steps),
         from_weights=getattr(module, "from_weights", None),
         from_stated=getattr(module, "from_stated", None),
     )

@@ -8,6 +8,7 @@ in the arguments that it saves.
 from ltmp_export.plan.step import Step
 from ltmp_export.steps.fuse.step import Fuse
 
+CLASS_TOKEN = True
 ARGS = ("base_keep_rate", "drop_loc", "fuse_token")
 
 

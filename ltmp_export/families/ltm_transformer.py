@@ -30,8 +30,6 @@ WEIGHTS = "|".join(
     )
 )
 STATED = ("compression_ratio", "merge_at", "hard", "restore", "reduction_target")
-CLASS_TOKEN = False
-DISTILLED = True
 
 _OTHERS = {kind: networks for networks in (stages, windows) for kind in networks.KINDS}
 _MASK = "ltm.mask0"

@@ -7,9 +7,13 @@ from ltmp_export.plan.step import Step
 from ltmp_export.steps.merge_most.step import MergeMost
 
 COUNTS = ("merge",)
-DISTILLED = True
 
 
 def block_steps(merge: int) -> tuple[Step, ...]:
     """Importance is never needed; unmerged tokens keep their order."""
     return (MergeMost(merge),)
+
+
+def unprotected_steps(merge: int) -> tuple[Step, ...]:
+    """Without a class token ToMe leaves the unmerged in order of descending similarity."""
+    return (MergeMost(merge, ranked=True),)

@@ -17,7 +17,6 @@ from ltmp_export.steps.patch_merge.step import PatchMerge
 BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"
 STATED = ("merge_at", "merge_scale")
-CLASS_TOKEN = False
 
 _EPS = 1e-5  # of its LayerNorm in both public dialects
 _PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions

@@ -12,11 +12,10 @@ Every pointwise layer runs on packed rows and never computes padding. Attention,
 deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
 repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
 them out of every result. In a graph for single images rows are slots, and what tells images from
-one another is not written.
+one another is not written. All integers are int64.
 
 A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
-as few of them as possible, and those that several blocks or steps share are written once.
-All integers are int64.
+as few as possible, and those that several blocks or steps share are written once.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.plan import pairing
 
 # In place of -inf, so that no constant of a graph is infinite: added to an attention score it gives
 # no attention at all, and no score is below it.
 LOWEST = float(np.finfo(np.float32).min)
-LEAST_SLOTS = 3  # the class token, a destination, a source: matching is never about nothing
-
 # In a batch slots are a multiple of this. onnxruntime adds up the product of one row (importance)
 # in such pieces, and what is left over in another order, which depends on the rest of the batch.
 SLOTS_STEP = 4
@@ -50,12 +48,12 @@ class Layout:
             not. None where rows are packed.
         full: Whether no slot is known to be empty.
         per_image: [B, 1] tokens.
-        offset: [B, 1] row of each image's class token; None in a graph for single images.
-        slots: [1] N; where rows are packed at least 3, and in a batch a multiple of 4.
+        offset: [B, 1] row of each image's first token; None in a graph for single images.
+        slots: [1] N; where rows are packed ≥ P + 2, in a batch a multiple of 4.
         position: [N] 0, 1, 2, …
         rows: [B, N] row behind each slot.
-        living: [B, N] bool, the slots that hold a token, where these do not stand in front; else
-            None.
+        living: [B, N] bool, who holds a token where these do not stand in front, else None.
+        protected: P slots in front that never go.
     """
 
     g: GraphBuilder
@@ -70,6 +68,7 @@ class Layout:
     position: Name
     rows: Name
     living: Name | None = None
+    protected: int = 1
 
     @property
     def valid(self) -> Name:
@@ -80,7 +79,7 @@ class Layout:
 
     def for_counts(self, count: Name) -> Layout:
         """The layout of other token counts [B]."""
-        return make_layout(self.g, count, self.most, self.images)
+        return make_layout(self.g, count, self.most, self.images, self.protected)
 
     def class_rows(self) -> Name:
         """[B] packed row of each image's class token."""
@@ -193,13 +192,14 @@ class Layout:
     # Matching
 
     def destination_mask(self) -> Name | None:
-        """[B, 1, Nd] bool, the odd slots that hold a token; None where no source could take others.
+        """[B, 1, Nd] bool, destinations that hold a token; None where no source could take others.
 
-        A single image that is packed has empty slots only if it has no source.
+        A single image that is packed has empty slots if it has no source or, with P even, only one.
         """
-        if self.full or (self.images is None and self.fixed is None):
+        if self.full or (self.images is None and self.fixed is None and self.protected % 2):
             return None
-        return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, 1, step=2), self.g.ints(1))
+        first = pairing.first_destination(self.protected)
+        return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, first, step=2), self.g.ints(1))
 
     def numbered(self, width: Name) -> Name:
         """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
@@ -245,11 +245,13 @@ class Layout:
         return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
 
 
-def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) -> Layout:
-    """Lay out packed rows from token counts [B], or [1] of one image; the rest as in `Layout`."""
+def make_layout(
+    g: GraphBuilder, count: Name, most: int, images: Name | None, protected: int
+) -> Layout:
+    """Lay out packed rows from token counts [B], or [1] of one image."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
     largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
-    slots = g.op("Max", largest, g.ints(LEAST_SLOTS))
+    slots = g.op("Max", largest, g.ints(pairing.least(protected)))
     if images is not None:
         fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
         slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
@@ -259,7 +261,8 @@ def make_layout(g: GraphBuilder, count: Name, most: int, images: Name | None) ->
     if images is not None:
         offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
         rows = g.op("Add", rows, offset)
-    return Layout(g, count, most, images, None, False, per_image, offset, slots, position, rows)
+    place = (per_image, offset, slots, position, rows, None, protected)
+    return Layout(g, count, most, images, None, False, *place)
 
 
 def fixed_layout(
@@ -268,6 +271,7 @@ def fixed_layout(
     images: Name | None,
     count: Name | None = None,
     living: Name | None = None,
+    protected: int = 1,
 ) -> Layout:
     """Lay out images of so many slots each.
 
@@ -276,7 +280,8 @@ def fixed_layout(
         slots: N.
         images: As in `Layout`.
         count: [B] tokens in the first slots of each image; None if all hold one.
-        living: As of `Layout`.
+        living: As in `Layout`.
+        protected: P.
     """
     full = count is None and living is None
     if count is None:
@@ -292,4 +297,4 @@ def fixed_layout(
     per_image = g.op("Unsqueeze", count, g.ints(1))
     n = g.ints(slots)
     place = (per_image, offset, n, position, rows)
-    return Layout(g, count, slots, images, slots, full, *place, living)
+    return Layout(g, count, slots, images, slots, full, *place, living, protected)

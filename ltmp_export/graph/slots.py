@@ -88,9 +88,25 @@ def ascending(g: GraphBuilder, values: Name, number: int) -> Name:
     return g.ops("TopK", values, g.ints(number), names=names, axis=1, largest=0)[0]
 
 
-def is_class(g: GraphBuilder, number: int) -> Name:
-    """[N] bool, true for slot 0."""
-    return g.op("Equal", g.counting(number), g.index(0))
+def in_protected(g: GraphBuilder, places: Name, protected: int) -> Name:
+    """Bool, true for the places of protected slots."""
+    if protected == 1:
+        return g.op("Equal", places, g.index(0))
+    return g.op("Less", places, g.index(protected))
+
+
+def spared(g: GraphBuilder, importance: Name, places: Name, protected: int) -> Name:
+    """Bool, who stays whatever a threshold says.
+
+    Args:
+        g: Where to write.
+        importance: [B, N], of slots that hold no token less than of any other.
+        places: [N] 0, 1, 2, …
+        protected: P. With none the first of the highest importance stays.
+    """
+    if protected:
+        return in_protected(g, places, protected)  # [N]
+    return g.op("Equal", places, g.op("ArgMax", importance, axis=1, keepdims=1))  # [B, N]
 
 
 def alive(tokens: Slots) -> Name:

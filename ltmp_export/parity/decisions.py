@@ -30,7 +30,7 @@ class Disagreement:
     Attributes:
         block: Index of the block.
         what: What the file did: a key of `STORIES`, or one of its step's words.
-        token: Row among the tokens that the step saw; the class token is 0.
+        token: Row among the tokens that the step saw, protected ones included.
         score: The reference's score, in float64.
         threshold: What the score is compared with; for a partner, the score of the file's; for an
             order, the highest score behind it.
@@ -96,7 +96,7 @@ def steps_down(decision: Decision) -> Tensor:
     """
     if decision.order is None or not decision.order_matters:
         return decision.score.new_empty(0).double()
-    others = decision.order[1:]  # the class token is always the first
+    others = decision.order[decision.protected :]  # the protected are always the first
     apart = -decision.score[others].diff() / decision.unit[others][1:]
     return apart[apart > 0].double()
 
@@ -131,7 +131,7 @@ def disagreements(block: int, decision: Decision, choice: Choice) -> Iterator[Di
             row = decision.row(index)
             yield Disagreement(block, "partner", row, best, other, 1.0, words)
     if choice.order is not None and decision.order_matters:
-        behind = choice.order[1:]  # the class token is always the first
+        behind = choice.order[decision.protected :]  # the protected are always the first
         highest = decision.score[behind].flip(0).cummax(0).values.flip(0)  # of it and those after
         for place in torch.nonzero(decision.score[behind] < highest)[:, 0].tolist():
             index, other = int(behind[place]), float(highest[place])

@@ -154,7 +154,7 @@ def read(
     tensors: Mapping[str, NDArray[Any]],
     image: int,
     tokens: int,
-    prefix: int = 1,
+    protected: int = 1,
     precision: Precision | None = None,
     linears: Iterable[Linear] = (),
     fresh: Mapping[int, int] = MappingProxyType({}),
@@ -166,7 +166,7 @@ def read(
         tensors: The tapped tensors of the batch, and its logits.
         image: Row of the batch.
         tokens: Tokens before the first block.
-        prefix: How many of them stand before the patches.
+        protected: How many of them stand in front and never go.
         precision: Of the file.
         linears: The layers that may round what they are given.
         fresh: See `fresh`.
@@ -188,7 +188,7 @@ def read(
             standing = np.full_like(standing, fresh[block])
         given = standing
         if block in plan.before:
-            made = plan.before[block].after(int(standing[image]), prefix)
+            made = plan.before[block].after(int(standing[image]), protected)
             standing = standing if made is None else np.full_like(standing, made)
         received = standing
         entering.append(received)
@@ -196,7 +196,8 @@ def read(
         try:
             _require_ranks(own, plan.static)
             behind = plan.behind(block, given, received, own["count"])
-            blocks.append(_read_block(steps, own, image, tokens, int(behind[image])))
+            place = image, tokens, int(behind[image]), protected
+            blocks.append(_read_block(steps, own, *place))
         except (ValueError, IndexError) as err:
             broken = str(err)
             break
@@ -204,7 +205,7 @@ def read(
         standing = behind
         counts.append(int(own["count"][image]))
     else:
-        pooled = _pooled(plan, standing, prefix)
+        pooled = _pooled(plan, standing, protected)
     try:
         taken = precision_record.read(
             precision or Precision(), linears, tensors, image, entering, leaving, plan.static,
@@ -236,7 +237,12 @@ def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:
 
 
 def _read_block(
-    steps: tuple[Step, ...], own: Mapping[str, NDArray[Any]], image: int, tokens: int, behind: int
+    steps: tuple[Step, ...],
+    own: Mapping[str, NDArray[Any]],
+    image: int,
+    tokens: int,
+    behind: int,
+    protected: int,
 ) -> BlockRecord:
     """One image's share of a block's tensors; `behind`: tokens that stand behind the block.
 
@@ -250,7 +256,7 @@ def _read_block(
         face = recorded.of(step)
         arrays = {name: own[name][image] for name in recorded.tensors(step)}
         arrays["score"] = own[scores][image]
-        found = face.read(step, arrays, slot, own["count"][image])
+        found = face.read(step, arrays, slot, own["count"][image], protected)
         records.append(StepRecord(found.choice, found.score))
         slot = found.left
     count = own["count"]

@@ -18,6 +18,21 @@ def first_destination(protected: int) -> int:
     return protected + 1 - protected % 2
 
 
+def protected_sources(protected: int) -> int:
+    """How many of the protected rows are even."""
+    return first_source(protected) // 2
+
+
+def protected_destinations(protected: int) -> int:
+    """How many of the protected rows are odd."""
+    return first_destination(protected) // 2
+
+
+def least(protected: int) -> int:
+    """The fewest tokens of which there are a source and a destination."""
+    return protected + 2
+
+
 def sources(tokens: int, protected: int) -> int:
     """How many sources N tokens have."""
     return len(range(first_source(protected), tokens, 2))

@@ -13,8 +13,9 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan import linears, mlps, pooling, work
 from ltmp_export.plan.geometry import Geometry, Place, Size
 from ltmp_export.plan.linears import Linear
-from ltmp_export.plan.plan import Plan, Rows
+from ltmp_export.plan.plan import Plan, Rows, demands
 from ltmp_export.plan.pooling import AttentionPool
+from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.plan.stem import Stem
 
 
@@ -163,6 +164,8 @@ class Vit:
             ValueError: It cannot.
         """
         plan.require_possible(self.patches, self.prefix)
+        if not self.class_token and any(CLASS_ATTENTION in demands(steps) for steps in plan.blocks):
+            raise ValueError("steps go by a class token, which the model has not")
 
     def linears(self) -> Iterator[Linear]:
         """All linear layers in the order of the computation."""
@@ -188,10 +191,12 @@ class Vit:
     def words(self) -> tuple[str, str]:
         """Architecture, and patches, for a person."""
         patch = "x".join(map(str, self.patch_size))
+        rows = "" if self.class_token else ", no class token"
+        rows += f", {self.registers} register{'s' * (self.registers > 1)}" if self.registers else ""
         behind = "" if self.stem is None else f" behind {len(self.stem.convs)} convolutions"
         return (
             f"{self.depth} blocks, width {self.width}, {self.heads} heads, {self._mlp_words()}, "
-            f"{self.activation}, pool {self.pool}",
+            f"{self.activation}, pool {self.pool}{rows}",
             f"patches {patch}{behind}",
         )
 

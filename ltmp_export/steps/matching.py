@@ -73,15 +73,17 @@ def match(step: Step, tokens: Tokens) -> Matching:
     metric, protected = tokens.scores[METRIC], tokens.protected
     source, destination = metric[0::2], metric[1::2]  # [Ns, D], [Nd, D]
     similarity = source @ destination.mT  # [Ns, Nd]
-    similarity[: pairing.first_source(protected) // 2] = -torch.inf
-    similarity[:, : pairing.first_destination(protected) // 2] = -torch.inf
-    if not len(destination):  # only the class token is left
+    similarity[: pairing.protected_sources(protected)] = -torch.inf
+    similarity[:, : pairing.protected_destinations(protected)] = -torch.inf
+    if not len(destination):  # one token is left
         similarity = source.new_full((len(source), 1), -torch.inf)
+    alone = pairing.destinations(len(metric), protected) == 0
     score = similarity.amax(1)
     partner = (similarity == score[:, None]).int().argmax(1)  # the lowest index on a tie
     runner_up = similarity.scatter(1, partner[:, None], -torch.inf).amax(1)
     verdict = choose(step, score)
     return Matching(
-        step, verdict.threshold, score, verdict.chosen, verdict.order, partner=partner,
-        runner_up=runner_up, similarity=similarity[:, : len(destination)],
+        step, verdict.threshold, score, verdict.chosen, verdict.order,
+        protected=len(score) if alone else pairing.protected_sources(protected),
+        partner=partner, runner_up=runner_up, similarity=similarity[:, : len(destination)],
     )  # fmt: skip

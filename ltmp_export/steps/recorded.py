@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export.plan import faces
+from ltmp_export.plan.pairing import protected_sources
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.plan.step import Step
 from ltmp_export.steps.tokens import Choice
@@ -92,7 +93,14 @@ class Recorded(Protocol):
     def score_name(self, step: Any, resized: bool) -> str:
         """The tensor of a step's scores; `resized`: whether a step before it merged tokens."""
 
-    def read(self, step: Any, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+    def read(
+        self,
+        step: Any,
+        own: Mapping[str, NDArray[Any]],
+        slot: Places,
+        count: int,
+        protected: int,
+    ) -> Read:
         """What a file decided about one image.
 
         Args:
@@ -100,6 +108,7 @@ class Recorded(Protocol):
             own: Its `tensors` and "score" of this image.
             slot: The slot of each token before it.
             count: Tokens counted after the block.
+            protected: How many tokens in front never go.
 
         Raises:
             ValueError: The decisions are no decisions about so many tokens.
@@ -135,15 +144,15 @@ def by_class_attention(step: Step, resized: bool) -> str:
     return CLASS_ATTENTION
 
 
-def of_sources(score: NDArray[np.float32], sources: int) -> NDArray[np.float32]:
-    """Best similarities of all even rows, from those of the sources behind the class token.
+def of_sources(score: NDArray[np.float32], sources: int, protected: int) -> NDArray[np.float32]:
+    """Best similarities of all even rows, from those of the sources behind the protected ones.
 
     Raises:
         ValueError: There are fewer.
     """
     if len(score) < sources:
         raise ValueError(f"{len(score)} similarities of {sources} sources")
-    return np.concatenate([PROTECTED, score[:sources]])
+    return np.concatenate([PROTECTED.repeat(protected_sources(protected)), score[:sources]])
 
 
 def require_ranking(ranking: NDArray[Any], patches: int) -> None:

@@ -1,8 +1,8 @@
 """The tokens of one image and what a step decides about them, eager and plain.
 
-Nothing here knows of networks. Shapes: N tokens, C channels, D channels per head; the class token
-is row 0 of everything and is never merged away or pruned. Of equal scores the one of the lower row
-goes first.
+Nothing here knows of networks. Shapes: N tokens, C channels, D channels per head; P protected rows
+stand in front of everything and are never merged away or pruned. Of equal scores the one of the
+lower row goes first.
 """
 
 from __future__ import annotations
@@ -257,6 +257,12 @@ def above(score: Tensor, threshold: float) -> Verdict:
     return Verdict(score > threshold, None, threshold)
 
 
+def surviving(score: Tensor, threshold: float) -> Verdict:
+    """Those above a threshold; where none is, the first of the highest."""
+    verdict = above(score, threshold)
+    return verdict if bool(verdict.chosen.any()) else first(score, 1)[0]
+
+
 def first(score: Tensor, number: int) -> tuple[Verdict, Tensor]:
     """So many of the highest scores, and the ranking [n] of all."""
     ranking = score.argsort(descending=True, stable=True)
@@ -273,7 +279,9 @@ def keep(
 ) -> tuple[Tokens, Decision]:
     """Keep the tokens that a step chooses, in their order or in the verdict's."""
     verdict = choose(step, score)
-    decision = Decision(step, verdict.threshold, score, verdict.chosen, verdict.order)
+    decision = Decision(
+        step, verdict.threshold, score, verdict.chosen, verdict.order, tokens.protected
+    )
     chosen, order = verdict.chosen, verdict.order
     if forced is not None:
         chosen, order = forced.chosen, forced.order

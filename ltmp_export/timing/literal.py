@@ -54,16 +54,16 @@ class LiteralViT(nn.Module):
         """Classify one image."""
         model = self.model
         x = model.norm_pre(model._pos_embed(model.patch_embed(images)))[0]  # [N, C]
-        size = x.new_ones(x.shape[0])
+        size, protected = x.new_ones(x.shape[0]), model.num_prefix_tokens
         for block, steps in zip(model.blocks, self.plan.blocks, strict=True):
-            attended, importance, metric = _attention(block.attn, block.norm1(x), size)
+            attended, importance, metric = _attention(block.attn, block.norm1(x), size, protected)
             x = x + block.ls1(attended)
             state = (x, size, importance, metric)
             for step in steps:
                 if isinstance(step, Merge):
-                    state = _merge(state, step.threshold)
+                    state = _merge(state, step.threshold, protected)
                 elif isinstance(step, Prune):
-                    state = _prune(state, step.threshold)
+                    state = _prune(state, step.threshold, protected)
                 else:
                     raise ValueError(f"no literal translation of {step}")
             x, size = state[0], state[1]
@@ -85,15 +85,18 @@ class LiteralViT(nn.Module):
 _State = tuple[Tensor, Tensor, Tensor, Tensor]  # x [N, C], size [N], importance [N], metric [N, D]
 
 
-def _attention(attn: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Output [N, C], importance [N] (row 0 +inf) and metric [N, D]."""
+def _attention(
+    attn: Attention, x: Tensor, size: Tensor, protected: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output [N, C], importance [N] (of protected rows +inf) and metric [N, D]."""
     n, heads, width = x.shape[0], attn.num_heads, attn.head_dim
     q, k, v = attn.qkv(x).reshape(n, 3, heads, width).permute(1, 2, 0, 3).unbind(0)
     q, k = attn.q_norm(q), attn.k_norm(k)  # [H, N, D]
     weights = (q * attn.scale @ k.transpose(-2, -1) + size.log()).softmax(-1)  # [H, N, N]
     mixed = (weights @ v).transpose(0, 1).reshape(n, heads * width)
     received = weights.mean((0, 1))
-    importance = torch.cat([torch.full_like(received[:1], torch.inf), received[1:]])
+    front = torch.full_like(received[:protected], torch.inf)
+    importance = torch.cat([front, received[protected:]])
     metric = k.mean(0)
     return attn.proj(attn.norm(mixed)), importance, metric / metric.norm(dim=-1, keepdim=True)
 
@@ -109,10 +112,18 @@ def _attention_pool(pool: AttentionPoolLatent, x: Tensor, size: Tensor) -> Tenso
     return pooled
 
 
-def _merge(state: _State, threshold: float) -> _State:
+def _merge(state: _State, threshold: float, protected: int) -> _State:
     x, size, importance, metric = state
+    front, behind = (protected + 1) // 2, protected // 2  # protected even rows, and odd ones
     similarity = metric[0::2] @ metric[1::2].T  # [Ns, Nd]
-    similarity = torch.cat([torch.full_like(similarity[:1], -torch.inf), similarity[1:]])
+    if behind:
+        similarity = torch.cat(
+            [torch.full_like(similarity[:, :behind], -torch.inf), similarity[:, behind:]], 1
+        )
+    if front:
+        similarity = torch.cat(
+            [torch.full_like(similarity[:front], -torch.inf), similarity[front:]]
+        )
     score, partner = similarity.max(1)
     merged = score > threshold
     stay, to = ~merged, partner[merged]
@@ -120,18 +131,29 @@ def _merge(state: _State, threshold: float) -> _State:
     rows = weighted[1::2].index_add(0, to, weighted[0::2][merged])
     sizes = size[1::2].index_add(0, to, size[0::2][merged])
     most = importance[1::2].scatter_reduce(0, to, importance[0::2][merged], "amax")
-    size = torch.cat([size[0::2][stay], sizes])
+    size = _listed(size[0::2][stay], sizes, protected)
     return (
-        torch.cat([weighted[0::2][stay], rows]) / size[:, None],
+        _listed(weighted[0::2][stay], rows, protected) / size[:, None],
         size,
-        torch.cat([importance[0::2][stay], most]),
-        torch.cat([metric[0::2][stay], metric[1::2]]),
+        _listed(importance[0::2][stay], most, protected),
+        _listed(metric[0::2][stay], metric[1::2], protected),
     )
 
 
-def _prune(state: _State, threshold: float) -> _State:
-    keep = state[2] > threshold
+def _listed(sources: Tensor, destinations: Tensor, protected: int) -> Tensor:
+    """Unmerged sources and destinations, those of them that are protected in front."""
+    if protected < 2:
+        return torch.cat([sources, destinations])
+    front, behind = (protected + 1) // 2, protected // 2
+    first = [(destinations if row % 2 else sources)[row // 2, None] for row in range(protected)]
+    return torch.cat([*first, sources[front:], destinations[behind:]])
+
+
+def _prune(state: _State, threshold: float, protected: int) -> _State:
     x, size, importance, metric = state
+    keep = importance > threshold
+    if not protected:  # the first of the most important stays
+        keep = keep | (torch.arange(keep.shape[0]) == importance.argmax())
     return x[keep], size[keep], importance[keep], metric[keep]
 
 

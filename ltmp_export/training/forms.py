@@ -32,7 +32,7 @@ class Form:
     Attributes:
         name: "aligned" or "published".
         attend: From logits [B, H, N, N] in float32, the mask [B, N] and whether it is training:
-            attention [B, H, N, N] and importance [B, N] (row 0 +inf).
+            attention [B, H, N, N] and importance [B, N].
         merge: From tokens, θm and τ to tokens.
         prune: From tokens, θp and τ to tokens.
         compact: Whether the living tokens come first, so that rows dead in all images can go.
@@ -53,6 +53,7 @@ def attention(
     form: Form,
     training: bool,
     at: Bound = STILL,
+    protected: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Proportional attention under a mask (METHOD §1, steps 1-2).
 
@@ -64,15 +65,19 @@ def attention(
         form: What the mask means.
         training: Whether the published form smooths its weights.
         at: What the places of the tokens do.
+        protected: Rows in front that are always kept.
 
     Returns:
-        The projected output [B, N, C], the importance [B, N], the metric [B, N, D] (unit norm).
+        The projected output [B, N, C], the importance [B, N] (of protected rows +inf), the metric
+        [B, N, D] (unit norm).
     """
     q, k, v = eager.project(attn, x)  # [B, H, N, D] each
     with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
         q, k = q.float(), k.float()
         logits = at.biased(eager.scores(attn, at.turned(q), at.turned(k), size))
-        weights, importance = form.attend(logits, alive, training)
+        weights, mean = form.attend(logits, alive, training)
+        spared = torch.arange(mean.shape[1], device=mean.device) < protected
+        importance = mean.masked_fill(spared, torch.inf)
         metric = eager.unit(at.of_metric(k).mean(1))
     return eager.mix(attn, weights.to(v.dtype), v), importance, metric
 
@@ -83,7 +88,7 @@ def _aligned_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Tens
     weights = (logits - highest).clamp(max=_MOST).exp() * seen
     weights = weights / weights.sum(-1, keepdim=True)
     queries = (alive / alive.sum(1, keepdim=True))[:, :, None]  # [B, N, 1]
-    return weights, _importance((weights.mean(1) * queries).sum(1))
+    return weights, (weights.mean(1) * queries).sum(1)
 
 
 def _aligned_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
@@ -91,7 +96,7 @@ def _aligned_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
 
 
 def _aligned_similarity(tokens: Masked) -> Tensor:
-    similarity = similarities(tokens.metric[:, 0::2], tokens.metric[:, 1::2])
+    similarity = similarities(tokens.metric, tokens.protected)
     return similarity.masked_fill(tokens.alive[:, None, 1::2] == 0, -torch.inf)
 
 
@@ -107,10 +112,11 @@ def _living_first(tokens: Masked) -> Masked:
 def candidates(kind: str, tokens: Masked) -> Tensor:
     """The scores that a step compares with its threshold in the aligned form, of all images, [n].
 
-    Those of living tokens without the class token; of sources that have a destination.
+    Those of living tokens without the protected; of sources that have a destination.
     """
     if kind == "prune":
-        return tokens.importance[:, 1:][tokens.alive[:, 1:] > 0]
+        behind = tokens.protected
+        return tokens.importance[:, behind:][tokens.alive[:, behind:] > 0]
     best = _aligned_similarity(tokens).amax(2)  # [B, Ns]
     return best[(tokens.alive[:, 0::2] > 0) & best.isfinite()]
 
@@ -120,23 +126,17 @@ def _published_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Te
     smooth = _EPSILON if training else 0.0
     total = weights.sum(-1, keepdim=True) + smooth
     weights = (weights + smooth / weights.shape[-1]) / total
-    return weights, _importance(weights.mean((1, 2)))
+    return weights, weights.mean((1, 2))
 
 
 def _published_merge(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
     metric = tokens.metric * (tokens.alive > 0)[:, :, None]
-    similarity = similarities(metric[:, 0::2], metric[:, 1::2])
+    similarity = similarities(metric, tokens.protected)
     return merge(tokens, similarity, threshold, tau, published=True)
 
 
 def _published_prune(tokens: Masked, threshold: Tensor, tau: float) -> Masked:
     return prune(tokens, threshold, tau, published=True)
-
-
-def _importance(mean: Tensor) -> Tensor:
-    """[B, N] with +inf for the class token, which is always kept."""
-    first = torch.arange(mean.shape[1], device=mean.device) == 0
-    return mean.masked_fill(first, torch.inf)
 
 
 ALIGNED = Form("aligned", _aligned_attend, _aligned_merge, _aligned_prune, True)

@@ -4,7 +4,8 @@ No token is ever taken away: one that merges or is pruned stays in its row with 
 that a threshold can learn what it would have contributed. Forward, the mask is 0 or 1; backward,
 a decision has the gradient of σ((score - θ)/τ) (straight-through; arXiv 2307.10780, section 3.3).
 
-Shapes: B images, N rows of tokens, C channels, D channels per head. Row 0 is the class token.
+Shapes: B images, N rows of tokens, C channels, D channels per head. P protected rows stand in front
+and never go.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Masked:
         x: [B, N, C] token vectors.
         size: [B, N] patches each token stands for, at least 1.
         alive: [B, N] 1 for a token that is there, 0 for one that is gone; it carries the gradient.
-        importance: [B, N] mean attention received; row 0 is +inf.
+        importance: [B, N] mean attention received; of protected rows +inf.
         metric: [B, N, D] unit vectors; their inner products are the similarities.
         positions: Where they lie, where attention knows of it.
+        protected: P.
     """
 
     x: Tensor
@@ -37,13 +39,15 @@ class Masked:
     importance: Tensor
     metric: Tensor
     positions: Positions | None = None
+    protected: int = 1
 
     def take(self, order: Tensor) -> Masked:
         """The same tokens in another order [B, N]."""
         along, where = order[:, :, None], self.positions
         if where is not None:
             where = where.taken(lambda rows: rows.gather(1, along.expand_as(rows)))
-        return Masked(
+        return replace(
+            self,
             x=self.x.gather(1, along.expand_as(self.x)),
             size=self.size.gather(1, order),
             alive=self.alive.gather(1, order),
@@ -73,7 +77,7 @@ def merge(
             what merging does to vectors, sizes and importance.
 
     Returns:
-        [sources ; destinations], those that merged with 0 in the mask; N is as it was.
+        [protected ; sources ; destinations], those that merged with 0 in the mask; N is as it was.
     """
     best, partner = similarity.max(2)  # [B, Ns], the first of equals
     merges = gate(best, threshold, tau)  # [B, Ns]
@@ -86,7 +90,8 @@ def merge(
     x = weighted[:, 1::2] + into @ weighted[:, 0::2]  # [B, Nd, C]
     received = torch.where(into > 0, tokens.importance[:, None, 0::2], -torch.inf).amax(2)
     importance = torch.maximum(tokens.importance[:, 1::2], received)
-    return Masked(
+    merged = replace(
+        tokens,
         x=torch.cat([tokens.x[:, 0::2], x / size[:, :, None]], 1),
         size=torch.cat([tokens.size[:, 0::2], size], 1),
         alive=torch.cat([_still(source, 1 - merges, published), tokens.alive[:, 1::2]], 1),
@@ -94,6 +99,18 @@ def merge(
         metric=torch.cat([tokens.metric[:, 0::2], tokens.metric[:, 1::2]], 1),
         positions=_merged_positions(tokens.positions, into.detach().round()),
     )
+    return _protected_first(merged, source.shape[1])
+
+
+def _protected_first(tokens: Masked, sources: int) -> Masked:
+    """[sources ; destinations] → the same with protected rows in front, in their order."""
+    protected = tokens.protected
+    if protected < 2:
+        return tokens
+    rows = range(tokens.x.shape[1])
+    front = [row // 2 + sources * (row % 2) for row in range(protected)]
+    order = [*front, *(row for row in rows if row not in front)]
+    return tokens.take(torch.tensor(order, device=tokens.x.device).expand(len(tokens.x), -1))
 
 
 def _merged_positions(where: Positions | None, into: Tensor) -> Positions | None:
@@ -107,10 +124,21 @@ def _merged_positions(where: Positions | None, into: Tensor) -> Positions | None
 
 
 def prune(tokens: Masked, threshold: Tensor, tau: float, *, published: bool = False) -> Masked:
-    """Take from the mask the tokens whose importance is not above the threshold θp."""
+    """Take from the mask the tokens whose importance is not above the threshold θp.
+
+    Of none protected the most important one stays, the first of equals.
+    """
     keep = gate(tokens.importance, threshold, tau)
-    alive = _still(tokens.alive, keep, published)
-    return replace(tokens, alive=alive)
+    if not tokens.protected:
+        keep = _surviving(keep, tokens)
+    return replace(tokens, alive=_still(tokens.alive, keep, published))
+
+
+def _surviving(keep: Tensor, tokens: Masked) -> Tensor:
+    """The gate [B, N] of tokens of which one stays in any case, the most important living one."""
+    living = tokens.importance.masked_fill(tokens.alive == 0, -torch.inf)
+    first = torch.arange(keep.shape[1], device=keep.device) == living.argmax(1, keepdim=True)
+    return torch.where(first & (keep < 0.5), keep + 1, keep)  # backward it is as it was
 
 
 def _still(alive: Tensor, stays: Tensor, published: bool) -> Tensor:
@@ -122,8 +150,8 @@ def _still(alive: Tensor, stays: Tensor, published: bool) -> Tensor:
     return torch.where(alive > 0, stays, alive) if published else alive * stays
 
 
-def similarities(source: Tensor, destination: Tensor) -> Tensor:
-    """[B, Ns, D], [B, Nd, D] → inner products [B, Ns, Nd]; -inf for the class token, row 0."""
-    products = source @ destination.mT
-    first = torch.arange(products.shape[1], device=products.device) == 0
-    return products.masked_fill(first[:, None], -torch.inf)
+def similarities(metric: Tensor, protected: int) -> Tensor:
+    """[B, N, D] → inner products [B, Ns, Nd] of even and odd rows; -inf for protected ones."""
+    products = metric[:, 0::2] @ metric[:, 1::2].mT
+    rows = torch.arange(metric.shape[1], device=metric.device) < protected
+    return products.masked_fill(rows[0::2, None] | rows[None, 1::2], -torch.inf)

@@ -32,7 +32,7 @@ class Output(NamedTuple):
 
     @property
     def counts(self) -> Tensor:
-        """[B, depth] int64 tokens after each block, class token included."""
+        """[B, depth] int64 tokens after each block, protected ones included."""
         return torch.stack([mask.detach().sum(1).round().long() for mask in self.alive], 1)
 
 
@@ -68,6 +68,7 @@ class MaskedVit(nn.Module):
     ) -> None:
         super().__init__()
         self.vit: Any = model
+        self.protected = self.vit.num_prefix_tokens
         self.family = family
         self.gates = family.gates()
         self.steps = tuple(self.gates)
@@ -105,10 +106,11 @@ class MaskedVit(nn.Module):
         block, (x, size, alive, where) = self.vit.blocks[index], state
         at = self.positions.at(index, where)
         attended, importance, metric = attention(
-            block.attn, eager.given(block, 1, x), size, alive, self.form, self.training, at
-        )
+            block.attn, eager.given(block, 1, x), size, alive, self.form, self.training, at,
+            self.protected,
+        )  # fmt: skip
         x = x + eager.scaled(block, 1, attended)
-        return Masked(x, size, alive, importance, metric, where)
+        return Masked(x, size, alive, importance, metric, where, self.protected)
 
     def step(self, kind: str, tokens: Masked, threshold: Tensor) -> Masked:
         """Take a step, in full precision."""

@@ -57,18 +57,18 @@ BATCHNORM = {
     "layer1.0.bn1.num_batches_tracked": torch.tensor(3),
 }
 LORA = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(4, 128)}
-MAE = {
+TALKING = {
     **{k: v for k, v in dense().items() if not k.startswith(("cls_token", "head"))},
-    "decoder_embed.weight": shape(4, 128),
+    "blocks.0.attn.proj_l.weight": shape(2, 2),
 }
 # What the file alone decides: its content, and what is said of it.
 DECIDED: dict[str, tuple[Any, str]] = {
     "BatchNorm": (BATCHNORM, "it looks like a ResNet (layer1.0.bn1.weight)"),
     "adapter": (LORA, "lora_A.default.weight); merge the adapter into the model's weights first"),
     "features": (
-        MAE,
-        "features that are not supported: a decoder "
-        "(decoder_embed.weight), no classifier (head.weight missing); expected a plain ViT",
+        TALKING,
+        "features that are not supported: talking heads "
+        "(blocks.0.attn.proj_l.weight), no classifier (head.weight missing); expected a plain ViT",
     ),
     "headless": (small(0).state_dict(), "exported yet: fine-tune it with a classifier"),
     "forbidden": ({"state_dict": Hostile(Path("mark"))}, "it asks to load posix.system"),
@@ -81,12 +81,16 @@ DECIDED: dict[str, tuple[Any, str]] = {
     "integers": (changed(put("head.bias", torch.ones(10).int())), "is torch.int32; expected"),
     "several": ({p + k: v for p in ("a.", "b.") for k, v in dense().items()}, "several models"),
 }
+UNCLASSED = {k: v for k, v in dense().items() if k != "cls_token"}
 # Where the command says which family it is to be, besides.
 IN_FAMILIES: dict[str, tuple[Any, str]] = {
     "ambiguous": (digits()["state_dict"], "state it with --family ltmp|ltpm"),
     "contradiction": (changed(lambda c: None, "ltm_vit"), "family ltm needs merge thresholds"),
     "no rate": (changed(lambda c: None, "mp_vit"), "family mp takes a fixed number of tokens"),
-    "distilled": (changed(put("dist_token", shape(1, 1, 128))), "has a distillation token, which"),
+    "no class token": (
+        {"arch": "multiscale_mergence_vit", "state_dict": UNCLASSED},
+        "has no class token, by whose attention family multiscale_mergence chooses; ltm, ",
+    ),
     "a bias missing": (changed(drop("3.mlp.fc1.bias")), "1 missing (blocks.3.mlp.fc1.bias)"),
     "a block missing": (changed(drop("blocks.3.")), "block 3 has no weights, though block 5 has"),
     "one more": (changed(put("extra.weight", shape(1))), "1 unexpected (extra.weight)"),
@@ -199,7 +203,11 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
         ("vit_relpos_small_patch16_224", (), "timm's class VisionTransformerRelPos"),
         ("resnet18", (), "it looks like a ResNet"),
         ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),
-        ("deit_tiny_distilled_patch16_224", ("--family", "p", "--r", "4"), "a distillation token"),
+        (
+            "vit_base_patch16_siglip_gap_224",
+            ("--family", "multiscale_mergence"),
+            "no classifier",
+        ),
     ],
 )
 def test_timms_models_are_judged_before_anything_is_fetched(
@@ -229,8 +237,7 @@ def test_inspect_recommends_what_works(folder: Path) -> None:
     }  # fmt: skip
     torch.save(distilled, "d.pth")
     told = inspect("d.pth", TWO_HEADS)["missing"]
-    assert "calibrate" not in told
-    assert "--family m --r 8 takes it" in told
+    assert "'ltmp calibrate' and 'ltmp finetune' make thresholds" in told
     made = ltmp("export", "d.pth", "--num-heads", "2", "--family", "m", "--r", "8", "--no-check")
     assert made.exit_code == 0, made.stderr
 

@@ -111,6 +111,12 @@ def distilled() -> list[str]:
     return saved(top() | {"state_dict": content}, do="export")
 
 
+def unclassed() -> list[str]:
+    """Without class token, of a family that needs one."""
+    content = {key: value for key, value in dense().items() if key != "cls_token"}
+    return saved({"state_dict": content, "arch": "multiscale_mergence_vit"}, do="export")
+
+
 def patchmerger(*arguments: str) -> list[str]:
     return saved(dense(**cluster_layers(128, 24, 9)), *arguments, do="export")
 

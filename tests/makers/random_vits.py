@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.layers import GELUTanh, QuickGELU
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -31,11 +32,20 @@ from ltmp_export.statements.choices import Choices
 
 @dataclass(frozen=True)
 class Case:
-    """One random ViT: timm's arguments over `_DEFAULTS`, and the seed of its weights."""
+    """One random ViT.
+
+    Attributes:
+        name: Of it.
+        seed: Of its weights.
+        kwargs: timm's arguments over `_DEFAULTS`; `distilled` for a distillation token.
+        tied: Without positions of their own: patches of one colour then give the same token, and
+            every choice is a tie.
+    """
 
     name: str
     seed: int
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    tied: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -58,8 +68,7 @@ EVEN = Case("even_tokens", 1)
 ODD = Case("odd_tokens", 25, {"img_size": (16, 12)})  # 12 patches, 13 tokens
 DEEP = Case("deep", 3, {"img_size": (24, 24), "embed_dim": 64, "depth": 4})  # 37 tokens
 POOLED = (EVEN, ODD, Case("avg", 11, {"global_pool": "avg", "fc_norm": False}))
-# Without positions of their own, patches of one colour give the same token: every choice is a tie.
-TIED = Case("same_position", 15, {"no_embed_class": True})
+TIED = Case("same_position", 15, {"no_embed_class": True}, tied=True)
 
 OPTIONS = (
     EVEN,
@@ -106,12 +115,14 @@ OPTIONS = (
 
 def build(case: Case) -> tuple[VisionTransformer, Vit]:
     """The model with random weights, in eval mode, and its geometry."""
-    model = VisionTransformer(**(_DEFAULTS | case.kwargs))
+    kwargs = _DEFAULTS | case.kwargs
+    distilled = kwargs.pop("distilled", False)
+    model = (VisionTransformerDistilled if distilled else VisionTransformer)(**kwargs)
     generator = torch.Generator().manual_seed(case.seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(_drawn(name, value, generator))
-        if case is TIED:
+        if case.tied:
             model.pos_embed.zero_()
     model.eval().requires_grad_(False)
     return model, describe.describe(model, case.name)
@@ -119,7 +130,7 @@ def build(case: Case) -> tuple[VisionTransformer, Vit]:
 
 def _drawn(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(like.shape, generator=generator)
-    if name in ("cls_token", "reg_token", "pos_embed"):
+    if name in ("cls_token", "dist_token", "reg_token", "pos_embed"):
         return noise
     if name.endswith("norm.weight") and ".attn." in name:  # q_norm, k_norm: spread attention
         return 1.4 + 0.3 * noise
@@ -194,13 +205,13 @@ def middle_plan(model: VisionTransformer, batch: Tensor, family: str, seed: int)
         for step, kind in enumerate(loaded.order()):
             reference.plan = loaded.freeze(values)
             traces = [reference.run(image) for image in batch]
-            scores = torch.cat([trace.decisions[block][step].score[1:] for trace in traces])
+            scores = torch.cat([trace.decisions[block][step].score for trace in traces])
             values[kind][block] = _in_a_gap(scores.numpy(), rng.uniform(*ranges[kind]))
     return loaded.freeze(values)
 
 
 def _in_a_gap(scores: np.ndarray, quantile: float) -> float:
-    """The middle of the widest gap near that quantile, as a float32 number in [0, 1]."""
+    """The middle of the widest gap near that quantile of finite scores, float32 in [0, 1]."""
     ordered = np.sort(scores[np.isfinite(scores)])
     if len(ordered) < 2:
         return 0.5

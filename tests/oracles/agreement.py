@@ -53,9 +53,9 @@ def forms(model: VisionTransformer, vit: Vit, plan: Plan, images: Tensor, opset:
     batches = Exported(vit, plan, model, opset)
     single = Exported(vit, plan, model, opset, batch_size=1)
     return [
-        _exported("one call", batches, images, len(images)),
-        _exported("batch 1", batches, images, 1),
-        _exported("single images", single, images, 1),
+        exported("one call", batches, images, len(images)),
+        exported("batch 1", batches, images, 1),
+        exported("single images", single, images, 1),
         referenced("reference", Reference(model, plan), images, tolerances.RANDOM_REFERENCE),
         referenced(
             "reference in float64",
@@ -66,7 +66,7 @@ def forms(model: VisionTransformer, vit: Vit, plan: Plan, images: Tensor, opset:
     ]
 
 
-def _exported(name: str, exported: Exported, images: Tensor, batch: int) -> Form:
+def exported(name: str, exported: Exported, images: Tensor, batch: int) -> Form:
     names = ["logits", "token_counts"]
     names += [out.name for out in exported.session.get_outputs() if out.name == "overflow"]
     parts = [

@@ -1,8 +1,9 @@
 """LTMP inference in plain NumPy, float64, one image: slow on purpose, and independent of the tool.
 
 Written from METHOD §1 (Bonnaerens & Dambre, TMLR 2023, arXiv 2307.10780) alone. It shares no
-code with the package it judges and needs no torch. Shape letters: N tokens, C channels, H heads,
-D channels per head. Every weight has to be read: a key that the oracle does not know is refused.
+code with the package it judges and needs no torch. Shape letters: N tokens, P of them protected in
+front, C channels, H heads, D channels per head. Every weight has to be read: a key that the oracle
+does not know is refused.
 
 Each token goes through the same calls, row by row, so equal tokens stay equal to the last bit and
 a tie is a tie, won by the lowest index. Only a merge may end this: a sum over its size is rounded.
@@ -37,8 +38,9 @@ class OracleResult:
     """What the method gives for one image.
 
     margin is the smallest distance of any decision to flipping: |best_i - θm| over the sources that
-    could merge (not the class row), |u_j - θp| over the non-class tokens, and for a merging source
-    the gap between its best and second-best partner when that gap is > 0; +inf without a decision.
+    could merge, |u_j - θp| over the tokens that are not protected, for a merging source the gap
+    between its best and second-best partner when that gap is > 0, and for a token that alone
+    survives because nothing is protected its lead when that is > 0; +inf without a decision.
     """
 
     logits: np.ndarray  # [classes] float64
@@ -84,8 +86,14 @@ class _Weights:
         return x * self[f"{name}.gamma"] if f"{name}.gamma" in self else x
 
 
+def protected(w: _Weights) -> int:
+    """P: class token, distillation token and registers, as far as there are any."""
+    names = ("cls_token", "dist_token", "reg_token")
+    return sum(w.arrays[name].shape[1] for name in names if name in w)
+
+
 def _embed(w: _Weights, image: np.ndarray) -> np.ndarray:
-    """Image [3, height, width] to tokens [patches + 1, C], the class token in row 0."""
+    """Image [3, height, width] to tokens [P + patches, C], the protected ones in front."""
     kernel = w["patch_embed.proj.weight"]  # [C, 3, ph, pw]
     ph, pw = kernel.shape[2:]
     if image.shape[0] != kernel.shape[1] or image.shape[1] % ph or image.shape[2] % pw:
@@ -99,12 +107,14 @@ def _embed(w: _Weights, image: np.ndarray) -> np.ndarray:
     if "patch_embed.proj.bias" in w:
         x = x + w["patch_embed.proj.bias"]
     x = w.norm("patch_embed.norm", x)
-    cls, position = w["cls_token"][0], w["pos_embed"][0]  # [1, C], [patches or patches + 1, C]
-    if len(position) == len(x):  # the class token gets none (timm no_embed_class)
-        position = np.concatenate([np.zeros_like(cls), position])
-    if len(position) != len(x) + 1:
-        raise ValueError(f"pos_embed has {len(position)} rows for {len(x)} patches")
-    return w.norm("norm_pre", np.concatenate([cls, x]) + position)
+    front = [w[name][0] for name in ("cls_token", "dist_token", "reg_token") if name in w]
+    every = np.concatenate([*front, x])
+    if "pos_embed" in w:
+        position = w["pos_embed"][0]  # [patches or P + patches, C]
+        if len(position) not in (len(x), len(every)):
+            raise ValueError(f"pos_embed has {len(position)} rows for {len(x)} patches")
+        every[len(every) - len(position) :] += position  # of patches alone: timm's no_embed_class
+    return w.norm("norm_pre", every)
 
 
 def _attention(
@@ -127,23 +137,32 @@ def _attention(
     update = w.linear(f"{block}.attn.proj", w.norm(f"{block}.attn.norm", mixed))
 
     importance = attention.mean(axis=(0, 1))
-    importance[0] = math.inf
+    importance[: protected(w)] = math.inf
     return w.scale(f"{block}.ls1", update), importance, k.mean(axis=0)
 
 
 def _merge(
-    sums: np.ndarray, size: np.ndarray, u: np.ndarray, keys: np.ndarray, threshold: float
+    sums: np.ndarray,
+    size: np.ndarray,
+    u: np.ndarray,
+    keys: np.ndarray,
+    threshold: float,
+    front: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Steps 3 and 4 on sums = X·s [N, C]: the new sums, sizes and importances, and the margin."""
+    """Steps 3 and 4 on sums = X·s [N, C]: the new sums, sizes and importances, and the margin.
+
+    Of all rows the even ones are sources, the odd ones destinations; the `front` ones are neither.
+    """
     sums, size, u = sums.copy(), size.copy(), u.copy()
     lengths = np.sqrt((keys**2).sum(axis=1, keepdims=True))
-    if not lengths[1:].all():
+    if not lengths[front:].all():
         raise ValueError("a token's mean key is zero: its similarity to others is undefined")
-    m = keys / np.where(lengths > 0, lengths, 1.0)  # a zero class key is harmless
+    m = keys / np.where(lengths > 0, lengths, 1.0)  # a zero protected key is harmless
     margin = math.inf
-    sources, destinations = list(range(0, len(sums), 2)), list(range(1, len(sums), 2))
-    unmerged = [0]  # the class token never merges
-    for i in sources[1:]:
+    sources = [i for i in range(front, len(sums)) if i % 2 == 0]
+    destinations = [j for j in range(front, len(sums)) if j % 2 == 1]
+    unmerged = list(range(front))
+    for i in sources if destinations else []:
         similarity = [float((m[i] * m[j]).sum()) for j in destinations]
         best = max(similarity)
         margin = min(margin, abs(best - threshold))
@@ -157,14 +176,28 @@ def _merge(
         sums[to] += sums[i]
         size[to] += size[i]
         u[to] = max(u[to], u[i])
-    order = unmerged + destinations
+    order = unmerged + (destinations or sources)
     return sums[order], size[order], u[order], margin
 
 
 def _prune(u: np.ndarray, threshold: float) -> tuple[list[int], float]:
-    """Step 5: the positions kept, in order, and the margin."""
+    """Step 5: the positions kept, in order, and the margin; never none."""
     kept = [j for j in range(len(u)) if u[j] > threshold]
-    return kept, min((abs(float(value) - threshold) for value in u[1:]), default=math.inf)
+    margin = min((abs(float(v) - threshold) for v in u if v < math.inf), default=math.inf)
+    if not kept:
+        kept = [max(range(len(u)), key=lambda j: (u[j], -j))]  # of equal ones the first
+        lead = min((float(u[kept[0]] - v) for v in u if v < u[kept[0]]), default=math.inf)
+        margin = min(margin, lead)
+    return kept, margin
+
+
+def _classify(w: _Weights, x: np.ndarray, size: np.ndarray, pool: str) -> np.ndarray:
+    """Final norm, pooling and head; of a distilled model the mean of both heads."""
+    x, front = w.norm("norm", x), protected(w)
+    if "dist_token" in w:
+        return np.asarray((w.linear("head", x[:1]) + w.linear("head_dist", x[1:2]))[0] / 2)
+    pooled = x[:1] if pool == "token" else _mean_of_patches(x[front:], size[front:])
+    return np.asarray(w.linear("head", w.norm("fc_norm", pooled))[0])
 
 
 def _mean_of_patches(x: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -212,7 +245,7 @@ def run(
         for step in _STEPS[family].split():
             threshold = thresholds[step][index]
             if step == "merge":
-                x, size, u, near = _merge(x, size, u, keys, threshold)
+                x, size, u, near = _merge(x, size, u, keys, threshold, protected(w))
             else:
                 kept, near = _prune(u, threshold)
                 x, size, u, keys = x[kept], size[kept], u[kept], keys[kept]
@@ -223,9 +256,7 @@ def run(
         update = oracle_layers.mlp(w, f"{block}.mlp", normed, _ACTIVATIONS[activation])
         x = x + w.scale(f"{block}.ls2", update)
 
-    x = w.norm("norm", x)
-    pooled = x[:1] if pool == "token" else _mean_of_patches(x[1:], size[1:])
-    logits = w.linear("head", w.norm("fc_norm", pooled))[0]
+    logits = _classify(w, x, size, pool)
     if w.unread:
         raise ValueError(f"the oracle does not know these weights: {sorted(w.unread)}")
     return OracleResult(logits, tuple(counts), margin)

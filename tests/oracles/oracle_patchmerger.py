@@ -15,10 +15,11 @@ from tests.oracles.oracle import (
     _ACTIVATIONS,
     OracleResult,
     _attention,
+    _classify,
     _embed,
     _Weights,
 )
-from tests.oracles.oracle_static import _check_read, _classify, _depth, _mlp
+from tests.oracles.oracle_static import _check_read, _depth, _mlp
 
 
 def _norm(w: _Weights, name: str, x: np.ndarray, eps: float) -> np.ndarray:

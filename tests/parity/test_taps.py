@@ -100,7 +100,7 @@ def test_padding_is_taken_off() -> None:
         ([True], [1], [True] * 3, (3,), "a row beyond them"),
         ([True], [-1], [True] * 3, (3,), "a row beyond them"),
         ([], [], [True] * 3, (3,), "decides about 0 sources only"),
-        ([False], [0], [False, True, True], (2,), "the class token is pruned"),
+        ([False], [0], [False, True, True], (2,), "a protected token is pruned"),
         ([False], [0], [True] * 3, (2,), "2 tokens are counted, 3 left"),
     ],
 )

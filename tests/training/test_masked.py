@@ -209,7 +209,7 @@ class TestGradient:
             importance=torch.tensor([[INF, 0.1, 0.4, 0.2]]),
             metric=torch.tensor([[[1.0, 0.0], [0.8, 0.6], [1.0, 0.0], [0.0, 1.0]]]),
         )
-        found = similarities(tokens.metric[:, 0::2], tokens.metric[:, 1::2])
+        found = similarities(tokens.metric, 1)
         merged = merge(tokens, found, threshold, 0.1)
         assert merged.alive.tolist() == [[1, 0, 1, 1]]  # class, source, destinations
         assert merged.x[0, :, 0].tolist() == pytest.approx([9, 5, (3 * 1 + 2 * 5) / 5, 7])
@@ -232,7 +232,7 @@ class TestGradient:
             x=torch.zeros(1, 4, 1), size=torch.ones(1, 4), alive=mask,
             importance=torch.full((1, 4), 0.1), metric=torch.ones(1, 4, 1),
         )  # fmt: skip
-        found = similarities(tokens.metric[:, 0::2], tokens.metric[:, 1::2])
+        found = similarities(tokens.metric, 1)
         merged = merge(tokens, found, torch.tensor(0.5 if merges else 1.0), 0.1)
         assert float(merged.alive[0, 1].detach()) == float(alive and not merges)
         (slope,) = torch.autograd.grad(merged.alive[0, 1], mask)

@@ -117,8 +117,8 @@ class TestSteps:
         seen: list[torch.dtype] = []
         plain = masked.similarities
 
-        def similarities(source: Tensor, destination: Tensor) -> Tensor:
-            found = plain(source, destination)
+        def similarities(metric: Tensor, protected: int) -> Tensor:
+            found = plain(metric, protected)
             seen.append(found.dtype)
             return found
 

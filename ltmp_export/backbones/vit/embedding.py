@@ -5,9 +5,9 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from ltmp_export.backbones.vit.layers import VitLayers
-from ltmp_export.graph import ragged
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout, fixed_layout, make_layout
+from ltmp_export.plan import pairing
 
 FLOAT = int(TensorProto.FLOAT)
 
@@ -56,9 +56,10 @@ def embed(
         prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C]; [B, R, C]
         last = g.op("Squeeze", batch, g.ints(0))
         numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
-    layout = fixed_layout(g, tokens, numbers)
-    if not static and tokens < ragged.LEAST_SLOTS:
-        layout = make_layout(g, layout.count, ragged.LEAST_SLOTS, numbers)
+    layout = fixed_layout(g, tokens, numbers, protected=vit.prefix)
+    least = pairing.least(vit.prefix)
+    if not static and tokens < least:
+        layout = make_layout(g, layout.count, least, numbers, vit.prefix)
     position = g.weight("pos_embed") if "pos_embed" in g.weights else None
     covers_prefix = position is not None and g.weights["pos_embed"].shape[1] == tokens
     if position is not None and not covers_prefix:

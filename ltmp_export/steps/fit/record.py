@@ -19,7 +19,9 @@ SAVED = ("fitted", "fit_importance")  # pruning in the same block keeps, too
 score_name = by_importance
 
 
-def read(step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     fitted = own["fitted"]
     if len(fitted) != step.keep:
@@ -28,6 +30,6 @@ def read(step: Fit, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -
     chosen = np.isin(slot, places)
     if slot[chosen].tolist() != places.tolist():
         raise ValueError("a budget keeps a slot that holds no token, or changes the order")
-    if not chosen[0]:
-        raise ValueError("a budget drops the class token")
+    if not chosen[:protected].all():
+        raise ValueError("a budget drops a protected token")
     return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], np.arange(len(places)))

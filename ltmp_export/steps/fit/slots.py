@@ -24,7 +24,9 @@ def write(g: GraphBuilder, step: Fit, tokens: Slots) -> Slots:
     count = g.op("Min", found, g.ints(step.keep), name="count")
     dropped = g.op("Sub", found, count, name="dropped")
     rank = g.op("Where", slots.alive(tokens), tokens.score(IMPORTANCE), g.number(-1.0))
-    rank = g.op("Where", slots.is_class(g, tokens.number), g.number(-LOWEST), rank)
+    if tokens.protected:
+        stays = slots.in_protected(g, g.counting(tokens.number), tokens.protected)
+        rank = g.op("Where", stays, g.number(-LOWEST), rank)
     names = ("most_important", "most_important_places")
     _, best = g.ops("TopK", rank, g.ints(step.keep), names=names, axis=1)
     chosen = g.op("GatherElements", slots.numbered(g, tokens), best, axis=1)  # [B, step.keep]

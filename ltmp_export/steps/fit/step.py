@@ -33,8 +33,8 @@ class Fit(Step):
         return None
 
     def possible(self, tokens: int, protected: int) -> bool:
-        """Of no fewer tokens."""
-        return 0 < self.keep <= tokens
+        """Of no fewer tokens, with room for the protected ones."""
+        return max(0, protected - 1) < self.keep <= tokens
 
     def shown(self) -> tuple[str, str]:
         """Header and cell of a table."""

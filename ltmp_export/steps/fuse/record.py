@@ -33,13 +33,15 @@ WORDS = Words(
 score_name = by_class_attention
 
 
-def read(step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, ranking = len(slot), own["ranking"]
-    require_ranking(ranking, tokens - 1)
-    kept = step.kept(tokens, 1)
-    order = np.append(0, 1 + ranking[:kept])
+    require_ranking(ranking, tokens - protected)
+    kept = step.kept(tokens, protected)
+    order = np.append(np.arange(protected), protected + ranking[:kept])
     chosen = np.zeros(tokens, bool)
     chosen[order] = True
     choice = Choice(torch.from_numpy(chosen), order=torch.from_numpy(order))
-    return Read(choice, own["score"][slot], np.arange(step.after(tokens, 1)))
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)))

@@ -45,7 +45,7 @@ class Fuse(Step):
 
     def possible(self, tokens: int, protected: int) -> bool:
         """Of tokens of which some do not stay, behind a class token."""
-        return protected == 1 and 0 < self.kept(tokens, protected) < tokens - protected
+        return protected > 0 and 0 < self.kept(tokens, protected) < tokens - protected
 
     def shown(self) -> tuple[str, str]:
         """The share, and what becomes of the others."""

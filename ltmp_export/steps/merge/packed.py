@@ -1,8 +1,8 @@
 """Merging by a threshold in ONNX, each image with rows of its own number.
 
 Names written here per block are stable: `similarity`, `partner`, `merged`, `merged_importance`,
-`merge_threshold`. The class token takes no part in matching: entry i of the first three is the slot
-of source i. After a merge the slots are in the order [class token ; sources ; destinations].
+`merge_threshold`. Protected tokens take no part in matching: entry i of the first three is the slot
+of source i. After a merge the slots are in the order [protected ; sources ; destinations].
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE
 from ltmp_export.steps.merge.step import Merge
 
-SOURCE, DESTINATION = pairing.first_source(1), pairing.first_destination(1)
-
 
 def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     """Merge even slots into their most similar odd slot where that is above the threshold."""
@@ -30,25 +28,27 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     width = g.op("Cast", g.op("Max", most, g.number(1.0)), to=TensorProto.INT64)  # [1] K
     present, chosen = g.ops("TopK", flags, width, names=("present", "chosen"), axis=1)  # [B, K]
 
-    class_row, source_rows, destination_rows = _parts(g, tokens.rows)
+    protected = tokens.layout.protected
+    front_rows, source_rows, destination_rows = _parts(g, tokens.rows, protected)
     to = g.op("GatherElements", partner, chosen, axis=1)  # [B, K] ordinals of destinations
     source = g.op("GatherElements", source_rows, chosen, axis=1)
     target = g.op("GatherElements", destination_rows, to, axis=1)
     mixing, shared, size = _mix(g, tokens, source, target, present)
 
     new_rows = g.op("Add", tokens.layout.numbered(width), tokens.old_rows)  # [B, K]
-    class_alive, source_alive, destination_alive = _parts(g, tokens.alive)
+    front_alive, source_alive, destination_alive = _parts(g, tokens.alive, protected)
     stays = g.op("And", source_alive, g.op("Not", merged))
     destination_rows = g.op("ScatterElements", destination_rows, to, new_rows, axis=1)
     importance = None
     if IMPORTANCE in tokens.needed:
         carried = _merged_importance(g, tokens, present, chosen, to, shared)
         gone = g.op("Where", merged, g.number(LOWEST), carried[1])
-        importance = g.op("Concat", carried[0], gone, carried[2], axis=1, name="merged_importance")
+        parts = (*carried[0], gone, carried[2])
+        importance = g.op("Concat", *parts, axis=1, name="merged_importance")
     return replace(
         tokens,
-        rows=g.op("Concat", class_row, source_rows, destination_rows, axis=1),
-        alive=g.op("Concat", class_alive, stays, destination_alive, axis=1),
+        rows=g.op("Concat", *front_rows, source_rows, destination_rows, axis=1),
+        alive=g.op("Concat", *front_alive, stays, destination_alive, axis=1),
         size=size,
         importance=importance,
         metric=None,
@@ -77,12 +77,12 @@ def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
     )
 
 
-def _parts(g: GraphBuilder, values: Name) -> tuple[Name, Name, Name]:
-    """[B, N] → the class token's, the sources', the destinations'."""
+def _parts(g: GraphBuilder, values: Name, protected: int) -> tuple[tuple[Name, ...], Name, Name]:
+    """[B, N] → the protected tokens', if there are any, the sources', the destinations'."""
     return (
-        g.slice(values, 1, 0, 1),
-        g.slice(values, 1, SOURCE, step=2),
-        g.slice(values, 1, DESTINATION, step=2),
+        (g.slice(values, 1, 0, protected),) if protected else (),
+        g.slice(values, 1, pairing.first_source(protected), step=2),
+        g.slice(values, 1, pairing.first_destination(protected), step=2),
     )
 
 
@@ -90,9 +90,9 @@ def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name,
     """[B, S]: the ordinal of each source's most similar destination, and whether it merges."""
     if tokens.metric is None:
         raise ValueError("matching needs the metric")
-    sources, destinations = (
-        g.slice(tokens.metric, 1, start, step=2) for start in (SOURCE, DESTINATION)
-    )
+    protected = tokens.layout.protected
+    starts = (pairing.first_source(protected), pairing.first_destination(protected))
+    sources, destinations = (g.slice(tokens.metric, 1, start, step=2) for start in starts)
     similarity = g.op("MatMul", sources, g.op("Transpose", destinations, perm=[0, 2, 1]))
     mask = tokens.layout.destination_mask()
     if mask is not None:
@@ -100,7 +100,7 @@ def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name,
     best = g.reduce("ReduceMax", similarity, [2], name="similarity")
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
     above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
-    present = g.slice(tokens.alive, 1, SOURCE, step=2)
+    present = g.slice(tokens.alive, 1, starts[0], step=2)
     return partner, g.op("And", above, present, name="merged")
 
 
@@ -130,13 +130,14 @@ def _mix(
 
 def _merged_importance(
     g: GraphBuilder, tokens: Candidates, present: Name, chosen: Name, to: Name, shared: Name
-) -> tuple[Name, Name, Name]:
-    """Of class token, sources, destinations; these get the maximum of what they became."""
+) -> tuple[tuple[Name, ...], Name, Name]:
+    """Of protected, sources, destinations; these get the maximum of what they became."""
     if tokens.importance is None:
         raise ValueError("carrying importance through a merge needs it")
-    of_class, of_sources, of_destinations = _parts(g, tokens.importance)
+    importance, protected = tokens.importance, tokens.layout.protected
+    of_front, of_sources, of_destinations = _parts(g, importance, protected)
     incoming = g.op("Mul", g.op("GatherElements", of_sources, chosen, axis=1), present)
     from_each = g.op("Mul", shared, g.op("Unsqueeze", incoming, g.ints(1)))  # [B, K, K]
     own = g.op("GatherElements", of_destinations, to, axis=1)
     largest = g.op("Max", own, g.reduce("ReduceMax", from_each, [2]))
-    return of_class, of_sources, g.op("ScatterElements", of_destinations, to, largest, axis=1)
+    return of_front, of_sources, g.op("ScatterElements", of_destinations, to, largest, axis=1)

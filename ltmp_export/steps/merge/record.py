@@ -1,7 +1,7 @@
 """Merging by a threshold, as a file recorded it.
 
-A file decides about the sources behind the class token; after the merge its slots are the class
-token, these, and the destinations.
+A file decides about the sources behind the protected tokens; after the merge its slots are the
+protected tokens, these, and the destinations.
 """
 
 from __future__ import annotations
@@ -32,19 +32,28 @@ WORDS = MERGES
 score_name = by_similarity
 
 
-def read(step: Merge, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: Merge, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens = len(slot)
     merged, partner = own["merged"], own["partner"]
-    sources, destinations = pairing.sources(tokens, 1), pairing.destinations(tokens, 1)
+    sources = pairing.sources(tokens, protected)
+    destinations = pairing.destinations(tokens, protected)
     if min(len(merged), len(partner)) < sources:
         found = min(len(merged), len(partner))
         raise ValueError(f"a merge of {tokens} tokens decides about {found} sources only")
     chosen, target = merged[:sources], partner[:sources]
     require_within(target[chosen], destinations, tokens)
     left = np.concatenate(
-        [[0], 1 + np.flatnonzero(~chosen), 1 + len(merged) + np.arange(destinations)]
+        [
+            np.arange(protected),
+            protected + np.flatnonzero(~chosen),
+            protected + len(merged) + np.arange(destinations),
+        ]
     )
-    score = of_sources(own["score"], sources)
-    chosen, target = np.append(False, chosen), np.append(0, target)  # the class token stays
+    score = of_sources(own["score"], sources, protected)
+    front = np.zeros(pairing.protected_sources(protected), np.int64)  # they stay
+    chosen = np.append(front > 0, chosen)
+    target = np.append(front, target + pairing.protected_destinations(protected))
     return Read(Choice(torch.from_numpy(chosen), torch.from_numpy(target)), score, left)

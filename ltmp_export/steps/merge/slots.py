@@ -30,5 +30,7 @@ def write(g: GraphBuilder, step: Merge, tokens: Slots) -> Slots:
     going = g.op("And", places, g.op("Unsqueeze", merged, g.ints(1)))  # [B, D, S]
     stay = g.op("And", slots.alive(sources), g.op("Not", merged))
     received = slots.merged(g, destinations, sources, going)
-    parts = [slots.part(g, tokens, 0, 1), replace(sources, alive=stay), received]
+    parts = [replace(sources, alive=stay), received]
+    if tokens.protected:
+        parts.insert(0, slots.part(g, tokens, 0, tokens.protected))
     return replace(slots.concatenated(g, parts), packed=False)

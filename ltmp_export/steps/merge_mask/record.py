@@ -30,7 +30,9 @@ def score_name(step: MergeMask, resized: bool) -> str:
     return "mask" if step.restore else "reach"
 
 
-def read(step: MergeMask, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: MergeMask, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     patches, targets = step.sets * step.of, step.sets * step.tokens
     protected = len(slot) - patches

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ltmp_export.plan import pairing
 from ltmp_export.steps.matching import merge
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, first
@@ -20,9 +21,10 @@ def take(
 
 
 def choose(step: MergeMost, score: Tensor) -> Verdict:
-    """The sources of the highest scores; ranked, the others by score, the class token first."""
+    """The sources of the highest scores; ranked, the others by score behind the protected."""
     verdict, ranking = first(score, step.count)
     if not step.ranked:
         return verdict
     others = ranking[step.count :]
-    return verdict._replace(order=torch.cat([others.new_zeros(1), others[others != 0]]))
+    front = pairing.protected_sources(step.prefix)
+    return verdict._replace(order=torch.cat([torch.arange(front), others[others >= front]]))

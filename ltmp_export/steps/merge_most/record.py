@@ -27,9 +27,11 @@ WORDS = MERGES
 score_name = by_similarity
 
 
-def read(step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
-    tokens, protected = len(slot), step.prefix
+    tokens = len(slot)
     ranking, partner = own["ranking"], own["partner"]
     sources = pairing.sources(tokens, protected)
     if sorted(ranking) != list(range(sources)):
@@ -37,11 +39,14 @@ def read(step: MergeMost, own: Mapping[str, NDArray[Any]], slot: Places, count: 
     if len(partner) != sources:
         raise ValueError(f"a merge of {tokens} tokens decides about {len(partner)} sources")
     require_within(partner, pairing.destinations(tokens, protected), tokens)
-    chosen = np.zeros(1 + sources, bool)
-    chosen[1 + ranking[: step.count]] = True
-    before = pairing.first_destination(protected) // 2  # protected rows among the odd ones
-    target = np.append(0, partner + before)
-    others = np.append(0, 1 + ranking[step.count :])  # the class token first
+    even = pairing.protected_sources(protected)
+    chosen = np.zeros(even + sources, bool)
+    chosen[even + ranking[: step.count]] = True
+    front = np.arange(even)
+    target = np.append(front, partner + pairing.protected_destinations(protected))
+    others = np.append(front, even + ranking[step.count :])
     order = torch.from_numpy(others) if step.ranked else None
     choice = Choice(torch.from_numpy(chosen), torch.from_numpy(target), order)
-    return Read(choice, of_sources(own["score"], sources), np.arange(tokens - step.count))
+    return Read(
+        choice, of_sources(own["score"], sources, protected), np.arange(tokens - step.count)
+    )

@@ -16,10 +16,9 @@ class MergeMost(Step):
 
     Attributes:
         count: How many; at least 1 and no more than there are.
-        ranked: Whether the unmerged sources stay in order of descending similarity, the class
-            token last, instead of in their own order.
-        prefix: Tokens that never merge and stay in front: the class token, and with 2 also the
-            distillation token.
+        ranked: Whether the unmerged sources stay in order of descending similarity instead of in
+            their own.
+        prefix: Protected tokens, which never merge and stay in front.
     """
 
     on_disk: ClassVar[str] = "MergeMost"

@@ -57,7 +57,9 @@ def take(
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
         positions=_positions(tokens, places, moved, index),
     )
-    decision = Selection(step, verdict.threshold, score, verdict.chosen, verdict.order, into=found)
+    decision = Selection(
+        step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
+    )
     return left, decision
 
 

@@ -34,19 +34,22 @@ WORDS = Words(
 score_name = by_class_attention
 
 
-def read(step: Mergence, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: Mergence, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, ranking, partner = len(slot), own["ranking"], own["partner"]
-    require_ranking(ranking, tokens - 1)
-    if len(partner) != tokens - 1 - step.keep:
-        raise ValueError(f"{len(partner)} of {tokens - 1 - step.keep} patches have a partner")
+    patches = tokens - protected
+    require_ranking(ranking, patches)
+    if len(partner) != patches - step.keep:
+        raise ValueError(f"{len(partner)} of {patches - step.keep} patches have a partner")
     require_within(partner, step.keep, tokens)
     chosen = np.zeros(tokens, bool)
-    chosen[0] = True
-    chosen[1 + ranking[: step.keep]] = True
+    chosen[:protected] = True
+    chosen[protected + ranking[: step.keep]] = True
     into = np.zeros(tokens, np.int64)
     into[~chosen] = partner
     choice = Choice(
         torch.from_numpy(chosen), torch.from_numpy(into), merges=torch.from_numpy(~chosen)
     )
-    return Read(choice, own["score"][slot], np.arange(step.after(tokens, 1)))
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)))

@@ -55,7 +55,7 @@ class Mergence(Step):
 
     def possible(self, tokens: int, protected: int) -> bool:
         """Of tokens of which some do not stay, behind a class token."""
-        fits = protected == 1 and 0 < self.keep < tokens - protected
+        fits = protected > 0 and 0 < self.keep < tokens - protected
         return fits and self.weights in WEIGHTINGS
 
     def macs(self, tokens: int, protected: int, width: int) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ltmp_export.plan.scores import IMPORTANCE
 from ltmp_export.steps.prune.step import Prune
-from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, above, keep
+from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, keep, surviving
 
 
 def take(
@@ -19,5 +19,5 @@ def take(
 
 
 def choose(step: Prune, score: Tensor) -> Verdict:
-    """Tokens above the threshold."""
-    return above(score, step.threshold)
+    """Tokens above the threshold, protected ones, whose score is +inf, among them; at least one."""
+    return surviving(score, step.threshold)

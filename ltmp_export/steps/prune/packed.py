@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.graph.packed import Candidates
 from ltmp_export.steps.prune.step import Prune
 
 
 def write(g: GraphBuilder, step: Prune, tokens: Candidates) -> Candidates:
-    """Drop slots whose importance is not above the threshold; slot 0, the class token, stays.
+    """Drop slots whose importance is not above the threshold; protected ones stay.
 
-    An empty slot has an importance of exactly 0, since nothing attends to it, and a merged source
-    has `LOWEST`: neither is above a threshold in [0, 1].
+    Of none protected the first of the highest importance does. An empty slot has an importance of
+    exactly 0, since nothing attends to it, and a merged source has `LOWEST`: neither is above a
+    threshold in [0, 1].
     """
     if tokens.importance is None:
         raise ValueError("pruning needs importance")
     above = g.op("Greater", tokens.importance, g.number(step.threshold, "prune_threshold"))
-    is_class = g.op("Equal", tokens.layout.position, g.index(0))
-    return replace(tokens, alive=g.op("Or", above, is_class, name="kept"), gaps=True)
+    stays = slots.spared(g, tokens.importance, tokens.layout.position, tokens.layout.protected)
+    return replace(tokens, alive=g.op("Or", above, stays, name="kept"), gaps=True)

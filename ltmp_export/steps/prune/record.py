@@ -17,9 +17,13 @@ WORDS = KEEPS
 score_name = by_importance
 
 
-def read(step: Prune, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: Prune, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     chosen = own["kept"][slot]
-    if not chosen[0]:
-        raise ValueError("the class token is pruned")
+    if not chosen[:protected].all():
+        raise ValueError("a protected token is pruned")
+    if not chosen.any():
+        raise ValueError("no token is left")
     return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], slot[chosen])

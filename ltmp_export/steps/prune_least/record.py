@@ -25,13 +25,15 @@ WORDS = KEEPS
 score_name = by_importance
 
 
-def read(step: PruneLeast, own: Mapping[str, NDArray[Any]], slot: Places, count: int) -> Read:
+def read(
+    step: PruneLeast, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens, order = len(slot), own["order"]
     if len(order) != tokens - step.count:
         raise ValueError(f"{len(order)} of {tokens} tokens are kept; {step.count} are to go")
-    if len(set(order.tolist())) != len(order) or order[0] != 0:
-        raise ValueError("a token is kept twice, or the class token is not the first")
+    if len(set(order.tolist())) != len(order) or order[:protected].tolist() != [*range(protected)]:
+        raise ValueError("a token is kept twice, or the protected ones are not the first")
     require_within(order, tokens, tokens)
     chosen = np.zeros(tokens, bool)
     chosen[order] = True

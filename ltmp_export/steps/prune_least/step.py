@@ -12,7 +12,7 @@ from ltmp_export.plan.step import Step
 
 @dataclass(frozen=True)
 class PruneLeast(Step):
-    """Sort by importance, the class token first, and drop the last `count` (METHOD §1).
+    """Sort by importance, protected tokens first, and drop the last `count` (METHOD §1).
 
     Attributes:
         count: How many.
