@@ -94,14 +94,14 @@ def test_training_decides_as_deployed(tmp_path: Path) -> None:
     found = load_checkpoint(path, Choices(merged_position="destination"))
     path = positioned.save(tmp_path / "d.pth", positioned.model(DINO), DINO, **LEARNED)
     registers = load_checkpoint(path)
-    for found, merged in ((found, "destination"), (registers, "mean")):
-        plan = replace(found.plan, merged_position=merged)
+    for own, merged in ((found, "destination"), (registers, "mean")):
+        plan = replace(own.plan, merged_position=merged)
         masked = MaskedVit(
-            found.model, families.load("ltmp"), plan.thresholds(), ALIGNED, plan=plan
+            own.model, families.load("ltmp"), plan.thresholds(), ALIGNED, plan=plan
         ).eval()  # fmt: skip
         output = masked(images)
         for number, image in enumerate(images):
-            wanted = Reference(found.model, plan).run(image)
+            wanted = Reference(own.model, plan).run(image)
             assert tuple(output.counts[number].tolist()) == wanted.counts
             assert (output.logits[number] - wanted.logits).abs().max() < 1e-4
         output.logits.sum().backward()
