@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from timm.layers import DiffAttention
 from torch import Tensor, nn
 
 from ltmp_export.backbones import chosen
@@ -55,6 +56,7 @@ def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> 
                 attn = block.attn
                 norm = getattr(attn, "k_norm", nn.Identity())
                 heads = getattr(attn, "num_kv_heads", attn.num_heads)
+                heads *= 2 if isinstance(attn, DiffAttention) else 1
                 attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
     return found
 

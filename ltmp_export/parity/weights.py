@@ -78,7 +78,7 @@ def _metrics(wanted: Arrays, vit: Vit) -> dict[str, NDArray[Any]]:
     found = {}
     for block in range(vit.depth):
         path = f"blocks.{block}.attn"
-        for part, keys in of_keys(wanted, path, vit.head_width).items():
+        for part, keys in of_keys(wanted, path, vit.key_width).items():
             keys = keys.astype(np.float64)
             if f"{path}.k_norm.weight" in wanted:
                 own = keys.reshape(-1, keys.shape[-1])

@@ -73,10 +73,11 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
         yield Linear(COARSE_EMBEDDING, 4 * patch, c, COARSE)
     for block in range(vit.depth):
         path, first = f"blocks.{block}", block == 0
-        yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, f"{path}.norm1")
+        norms = [None if vit.post_norm else f"{path}.norm{half}" for half in (1, 2)]
+        yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, norms[0])
         yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block, fine=first)
         for layer in mlps.layers(vit.mlp, c, vit.mlp_width):
-            norm = f"{path}.norm2" if layer.alone else None
+            norm = norms[1] if layer.alone else None
             at = f"{path}.mlp.{layer.leaf}"
             yield Linear(at, layer.ins, layer.outs, KEPT, block, norm, first)
     if vit.latent is not None:

@@ -42,6 +42,8 @@ class Vit:
         mlp: Kind of the MLPs, one of `plan.mlps.KINDS`.
         latent: The attention pooling, where there is one.
         stem: Convolutions in front of the patch embedding, where there are any.
+        differential: Whether attention is the difference of two maps for each head.
+        post_norm: Whether a block normalises what its halves give, and not what they are given.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
     """
 
@@ -66,6 +68,8 @@ class Vit:
     latent: AttentionPool | None = None
     pool_prefix: bool = False
     stem: Stem | None = None
+    differential: bool = False
+    post_norm: bool = False
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -96,6 +100,10 @@ class Vit:
             raise ValueError(f"{self.pool!r} pooling with {self.latent}, {self.pool_prefix!r}")
         if self.latent is not None:
             self.latent.require_sound(self.width)
+        if not all(type(switch) is bool for switch in (self.differential, self.post_norm)):
+            raise ValueError(f"switches {self.differential!r:.50} and {self.post_norm!r:.50}")
+        if self.differential and self.head_width % 2:
+            raise ValueError(f"differential attention with heads of {self.head_width} channels")
         if self.mlp not in mlps.KINDS:
             raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
 
@@ -120,6 +128,16 @@ class Vit:
     def leading(self) -> int:
         """Tokens before registers and patches: class token, distillation token, or none."""
         return self.prefix - self.registers
+
+    @property
+    def maps(self) -> int:
+        """Maps of attention of a block, by which steps score; and heads of its keys."""
+        return 2 * self.heads if self.differential else self.heads
+
+    @property
+    def key_width(self) -> int:
+        """Channels of a head's keys."""
+        return self.head_width // 2 if self.differential else self.head_width
 
     @property
     def unpooled(self) -> int:
@@ -211,6 +229,8 @@ class Vit:
             "latent": None,
             "pool_prefix": False,
             "stem": None,
+            "differential": False,
+            "post_norm": False,
         }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from timm.layers import AttentionPoolLatent
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Attention, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
@@ -31,9 +31,13 @@ OPSET = 18  # the oldest that the exporter writes without converting down
 TOLERANCE = 1e-4  # relative to the largest logit; measured: 2e-6 on the digits
 
 
-def translates(plan: Plan) -> bool:
-    """Whether there is a literal translation: of thresholds, which static shapes do not have."""
-    return not plan.static
+def untranslated(model: Any, plan: Plan) -> str:
+    """Why there is no literal translation, or nothing: it is one of thresholds in plain blocks."""
+    if plan.static:
+        return "there is no literal form of static shapes"
+    parts = (type(part) for block in model.blocks for part in (block, getattr(block, "attn", None)))
+    other = next((part.__name__ for part in parts if part not in (Block, Attention)), "")
+    return f"there is no literal form of {other}" if other else ""
 
 
 class LiteralViT(nn.Module):
@@ -45,8 +49,8 @@ class LiteralViT(nn.Module):
 
     def __init__(self, model: VisionTransformer, plan: Plan) -> None:
         super().__init__()
-        if not translates(plan):
-            raise ValueError(f"no literal translation of {plan.family}")
+        if reason := untranslated(model, plan):
+            raise ValueError(reason)
         self.model = model
         self.plan = plan
 

@@ -38,7 +38,8 @@ def rivals(
     )
     found, refused = [], {}
     exported = folder / "literal.onnx"
-    if literal.translates(checkpoint.plan):
+    reason = literal.untranslated(checkpoint.model, checkpoint.plan)
+    if not reason:
         found.append(eager)
         try:
             start = eager.start() | {"kind": "literal", "output": str(exported)}
@@ -48,7 +49,6 @@ def rivals(
         except LtmpError as err:
             refused[LITERAL] = str(err)
     else:
-        reason = "there is no literal form of static shapes"
         refused = dict.fromkeys((EAGER, LITERAL), reason)
     return found + elsewhere(model, dense), refused
 

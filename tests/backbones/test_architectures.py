@@ -19,9 +19,7 @@ NAMES = {
     ],
     "vit_tiny_r_s16_p8_224": [],
     "vit_giant_patch14_dinov2": ["no classifier (head.weight missing)"],
-    "vit_dwee_patch16_reg1_gap_256": [
-        "differential attention (blocks.0.attn.lambda_q1)",
-    ],
+    "vit_dwee_patch16_reg1_gap_256": [],
     "test_vit_relpos": [
         "relative position bias (blocks.0.attn.rel_pos.mlp.fc1.weight)",
     ],

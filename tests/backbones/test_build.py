@@ -90,7 +90,7 @@ def test_weights_of_another_depth_than_the_name_decide(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "feature"),
     [
-        ("vit_dwee_patch16_reg1_gap_256", r"differential attention \(blocks"),
+        ("vit_pwee_patch16_reg1_gap_256", r"parallel attention and MLP \(blocks"),
     ],
 )
 def test_unsupported_architectures_are_refused_by_name(

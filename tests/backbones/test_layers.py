@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.trace import Trace
-from ltmp_export.backbones.vit import feed_forward, pooling, stems
+from ltmp_export.backbones.vit import differential, facts, feed_forward, pooling, stems
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
@@ -23,12 +23,13 @@ from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
-from ltmp_export.plan import mlps
+from ltmp_export.plan import difference, mlps
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.gather import Said, Statements
 from ltmp_export.timing.literal import LiteralViT
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit
@@ -94,6 +95,52 @@ def test_what_weights_do_not_tell_is_said(tmp_path: Path) -> None:
     assert "pool" not in pooled.assumed
     with pytest.raises(InputError, match="has attention pooling .* --pool states 'avg': drop it"):
         load_checkpoint(path, replace(stated, num_heads=2, pool="avg"))
+    bare_weights = random_vits.build(odd_layers.POST_NORM_BARE)[0].state_dict()
+    with pytest.raises(InputError, match="whether norms stand in front .* --model NAME"):
+        facts.settle(bare_weights, None, Statements(heads=Said(2, "--num-heads")), "c.pth")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [odd_layers.GATE_LAST, odd_layers.RESNET, odd_layers.DIFFERENTIAL, odd_layers.POST_NORM],
+    ids=str,
+)
+def test_what_is_reduced_is_the_reference(case: Case) -> None:
+    """Files of thresholds, of a fixed rate and of a budget; and training's masked form."""
+    checkpoint, images = reducing(case)
+    few, model, vit = images.select(4), checkpoint.model, checkpoint.vit
+    fixed = agreement.planned("m", "3", vit)
+    for plan in (checkpoint.plan, fixed, checkpoint.plan.within([vit.tokens * 2 // 3] * vit.depth)):
+        made = replace(checkpoint, plan=plan)
+        report = compare.compare(to_onnx(made, opset=17), made, few, batch_sizes=(1, 4))
+        assert report.verdict == "equal", report.headline()
+    pixels = torch.from_numpy(few.pixels)
+    masked = MaskedVit(model, families.load("ltmp"), checkpoint.plan.thresholds(), ALIGNED).eval()
+    reference = Reference(model, checkpoint.plan)
+    wanted = torch.stack([reference.run(image).logits for image in pixels])
+    torch.testing.assert_close(masked(pixels).logits, wanted, rtol=0, atol=tolerances.MASKED)
+
+
+def test_scores_of_differential_attention() -> None:
+    """Its maps count as heads: importance is their mean, the metric the mean of their keys."""
+    model, vit = random_vits.build(odd_layers.DIFFERENTIAL)
+    image = random_vits.images(vit, 3)[0]
+    trace = Reference(model, test_oracle.frozen("ltmp", vit.depth, 1.0, 0.0)).run(image)
+    merging, pruning = trace.decisions[0]
+    attn, x = model.blocks[0].attn, model.blocks[0].norm1(trace.embedded)
+    heads, width = 2 * attn.num_heads, attn.head_dim
+    q, k = (part.reshape(-1, heads, width) for part in attn.qkv(x).chunk(3, -1)[:2])
+    maps = [
+        (attn.q_norm(q[:, h]) @ attn.k_norm(k[:, h]).T / width**0.5).softmax(-1)
+        for h in range(heads)
+    ]
+    importance = torch.stack(maps).mean((0, 1))
+    ordered = (scores[1:].sort().values for scores in (pruning.score, importance))
+    torch.testing.assert_close(*ordered, rtol=0, atol=1e-6)
+    keys = attn.k_norm(k).mean(1)
+    metric = keys / keys.norm(dim=-1, keepdim=True)
+    best = (metric[2::2] @ metric[1::2].T).amax(1)
+    torch.testing.assert_close(merging.score[1:], best, rtol=0, atol=1e-6)
 
 
 class TestPooling:
@@ -165,6 +212,8 @@ def reducing(case: Case) -> tuple[Checkpoint, Images]:
     [
         *((odd_layers.POOLED_ALL, form) for form in ("static", "dynamic", "fp16")),
         *((case, "fp16") for case in (odd_layers.RESNET, odd_layers.CONVS)),
+        *((case, "static") for case in (odd_layers.DIFFERENTIAL, odd_layers.POST_NORM)),
+        (odd_layers.DIFFERENTIAL, "fp16"),
     ],
     ids=str,
 )
@@ -176,7 +225,7 @@ def test_lower_precision(case: Case, form: str) -> None:
     model = to_onnx(source, opset=17, precision=precision)
     expected = lower_precision.reference_logits(checkpoint, pixels)
     assert lower_precision.same_class(lower_precision.in_batches(model, pixels, 8), expected) >= 6
-    if form == "static":
+    if form == "static" and case is odd_layers.POOLED_ALL:
         before, after = (one.model.blocks[0].norm1.weight for one in (checkpoint, source))
         assert not before.equal(after)
         balanced = lower_precision.reference_logits(source, pixels)
@@ -223,6 +272,15 @@ class TestWrongGraphs:
             return str(right(writer, path, *given))
 
         assert found_in(odd_layers.RESNET, stems._Writer, "conv", wrong) == {"embedding"}
+
+    def test_lambda_of_another_block(self) -> None:
+        right = difference.start
+
+        def wrong(block: int) -> float:
+            return right(block + 1)
+
+        found = found_in(odd_layers.DIFFERENTIAL, differential, "start", wrong)
+        assert found == {"block 0"}
 
     def test_pooling_without_sizes(self) -> None:
         right = pooling.pool

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from timm.layers import GluMlp, HybridEmbed, RmsNorm, StdConv2dSame, SwiGLU
+from timm.layers import DiffAttention, GluMlp, HybridEmbed, RmsNorm, StdConv2dSame, SwiGLU
 from timm.models.resnetv2 import ResNetV2
+from timm.models.vision_transformer import ResPostBlock
 from timm.models.vision_transformer_hybrid import ConvStem
 from timm.models.vitamin import GeGluMlp
 from torch import nn
@@ -106,5 +107,17 @@ CONVS = Case(
     },
 )
 
+DIFFERENTIAL = Case(
+    "differential attention",
+    71,
+    {"attn_layer": DiffAttention, "qk_norm": True, "init_values": 1e-5, "img_size": (16, 12)},
+)
+POST_NORM = Case("norms behind", 72, {"block_fn": ResPostBlock, "qkv_bias": False})
+POST_NORM_BARE = Case(
+    "norms behind, as timm has it",
+    73,
+    POST_NORM.kwargs | {"class_token": False, "global_pool": "avg", "fc_norm": True},
+)
+
 ORACLE = (AIMV2, PACKED, NORMED, SCALED)  # what the oracles know
-ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS)
+ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS, DIFFERENTIAL, POST_NORM)

@@ -21,7 +21,6 @@ class Positioned(Vit):
         own_turns: Likewise, whether every block and head turns in a way of its own.
         apart: Whether queries, keys and values have a linear layer each.
         kv_heads: Heads of keys and values of each block; () where as many as of queries.
-        post_norm: Whether a block normalises what its halves give, and not what they are given.
     """
 
     positions: str = ""
@@ -29,11 +28,10 @@ class Positioned(Vit):
     own_turns: bool = False
     apart: bool = False
     kv_heads: tuple[int, ...] = ()
-    post_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        switches = (self.half, self.own_turns, self.apart, self.post_norm)
+        switches = (self.half, self.own_turns, self.apart)
         if self.positions not in positions.KINDS or not all(type(s) is bool for s in switches):
             raise ValueError(f"positions {self.positions!r:.50} with switches {switches}")
         if self.kv_heads and not (
@@ -51,7 +49,7 @@ class Positioned(Vit):
         """Those of a ViT, with queries, keys and values apart where they are."""
         for layer in super().linears():
             if layer.block is None or not (self.apart and layer.path.endswith(".attn.qkv")):
-                yield layer._replace(norm=None) if self.post_norm else layer
+                yield layer
                 continue
             path = layer.path.removesuffix("qkv")
             widths = (self.heads, self.keys_of(layer.block), self.keys_of(layer.block))

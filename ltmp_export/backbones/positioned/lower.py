@@ -141,14 +141,10 @@ class Lowering(vit.Lowering):
         where = self.placed(tokens)
         return None if where is None else graph.reduced(self.g, reduced, where)
 
-    def given(self, path: str, half: int, x: Name) -> Name:
-        """What a half of a block is given: normalised tokens, or these as they are."""
-        return x if self.net.post_norm else super().given(path, half, x)
-
     def scaled(self, path: str, half: int, update: Name) -> Name:
         """What a half of a block adds: normalised where the block does so here, or scaled."""
         if self.net.post_norm:
-            return self.layers.norm(f"{path}.norm{half}", update)
+            return super().scaled(path, half, update)
         gamma = f"{path}.gamma_{half}"
         if gamma not in self.g.weights:
             return update

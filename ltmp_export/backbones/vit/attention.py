@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ltmp_export.backbones.vit import differential
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
@@ -35,7 +36,7 @@ class Bound:
 def attend(
     layers: VitLayers, path: str, rows: Name, size: Name | None, layout: Layout, at: Bound
 ) -> tuple[Name, Name, Name]:
-    """Attention weights [B, H, N, N], keys by which tokens are compared, and values [B, H, N, D].
+    """Maps of attention [B, H, N, N], keys by which tokens are compared, and values [B, H, N, D].
 
     Args:
         layers: The model's.
@@ -50,7 +51,7 @@ def attend(
     q, k = (layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
     q, k, keys = at.turned(layers, q, k)
     with layers.half(f"{path}.attn.scores"):
-        q = g.op("Mul", g.cast(q), g.number(vit.head_width**-0.5))
+        q = g.op("Mul", g.cast(q), g.number(vit.key_width**-0.5))
         scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
     scores = at.biased(g, layers.exact(scores))
     bias = layout.score_bias(size, vit.tokens)
@@ -62,9 +63,16 @@ def attend(
 def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name) -> Name:
     """The output [T, C] of attention from its weights and values, without the residual."""
     g, vit = layers.g, layers.vit
+    if vit.differential:
+        weights = differential.difference(layers, f"{path}.attn", weights)
     with layers.half(f"{path}.attn.mixed"):
         mixed = g.op("MatMul", g.cast(weights), g.cast(v))
+    if vit.differential:
+        mixed = differential.behind(layers, f"{path}.attn", mixed)
         rows = layout.join_heads(mixed, vit.heads, vit.head_width)
+    else:
+        with layers.half(f"{path}.attn.mixed"):
+            rows = layout.join_heads(mixed, vit.heads, vit.head_width)
     out = layers.linear(f"{path}.attn.proj", layers.norm(f"{path}.attn.norm", rows))
     return layers.exact(layers.layer_scale(f"{path}.ls1", out))
 

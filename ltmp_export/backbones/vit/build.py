@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import Attention, DiffAttention, GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from timm.models.vitamin import GeGluMlp
@@ -176,7 +176,13 @@ def _kwargs_from_shapes(
         "pre_norm": "norm_pre.weight" in weights,
         "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
         "mlp_layer": _MLPS[kinds.mlp(weights)],
+        "attn_layer": _attention(block),
     }
+
+
+def _attention(block: set[str]) -> Any:
+    """The attention of a block that has these weights."""
+    return DiffAttention if "attn.sub_norm.weight" in block else Attention
 
 
 def _require_ranks(weights: Weights) -> None:

@@ -27,6 +27,7 @@ _FEATURES = {
     "a norm of the patch embedding": "patch_embed.norm.weight",
     "norms with a bias": "blocks.0.norm1.bias",
     "attention pooling": "attn_pool.latent",
+    "differential attention": "blocks.0.attn.sub_norm.weight",
     "a projection of patches": "patch_embed.proj.weight",
 }
 _MLPS = {

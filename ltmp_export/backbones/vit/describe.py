@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from timm.layers import (
     AttentionPoolLatent,
+    DiffAttention,
     GluMlp,
     HybridEmbed,
     LayerScale,
@@ -16,7 +18,7 @@ from timm.layers import (
     SwiGLU,
 )
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
@@ -24,7 +26,7 @@ from ltmp_export.backbones.vit import describe_stem
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
-from ltmp_export.plan import mlps
+from ltmp_export.plan import difference, mlps
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.vit import Vit
 
@@ -43,6 +45,7 @@ def describe(model: nn.Module, name: str) -> Vit:
     _refuse_features(model)
     timm_model: Any = model  # timm's attributes are untyped
     first = timm_model.blocks[0]
+    differs = type(first.attn) is DiffAttention
     return Vit(
         name=name,
         image_size=tuple(timm_model.patch_embed.img_size),
@@ -53,7 +56,7 @@ def describe(model: nn.Module, name: str) -> Vit:
         width=timm_model.embed_dim,
         mlp_width=last_layer(first.mlp).in_features,
         heads=first.attn.num_heads,
-        head_width=first.attn.head_dim,
+        head_width=first.attn.head_dim * (2 if differs else 1),
         norm_eps=norm_eps(model),
         activation=activation(first.mlp.act),
         pool=timm_model.global_pool,
@@ -63,6 +66,8 @@ def describe(model: nn.Module, name: str) -> Vit:
         mlp=mlp_kind(first.mlp),
         latent=attention_pool(timm_model.attn_pool),
         pool_prefix=bool(timm_model.pool_include_prefix),
+        differential=differs,
+        post_norm=type(first) is ResPostBlock,
         stem=describe_stem.describe(timm_model.patch_embed, activation),
     )
 
@@ -100,8 +105,9 @@ def kinds(model: nn.Module) -> list[str]:
         return [f"timm's class {type(model).__name__}"]
     timm_model: Any = model  # timm's attributes are untyped
     first = timm_model.blocks[0]
-    found = {type(first): Block, type(getattr(first, "attn", None)): Attention}
-    return [f"timm's {own.__name__}" for own, plain in found.items() if own is not plain]
+    blocks, attention = (Block, ResPostBlock), (Attention, DiffAttention)
+    found = {type(first): blocks, type(getattr(first, "attn", None)): attention}
+    return [f"timm's {own.__name__}" for own, known in found.items() if own not in known]
 
 
 def _refuse_features(model: VisionTransformer) -> None:
@@ -121,21 +127,34 @@ def _refuse_features(model: VisionTransformer) -> None:
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
         f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
     }
-    for block in model.blocks:
-        if type(block) is not Block:
+    for index, block in enumerate(model.blocks):
+        if type(block) not in (Block, ResPostBlock) or type(block) is not type(model.blocks[0]):
             unsupported[type(block).__name__] = True
             break
         attn, mlp = block.attn, block.mlp
         unsupported |= {
-            type(attn).__name__: type(attn) is not Attention,
+            type(attn).__name__: type(attn) not in (Attention, DiffAttention),
+            "attention of several kinds": type(attn) is not type(model.blocks[0].attn),
+            "differential attention of other numbers": not _usual_difference(attn, index),
             "gated attention": getattr(attn, "gate", None) is not None,
             type(mlp).__name__: type(mlp) not in (*_MLPS, GluMlp),
             "MLPs of several kinds": mlp_kind(mlp) != mlp_kind(model.blocks[0].mlp),
-            type(block.ls1).__name__: type(block.ls1) not in (LayerScale, nn.Identity),
+            "another LayerScale": not all(
+                type(getattr(block, name, None)) in (LayerScale, nn.Identity, type(None))
+                for name in ("ls1", "ls2")
+            ),
         }
     named = [feature for feature, present in unsupported.items() if present]
     if named:
         raise InputError(f"not supported in the exported form: {', '.join(named)}")
+
+
+def _usual_difference(attn: Any, block: int) -> bool:
+    """Whether attention is no differential one, or one with timm's λ of this block and epsilon."""
+    if type(attn) is not DiffAttention:
+        return True
+    usual = math.isclose(attn.lambda_init, difference.start(block))
+    return usual and bool(attn.sub_norm.eps == difference.NORM_EPS)
 
 
 def mlp_kind(module: Any) -> str:
@@ -154,6 +173,8 @@ def norm_eps(model: VisionTransformer) -> float:
     """The one epsilon of all norms; others than LayerNorm and RMSNorm are refused."""
     found: dict[float, str] = {}
     for path, module in model.named_modules():
+        if path.endswith(".sub_norm"):  # of differential attention, whose epsilon is its own
+            continue
         of_stem = path.startswith("patch_embed.backbone.")
         if of_stem or not re.search(r"(^|[._])(fc_norm|norm\d?|norm_pre)$", path):
             continue

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.layers import DiffAttention
 from timm.models.beit import Beit
 from timm.models.beit import Block as BeitBlock
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
 
@@ -29,8 +31,18 @@ def embed(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised tokens [..., N, C] → queries, keys and values [..., H, N, D]."""
+    """Normalised tokens [..., N, C] → queries, keys and values [..., H, N, D].
+
+    Of differential attention queries and keys are of 2 · H maps, [..., 2 · H, N, D / 2].
+    """
     tokens = x.shape[:-1]
+    if isinstance(attn, DiffAttention):
+        parts, maps = attn.qkv(x).chunk(3, -1), 2 * attn.num_heads  # of a head's two maps each
+        q, k, v = (
+            part.reshape(*tokens, number, -1).transpose(-3, -2)
+            for part, number in zip(parts, (maps, maps, attn.num_heads), strict=True)
+        )
+        return attn.q_norm(q), attn.k_norm(k), v
     if attn.qkv is None:
         heads = (attn.num_heads, *(2 * [getattr(attn, "num_kv_heads", attn.num_heads)]))
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
@@ -67,7 +79,12 @@ def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
 
 def mix(attn: Any, weights: Tensor, v: Tensor) -> Tensor:
     """Attention [..., H, N, N] on values [..., H, N, D] → its projected output [..., N, C]."""
-    mixed = (weights @ v).transpose(-3, -2)  # [..., N, H, D]
+    if isinstance(attn, DiffAttention):
+        first, second = weights[..., 0::2, :, :], weights[..., 1::2, :, :]
+        mixed = (first - attn._compute_lambda() * second).to(v.dtype) @ v
+        mixed = (attn.sub_norm(mixed) * (1 - attn.lambda_init)).transpose(-3, -2)
+    else:
+        mixed = (weights @ v).transpose(-3, -2)  # [..., N, H, D]
     joined = mixed.flatten(-2)
     out: Tensor = attn.proj(attn.norm(joined) if hasattr(attn, "norm") else joined)
     return out
@@ -81,7 +98,7 @@ def unit(keys: Tensor) -> Tensor:
 
 def given(block: Any, half: int, x: Tensor) -> Tensor:
     """What the first or second half of a block is given of tokens [..., N, C]."""
-    if isinstance(block, EvaBlockPostNorm):
+    if isinstance(block, (EvaBlockPostNorm, ResPostBlock)):
         return x
     normed: Tensor = (block.norm1, block.norm2)[half - 1](x)
     return normed
@@ -89,7 +106,7 @@ def given(block: Any, half: int, x: Tensor) -> Tensor:
 
 def scaled(block: Any, half: int, update: Tensor) -> Tensor:
     """What the first or second half of a block adds to its tokens [..., N, C]."""
-    if isinstance(block, EvaBlockPostNorm):
+    if isinstance(block, (EvaBlockPostNorm, ResPostBlock)):
         normed: Tensor = (block.norm1, block.norm2)[half - 1](update)
         return normed
     if isinstance(block, (EvaBlock, BeitBlock)):

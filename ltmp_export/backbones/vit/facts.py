@@ -32,6 +32,7 @@ USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads o
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
 NORM_EPS = 1e-6
 RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT has RMSNorm
+DIFFERENCE = "blocks.0.attn.sub_norm.weight"  # of differential attention
 LATENT, MAP = "attn_pool.latent", "map"  # attention pooling
 FIRST, LAST = "first", "last"
 
@@ -122,6 +123,7 @@ def settle(weights: Weights, named: Named | None, says: Statements, source: str)
     found = {"num_heads": _heads(weights, named, says), "act": _act(weights, named, says)}
     found |= {"norm_eps": _norm_eps(weights, named, says), "pool": pooling}
     found |= _gate(weights, named, says)
+    found |= _norms(weights, named, says)
     questions = [one for one in found.values() if isinstance(one, Question)]
     if questions:
         raise InputError(_asked(questions, source))
@@ -185,6 +187,9 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
     if says.heads is not None:
         return Answer(*says.heads)
     width = attention_width(weights)
+    behind = weights.get(DIFFERENCE)
+    if behind is not None and width % behind.shape[0] == 0:
+        return Answer(width // behind.shape[0], f"the shape of {DIFFERENCE}")
     normed = weights.get("blocks.0.attn.q_norm.weight")
     if normed is not None and width % normed.shape[0] == 0 and normed.shape[0] < width:
         return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
@@ -214,6 +219,18 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
         return Question("the activation", flag, "CLIP's are gelu or quick_gelu")
     swish = kinds.mlp(weights) in (mlps.PACKED, mlps.SPLIT)
     return Answer("silu" if swish else "gelu", "usual", True)
+
+
+def _norms(weights: Weights, named: Named | None, says: Statements) -> dict[str, Question]:
+    """Whether blocks normalise behind their halves, where weights fit a public ViT that does."""
+    front = ("cls_token", "reg_token", "blocks.0.attn.qkv.bias", vit_pytorch.NORM)
+    fits = not any(key in weights for key in front) and "fc_norm.weight" in weights
+    fits = fits and "blocks.0.attn.proj.bias" in weights
+    if named is not None or says.assume_defaults or not fits:
+        return {}
+    why = "vit_base_patch16_rpn_224 has them behind"
+    what = "whether norms stand in front of attention and MLP"
+    return {"norms": Question(what, "--model NAME", why)}
 
 
 def _gate(weights: Weights, named: Named | None, says: Statements) -> dict[str, Answer]:

@@ -44,7 +44,7 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_B + r"attn\.gate\w*\..*", "gated attention"),
     (_B + r"attn\.[qkv]_proj\..*", "projections of q, k and v apart"),
     (_B + r"attn\.[qkv]_bias", "biases of q and v alone"),
-    (_B + r"(attn\.)?lambda_[qk]\d", "differential attention"),
+    (_B + r"lambda_[qk]\d|" + _B + r"lambda_[ab]", "differential attention beside an MLP"),
     (_B + r"attn\.proj_[lw]\..*", "talking heads"),
     (_B + r"in_proj\..*|" + _B + r"(attns|ffns)\..*", "parallel attention and MLP"),
     (_B + r"mlp\.(w12|w3|gate_proj)\..*", "SwiGLU under other names than timm's"),
@@ -175,8 +175,8 @@ _WHOLE_BLOCK = ("norm1.weight", "attn.qkv.weight", "attn.proj.weight", "norm2.we
 _PLAIN = re.compile(
     r"(patch_embed\.backbone\..*|attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
     r"|attn_pool\.(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])"
-    r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm)"
-    r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|ls[12]\.gamma))"
+    r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm|sub_norm)"
+    r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|attn\.lambda_([qk][12]|[ab])|ls[12]\.gamma))"
 )
 _OF_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(.*)")
 

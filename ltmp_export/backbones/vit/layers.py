@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from ltmp_export.backbones.vit import feed_forward, stems
+from ltmp_export.backbones.vit import differential, feed_forward, stems
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan import mlps
@@ -181,6 +181,8 @@ class VitLayers(Layers):
         """Normalised rows [T, C] of a block → queries, keys and values [B, H, N, D]."""
         qkv = self.linear(f"{path}.attn.qkv", rows)
         with self.half(f"{path}.attn.qkv"):
+            if self.vit.differential:
+                return differential.projected(self, qkv, layout)
             return layout.split_heads(qkv, self.vit.heads, self.vit.head_width)
 
     def mean_key(self, path: str, x: Name) -> Name:
@@ -194,7 +196,7 @@ class VitLayers(Layers):
             [T, D]: the mean over heads, of unit length.
         """
         g, vit = self.g, self.vit
-        keys = of_keys(g.weights, path, vit.head_width)
+        keys = of_keys(g.weights, path, vit.key_width)
         separate = f"{path}.k_norm.weight" in g.weights  # each head is normalised before the mean
         inputs = [x]
         for part, array in keys.items():
@@ -204,7 +206,7 @@ class VitLayers(Layers):
             inputs.append(g.stored(f"{path}.metric.{part}", stored))
         metric = g.op("Gemm", *inputs, transB=1)
         if separate:
-            per_head = g.reshape(metric, -1, vit.heads, vit.head_width)
+            per_head = g.reshape(metric, -1, vit.maps, vit.key_width)
             metric = g.reduce("ReduceMean", self.norm(f"{path}.k_norm", per_head), [1])
         return g.op("LpNormalization", metric, axis=-1, p=2)
 

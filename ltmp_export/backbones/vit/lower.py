@@ -177,11 +177,11 @@ class Lowering:
 
     def given(self, path: str, half: int, x: Name) -> Name:
         """What the first or second half of a block is given of its tokens."""
-        return self.layers.norm(f"{path}.norm{half}", x)
+        return x if self.vit.post_norm else self.layers.norm(f"{path}.norm{half}", x)
 
     def scaled(self, path: str, half: int, update: Name) -> Name:
         """What the first or second half of a block adds, from rows [T, C] with its LayerScale."""
-        return update
+        return self.layers.norm(f"{path}.norm{half}", update) if self.vit.post_norm else update
 
     def restored(
         self, step: Step, within: tuple[Slots, Slots], tokens: Packed, left: Packed
@@ -214,7 +214,7 @@ class Lowering:
             number=layout.most,
             x=tokens.x,
             size=tokens.size,
-            scores=attention.scores(steps, layout, weights, vit.heads),
+            scores=attention.scores(steps, layout, weights, vit.maps),
             metric=metric,
             alive=None if self.plan.counted else layout.valid,
             protected=vit.prefix,
@@ -246,9 +246,9 @@ class Lowering:
         """[B, N, D] unit vectors, whose products are the similarity of tokens."""
         vit, layout = self.vit, tokens.layout
         if not self.precision.protects or not at.alike:
-            return layout.metric(self.layers.exact(keys), vit.heads, vit.head_width)
+            return layout.metric(self.layers.exact(keys), vit.maps, vit.key_width)
         rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
-        return at.compared(self.g, layout.slots_of(rows, vit.head_width))
+        return at.compared(self.g, layout.slots_of(rows, vit.key_width))
 
     def candidates(
         self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
@@ -261,9 +261,9 @@ class Lowering:
             alive=layout.valid,
             old_rows=g.op("Shape", tokens.x, end=1),
             size=tokens.size,
-            importance=attention.scores(steps, layout, weights, vit.heads).get(IMPORTANCE),
+            importance=attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE),
             metric=metric,
-            metric_width=vit.head_width,
+            metric_width=vit.key_width,
         )
 
 
