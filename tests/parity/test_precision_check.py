@@ -76,13 +76,13 @@ def test_right_files_are_bounded(shallow_digits: Load, family: str, name: str) -
     report = checked(checkpoint, model, precision, samples=4)
     assert (report.verdict, report.reason) == ("bounded", "")
     report.require()
-    errors = [one.logit_error for one in report.comparisons]
+    errors = [one.errors["logits"] for one in report.comparisons]
     assert max(errors) < (5e-7 if precision.kind == "int8" else 1e-3)
     if name.startswith("int8"):  # under the same integers it computes as exactly as float32
         assert {one.verdict for one in report.comparisons} == {"equal"}
     assert bool(report.invariance) == precision.batch_invariant
     if name == "int8":
-        assert all(one.logit_error == 0 for one in report.invariance)
+        assert all(one.errors["logits"] == 0 for one in report.invariance)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_int8_under_a_budget(digits: Load) -> None:
     model, precision = written(tight, ASKED["int8"])
     report = checked(tight, model, precision)
     assert report.verdict == "bounded"
-    assert max(one.logit_error for one in report.comparisons) < 5e-7
+    assert max(one.errors["logits"] for one in report.comparisons) < 5e-7
     assert any(one.overflow for one in report.comparisons)
 
 

@@ -18,6 +18,7 @@ MERGE = (
     "then save their state_dict"
 )
 RENAME = "rename"
+_NO_CLASSIFIER = "no classifier"
 # What plain ViTs may hold that nothing uses at inference, and why.
 UNUSED: Mapping[str, str] = {
     r"mask_token": "which only pretraining uses",
@@ -121,14 +122,11 @@ _EXPECTED = "expected a plain ViT with a classifier, like timm's deit_small_patc
 
 def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
     """What to do."""
-    if len(missing) > 1 or "head.weight" in weights:
+    if len(missing) > 1 or not missing[0].startswith(_NO_CLASSIFIER):
         return _EXPECTED
     if RENAME in missing[0]:
         return "save it so, and give that file"
-    return (
-        "its features alone cannot be exported yet: fine-tune it with a classifier, and give that "
-        "checkpoint"
-    )
+    return "leave it out of the file for the features alone"
 
 
 def unsupported(
@@ -146,12 +144,12 @@ def unsupported(
     for key in (*needed, "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
-    if "head.weight" not in weights:
-        yield f"no classifier (head.weight missing{_found(weights, prefix, beside or {})})"
+    if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
+        yield f"{_NO_CLASSIFIER} (head.weight missing; {found})"
 
 
 def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
-    """'; found …' with what may be the classifier."""
+    """'found …' with what may be the classifier; nothing of a model that has none."""
     width = next(iter(_shape(weights, "norm1.weight")), 0)
     candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
     for key, value in candidates:
@@ -159,7 +157,7 @@ def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, obje
         named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
         if not named or len(shape) != 2:
             continue
-        found, module = f"; found {key} {shape}", key.removesuffix(".weight")
+        found, module = f"found {key} {shape}", key.removesuffix(".weight")
         if shape[1] != width:
             return f"{found}, which takes more than the class token"
         return f"{found}: {RENAME} {module}.* to {prefix}head.*, if it takes the class token"
