@@ -43,6 +43,8 @@ ASKED = {
     "fp16 in and out": Precision("fp16", io="fp16"),
 }
 Load = Callable[[str], Checkpoint]
+# Of each checkpoint and precision: the checkpoint, kept alive, and both prepared.
+CALIBRATED: dict[tuple[object, ...], tuple[Checkpoint, Checkpoint, Precision]] = {}
 
 
 def digits_images(checkpoint: Checkpoint, count: int) -> Images:
@@ -53,9 +55,14 @@ def written(
     checkpoint: Checkpoint, asked: Precision, images: Images | None = None
 ) -> tuple[onnx.ModelProto, Precision]:
     """The model in this precision, calibrated on the embedded digits."""
-    if asked.kind == "int8":
-        images = images or digits_images(checkpoint, 48)
+    if asked.kind == "int8" and images is not None:
         checkpoint, asked = quantise.prepare(checkpoint, images, asked)
+    elif asked.kind == "int8":
+        known = (id(checkpoint), asked.scales, asked.protected)
+        if known not in CALIBRATED:
+            images = digits_images(checkpoint, 48)
+            CALIBRATED[known] = (checkpoint, *quantise.prepare(checkpoint, images, asked))
+        _, checkpoint, asked = CALIBRATED[known]
     return to_onnx(checkpoint, opset=17, precision=asked), asked
 
 

@@ -101,6 +101,12 @@ def require_plain(
             f"{source}: not a plain timm VisionTransformer: it looks like {other.name} "
             f"({other.key}); {other.way or _EXPECTED}"
         )
+    like = architectures.kin(weights)
+    if like in architectures.APART:
+        raise InputError(
+            f"{source}: not a plain timm VisionTransformer: it looks like {like}; "
+            f"{architectures.APART[like]}, which is not supported"
+        )
     missing = [*more, *unsupported(weights, prefix, beside)]
     if not missing:
         return
@@ -110,7 +116,6 @@ def require_plain(
             f"{source}: not a plain timm VisionTransformer with a classifier: "
             f"{', '.join(missing)} (the first keys: {first})"
         )
-    like = architectures.kin(weights)
     raise InputError(
         f"{source} is a ViT with features that are not supported: {', '.join(missing)}"
         f"{f'; it looks like {like}' if like else ''}; {_way(weights, missing)}"
