@@ -39,6 +39,14 @@ def evaluate(
     ] = None,
     class_map: options.ClassMap = None,
     class_order: options.ClassOrder = None,
+    knn: options.Knn = None,
+    knn_images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Without a classifier: labelled images that vote (default: the others in --data).",
+            rich_help_panel=options.NEIGHBOURS,
+        ),
+    ] = None,
     workers: options.Workers = 0,
     choices: Choices,
     json: options.Json = None,
@@ -47,7 +55,7 @@ def evaluate(
 
     An exported model runs in onnxruntime, a checkpoint in the eager reference, image by image.
     """
-    parsing.require_outputs([json], [subject, data, choices.base_checkpoint, class_map])
+    parsing.require_outputs([json], [subject, data, knn_images, choices.base_checkpoint, class_map])
     with spinner() as progress:
         _require_measurable(subject, choices)
         from ltmp_export import reports
@@ -61,6 +69,8 @@ def evaluate(
             providers=None if providers is None else tuple(providers.split(",")),
             class_map=class_map,
             class_order=class_order,
+            knn=knn,
+            knn_images=knn_images,
             choices=choices,
             workers=workers,
             progress=progress,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import ltmp_export
+from ltmp_export.plan.outputs import KNOWN
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
@@ -98,9 +99,17 @@ def export(
     ] = True,
     io: Annotated[
         Literal["fp32", "fp16"],
-        typer.Option(help="For fp16: of images and logits.", rich_help_panel=_PRECISION),
+        typer.Option(help="For fp16: of images and outputs.", rich_help_panel=_PRECISION),
     ] = "fp32",
     choices: Choices,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"What the file gives, of {', '.join(KNOWN)} (default: logits, without a "
+            "classifier features).",
+        ),
+    ] = None,
     token_counts: Annotated[
         bool, typer.Option("--token-counts", help="Add the output token_counts, (batch, depth).")
     ] = False,
@@ -127,6 +136,7 @@ def export(
             output,
             opset=opset,
             batch_size=batch_size,
+            outputs=None if outputs is None else outputs.split(","),
             token_counts=token_counts,
             mode=mode,
             keep_tokens=keep_tokens,

@@ -11,7 +11,7 @@ from ltmp_export import families
 
 from .stated import UNSTATED
 
-IMAGES, RUNNING = "Images", "Running"  # panels of --help
+IMAGES, RUNNING, NEIGHBOURS = "Images", "Running", "Nearest neighbours"  # panels of --help
 
 Source = Annotated[
     Path,
@@ -49,6 +49,13 @@ ClassOrder = Annotated[
         help="Class folders in natural order (2 before 10: timm's) or string order (10 before 2: "
         "torchvision's).",
         rich_help_panel=IMAGES,
+    ),
+]
+Knn = Annotated[
+    int | None,
+    typer.Option(
+        help="Without a classifier: nearest neighbours that vote for a class (default: 20).",
+        rich_help_panel=NEIGHBOURS,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=RUNNING)]

@@ -6,7 +6,7 @@ This is what an exported file is compared with. It shares no code with the expor
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,10 @@ from ltmp_export.backbones.positioned import eager as positions
 from ltmp_export.backbones.positioned.eager import STILL, Bound
 from ltmp_export.backbones.trace import Trace
 from ltmp_export.backbones.vit import eager as vit
+from ltmp_export.backbones.vit import ownership
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.outputs import FEATURES, OWNERS
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -36,13 +38,21 @@ class Reference:
         model: A timm model with the weights, in eval mode, that `describe` of its backbone knows.
         plan: The steps of each block.
         dtype: Precision of everything; float64 copies the model.
+        outputs: What a trace is to tell beside logits and features, of `plan.outputs`.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        dtype: torch.dtype = torch.float32,
+        outputs: Collection[str] = (),
+    ) -> None:
         self.kind = chosen.by_class(model)
         self.model: Any = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         self.plan = plan
         self.dtype = dtype
+        self.outputs = outputs
         self.positions = positions.of(self.model, plan)
 
     @torch.inference_mode()
@@ -77,12 +87,15 @@ class Reference:
         x = entering[0]
         where = self.positions.initial(x)
         state = Tokens(x, x.new_ones(len(x)), {}, model.num_prefix_tokens, positions=where)
+        pruned = None
+        if not {*OWNERS}.isdisjoint(self.outputs):
+            state, pruned = ownership.first(state)
         tokens, sizes, counts, decisions = [], [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
         choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
         for index, (steps, taken) in enumerate(zip(self.plan.blocks, choices, strict=True)):
             entered = self._entering(index, state)
-            left, count, decided = self._block(index, steps, taken, entered)
+            left, count, decided = self._block(index, steps, taken, entered, pruned)
             state = self._behind(index, state, entered, left)
             counts.append(count)
             tokens.append(state.x)
@@ -90,9 +103,12 @@ class Reference:
             decisions.append(decided)
         state = self._entering(len(tokens), state)
         logits = vit.classify(model, state.x, state.size)
+        final = {FEATURES: vit.features(model, state.x, state.size)}
+        final |= ownership.outputs(model, state, pruned, self.outputs)
         return Trace(
-            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions)
-        )
+            logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions),
+            final=final,
+        )  # fmt: skip
 
     def _entering(self, block: int, tokens: Tokens) -> Tokens:
         """Tokens as they enter a block, or after all blocks the head."""
@@ -112,8 +128,12 @@ class Reference:
         steps: Sequence[Step],
         choices: Sequence[Choice | None],
         tokens: Tokens,
+        pruned: Tensor | None,
     ) -> tuple[Tokens, int, tuple[Decision, ...]]:
-        """Tokens that leave a block, on how many its MLP ran, and what its steps decided."""
+        """Tokens that leave a block, on how many its MLP ran, and what its steps decided.
+
+        What owned the patches that are pruned is put down in `pruned`, where that is asked for.
+        """
         block, at = self.model.blocks[index], self.positions.at(index, tokens.positions)
         normed = vit.given(block, 1, tokens.x)
         attended, scores = attention(block.attn, normed, tokens.size, at, tokens.protected)
@@ -121,7 +141,9 @@ class Reference:
         tokens = given = replace(tokens, x=x, scores=scores)
         decisions = []
         for step, choice in zip(steps, choices, strict=True):
+            before = tokens
             tokens, decision = take(step, tokens, choice, self.plan.parameters)
+            ownership.note(before, tokens, pruned)
             if decision is not None:
                 decisions.append(decision)
         left = replace(tokens, x=vit.feed_forward(block, tokens.x))

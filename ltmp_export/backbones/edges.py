@@ -9,9 +9,11 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.outputs import LOGITS, SIZES, TOKEN_MAP
 from ltmp_export.precision.formats import FP16, Precision
 
 BATCH = "batch"
+KINDS = {SIZES: int(TensorProto.FLOAT), TOKEN_MAP: int(TensorProto.INT64)}
 Batch: TypeAlias = int | str
 
 
@@ -20,13 +22,23 @@ def images(g: GraphBuilder, geometry: Geometry, precision: Precision, batch: Bat
     return g.input("images", _number(precision), (batch, *geometry.input_size))
 
 
+def output(
+    g: GraphBuilder, name: str, found: Name, precision: Precision, shape: Sequence[Batch]
+) -> None:
+    """An output of `plan.outputs`: of `KINDS`, or numbers as images have them."""
+    if name in KINDS:
+        g.output(found, name, KINDS[name], shape)
+        return
+    with g.scope("head"), g.half(precision.io == FP16, name):
+        found = g.cast(found)
+    g.output(found, name, _number(precision), shape)
+
+
 def logits(
     g: GraphBuilder, found: Name, geometry: Geometry, precision: Precision, batch: Batch
 ) -> None:
     """The output [batch, classes]."""
-    with g.scope("head"), g.half(precision.io == FP16, "logits"):
-        found = g.cast(found)
-    g.output(found, "logits", _number(precision), (batch, geometry.classes))
+    output(g, LOGITS, found, precision, (batch, geometry.classes))
 
 
 def per_block(

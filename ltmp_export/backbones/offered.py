@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from torch import nn
 
 from ltmp_export.backbones import chosen
@@ -94,18 +95,24 @@ def survey(name: str) -> Surveyed:
     kind = chosen.by_class(model)
     missing: list[str] = []
     if kind == chosen.VIT:
-        missing += vit_describe.kinds(model)
-        other = architectures.foreign(k for k in weights if not k.startswith("patch_embed."))
-        if other is None:
-            missing += features.unsupported(weights)
-        else:
-            missing.append(f"it looks like {other.name} ({other.key})")
+        missing += _beyond(model, weights)
     geometry = None
     try:
         geometry = chosen.module(kind, "describe").describe(model, name)
     except InputError as err:
         missing += [] if missing else [str(err)]
     return Surveyed(model, None if missing else geometry, tuple(missing))
+
+
+def _beyond(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """All that makes a model more, or less, than a plain ViT, without repetitions."""
+    other = architectures.foreign(key for key in weights if not key.startswith("patch_embed."))
+    if other is not None:
+        return [f"timm's class {type(model).__name__}: it looks like {other.name} ({other.key})"]
+    like = architectures.kin(weights)
+    if like in architectures.APART:
+        return [f"timm's class {type(model).__name__}: {architectures.APART[like]}"]
+    return [*vit_describe.kinds(model), *features.unsupported(weights)]
 
 
 def groups(pattern: str = "*", progress: Progress = silent) -> list[Group]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.plan.outputs import default
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import Precision
 
@@ -21,8 +22,10 @@ class Lowering(Protocol):
     ) -> None:
         """Of a geometry of its kind, under a plan; `single`: of single images."""
 
-    def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
-        """The model."""
+    def model(
+        self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
+    ) -> ModelProto:
+        """The model, which gives these outputs of `plan.outputs`."""
 
 
 def lower(
@@ -33,14 +36,15 @@ def lower(
     *,
     opset: int,
     batch_size: int | None = None,
+    outputs: Sequence[str] | None = None,
     token_counts: bool = False,
     precision: Precision | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> ModelProto:
     """Write the ONNX model of a network under a plan.
 
-    The model maps `images` float32 [batch, channels, height, width] to `logits` float32
-    [batch, classes]; on request also to `token_counts` int64 [batch, depth].
+    The model maps `images` float32 [batch, channels, height, width] to what `outputs` names; on
+    request also to `token_counts` int64 [batch, depth].
 
     Args:
         made: Who writes such networks.
@@ -49,13 +53,15 @@ def lower(
         weights: Float32 arrays by timm name; features of a block follow from their presence.
         opset: Version of the standard domain to write.
         batch_size: 1 for a graph that takes single images, None for one that takes any batch.
-        token_counts: Add the second output.
-        precision: In which numbers it computes, float32 by default; of `images` and `logits` too.
+        outputs: See `plan.outputs`; what timm's model gives by default.
+        token_counts: Add that output.
+        precision: In which numbers it computes, float32 by default; of images and outputs, too.
         metadata: Stored as `metadata_props`.
     """
     g = GraphBuilder(opset, weights)
     lowering = made(geometry, plan, g, precision or Precision(), batch_size == 1)
-    return lowering.model(token_counts, metadata or {})
+    given = default(geometry) if outputs is None else outputs
+    return lowering.model(given, token_counts, metadata or {})
 
 
 def half_places(
@@ -66,6 +72,7 @@ def half_places(
     *,
     opset: int,
     batch_size: int | None,
+    outputs: Sequence[str],
     precision: Precision,
 ) -> dict[Name, str]:
     """What of the model each float16 tensor of such a graph belongs to, see `Precision.kept`.
@@ -73,5 +80,5 @@ def half_places(
     Of tensors that are the graph's inputs or outputs it is their own name.
     """
     g = GraphBuilder(opset, weights)
-    made(geometry, plan, g, precision, batch_size == 1).model(False, {})
+    made(geometry, plan, g, precision, batch_size == 1).model(outputs, False, {})
     return g.places

@@ -23,6 +23,7 @@ from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import detached, interface
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import half_places, to_onnx
+from ltmp_export.plan.outputs import KNOWN, default
 from ltmp_export.precision.formats import HALF_LARGEST, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes.session import Session
@@ -46,6 +47,7 @@ def fitted(
     *,
     opset: int,
     batch_size: int | None = None,
+    outputs: Sequence[str] | None = None,
     token_counts: bool = False,
     progress: Progress = silent,
 ) -> tuple[onnx.ModelProto, Precision]:
@@ -55,8 +57,9 @@ def fitted(
         checkpoint: What to write.
         images: Sets of images to measure on; the first of them is named in the file.
         asked: Float16 with nothing kept.
-        opset: As for `model_file.model.to_onnx`; so are the next two.
+        opset: As for `model_file.model.to_onnx`; so are the next three.
         batch_size: 1 or None.
+        outputs: What the file gives.
         token_counts: Whether to add that output.
         progress: Called with a few words as each image begins.
 
@@ -64,15 +67,16 @@ def fitted(
         The model, and `asked` with what is kept.
 
     Raises:
-        InputError: Images or logits of type float16 have no room for theirs, or the images lead to
+        InputError: Images or outputs of type float16 have no room for theirs, or the images lead to
             numbers that float32 has no room for.
         ExportError: The graph is not what it must be.
     """
     precision = replace(asked, calibration=images[0].described)
+    given = default(checkpoint.geometry) if outputs is None else outputs
     while True:
         model = to_onnx(
-            checkpoint, opset=opset, batch_size=batch_size, token_counts=token_counts,
-            precision=precision,
+            checkpoint, opset=opset, batch_size=batch_size, outputs=given,
+            token_counts=token_counts, precision=precision,
         )  # fmt: skip
         large = _large_weights(model, checkpoint) or {
             name: reach
@@ -82,7 +86,9 @@ def fitted(
         }
         if not large:
             return model, precision
-        places = half_places(checkpoint, opset=opset, batch_size=batch_size, precision=precision)
+        places = half_places(
+            checkpoint, opset=opset, batch_size=batch_size, outputs=given, precision=precision
+        )
         kept = dict(precision.kept)
         for name, reach in large.items():
             place = _place(name, places, reach, precision.kept)
@@ -103,7 +109,7 @@ def _place(name: str, places: Mapping[str, str], reach: Reach, kept: Mapping[str
             "--calibration-images"
         )
     place = places.get(name)
-    if place in ("images", "logits"):
+    if place in ("images", *KNOWN):
         raise InputError(
             f"--io fp16: the {place} reach {reach.value:.1e} ({reach.image}), and float16 ends at "
             f"{HALF_LARGEST:.0f}, of which a factor of {ROOM:g} is left free; export with --io fp32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ltmp_export.calibration import neighbours
 from ltmp_export.errors import InputError
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.plan import Plan, dense_plan
@@ -25,12 +27,12 @@ class Measured:
 
     Attributes:
         counts: [n, depth] int64 tokens after each block.
-        classes: [n] int64 top-1.
+        answers: [n] int64 top-1; of a model without classifier [n, C] its features.
         mac_ratio: Mean over the images of executed by dense multiply-accumulates.
     """
 
     counts: NDArray[np.int64]
-    classes: NDArray[np.int64]
+    answers: NDArray[Any]
     mac_ratio: float
 
     @property
@@ -38,9 +40,14 @@ class Measured:
         """Mean tokens after each block."""
         return tuple(self.counts.mean(0).tolist())
 
-    def agreement(self, classes: NDArray[np.int64]) -> float:
-        """Share of the images whose top-1 is the one given: labels, or another model's."""
-        return float((self.classes == classes).mean())
+    def agreement(self, answers: NDArray[Any]) -> float:
+        """Share of the images whose top-1 is the one given: labels, or another model's.
+
+        Of features the mean cosine with those of another model.
+        """
+        if self.answers.ndim == 2:
+            return float(neighbours.cosines(self.answers, answers).mean())
+        return float((self.answers == answers).mean())
 
 
 @torch.inference_mode()
@@ -61,7 +68,7 @@ def measure(
         InputError: An image leads to logits that are not finite.
     """
     device = next(model.parameters()).device
-    counts, classes = [], []
+    counts, answers = [], []
     for batch in images.batches(BATCH, workers):
         output = model(batch.to(device))
         if not output.logits.isfinite().all():
@@ -70,20 +77,23 @@ def measure(
                 "of range (--mean and --std?)"
             )
         counts.append(output.counts.cpu().numpy())
-        classes.append(output.logits.argmax(1).cpu().numpy())
+        answers.append(_answers(output.logits, vit.classes))
     together = np.concatenate(counts)
     share = executed_share(vit, plan or dense_plan(vit.depth), together.tolist())
-    return Measured(together, np.concatenate(classes), share)
+    return Measured(together, np.concatenate(answers), share)
+
+
+def _answers(logits: Tensor, classes: int) -> NDArray[Any]:
+    """Top-1 [b], or features [b, C], which a model without classifier gives for logits."""
+    found: NDArray[Any] = (logits.argmax(1) if classes else logits.float()).cpu().numpy()
+    return found
 
 
 @torch.inference_mode()
-def dense_classes(
-    model: VisionTransformer, images: Labelled, workers: int = 0
-) -> NDArray[np.int64]:
-    """Top-1 of the model as timm runs it, nothing reduced; [n]."""
+def dense_answers(model: VisionTransformer, images: Labelled, workers: int = 0) -> NDArray[Any]:
+    """What the model says as timm runs it, nothing reduced, see `Measured`."""
     device = next(model.parameters()).device
-    found: list[Tensor] = [
-        model(batch.to(device)).argmax(1) for batch in images.batches(BATCH, workers)
-    ]
-    classes: NDArray[np.int64] = torch.cat(found).cpu().numpy()
-    return classes
+    batches = images.batches(BATCH, workers)
+    return np.concatenate(
+        [_answers(model(batch.to(device)), model.num_classes) for batch in batches]
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export.calibration import quantiles
-from ltmp_export.calibration.measure import BATCH, Measured, dense_classes, measure
+from ltmp_export.calibration import neighbours, quantiles
+from ltmp_export.calibration.measure import BATCH, Measured, dense_answers, measure
 from ltmp_export.calibration.quantiles import Shares
 from ltmp_export.calibration.search import Trial, search
 from ltmp_export.calibration.shift import shifted
@@ -102,8 +101,9 @@ class Calibrated:
         target: Share of the dense multiply-accumulates asked for.
         mac_ratio: Share executed on the images held out.
         tokens: Mean tokens after each block there.
-        agreement: Share of the images there with the dense model's top-1.
-        accuracy: Top-1 there, where there are labels.
+        agreement: Share of the images there with the dense model's top-1; of a model without
+            classifier the mean cosine of its features with the dense model's.
+        accuracy: Top-1 there, where there are labels, see `Bench.accuracy`.
         thresholds: Per kind, one for each block.
     """
 
@@ -145,6 +145,7 @@ class Bench:
         held_out: The images, at least one.
         workers: Processes that read them.
         progress: Called with a few words after each measurement.
+        knn: Of a model without classifier, how many neighbours vote for the class of an image.
     """
 
     def __init__(
@@ -154,11 +155,12 @@ class Bench:
         held_out: Labelled,
         workers: int,
         progress: Progress,
+        knn: int = neighbours.DEFAULT,
     ) -> None:
-        self.source, self.family = source, family
+        self.source, self.family, self.knn = source, family, knn
         self.held_out, self.workers, self.progress = held_out, workers, progress
         progress("measuring the dense model")
-        self.dense = dense_classes(source.model, held_out, workers)
+        self.dense = dense_answers(source.model, held_out, workers)
 
     def model(self, thresholds: Mapping[str, Sequence[float]]) -> MaskedVit:
         """The model with these thresholds, deciding as deployed."""
@@ -171,10 +173,17 @@ class Bench:
         model = self.model(thresholds).to(device)
         return measure(model, self.source.vit, self.held_out, self.workers)
 
-    def accuracy(self, classes: NDArray[np.int64]) -> float | None:
-        """Share of them that is right, where there are labels."""
+    def accuracy(self, answers: NDArray[Any]) -> float | None:
+        """Share of them that is right, where there are labels.
+
+        Of features: by the nearest neighbours of each among the others held out.
+        """
         labels = self.held_out.labels
-        return None if labels is None else float((classes == labels).mean())
+        if labels is None or (answers.ndim == 2 and len(answers) < 2):
+            return None
+        if answers.ndim == 2:
+            return neighbours.top1(answers, labels, self.knn)
+        return float((answers == labels).mean())
 
     def meet(self, target: float, maker: Maker) -> Calibrated:
         """Turn the number until the target is met, or as near as it comes.
@@ -203,7 +212,7 @@ class Bench:
             mac_ratio=measured.mac_ratio,
             tokens=measured.tokens,
             agreement=measured.agreement(self.dense),
-            accuracy=self.accuracy(measured.classes),
+            accuracy=self.accuracy(measured.answers),
             thresholds=thresholds,
         )
 

@@ -172,6 +172,19 @@ def require_trained(path: Path, stated: str | None, own: str, class_token: bool)
     return family
 
 
+def require_classifier(path: Path, there: bool) -> None:
+    """Check that a model to be trained has classes to learn.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not there:
+        raise InputError(
+            f"{path} has no classifier, and labels are what is learned from; give weights with one "
+            "(head.weight, head.bias)"
+        )
+
+
 def require_tokens(family: Family, class_token: bool, path: Path) -> None:
     """Check that a model has the class token that its family goes by.
 

@@ -6,6 +6,7 @@ looks wrong but can be used is in `warnings`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -76,6 +77,17 @@ class Checkpoint:
             InputError: It is another network.
         """
         return require_vit(self.geometry, self.path, "what is asked for")
+
+    def without_classifier(self) -> Checkpoint:
+        """The same model down to what a classifier is given.
+
+        Raises:
+            InputError: It is no ViT, whose features alone can be had.
+        """
+        model = copy.deepcopy(self.model)
+        geometry = replace(self.vit, classes=0)
+        model.reset_classifier(0)
+        return replace(self, model=model, geometry=geometry, label_names=None)
 
 
 def load_checkpoint(

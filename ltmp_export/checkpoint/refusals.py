@@ -99,6 +99,8 @@ def require_takeable(
         facts.settle(weights, None, says, str(source))
     if not learn and not train:
         return identity.family
+    if train:
+        freeze.require_classifier(path, "head.weight" in weights)
     required = freeze.require_trained if train else freeze.require_learned
     return required(path, choices.family, identity.family, class_token).name
 

@@ -24,9 +24,11 @@ def is_source(exported: ExportedModel, checkpoint: Path) -> bool:
     return disk.sha256(locate(hub.file_of(checkpoint))) == exported.checkpoint_sha256
 
 
-def under_budget(exported: ExportedModel, loaded: Checkpoint) -> Checkpoint:
-    """The checkpoint with the budget of the file, where the file has one."""
+def as_in_file(exported: ExportedModel, loaded: Checkpoint) -> Checkpoint:
+    """The checkpoint with the budget of the file, and without a classifier that it left out."""
     keep = exported.plan.keep
+    if not exported.geometry.classes and loaded.geometry.classes:
+        loaded = loaded.without_classifier()
     if keep is None or loaded.plan.static or len(keep) != loaded.geometry.depth:
         return loaded
     return replace(loaded, plan=loaded.plan.within(keep))

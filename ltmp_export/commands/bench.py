@@ -15,6 +15,7 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import ExportedModel, read_exported, to_onnx
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.vit import require_vit
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
@@ -93,6 +94,8 @@ def bench(
     chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, samples)
     if source is None and exported.checkpoint_sha256 != disk.sha256(inputs.fixture(inputs.DIGITS)):
         chosen = replace(chosen, labels=None)  # another model's classes need not be digits
+    if LOGITS not in exported.outputs:
+        chosen = replace(chosen, labels=None)
     other: onnx.ModelProto | None = None
     if baseline == DENSE:
         progress("writing the dense model of the same weights")
@@ -162,6 +165,7 @@ def _dense(exported: ExportedModel, checkpoint: Checkpoint | None) -> onnx.Model
         replace(checkpoint, plan=dense_plan(checkpoint.geometry.depth)),
         opset=exported.opset,
         batch_size=interface.fixed_batch(exported.proto),
+        outputs=exported.outputs or None,
     )
 
 
@@ -187,4 +191,4 @@ def _origin(exported: ExportedModel, path: Path, base: Path | None) -> Checkpoin
             f"{exported.path} was exported from another file than {path}; give the checkpoint it "
             "was exported from"
         )
-    return belonging.under_budget(exported, load_checkpoint(path, stated))
+    return belonging.as_in_file(exported, load_checkpoint(path, stated))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ltmp_export.calibration import neighbours
 from ltmp_export.calibration.targets import (
     QUANTILES,
     SHIFT,
@@ -44,6 +45,7 @@ class CalibrateReport:
         held_out: Images that were measured on.
         images: Where they come from.
         dense_accuracy: Of the dense model, where there are labels.
+        knn: Neighbours that vote for a class, of a model without classifier; else None.
         seconds: Time taken.
         notes: What was assumed.
         warnings: What looks wrong.
@@ -57,6 +59,7 @@ class CalibrateReport:
     held_out: int
     images: str
     dense_accuracy: float | None
+    knn: int | None
     seconds: float
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -79,6 +82,7 @@ def calibrate(
     class_map: str | Path | None = None,
     class_order: str | None = None,
     choices: Choices | None = None,
+    knn: int | None = None,
     device: str = "auto",
     workers: int = 0,
     progress: Progress = silent,
@@ -95,6 +99,8 @@ def calibrate(
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
         choices: What the checkpoint does not say; `family` is the one to make, ltmp by default.
+        knn: Of a model without classifier, whose agreement with the dense model is the cosine of
+            features: neighbours that vote for the class of a labelled image, 20 by default.
         device: See `timing.processes.device_of`.
         workers: Processes that read images.
         progress: Called with a few words as each stage begins.
@@ -108,6 +114,7 @@ def calibrate(
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
+    voters = neighbours.require(knn, source.vit.classes, source.path)
     if output is not None:
         output = Path(output)
         disk.require_outputs([output], [source.path, Path(images)])
@@ -119,7 +126,7 @@ def calibrate(
     chosen = sets.held_out(Path(images), kind, classes=False).select(spread.samples)
     scored, held_out = sets.halves(chosen, spread.seed)
     source.model.to(device_of(device))
-    bench = Bench(source, family, held_out, workers, progress)
+    bench = Bench(source, family, held_out, workers, progress, voters)
     maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
     rows = [bench.meet(target, maker) for target in targets]
     dense = bench.accuracy(bench.dense)
@@ -132,6 +139,7 @@ def calibrate(
         held_out=len(held_out),
         images=chosen.origin,
         dense_accuracy=dense,
+        knn=None if source.vit.classes else voters,
         seconds=time.perf_counter() - started,
         notes=source.notes,
         warnings=(

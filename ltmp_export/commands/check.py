@@ -66,6 +66,8 @@ def check(
     chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, count)
     if masked and owner.plan.family not in families.learned():
         raise InputError(f"--masked: family {owner.plan.family} has no masked form")
+    if masked and not owner.geometry.classes:
+        raise InputError(f"--masked compares classes, and {owner.path} has no classifier")
     report = _check(exported, owner, chosen, batch_sizes, save_repro, strict, progress)
     if masked and len(chosen):
         report = replace(report, masked=masked_distance(owner, chosen, progress))
@@ -124,7 +126,7 @@ def _check(
     strict: bool,
     progress: Progress,
 ) -> CheckReport:
-    checkpoint = belonging.under_budget(exported, checkpoint)
+    checkpoint = belonging.as_in_file(exported, checkpoint)
     warnings = [*belonging.doubts(exported, checkpoint), *images.remarks]
     if batch_sizes is None:
         batch_sizes = compare.default_batch_sizes(exported.proto)

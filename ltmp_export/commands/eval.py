@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,23 +14,23 @@ import torch
 from numpy.typing import NDArray
 
 from ltmp_export import families
+from ltmp_export.calibration import neighbours
 from ltmp_export.checkpoint.contents import locate
 from ltmp_export.checkpoint.hub import names_a_model
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.commands import subjects
+from ltmp_export.commands.subjects import Subject
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.images.sets import Kind
-from ltmp_export.model_file.model import ExportedModel, read_exported
-from ltmp_export.plan.geometry import Geometry
-from ltmp_export.plan.plan import DENSE, Plan
+from ltmp_export.model_file.model import read_exported
+from ltmp_export.plan.plan import DENSE
 from ltmp_export.plan.work import dense_macs, executed_share
 from ltmp_export.progress import Progress, silent
-from ltmp_export.reference import Reference
 from ltmp_export.runtimes.providers import CPU, resolve
-from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.statements.choices import Choices
 
 SCHEMA_VERSION = 1
@@ -48,7 +48,7 @@ class EvalReport:
         runtime: What computed it: onnxruntime and its provider, or the eager reference.
         images: Where they come from.
         count: How many.
-        top1: Share whose first class is right.
+        top1: Share whose first class is right; None without labels.
         top5: Share whose label is among the first five classes, or as many as there are.
         tokens: Mean tokens after each block.
         fewest: Fewest tokens after each block.
@@ -58,6 +58,10 @@ class EvalReport:
         seconds: Time of the images, reading them included.
         notes: What was assumed.
         warnings: What looks wrong.
+        knn: Of a model without classifier, how many neighbours vote for a class; else None.
+        references: Where the images come from that vote; None where the others do.
+        cosine: Of such a model, mean cosine of its features with the dense model's.
+        least_cosine: The least of these.
     """
 
     model: str
@@ -65,8 +69,8 @@ class EvalReport:
     runtime: str
     images: str
     count: int
-    top1: float
-    top5: float
+    top1: float | None
+    top5: float | None
     tokens: tuple[float, ...]
     fewest: tuple[int, ...]
     most: tuple[int, ...]
@@ -75,6 +79,10 @@ class EvalReport:
     seconds: float
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    knn: int | None = None
+    references: str | None = None
+    cosine: float | None = None
+    least_cosine: float | None = None
 
     @property
     def mac_ratio(self) -> float:
@@ -87,25 +95,6 @@ class EvalReport:
         return document | {"schema_version": SCHEMA_VERSION, "kind": "eval"}
 
 
-class _Rows(NamedTuple):
-    """Some images through a model: logits [b, classes], tokens after each block [b, depth]."""
-
-    logits: NDArray[np.float32]
-    counts: NDArray[np.int64]
-
-
-class _Subject(NamedTuple):
-    """What is measured."""
-
-    geometry: Geometry
-    plan: Plan
-    runtime: str
-    images: Labelled
-    rows: Iterator[_Rows]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
 def evaluate(
     model: str | Path,
     data: str | Path,
@@ -116,6 +105,8 @@ def evaluate(
     providers: Sequence[str] | None = None,
     class_map: str | Path | None = None,
     class_order: str | None = None,
+    knn: int | None = None,
+    knn_images: str | Path | None = None,
     choices: Choices | None = None,
     workers: int = 0,
     progress: Progress = silent,
@@ -132,6 +123,9 @@ def evaluate(
         providers: onnxruntime's execution providers, by exact or short name; the CPU by default.
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
+        knn: Of a model without classifier, neighbours that vote for the class of an image, 20 by
+            default. Its features are compared with the dense model's, labels or not.
+        knn_images: Labelled images that vote; by default the others in `data`.
         choices: What a checkpoint does not say.
         workers: Processes that read images.
         progress: Called with a few words as it goes.
@@ -159,9 +153,10 @@ def evaluate(
         )
         size = batch_size or interface.fixed_batch(exported.proto) or BATCH
         interface.require_batches(exported.proto, str(path), [size])
-        images = _images(source, kind, samples)
-        chosen = providers or (CPU,)
-        subject = _in_onnxruntime(exported, images, size, threads, chosen, workers)
+        chosen = resolve(
+            providers or (CPU,), ort.get_all_providers(), ort.get_available_providers()
+        )
+        subject = subjects.in_onnxruntime(exported, size, threads, chosen, workers)
     elif batch_size is not None or providers is not None:
         flag = "--providers" if batch_size is None else "--batch-size"
         raise InputError(
@@ -172,9 +167,17 @@ def evaluate(
         _require_family(checkpoint)
         if threads is not None:
             torch.set_num_threads(threads)
-        images = _images(source, Kind.of(checkpoint, class_map, class_order), samples)
-        subject = _in_the_reference(checkpoint, images, workers)
-    return _report(path, subject, progress)
+        kind = Kind.of(checkpoint, class_map, class_order)
+        subject = subjects.in_the_reference(checkpoint, workers)
+    voters = neighbours.require(knn, subject.geometry.classes, path)
+    if subject.geometry.classes and knn_images is not None:
+        raise InputError(f"{path} has a classifier, which tells its classes; drop --knn-images")
+    images = sets.held_out(source, kind, classes=bool(subject.geometry.classes)).select(samples)
+    if subject.geometry.classes:
+        images.require_labels()
+        return _report(path, subject, images, progress)
+    references = None if knn_images is None else sets.held_out(Path(knn_images), kind)
+    return _of_features(path, subject, images, references, voters, progress)
 
 
 def _require_family(checkpoint: Checkpoint) -> None:
@@ -196,76 +199,90 @@ def _is_onnx(path: Path) -> bool:
     return not names_a_model(path) and disk.looks_like_onnx(locate(path))
 
 
-def _images(data: Path, kind: Kind, samples: int | None) -> Labelled:
-    images = sets.held_out(data, kind).select(samples)
-    images.require_labels()
-    return images
-
-
-def _in_onnxruntime(
-    exported: ExportedModel,
-    images: Labelled,
-    size: int,
-    threads: int | None,
-    providers: Sequence[str],
-    workers: int,
-) -> _Subject:
-    names = interface.count_taps(exported.geometry.depth)
-    session = TappedSession(
-        exported.proto,
-        names,
-        providers=resolve(providers, ort.get_all_providers(), ort.get_available_providers()),
-        threads=threads,
-    )
-
-    def rows() -> Iterator[_Rows]:
-        for batch in images.batches(size, workers):
-            result = session.run(batch.numpy())
-            yield _Rows(result["logits"], np.stack([result[name] for name in names], 1))
-
-    computed_by = f"onnxruntime, {session.provider}"
-    return _Subject(exported.geometry, exported.plan, computed_by, images, rows(), exported.notes)
-
-
-def _in_the_reference(checkpoint: Checkpoint, images: Labelled, workers: int) -> _Subject:
-    reference = Reference(checkpoint.model, checkpoint.plan)
-
-    def rows() -> Iterator[_Rows]:
-        for batch in images.batches(1, workers):
-            trace = reference.run(batch[0])
-            yield _Rows(trace.logits.numpy()[None], np.array([trace.counts]))
-
-    geometry, plan = checkpoint.geometry, checkpoint.plan
-    told = checkpoint.notes, checkpoint.warnings
-    return _Subject(geometry, plan, "eager reference", images, rows(), *told)
-
-
-def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
-    geometry, images = subject.geometry, subject.images
-    started, labels = time.perf_counter(), images.require_labels()
-    counts: list[NDArray[np.int64]] = []
+def _report(path: Path, subject: Subject, images: Labelled, progress: Progress) -> EvalReport:
+    """Of a model with a classifier."""
+    labels, classes = images.require_labels(), subject.geometry.classes
+    started, counts = time.perf_counter(), list[NDArray[np.int64]]()
     ranks: list[int] = []  # of the true class; those of NaN are behind all others
     broken = right = 0
-    for batch in subject.rows:
-        for logits, count in zip(batch.logits, batch.counts, strict=True):
+    for batch in subject.rows(images):
+        for logits, count in zip(batch.answers, batch.counts, strict=True):
             finite = bool(np.isfinite(logits).all())
             broken += not finite
-            ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else geometry.classes)
+            ranks.append(_rank(logits, int(labels[len(ranks)])) if finite else classes)
             right += ranks[-1] == 0
             counts.append(count)
         progress(f"image {len(ranks)} of {len(images)}, top-1 {right / len(ranks):.1%}")
-    together = np.stack(counts)
-    dense = dense_macs(geometry) / 1e9
     top1 = right / len(ranks)
     doubt = (f"{broken} images lead to NaN or infinite logits; they count as wrong",)
+    doubts = (*(doubt if broken else ()), *chance.doubts(top1, len(ranks), classes))
+    report = _work(path, subject, images, counts, started, doubts)
+    return replace(report, top1=top1, top5=sum(rank < TOP for rank in ranks) / len(ranks))
+
+
+def _of_features(
+    path: Path,
+    subject: Subject,
+    images: Labelled,
+    references: Labelled | None,
+    knn: int,
+    progress: Progress,
+) -> EvalReport:
+    """Of a model without classifier."""
+    started, counts, found = time.perf_counter(), list[NDArray[np.int64]](), []
+    cosines: list[float] = []
+    for pixels in subject.batches(images):
+        batch = subject.run(pixels)
+        found.append(batch.answers)
+        cosines += neighbours.cosines(batch.answers, subject.dense(pixels)).tolist()
+        counts += list(batch.counts)
+        progress(f"image {len(cosines)} of {len(images)}, cosine {np.mean(cosines):.4f}")
+    if not np.isfinite(cosines).all():
+        broken = images.names[int(np.flatnonzero(~np.isfinite(cosines))[0])]
+        raise InputError(f"{images.origin}: {broken} leads to NaN or infinite features")
+    report = replace(
+        _work(path, subject, images, counts, started, ()),
+        cosine=float(np.mean(cosines)), least_cosine=float(np.min(cosines)),
+    )  # fmt: skip
+    if images.labels is None or (references is None and len(images) < 2):
+        return report
+    others, known = None, images.labels
+    if references is not None:
+        progress("images that vote")
+        others = np.concatenate([batch.answers for batch in subject.rows(references)])
+        known = references.require_labels()
+    classes = 1 + int(max(known.max(), images.labels.max()))
+    cast = neighbours.votes(np.concatenate(found), others, known, knn, classes)
+    ranks = [_rank(row, int(label)) for row, label in zip(cast, images.labels, strict=True)]
+    return replace(
+        report,
+        seconds=time.perf_counter() - started,
+        top1=sum(rank == 0 for rank in ranks) / len(ranks),
+        top5=sum(rank < TOP for rank in ranks) / len(ranks),
+        knn=knn,
+        references=None if references is None else references.origin,
+    )
+
+
+def _work(
+    path: Path,
+    subject: Subject,
+    images: Labelled,
+    counts: list[NDArray[np.int64]],
+    started: float,
+    doubts: tuple[str, ...],
+) -> EvalReport:
+    """Tokens and multiply-accumulates of images; what they are worth is not in it."""
+    geometry, together = subject.geometry, np.stack(counts)
+    dense = dense_macs(geometry) / 1e9
     return EvalReport(
         model=str(path),
         family=subject.plan.family,
         runtime=subject.runtime,
         images=images.origin,
         count=len(images),
-        top1=top1,
-        top5=sum(rank < TOP for rank in ranks) / len(ranks),
+        top1=None,
+        top5=None,
         tokens=tuple(together.mean(0).tolist()),
         fewest=tuple(together.min(0).tolist()),
         most=tuple(together.max(0).tolist()),
@@ -273,16 +290,11 @@ def _report(path: Path, subject: _Subject, progress: Progress) -> EvalReport:
         dense_gmacs=dense,
         seconds=time.perf_counter() - started,
         notes=subject.notes,
-        warnings=(
-            *subject.warnings,
-            *images.remarks,
-            *(doubt if broken else ()),
-            *chance.doubts(top1, len(ranks), geometry.classes),
-        ),
+        warnings=(*subject.warnings, *images.remarks, *doubts),
     )
 
 
-def _rank(logits: NDArray[np.float32], label: int) -> int:
+def _rank(scores: NDArray[Any], label: int) -> int:
     """Classes before the true one; of equal ones the first comes first, as in an argmax."""
-    true = logits[label]
-    return int((logits > true).sum() + (logits[:label] == true).sum())
+    true = scores[label]
+    return int((scores > true).sum() + (scores[:label] == true).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import require_batch_size, to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
+from ltmp_export.plan import outputs as plan_outputs
 from ltmp_export.plan import work
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
@@ -92,6 +95,7 @@ def export(
     *,
     opset: int = DEFAULT_OPSET,
     batch_size: int | None = None,
+    outputs: Sequence[str] | None = None,
     token_counts: bool = False,
     mode: str | None = None,
     keep_tokens: str | None = None,
@@ -114,6 +118,8 @@ def export(
         output: The file to write.
         opset: Version of the standard domain, 16 to the newest onnxruntime loads.
         batch_size: 1 for a file that takes single images only and is somewhat faster for them.
+        outputs: What the file gives, see `plan.outputs`: logits by default, of a model without
+            classifier its features. Without logits the classifier is left out.
         token_counts: Add the output `token_counts` int64 [batch, depth].
         mode: "static" for a file in which every shape but the batch is known before running,
             "dynamic" for one in which each image keeps its own number of tokens; by default what
@@ -134,7 +140,7 @@ def export(
         progress: Called with a few words as each stage begins.
 
     Raises:
-        InputError: The checkpoint, the output path or the batch size cannot be used.
+        InputError: The checkpoint, the output path, the batch size or an output cannot be used.
         ExportError: The graph could not be written as asked.
         CheckFailedError: The graph is not the checkpoint's model; nothing is written.
     """
@@ -150,11 +156,13 @@ def export(
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
+    gives, source = _giving(source, outputs)
     quick = inputs.load_images(None, source.geometry, source.preprocessing, QUICK_SAMPLES)
     given = calibration_images, calibration_samples
     model, precision, measured = _written(
         source, precision, given, quick,
-        opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
+        opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
+        progress=progress,
     )  # fmt: skip
     doubts = [*source.warnings, *remarks, *measured]
     report = None
@@ -187,6 +195,17 @@ def export(
     )
 
 
+def _giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
+    """What a file is to give, and the model for that: without logits its classifier is left out.
+
+    Raises:
+        InputError: It cannot be given.
+    """
+    gives = plan_outputs.require(asked, source.geometry, source.plan, source.path)
+    needless = LOGITS not in gives and source.geometry.classes
+    return gives, source.without_classifier() if needless else source
+
+
 def _written(
     source: Checkpoint,
     precision: Precision,
@@ -195,6 +214,7 @@ def _written(
     *,
     opset: int,
     batch_size: int | None,
+    outputs: Sequence[str],
     token_counts: bool,
     progress: Progress,
 ) -> tuple[ModelProto, Precision, list[str]]:
@@ -205,8 +225,9 @@ def _written(
         precision: What was asked for.
         given: Images to measure on, and how many of them.
         quick: What the export checks with.
-        opset: As for `model_file.model.to_onnx`; so are the next two.
+        opset: As for `model_file.model.to_onnx`; so are the next three.
         batch_size: 1 or None.
+        outputs: What the file gives.
         token_counts: Whether to add that output.
         progress: Called with a few words as each stage begins.
     """
@@ -214,7 +235,8 @@ def _written(
         chosen = [quick] if given == (None, None) else [calibration(source, *given), quick]
         model, precision = halves.fitted(
             source, chosen, precision,
-            opset=opset, batch_size=batch_size, token_counts=token_counts, progress=progress,
+            opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
+            progress=progress,
         )  # fmt: skip
         return model, precision, _doubts(given, "float16 ranges", chosen[0])
     doubts: list[str] = []
@@ -230,8 +252,9 @@ def _written(
         )
     progress("writing the graph")
     model = to_onnx(
-        source, opset=opset, batch_size=batch_size, token_counts=token_counts, precision=precision
-    )
+        source, opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
+        precision=precision,
+    )  # fmt: skip
     return model, precision, doubts
 
 

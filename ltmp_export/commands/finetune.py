@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export.calibration.measure import Measured, dense_classes, measure
+from ltmp_export.calibration.measure import Measured, dense_answers, measure
+from ltmp_export.checkpoint import freeze
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.commands.stages import trained_family
 from ltmp_export.errors import InputError
@@ -133,6 +134,7 @@ def finetune(
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
+    freeze.require_classifier(source.path, source.geometry.classes > 0)
     method = trained_family(source)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)
@@ -152,7 +154,7 @@ def finetune(
         run = beginning.described(source, method, train, held_out, settings, goal)
         if place.first and settings.moves_weights:  # the weights are about to change
             progress("measuring the dense model")
-            dense = dense_classes(source.model, held_out, workers)
+            dense = dense_answers(source.model, held_out, workers)
         trainer = Trainer(goal, train, settings, place, workers)
         records = state.restore(state.read(files_written.state, run), trainer) if resume else []
         progress("training")
@@ -162,7 +164,7 @@ def finetune(
         return None
     progress("measuring on the images held out")
     if dense is None:
-        dense = dense_classes(source.model, held_out, workers)
+        dense = dense_answers(source.model, held_out, workers)
     report = _report(trainer, source, method.name, held_out, dense, files_written)
     remarks = dict.fromkeys((*train.remarks, *held_out.remarks))
     report = replace(

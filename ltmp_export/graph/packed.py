@@ -62,11 +62,16 @@ class Merges:
         source: [B, K] row of each.
         target: [B, K] row of its destination.
         mixing: [B, K, K] weight of source j in the destination of source i, 0 if it has another.
+        made: [B, K] row of what its destination becomes, behind all old ones; of some that are the
+            same one is taken.
+        present: [B, K] 1 for those that merge, 0 for those that fill up.
     """
 
     source: Name
     target: Name
     mixing: Name
+    made: Name
+    present: Name
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,18 @@ def finish(g: GraphBuilder, tokens: Candidates) -> Reduced:
 
 def reduce_rows(g: GraphBuilder, reduced: Reduced, x: Name, width: int) -> Name:
     """Rows [T, C] → the rows [T', C] that are left, merged."""
+    return g.op("Gather", all_rows(g, reduced, x, width), reduced.rows, axis=0)
+
+
+def all_rows(g: GraphBuilder, reduced: Reduced, x: Name, width: int) -> Name:
+    """Rows [T, C], and behind them those that destinations become [T + B * K, C]."""
     merges = reduced.merges
-    if merges is not None:
-        target = g.op("Gather", x, merges.target, axis=0)  # [B, K, C]
-        difference = g.op("Sub", g.op("Gather", x, merges.source, axis=0), target)
-        new = g.op("Add", target, g.op("MatMul", merges.mixing, difference))
-        x = g.op("Concat", x, g.reshape(new, -1, width), axis=0)
-    return g.op("Gather", x, reduced.rows, axis=0)
+    if merges is None:
+        return x
+    target = g.op("Gather", x, merges.target, axis=0)  # [B, K, C]
+    difference = g.op("Sub", g.op("Gather", x, merges.source, axis=0), target)
+    new = g.op("Add", target, g.op("MatMul", merges.mixing, difference))
+    return g.op("Concat", x, g.reshape(new, -1, width), axis=0)
 
 
 def pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:

@@ -4,7 +4,8 @@ Every image has the same N slots, [B, N, C], and N is a number in the graph. Whe
 tokens is merged or pruned, every slot holds a token. Where thresholds decide, under a budget, an
 image's living tokens stand in its first slots; the others are seen by nobody.
 
-There is no operator here whose result has a shape that depends on data, and no scatter: ranks come
+There is no operator here whose result has a shape that depends on data, and no scatter (but see
+`graph.owners`, of files that tell where their patches are): ranks come
 from `TopK` with a constant k (of equal scores the lower slot first), rows from `GatherND`, and a
 merge is the product of a [D, S] matrix, who goes where, with the sources. Equal pieces go together
 in an order that is fixed. Which slots are sources and which are destinations `plan.pairing` says.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
@@ -21,6 +23,9 @@ from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.positions import Positions
 from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE
+
+if TYPE_CHECKING:
+    from ltmp_export.graph.owners import Owners
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,11 @@ class Slots:
         dropped: [B] tokens that a budget had no room for, or None.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
         positions: Where they lie, where attention knows of it.
+        owners: Who owns the patches, or None where nobody asks; see `graph.owners`, which alone
+            reads what follows.
+        came: [B, N] which slot each was before a step.
+        merges: Which slots then [B, n] merged into which [B, n].
+        went: [B, any] where each slot then is now, -1 for nowhere, where a step tells it all.
     """
 
     number: int
@@ -57,6 +67,10 @@ class Slots:
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
     positions: Positions | None = None
+    owners: Owners | None = None
+    came: Name | None = None
+    merges: tuple[tuple[Name, Name], ...] = ()
+    went: Name | None = None
 
     def score(self, name: str) -> Name:
         """[B, N] a score.
@@ -147,6 +161,7 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
     `going` [B, D, S] bool says who goes where.
     """
     weight = g.op("Cast", going, to=TensorProto.FLOAT)
+    pairs_of = merges(g, destinations, sources, weight)
     scores = {}
     if IMPORTANCE in destinations.scores:
         brought = g.op("Mul", weight, g.op("Unsqueeze", sources.scores[IMPORTANCE], g.ints(1)))
@@ -168,8 +183,21 @@ def merged(g: GraphBuilder, destinations: Slots, sources: Slots, going: Name) ->
         size=g.op("Squeeze", total, g.ints(2)),
         scores=scores,
         metric=None,
+        merges=pairs_of,
         positions=where,
     )
+
+
+def merges(
+    g: GraphBuilder, destinations: Slots, sources: Slots, going: Name
+) -> tuple[tuple[Name, Name], ...]:
+    """Which slots merge into which, by `going` [B, D, S], 1 or 0; each into itself if nowhere."""
+    if destinations.came is None or sources.came is None:
+        return ()
+    place = g.op("ArgMax", going, axis=1, keepdims=0)  # [B, S]
+    goes = g.op("Greater", g.reduce("ReduceMax", going, [1]), g.number(0.5))
+    target = g.op("GatherElements", destinations.came, place, axis=1)
+    return ((sources.came, g.op("Where", goes, target, sources.came)),)
 
 
 def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int = 1) -> Slots:
@@ -186,6 +214,7 @@ def part(g: GraphBuilder, tokens: Slots, start: int, stop: int | None, step: int
     return Slots(
         number, x, size, scores, None, some(tokens.alive), protected=tokens.protected,
         positions=None if where is None else where.taken(lambda rows: str(some(rows))),
+        came=some(tokens.came),
     )  # fmt: skip
 
 
@@ -219,6 +248,7 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
     return Slots(
         number, vectors(tokens.x), size, scores, metric, alive, tokens.protected, owned,
         positions=where,
+        came=scalars(tokens.came),
     )  # fmt: skip
 
 
@@ -235,6 +265,7 @@ def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
         if all(name in part.scores for part in parts)
     }
     living = [part.alive for part in parts if part.alive is not None]
+    labels = [part.came for part in parts if part.came is not None]
     return Slots(
         number=sum(part.number for part in parts),
         x=x,
@@ -243,6 +274,8 @@ def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
         metric=None,
         alive=g.op("Concat", *living, axis=1) if len(living) == len(parts) else None,
         protected=parts[0].protected,
+        came=g.op("Concat", *labels, axis=1) if labels else None,
+        merges=tuple(pair for part in parts for pair in part.merges),
         positions=joined(g, [part.positions for part in parts]),
     )
 
@@ -253,3 +286,10 @@ def joined(g: GraphBuilder, parts: Sequence[Positions | None]) -> Positions | No
     if not known:
         return None
     return known[0].taken(lambda _: g.op("Concat", *(part.rows for part in known), axis=1))
+
+
+def with_protected(g: GraphBuilder, tokens: Slots, came: Name | None) -> Name | None:
+    """Labels of the protected slots of these tokens, and behind them others, if there are any."""
+    if tokens.came is None or came is None:
+        return None
+    return g.op("Concat", g.slice(tokens.came, 1, 0, tokens.protected), came, axis=1)

@@ -237,9 +237,14 @@ def _require_array_memory(path: Path) -> None:
 
 
 def _require_labels(path: Path, labels: NDArray[Any], count: int, classes: int) -> None:
+    """Check that there is one for each image, of a model's classes where it has any.
+
+    Raises:
+        InputError: There is not.
+    """
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise InputError(f"{path}: labels {labels.dtype}{labels.shape}; expected one integer each")
-    if labels.min() < 0 or labels.max() >= classes:
+    if classes and (labels.min() < 0 or labels.max() >= classes):
         found = f"{labels.min()} to {labels.max()}"
         raise InputError(
             f"{path}: labels from {found}; the model has the classes 0 to {classes - 1}"

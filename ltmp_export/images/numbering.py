@@ -38,6 +38,8 @@ def numbers(found: Found, kind: Kind) -> Numbers | None:
     """
     if kind.class_order not in (None, *ORDERS):
         raise InputError(f"class order {kind.class_order!r}; expected {' or '.join(ORDERS)}")
+    if not kind.geometry.classes:
+        return _of_anything(found, kind)
     if kind.class_map is not None:
         if kind.class_order is not None:
             raise InputError(f"{kind.class_map} has the order of the classes; drop --class-order")
@@ -54,6 +56,19 @@ def numbers(found: Found, kind: Kind) -> Numbers | None:
             f"{kind.geometry.classes} classes; state {_MAP}"
         )
     return _ordered(_in_order(found.folder, names, kind))
+
+
+def _of_anything(found: Found, kind: Kind) -> Numbers | None:
+    """The folders in natural order, where a model has no classes of its own.
+
+    Raises:
+        InputError: Their order is stated all the same.
+    """
+    if kind.class_map is not None or kind.class_order is not None:
+        flag = "--class-order" if kind.class_map is None else "--class-map"
+        raise InputError(f"the model has no classifier, whose classes have an order; drop {flag}")
+    names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
+    return _ordered(sorted(names, key=lambda name: (natural_key(name), name))) if names else None
 
 
 def _in_order(folder: Path, names: Set[str], kind: Kind) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,13 @@ from ltmp_export.precision.weights import Weights, integer_weight
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
-def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
+def dense_baseline(
+    exported: ExportedModel, outputs: Sequence[str] | None = None
+) -> onnx.ModelProto:
     """The dense float32 model of the same weights, opset and batch, written by the same code.
 
-    The weights are those that the file holds: of one in lower precision they are the rounded ones,
-    float16 as float32, int8 times its scales.
+    It gives what the file gives, or these outputs. The weights are those that the file holds: of
+    one in lower precision they are the rounded ones, float16 as float32, int8 times its scales.
 
     Raises:
         InputError: The file lacks a weight, or an int8 weight the scales of its outputs.
@@ -39,6 +41,7 @@ def dense_baseline(exported: ExportedModel) -> onnx.ModelProto:
             _Stored(exported.proto, exported.precision),
             opset=exported.opset,
             batch_size=interface.fixed_batch(exported.proto),
+            outputs=outputs or exported.outputs or None,
         )
     except (KeyError, IndexError, ExportError) as err:
         reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.validate import validate
+from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
@@ -85,6 +86,11 @@ class ExportedModel:
         return require_vit(self.geometry, self.path, "what is asked for")
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What it gives, of `plan.outputs`."""
+        return tuple(value.name for value in self.proto.graph.output if value.name in outputs.KNOWN)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was assumed at the export, for a person."""
         return gather.spoken(self.assumed)
@@ -95,6 +101,7 @@ def to_onnx(
     *,
     opset: int,
     batch_size: int | None = None,
+    outputs: Sequence[str] | None = None,
     token_counts: bool = False,
     precision: Precision | None = None,
 ) -> onnx.ModelProto:
@@ -104,6 +111,7 @@ def to_onnx(
         checkpoint: What to write.
         opset: Version of the standard domain.
         batch_size: 1 for a graph that takes single images, None for one that takes any batch.
+        outputs: What it gives, see `plan.outputs`; what timm's model gives by default.
         token_counts: Add the output `token_counts` int64 [batch, depth].
         precision: In which numbers it computes, float32 by default. For int8 its layers must be
             known, see `calibration.quantise.prepare`.
@@ -121,6 +129,7 @@ def to_onnx(
         _weights(checkpoint),
         opset=opset,
         batch_size=batch_size,
+        outputs=outputs,
         token_counts=token_counts,
         precision=precision,
         metadata=_metadata(checkpoint, opset, precision),
@@ -130,13 +139,19 @@ def to_onnx(
 
 
 def half_places(
-    checkpoint: Checkpoint, *, opset: int, batch_size: int | None, precision: Precision
+    checkpoint: Checkpoint,
+    *,
+    opset: int,
+    batch_size: int | None,
+    outputs: Sequence[str],
+    precision: Precision,
 ) -> dict[str, str]:
     """`lower.half_places` of a checkpoint."""
     geometry, weights = checkpoint.geometry, _weights(checkpoint)
     places: dict[str, str] = _lower(geometry).half_places(
-        geometry, checkpoint.plan, weights, opset=opset, batch_size=batch_size, precision=precision
-    )
+        geometry, checkpoint.plan, weights, opset=opset, batch_size=batch_size, outputs=outputs,
+        precision=precision,
+    )  # fmt: skip
     return places
 
 
@@ -229,6 +244,10 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
         raise ValueError(f"a plan of {len(plan.blocks)} blocks of family {plan.family}")
     vit.require_possible(plan)
+    able = outputs.of(vit, plan)
+    for name in {value.name for value in model.graph.output} & {*outputs.KNOWN}:
+        if name not in able:
+            raise ValueError(f"an output {name} of a model that cannot give it")
     precision = Precision.from_json(json.loads(words["ltmp.precision"]))
     layers = {layer.path for layer in rounded(vit)}
     unknown = [path for path in precision.layers if path not in layers]

@@ -2,15 +2,13 @@
 
 With the same decisions forced, every tensor of the file has its counterpart in the reference, block
 by block, whatever happened before. All differences are relative: scores as `decisions` says, token
-vectors to their own length, logits to the largest of the image if that is above 1. A difference is
-NaN where the file has a NaN.
+vectors to their own length, outputs as `outputs` says. A difference is NaN where the file has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltmp_export.backbones.trace import Trace
+from ltmp_export.parity import outputs
 from ltmp_export.parity.decisions import Disagreement, disagreements, margin
+from ltmp_export.parity.outputs import Given
 from ltmp_export.parity.taps import BlockRecord, Choices, Record, StepRecord
 from ltmp_export.plan.step import Learned
 from ltmp_export.steps import recorded
@@ -95,14 +95,14 @@ class Deviation:
     Attributes:
         embedded: Largest difference of a token vector before the first block.
         blocks: As far as the file's decisions could be read.
-        logits: Largest difference of a logit.
+        given: Difference of each output, see `parity.outputs`.
         excess: Of each int8 layer, how far its input is from the integers taken beyond half a
             step, in steps; of a `rounding`, how much that differs.
     """
 
     embedded: VectorDifference
     blocks: tuple[BlockDeviation, ...]
-    logits: float
+    given: Mapping[str, float]
     excess: Mapping[str, float]
 
     def flips(self) -> tuple[Disagreement, ...]:
@@ -110,27 +110,28 @@ class Deviation:
         return tuple(f for block in self.blocks for step in block.steps for f in step.flips)
 
 
-def deviation(record: Record, trace: Trace, logits: NDArray[np.float32]) -> Deviation:
+def deviation(record: Record, trace: Trace, given: Given) -> Deviation:
     """Compare a file's record of an image with the reference that took the record's decisions.
 
     Args:
         record: The inner tensors.
         trace: The reference.
-        logits: [classes] of the file as it is, without its inner tensors read.
+        given: What the file as it is gives, without its inner tensors read.
     """
     numbers = range(len(record.blocks))
     return Deviation(
         embedded=_vectors(record.embedded, trace.embedded),
         blocks=tuple(_block(number, record.blocks[number], trace) for number in numbers),
-        logits=logit_difference(logits, trace.logits.numpy()),
+        given=outputs.differences(given, outputs.expected(trace, given)),
         excess=trace.excess,
     )
 
 
-def rounding(single: Trace, choices: Choices, double: Trace) -> Deviation:
+def rounding(single: Trace, choices: Choices, double: Trace, names: Sequence[str]) -> Deviation:
     """How far float32 in PyTorch is from float64 where both took the same decisions.
 
-    A right file is off by about as much; a wrong one has nothing to do with it.
+    A right file is off by about as much; a wrong one has nothing to do with it. `names` are of
+    the outputs to compare.
     """
     blocks = []
     for taken, tokens, size, decisions in zip(
@@ -141,23 +142,18 @@ def rounding(single: Trace, choices: Choices, double: Trace) -> Deviation:
             for choice, decision in zip(taken, decisions, strict=True)
         ]
         blocks.append(BlockRecord(tuple(steps), tokens.numpy(), size.numpy()))
-    logits = single.logits.numpy()
-    record = Record(logits, single.embedded.numpy(), tuple(blocks), single.counts)
+    given = outputs.expected(single, names)
+    record = Record(given, single.embedded.numpy(), tuple(blocks), single.counts)
     apart = {path: abs(excess - double.excess[path]) for path, excess in single.excess.items()}
-    return replace(deviation(record, double, logits), excess=apart)
+    return replace(deviation(record, double, given), excess=apart)
 
 
-def is_finite(trace: Trace) -> bool:
+def is_finite(trace: Trace, names: Sequence[str]) -> bool:
     """Whether all that a file is compared with in a trace is a number."""
     scores = [d.score[d.protected :] for block in trace.decisions for d in block]
-    everything = (trace.logits, trace.embedded, *trace.tokens, *scores)
+    given = (trace.output(name) for name in names)
+    everything = (*given, trace.embedded, *trace.tokens, *scores)
     return all(bool(tensor.isfinite().all()) for tensor in everything)
-
-
-def logit_difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Largest absolute difference, divided by max(1, the largest expected logit)."""
-    with np.errstate(invalid="ignore"):  # infinity minus infinity is a NaN, as it should be
-        return float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
 def _block(number: int, record: BlockRecord, trace: Trace) -> BlockDeviation:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ltmp_export.parity import taps
-from ltmp_export.parity.differences import logit_difference
+from ltmp_export.parity import outputs, taps
 from ltmp_export.parity.judge import differ
 from ltmp_export.parity.limits import Limits
 from ltmp_export.parity.replay import ALONE, Observation
@@ -28,7 +27,7 @@ def invariance(
             continue
         single, judged = alone[one.number]
         block = _first_other_block(single, one)
-        error = logit_difference(one.logits, single.logits)
+        errors = outputs.differences(one.given, single.given)
         verdicts = {judged.verdict, comparison.verdict}
         verdict, reason = "equal", ""
         if "inconclusive" in verdicts:
@@ -36,8 +35,9 @@ def invariance(
         elif block is not None:
             verdict = "fail" if "fail" in verdicts else "borderline"
             reason = f"block {block}: other decisions in the batch than alone"
-        elif not error <= allowed.logits:
-            verdict, reason = "fail", f"the logits {differ(error, allowed.logits)}"
+        elif wrong := [n for n, error in errors.items() if not error <= allowed.given[n]]:
+            off = differ(errors[wrong[0]], allowed.given[wrong[0]])
+            verdict, reason = "fail", f"the {wrong[0]} {off}"
         yield Invariance(
             image=comparison.image,
             group=comparison.group,
@@ -46,7 +46,7 @@ def invariance(
             verdict=verdict,
             block=block,
             reason=reason,
-            logit_error=error,
+            errors=errors,
         )
 
 

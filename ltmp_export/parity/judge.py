@@ -12,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from ltmp_export.images.inputs import Images
-from ltmp_export.parity.differences import BlockDeviation, VectorDifference, logit_difference
+from ltmp_export.parity import outputs
+from ltmp_export.parity.differences import BlockDeviation, VectorDifference
 from ltmp_export.parity.limits import Limits, mean_ratio
 from ltmp_export.parity.replay import Observation
 from ltmp_export.parity.report import Comparison, Flip
 from ltmp_export.parity.tolerances import MEAN_FACTOR
+from ltmp_export.plan.outputs import LOGITS
 
 
 def judge_all(seen: Sequence[Observation], images: Images, allowed: Limits) -> list[Comparison]:
@@ -68,10 +70,10 @@ def _judge(one: Observation, images: Images, allowed: Limits) -> Comparison:
         expected_counts=one.expected_counts,
         overflow=sum(_dropped(one)),
         flips=flips,
-        logit_error=one.deviation.logits,
-        logit_allowed=allowed.logits,
-        top1=int(np.argmax(one.logits)),
-        expected_top1=int(np.argmax(one.expected_logits)),
+        errors=one.deviation.given,
+        allowed=allowed.given,
+        top1=outputs.top1(one.given),
+        expected_top1=outputs.top1(one.expected),
         margin=margin,
         margin_block=margin_block,
     )
@@ -105,18 +107,24 @@ def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
     if one.broken:
         number = len(found.blocks)
         yield number, f"block {number}", f"block {number}: broken decisions: {one.broken}"
-    if not found.logits <= allowed.logits:
-        words = f"with the same decisions the logits {differ(found.logits, allowed.logits)}"
-        yield None, "head", f"head: {words}"
+    yield from _head_faults(one, allowed)
+
+
+def _head_faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
+    """What is wrong with what the file gives."""
+    for name, error in one.deviation.given.items():
+        if not error <= allowed.given[name]:
+            words = f"with the same decisions the {name} {differ(error, allowed.given[name])}"
+            yield None, "head", f"head: {words}"
     counts_differ = one.stated is not None and tuple(one.stated) != one.counts
     if counts_differ or one.counts != one.replay_counts:
         yield None, "head", "head: the file's token counts are not those of its own decisions"
     if one.overflow is not None and tuple(one.overflow) != _dropped(one):
         yield None, "head", "head: the file's overflow is not what its own decisions drop"
-    apart = logit_difference(one.logits, one.tapped_logits)
-    if not apart <= allowed.logits:
-        words = f"the logits change by {apart:.1e} when the file's tensors are read"
-        yield None, "head", f"head: {words}"
+    for name, apart in outputs.differences(one.given, one.tapped).items():
+        if not apart <= allowed.given[name]:
+            words = f"the {name} change by {apart:.1e} when the file's tensors are read"
+            yield None, "head", f"head: {words}"
 
 
 def _dropped(one: Observation) -> tuple[int, ...]:
@@ -175,14 +183,17 @@ def _exchanged(
     seen: Sequence[Observation], comparisons: Sequence[Comparison], allowed: Limits
 ) -> Iterator[tuple[int, int]]:
     """Comparisons that fail with the logits of another image, and that image."""
-    expected = {one.number: one.expected_logits for one in seen}
+    limit = allowed.given.get(LOGITS)
+    if limit is None:
+        return
+    expected = {one.number: one.expected[LOGITS] for one in seen}
     table = np.stack(list(expected.values()))  # [n, classes]
     scale = np.abs(table).max(axis=1, initial=1.0)
     for index, (one, comparison) in enumerate(zip(seen, comparisons, strict=True)):
         if comparison.verdict == "fail":
             with np.errstate(invalid="ignore"):  # what is infinite is like nothing
-                apart = np.abs(table - one.logits).max(axis=1) / scale
+                apart = np.abs(table - one.given[LOGITS]).max(axis=1) / scale
                 own = np.abs(table - expected[one.number]).max(axis=1) / scale
-            others = np.flatnonzero((apart <= allowed.logits) & (own > allowed.logits))
+            others = np.flatnonzero((apart <= limit) & (own > limit))
             if len(others):
                 yield index, list(expected)[int(others[0])]

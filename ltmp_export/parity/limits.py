@@ -30,7 +30,7 @@ class Limits:
         embedded: Of a token vector before the first block.
         tokens: Of a token vector after each block.
         scores: Of a score, by step.
-        logits: Of a logit.
+        given: Of each output.
         excess: How far an int8 layer's input may be from its integers beyond half a step, in steps.
         measured: Largest score difference of the file over undisputed tokens, by step.
         ratios: Mean difference of the token vectors after each block, divided by that of float32
@@ -40,7 +40,7 @@ class Limits:
     embedded: float
     tokens: Mapping[int, float]
     scores: Mapping[StepKey, float]
-    logits: float
+    given: Mapping[str, float]
     excess: float
     measured: Mapping[StepKey, float]
     ratios: Mapping[int, float]
@@ -62,7 +62,7 @@ def limits(seen: Sequence[Observation]) -> Limits:
             for number in dict(blocks)
         },
         scores=scores,
-        logits=_allowed([one.logits for one in rounding]),
+        given={name: _allowed([one.given[name] for one in rounding]) for name in rounding[0].given},
         excess=max(LEAST_EXCESS, ROUNDING_FACTOR * _largest(rounding)),
         measured=_measured(seen, scores),
         ratios=_ratios(seen),

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ltmp_export.backbones.trace import Trace
+from ltmp_export.parity import outputs
 from ltmp_export.parity.decisions import disagreements
-from ltmp_export.parity.differences import logit_difference
+from ltmp_export.parity.outputs import Given
 from ltmp_export.parity.taps import Choices
+from ltmp_export.plan.outputs import LOGITS, answer
 from ltmp_export.precision.formats import FP16, INT8
 
 
@@ -29,12 +30,13 @@ class Bounds(NamedTuple):
         top1: Least share of the images whose largest logit is the same one; one image may always
             differ.
         decisions: Least share of the decisions that are the same on the same tokens.
-        logits: Largest relative difference of a logit under the same decisions.
+        answer: Largest relative difference of a logit, or of what stands for it, under the same
+            decisions.
     """
 
     top1: float
     decisions: float
-    logits: float
+    answer: float
 
 
 # Measured, nine families on digits and DeiT-S: decisions 99.88 % and more in float16, 98.4 % in
@@ -51,22 +53,24 @@ class Distance:
     """One image, run alone, against the float32 model.
 
     Attributes:
-        same_top1: Whether the largest logit is the same one.
+        same_top1: Whether the largest logit is the same one; None where there are no logits.
         decisions: How many were taken on the way.
         flips: How many of them the model takes otherwise on the same tokens.
         counts_equal: Blocks with as many tokens as in the model that decides by itself.
         blocks: All of them.
-        logits: Largest relative difference of a logit under the same decisions.
-        own_logits: The same from the model that decides by itself.
+        of: What differs: logits, else features, else all that is given.
+        answer: Largest relative difference of it under the same decisions.
+        own_answer: Of logits or features the same from the model that decides by itself.
     """
 
-    same_top1: bool
+    same_top1: bool | None
     decisions: int
     flips: int
     counts_equal: int
     blocks: int
-    logits: float
-    own_logits: float
+    of: str
+    answer: float
+    own_answer: float | None
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,23 @@ class Fidelity:
 
     Attributes:
         images: How many.
-        top1: Share with the same largest logit.
+        of: What differs, see `Distance`.
+        top1: Share with the same largest logit, where there are logits.
         decisions: Share of the decisions that are the same on the same tokens.
         counts: Share of (image, block) pairs with the same number of tokens, each side deciding by
             itself.
-        logits: Largest relative difference of a logit under the same decisions.
-        own_logits: The same, each side deciding by itself.
+        answer: Largest relative difference of that under the same decisions.
+        own_answer: The same, each side deciding by itself, where that can be compared.
         bounds: What the first, the second and the fourth must keep.
     """
 
     images: int
-    top1: float
+    of: str
+    top1: float | None
     decisions: float
     counts: float
-    logits: float
-    own_logits: float
+    answer: float
+    own_answer: float | None
     bounds: Bounds
 
     def fault(self, kind: str) -> str:
@@ -98,7 +104,7 @@ class Fidelity:
         return f"{reason}; {_REMEDIES[kind]}" if reason else ""
 
     def _fault(self) -> str:
-        differing = round(self.images * (1 - self.top1))
+        differing = 0 if self.top1 is None else round(self.images * (1 - self.top1))
         allowed = max(1, int(self.images * (1 - self.bounds.top1)))
         if differing > allowed:
             return (
@@ -110,16 +116,16 @@ class Fidelity:
                 f"{self.decisions:.1%} of the decisions are those of the float32 model; "
                 f"expected {self.bounds.decisions:.0%}"
             )
-        if not self.logits <= self.bounds.logits:
+        if not self.answer <= self.bounds.answer:
             return (
-                f"with the same decisions the logits differ from the float32 model's by "
-                f"{self.logits:.2g}; allowed are {self.bounds.logits:g}"
+                f"with the same decisions the {self.of} differ from the float32 model's by "
+                f"{self.answer:.2g}; allowed are {self.bounds.answer:g}"
             )
         return ""
 
 
 def distance(
-    logits: NDArray[np.float32],
+    given: Given,
     counts: Sequence[int],
     choices: Choices,
     replayed: Trace,
@@ -128,7 +134,7 @@ def distance(
     """Compare one image of a file with the float32 model.
 
     Args:
-        logits: [classes] of the file.
+        given: What the file gives.
         counts: Its tokens after each block.
         choices: Its decisions.
         replayed: The model in float64 with these decisions.
@@ -139,15 +145,23 @@ def distance(
         for block, (decisions, chosen) in enumerate(zip(replayed.decisions, choices, strict=False))
         for decision, choice in zip(decisions, chosen, strict=True)
     ]
-    wanted = own.logits.numpy()
+    name = answer(given)
+    compared = given if name is None else {name: given[name]}
+    forced = outputs.differences(compared, outputs.expected(replayed, compared))
+    own_answer = top1 = None
+    if name is not None:
+        wanted = outputs.expected(own, [name])
+        own_answer = outputs.differences(compared, wanted)[name]
+        top1 = outputs.top1(given) == outputs.top1(wanted) if name == LOGITS else None
     return Distance(
-        same_top1=bool(np.argmax(logits) == np.argmax(wanted)),
+        same_top1=top1,
         decisions=sum(len(decision.score) - 1 for _, decision, _ in taken),
         flips=sum(len(list(disagreements(*one))) for one in taken),
         counts_equal=sum(a == b for a, b in zip(counts, own.counts, strict=False)),
         blocks=len(own.counts),
-        logits=logit_difference(logits, replayed.logits.numpy()),
-        own_logits=logit_difference(logits, wanted),
+        of=name or "outputs",
+        answer=max(forced.values()),
+        own_answer=own_answer,
     )
 
 
@@ -155,12 +169,15 @@ def summarise(kind: str, found: Sequence[Distance]) -> Fidelity:
     """All images of a file of this precision."""
     decisions = sum(one.decisions for one in found)
     flips = sum(one.flips for one in found)
+    same = [one.same_top1 for one in found if one.same_top1 is not None]
+    own = [one.own_answer for one in found if one.own_answer is not None]
     return Fidelity(
         images=len(found),
-        top1=sum(one.same_top1 for one in found) / len(found),
+        of=found[0].of,
+        top1=sum(same) / len(same) if same else None,
         decisions=1 - flips / max(decisions, 1),
         counts=sum(one.counts_equal for one in found) / sum(one.blocks for one in found),
-        logits=float(np.max([one.logits for one in found])),
-        own_logits=float(np.max([one.own_logits for one in found])),
+        answer=float(np.max([one.answer for one in found])),
+        own_answer=float(np.max(own)) if own else None,
         bounds=BOUNDS[kind],
     )

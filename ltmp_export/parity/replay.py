@@ -20,12 +20,14 @@ from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.images.inputs import Images, batches
-from ltmp_export.parity import taps
+from ltmp_export.parity import outputs, taps
 from ltmp_export.parity.differences import Deviation, deviation, is_finite, rounding
 from ltmp_export.parity.lower_precision import Distance, distance
+from ltmp_export.parity.outputs import Given
 from ltmp_export.parity.report import batch_name
 from ltmp_export.parity.stated import model_of
 from ltmp_export.parity.taps import Choices, Record
+from ltmp_export.plan.geometry import Shape
 from ltmp_export.plan.linears import rounded
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import FP16, FP32, Precision
@@ -75,10 +77,10 @@ class Observation:
     Attributes:
         number: Index of the image.
         run: Batch size and order.
-        logits: [classes] of the file as it is.
+        given: What the file as it is gives, by the names of `plan.outputs`.
         stated: [depth] of its output token_counts, or None without one.
         overflow: [depth] of its output overflow, or None without one.
-        tapped_logits: [classes] of the copy whose inner tensors are read.
+        tapped: What the copy gives whose inner tensors are read.
         counts: Tokens after each block in the file.
         choices: Its decisions, as far as they could be read.
         broken: Why they could not be read further, else "".
@@ -87,16 +89,16 @@ class Observation:
         comparable: Whether the reference gives numbers, and no NaN, to compare with.
         replay_counts: Tokens after each block in that reference.
         expected_counts: The same in the reference that decides by itself.
-        expected_logits: [classes] of the reference that decides by itself.
+        expected: What the reference gives that decides by itself.
         distance: From the float32 model, for an image that is run alone in lower precision.
     """
 
     number: int
     run: Run
-    logits: NDArray[np.float32]
+    given: Given
     stated: NDArray[np.int64] | None
     overflow: NDArray[np.int64] | None
-    tapped_logits: NDArray[np.float32]
+    tapped: Given
     counts: tuple[int, ...]
     choices: Choices
     broken: str
@@ -105,7 +107,7 @@ class Observation:
     comparable: bool
     replay_counts: tuple[int, ...]
     expected_counts: tuple[int, ...]
-    expected_logits: NDArray[np.float64]
+    expected: Given
     distance: Distance | None
 
 
@@ -143,11 +145,12 @@ class Observer:
             stated = single = model_of(model, checkpoint.model, precision)
         if precision.kind == FP16:
             single = eager.halved(stated, precision)
-        self.reference = Reference(stated, checkpoint.plan, torch.float64)
-        self.single = Reference(single, checkpoint.plan)
+        self.names = outputs.names(model)
+        self.reference = Reference(stated, checkpoint.plan, torch.float64, self.names)
+        self.single = Reference(single, checkpoint.plan, outputs=self.names)
         self.exact = self.reference
         if precision.kind != FP32:
-            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64)
+            self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64, self.names)
         self._untapped = _outputs(model, checkpoint, images, passes)
         wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
         self._session = TappedSession(model, wanted, quiet=True)
@@ -165,40 +168,40 @@ class Observer:
             if digest not in replays:
                 replays[digest] = replay = self.replay(number, record)
                 single = self.single.run(torch.from_numpy(pixels), record.choices(), record.taken)
-                roundings[digest] = rounding(single, record.choices(), replay)
+                roundings[digest] = rounding(single, record.choices(), replay, self.names)
             replay = replays[digest]
-            outputs = self._untapped[run]
-            logits = outputs["logits"][number]
-            found = deviation(record, replay, logits)
+            found_there = self._untapped[run]
+            given = {name: found_there[name][number] for name in self.names}
+            found = deviation(record, replay, given)
             expected = replay
             if found.flips() or record.broken:
                 expected = own = own or self.reference.run(torch.from_numpy(pixels))
             yield Observation(
                 number=number,
                 run=run,
-                logits=logits,
-                stated=outputs["token_counts"][number] if "token_counts" in outputs else None,
-                overflow=outputs["overflow"][number] if "overflow" in outputs else None,
-                tapped_logits=record.logits,
+                given=given,
+                stated=_of(found_there, "token_counts", number),
+                overflow=_of(found_there, "overflow", number),
+                tapped=record.given,
                 counts=record.counts,
                 choices=record.choices(),
                 broken=record.broken,
                 deviation=found,
                 rounding=roundings[digest],
-                comparable=is_finite(replay),
+                comparable=is_finite(replay, self.names),
                 replay_counts=replay.counts,
                 expected_counts=expected.counts,
-                expected_logits=expected.logits.numpy(),
-                distance=self.distance(number, record, logits) if run == ALONE else None,
+                expected=outputs.expected(expected, self.names),
+                distance=self.distance(number, record, given) if run == ALONE else None,
             )
 
-    def distance(self, number: int, record: Record, logits: NDArray[np.float32]) -> Distance | None:
+    def distance(self, number: int, record: Record, given: Given) -> Distance | None:
         """How far an image in lower precision is from the float32 model."""
         if self.precision.kind == FP32:
             return None
         pixels, choices = torch.from_numpy(self.images.pixels[number]), record.choices()
         replayed, own = self.exact.run(pixels, choices), self.exact.run(pixels)
-        return distance(logits, record.counts, choices, replayed, own)
+        return distance(given, record.counts, choices, replayed, own)
 
     def replay(self, number: int, record: Record) -> Trace:
         """The reference on an image, made to take the decisions of a record."""
@@ -214,14 +217,14 @@ class Observer:
         own = self.geometry
         return taps.read(
             self.plan, tensors, row, own.tokens, own.prefix, self.precision, rounded(own),
-            self.fresh,
+            self.fresh, self.names,
         )  # fmt: skip
 
 
 def _outputs(
     model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, passes: Sequence[Run]
-) -> dict[Run, dict[str, NDArray[Any]]]:
-    """Logits [n, classes], and [n, depth] of other outputs, of the file as it is, by run.
+) -> dict[Run, dict[str, list[NDArray[Any]]]]:
+    """What the file as it is gives, by run and name: of each image an array.
 
     Reading inner tensors may keep onnxruntime from optimising as it does where the file is used.
 
@@ -230,38 +233,52 @@ def _outputs(
     """
     if not passes:
         return {}
-    depth = checkpoint.geometry.depth
-    widths = {"logits": checkpoint.geometry.classes, "token_counts": depth, "overflow": depth}
+    geometry = checkpoint.geometry
+    shapes: dict[str, Shape] = dict.fromkeys(("token_counts", "overflow"), (geometry.depth,))
+    shapes |= {name: geometry.outputs[name] for name in outputs.names(model)}
     position = {output.name: at for at, output in enumerate(model.graph.output)}
-    if "logits" not in position:
-        raise ExportError(f"the file has no output logits, only {', '.join(position)}")
-    given = {name: (position[name], width) for name, width in widths.items() if name in position}
+    if not outputs.names(model):
+        known = ", ".join(geometry.outputs)
+        raise ExportError(f"the file has no output of {known}, only {', '.join(position)}")
+    given = {name: (position[name], shape) for name, shape in shapes.items() if name in position}
     session = Session(model, quiet=True)
     return {run: _outputs_of_run(session, images, run, given) for run in passes}
 
 
 def _outputs_of_run(
-    session: Session, images: Images, run: Run, given: Mapping[str, tuple[int, int]]
-) -> dict[str, NDArray[Any]]:
-    """The outputs `given` by name, with their place and width, of every image in one run."""
+    session: Session, images: Images, run: Run, given: Mapping[str, tuple[int, Shape]]
+) -> dict[str, list[NDArray[Any]]]:
+    """The outputs `given` by name, with their place and shape, of every image in one run."""
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in given}
-    current, outputs = -1, []
+    current, arrays = -1, list[NDArray[Any]]()
     for number in range(len(images)):
         which, index, row = run.place(number, len(images))
         if which != current:
             current = which
             try:
-                outputs = session.run(images.pixels[index])
+                arrays = session.run(images.pixels[index])
             except ExportError as err:
                 batch = batch_name(run.size, run.order)
                 raise ExportError(f"{images.names[number]}, batch {batch}: {err}") from err
         for name, rows in found.items():
-            place, width = given[name]
-            output = outputs[place]
-            if output.shape != (run.size, width):
+            place, shape = given[name]
+            output = arrays[place]
+            if not fits(output.shape, (run.size, *shape)):
+                wanted = ", ".join("any" if side is None else str(side) for side in shape)
                 raise ExportError(
                     f"a batch of {run.size} gives {name} of shape {list(output.shape)}; expected "
-                    f"{[run.size, width]}"
+                    f"[{run.size}, {wanted}]"
                 )
             rows.append(output[row])
-    return {name: np.stack(rows) for name, rows in found.items()}
+    return found
+
+
+def fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a shape is one in which sides may be open."""
+    sides = zip(found, shape, strict=False)
+    return len(found) == len(shape) and all(b in (None, a) for a, b in sides)
+
+
+def _of(arrays: Mapping[str, list[NDArray[Any]]], name: str, number: int) -> NDArray[Any] | None:
+    """An output of an image, where the file has it."""
+    return arrays[name][number] if name in arrays else None

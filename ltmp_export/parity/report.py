@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ltmp_export.parity.masked_distance import MaskedDistance
     from ltmp_export.runtimes.saturation import Products
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
 BOUNDED = "bounded"  # what a file of lower precision is at best, see `CheckReport.verdict`
 
@@ -70,9 +70,9 @@ class Comparison:
         expected_counts: The same in the reference, deciding by itself.
         overflow: Tokens that the file's budget had no room for, over all blocks.
         flips: The decisions that differ.
-        logit_error: Largest relative difference of a logit under the same decisions.
-        logit_allowed: The tolerance for it.
-        top1: Index of the file's largest logit.
+        errors: Of each output, by name, the largest relative difference under the same decisions.
+        allowed: The tolerance for each.
+        top1: Index of the file's largest logit, where it gives logits.
         expected_top1: The same in the reference.
         margin: Relative distance of the reference's closest decision.
         margin_block: Block of that decision.
@@ -91,10 +91,10 @@ class Comparison:
     expected_counts: tuple[int, ...]
     overflow: int
     flips: tuple[Flip, ...]
-    logit_error: float
-    logit_allowed: float
-    top1: int
-    expected_top1: int
+    errors: Mapping[str, float]
+    allowed: Mapping[str, float]
+    top1: int | None
+    expected_top1: int | None
     margin: float
     margin_block: int | None
 
@@ -115,7 +115,7 @@ class Invariance:
         verdict: One of `VERDICTS`; "borderline" where decisions differ that rounding explains.
         block: First block with another decision, or None.
         reason: Why it is not equal, else "".
-        logit_error: Largest relative difference of a logit.
+        errors: Of each output, by name, the largest relative difference.
     """
 
     image: str
@@ -125,7 +125,7 @@ class Invariance:
     verdict: str
     block: int | None
     reason: str
-    logit_error: float
+    errors: Mapping[str, float]
 
     def title(self) -> str:
         """Image and batch, for a person."""

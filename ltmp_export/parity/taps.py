@@ -66,7 +66,7 @@ class Record:
     """One image through a file.
 
     Attributes:
-        logits: [classes].
+        given: What the file gives, by the names of `plan.outputs`.
         embedded: [N, C] tokens before the first block.
         blocks: As far as their decisions are decisions.
         counts: Tokens after each of these blocks, as the file counts them.
@@ -74,7 +74,7 @@ class Record:
         taken: What int8 layers were given, by path.
     """
 
-    logits: NDArray[np.float32]
+    given: Mapping[str, NDArray[Any]]
     embedded: NDArray[np.float32]
     blocks: tuple[BlockRecord, ...]
     counts: tuple[int, ...]
@@ -158,18 +158,20 @@ def read(
     precision: Precision | None = None,
     linears: Iterable[Linear] = (),
     fresh: Mapping[int, int] = MappingProxyType({}),
+    gives: Iterable[str] = (),
 ) -> Record:
     """One image of a batch.
 
     Args:
         plan: The steps of each block.
-        tensors: The tapped tensors of the batch, and its logits.
+        tensors: The tapped tensors of the batch, and what the file gives.
         image: Row of the batch.
         tokens: Tokens before the first block.
         protected: How many of them stand in front and never go.
         precision: Of the file.
         linears: The layers that may round what they are given.
         fresh: See `fresh`.
+        gives: Names of what the file gives.
     """
     blocks, counts, broken = [], [], ""
     taken: Mapping[str, Taken] = {}
@@ -178,7 +180,8 @@ def read(
     leaving: list[NDArray[np.int64]] = []
     embedded = tensors[EMBEDDED]
     packed = embedded.ndim == 2
-    standing = np.full(len(tensors["logits"]), tokens)  # [B] tokens between two blocks
+    images = len(embedded) // tokens if packed else len(embedded)
+    standing = np.full(images, tokens)  # [B] tokens between two blocks
     rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
     for block, steps in enumerate(plan.blocks):
         scope = f"block_{block:02d}/"
@@ -213,7 +216,8 @@ def read(
         )  # fmt: skip
     except (ValueError, IndexError) as err:
         broken = broken or str(err)
-    return Record(tensors["logits"][image], rows, tuple(blocks), tuple(counts), broken, taken)
+    found = {name: tensors[name][image] for name in gives}
+    return Record(found, rows, tuple(blocks), tuple(counts), broken, taken)
 
 
 def _pooled(plan: Plan, standing: NDArray[np.int64], prefix: int) -> NDArray[np.int64]:

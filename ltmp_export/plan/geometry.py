@@ -6,7 +6,7 @@ H heads, D channels per head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ltmp_export.plan.linears import Linear
@@ -17,6 +17,7 @@ POOLS = ("token", "avg")
 MOST_PIXELS = 2**16  # of a side
 
 Size: TypeAlias = tuple[int, int]  # height and width
+Shape: TypeAlias = tuple[int | None, ...]
 
 
 class Place(NamedTuple):
@@ -61,7 +62,14 @@ class Geometry(Protocol):
 
     @property
     def classes(self) -> int:
-        """Number of logits."""
+        """Number of logits; 0 of a model without classifier."""
+
+    @property
+    def outputs(self) -> Mapping[str, Shape]:
+        """What files of it can give, by the names of `plan.outputs`, and in which shape.
+
+        That of one image; None stands for a side that depends on the images.
+        """
 
     @property
     def input_size(self) -> tuple[int, int, int]:

@@ -142,6 +142,12 @@ class Plan:
         steps = [*self.before.values(), *(step for steps in self.blocks for step in steps)]
         return any(step.restores for step in steps)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether some patch may be part of several of the tokens that are left."""
+        steps = [*self.before.values(), *(step for steps in self.blocks for step in steps)]
+        return any(step.mixes and not step.restores for step in steps)
+
     def restoring(self, block: int) -> Step | None:
         """The step of a block, behind its attention, that restores what it is given, or None."""
         return next((step for step in self.blocks[block] if step.restores), None)

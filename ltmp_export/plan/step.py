@@ -36,6 +36,16 @@ class Step:
         return False
 
     @property
+    def mixes(self) -> bool:
+        """Whether a patch may be part of several tokens afterwards."""
+        return False
+
+    @property
+    def drops(self) -> bool:
+        """Whether a patch may be part of no token afterwards."""
+        return False
+
+    @property
     def joins(self) -> bool:
         """Whether a token may have become of several."""
         return self.resizes

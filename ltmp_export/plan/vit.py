@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import linears, mlps, pooling, work
-from ltmp_export.plan.geometry import Geometry, Place, Size
+from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
+from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
 from ltmp_export.plan.plan import Plan, Rows, demands
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.scores import CLASS_ATTENTION
@@ -33,6 +34,7 @@ class Vit:
         head_width: Channels D per head.
         norm_eps: Epsilon of every norm.
         activation: "gelu", "gelu_tanh", "quick_gelu", "silu" or "relu".
+        classes: Number of logits; 0 where there is no classifier.
         pool: "token" (class token), "avg" (mean over the patches that tokens stand for) or "map"
             (attention pooling).
         prefix: Tokens before the patches, P: a class token, a distillation token, registers, in
@@ -76,7 +78,7 @@ class Vit:
             *self.image_size,
             *self.patch_size,
             self.in_chans,
-            self.classes,
+            1 if self.classes == 0 and type(self.classes) is int else self.classes,
             self.depth,
         )
         sizes += (self.width, self.mlp_width, self.heads, self.head_width)
@@ -157,7 +159,21 @@ class Vit:
     @property
     def classifiers(self) -> int:
         """Linear heads; the logits are their mean."""
+        if not self.classes:
+            return 0
         return 2 if self.distilled else 1
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """What files of it can give, and the shape of each."""
+        logits: dict[str, Shape] = {LOGITS: (self.classes,)} if self.classes else {}
+        return logits | {
+            FEATURES: (self.width,),
+            TOKENS: (None, self.width),
+            SIZES: (None,),
+            TOKEN_MAP: (self.patches,),
+            DENSE: (self.width, *self.grid),
+        }
 
     @property
     def input_size(self) -> tuple[int, int, int]:

@@ -117,7 +117,7 @@ class Precision:
         if self.kind == FP32:
             return FP32
         if self.kind == FP16:
-            return f"fp16, images and logits {self.io}, decisions {decisions}{self._kept()}"
+            return f"fp16, images and outputs {self.io}, decisions {decisions}{self._kept()}"
         fine = sum(given.terms > 1 for given in self.layers.values())
         line = (
             f"int8, {len(self.layers)} linear layers, {fine} of them with 16-bit inputs, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ltmp_export.runtimes.saturation import Products
 
 SHOWN_DIFFERENCES = 8
+_SINGULAR = {"logits": "logit", "features": "feature"}
 LEGEND = (
     "margin: of the nearest decision; rounding: the margin it explains; flips: decisions that "
     "differ, in so many images; scores, tokens: largest error; all relative"
@@ -52,21 +54,27 @@ def _batches_table(report: CheckReport) -> Table:
     """A row for each batch size and order."""
     verdicts = ["equal", "borderline", "fail"]
     verdicts += ["inconclusive"] if report.of("inconclusive") else []
-    table = new_table("batch", "images", *verdicts, "largest logit error", "top-1")
+    names = list(report.comparisons[0].errors)
+    classes = ["top-1"] if report.comparisons[0].top1 is not None else []
+    heads = (f"largest {_SINGULAR.get(name, name)} error" for name in names)
+    table = new_table("batch", "images", *verdicts, *heads, *classes)
     for run in dict.fromkeys((c.batch_size, c.order) for c in report.comparisons):
         rows = [c for c in report.comparisons if (c.batch_size, c.order) == run]
-        errors = [c.logit_error for c in rows]
-        worst = math.nan if any(map(math.isnan, errors)) else max(errors)
         same = sum(c.top1 == c.expected_top1 for c in rows)
         add_row(
             table,
             batch_name(*run),
             str(len(rows)),
             *(str(sum(c.verdict == verdict for c in rows)) for verdict in verdicts),
-            f"{worst:.1e}",
-            f"{same}/{len(rows)}",
+            *(f"{_worst([c.errors[name] for c in rows]):.1e}" for name in names),
+            *(f"{same}/{len(rows)}" for _ in classes),
         )
     return table
+
+
+def _worst(errors: Sequence[float]) -> float:
+    """The largest; NaN if one is."""
+    return math.nan if any(map(math.isnan, errors)) else max(errors)
 
 
 def _invariance_line(report: CheckReport) -> Text:
@@ -75,8 +83,12 @@ def _invariance_line(report: CheckReport) -> Text:
         return Text("batch invariance: not checked, batch 1 only")
     total = len(report.invariance)
     alike = sum(one.verdict == "equal" for one in report.invariance)
-    worst = max((i.logit_error for i in report.invariance if i.verdict == "equal"), default=0.0)
-    line = f"batch invariance: {alike} of {total} as alone, logits within {worst:.1e}"
+    equal = [one for one in report.invariance if one.verdict == "equal"]
+    within = (
+        f", {name} within {max((one.errors[name] for one in equal), default=0.0):.1e}"
+        for name in report.invariance[0].errors
+    )
+    line = f"batch invariance: {alike} of {total} as alone{''.join(within)}"
     return Text(line, "" if alike == total else "yellow")
 
 
@@ -141,17 +153,19 @@ def _fidelity(found: Fidelity, precision: str) -> RenderableType:
     """A file of lower precision against the float32 model."""
     table = new_table(f"{precision} against float32", "found", "bound", left=1)
     bounds = found.bounds
-    add_row(table, "same top-1", f"{found.top1:.1%}", f"at least {bounds.top1:.0%}")
+    if found.top1 is not None:
+        add_row(table, "same top-1", f"{found.top1:.1%}", f"at least {bounds.top1:.0%}")
     add_row(
         table, "same decisions on the same tokens", f"{found.decisions:.2%}",
         f"at least {bounds.decisions:.0%}",
     )  # fmt: skip
     add_row(table, "same token count, by image and block", f"{found.counts:.1%}", "")
     add_row(
-        table, "logits under the same decisions", f"{found.logits:.1e}",
-        f"at most {bounds.logits:g}",
+        table, f"{found.of} under the same decisions", f"{found.answer:.1e}",
+        f"at most {bounds.answer:g}",
     )  # fmt: skip
-    add_row(table, "logits, each deciding by itself", f"{found.own_logits:.1e}", "")
+    if found.own_answer is not None:
+        add_row(table, f"{found.of}, each deciding by itself", f"{found.own_answer:.1e}", "")
     return table
 
 

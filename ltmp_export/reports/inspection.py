@@ -11,6 +11,8 @@ from rich.text import Text
 
 from ltmp_export.backbones import chosen
 from ltmp_export.plan.faces import made
+from ltmp_export.plan.geometry import Geometry
+from ltmp_export.plan.outputs import FEATURES
 from ltmp_export.plan.plan import before
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, no_less, vector
@@ -47,11 +49,19 @@ def geometry_rows(facts: Mapping[str, Any]) -> dict[str, str]:
     architecture, patches = geometry.words()
     return {
         "architecture": f"{geometry.name}: {architecture}",
-        "images": f"{geometry.in_chans} channels, {side}, {patches}; {geometry.classes} classes",
+        "images": f"{geometry.in_chans} channels, {side}, {patches}; {_gives(geometry)}",
         "normalisation": f"mean {vector(preprocessing['mean'])}, "
         f"std {vector(preprocessing['std'])}, crop {preprocessing['crop_pct']} "
         f"{preprocessing['crop_mode']}, {preprocessing['interpolation']}",
     }
+
+
+def _gives(geometry: Geometry) -> str:
+    """Classes, or what there is without a classifier."""
+    if geometry.classes:
+        return f"{geometry.classes} classes"
+    width = geometry.outputs[FEATURES][0]
+    return f"no classifier, {width} features"
 
 
 def _position_rows(plan: Mapping[str, Any]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def calibrate_summary(report: CalibrateReport) -> RenderableType:
         halves = f"scores of {report.calibration} images, {halves}"
     parts = [sweep_table(report), Text(f"{report.family}, by {report.method}: {halves}")]
     if report.dense_accuracy is not None:
-        parts.append(Text(f"dense top-1 on these: {report.dense_accuracy:.1%}"))
+        parts.append(Text(f"dense {_by(report.knn)}top-1 on these: {report.dense_accuracy:.1%}"))
     if report.output is not None:
         (row,) = report.rows
         parts.insert(0, threshold_table(row.thresholds, row.tokens))
@@ -64,16 +64,24 @@ def calibrate_summary(report: CalibrateReport) -> RenderableType:
 def sweep_table(report: CalibrateReport) -> RenderableType:
     """A row for each target."""
     labelled = report.dense_accuracy is not None
+    agrees, right = "agrees with dense", "top-1"
+    if report.knn is not None:
+        agrees, right = "cosine with dense", f"{report.knn}-NN top-1"
     table = new_table(
-        "target", "MACs", "agrees with dense", *(["top-1"] if labelled else []),
-        "tokens after each block",
-    )  # fmt: skip
+        "target", "MACs", agrees, *([right] if labelled else []), "tokens after each block"
+    )
     for row in report.rows:
         accuracy = [] if row.accuracy is None else [f"{row.accuracy:.1%}"]
         tokens = " ".join(f"{count:.0f}" for count in row.tokens)
-        cells = (f"{row.mac_ratio:.1%}", f"{row.agreement:.1%}", *accuracy, tokens)
+        agreement = f"{row.agreement:.1%}" if report.knn is None else f"{row.agreement:.4f}"
+        cells = (f"{row.mac_ratio:.1%}", agreement, *accuracy, tokens)
         add_row(table, f"{row.target:g}", *cells)
     return table
+
+
+def _by(knn: int | None) -> str:
+    """How classes are told, if not by a classifier."""
+    return "" if knn is None else f"{knn}-NN "
 
 
 def eval_summary(report: EvalReport) -> RenderableType:
@@ -85,11 +93,24 @@ def eval_summary(report: EvalReport) -> RenderableType:
     return Group(
         table,
         Text(
-            f"{report.model}: {report.family}, top-1 {report.top1:.2%}, top-5 {report.top5:.2%} on "
-            f"{report.count} images ({report.images})"
+            f"{report.model}: {report.family}, {_told(report)} on {report.count} images "
+            f"({report.images})"
         ),
         Text(
             f"{figure(report.gmacs)} GMACs an image, {report.mac_ratio:.1%} of the dense "
             f"{figure(report.dense_gmacs)}; {report.runtime}, {report.seconds:.1f} s"
         ),
     )
+
+
+def _told(report: EvalReport) -> str:
+    """Accuracy, and how near features are to the dense model's, as far as there is either."""
+    told = []
+    if report.cosine is not None:
+        told.append(f"cosine with dense {report.cosine:.4f} (least {report.least_cosine:.4f})")
+    if report.top1 is not None:
+        by = _by(report.knn)
+        told.append(f"{by}top-1 {report.top1:.2%}, {by}top-5 {report.top5:.2%}")
+    if report.references is not None:
+        told.append(f"neighbours from {report.references}")
+    return ", ".join(told)

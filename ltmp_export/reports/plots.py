@@ -101,7 +101,10 @@ def sweep_png(report: CalibrateReport) -> bytes:
     classes, tokens = canvas.subplots(1, 2)
     rows = sorted(report.rows, key=lambda row: row.mac_ratio)
     work = [row.mac_ratio for row in rows]
-    classes.plot(work, [row.agreement for row in rows], "o-", label="agrees with the dense model")
+    agrees = "agrees with the dense model"
+    if report.knn is not None:
+        agrees = "cosine of features with the dense model's"
+    classes.plot(work, [row.agreement for row in rows], "o-", label=agrees)
     if report.dense_accuracy is not None:
         classes.plot(work, [row.accuracy for row in rows], "s-", label="top-1 right")
         classes.axhline(report.dense_accuracy, color="C3", ls="--", label="top-1 right, dense")

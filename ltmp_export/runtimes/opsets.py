@@ -23,6 +23,7 @@ from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import lower
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
+from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import EMBEDDING, Linear, rounded
 from ltmp_export.plan.plan import Plan
@@ -157,7 +158,7 @@ def _models(form: Form, opset: int) -> Iterator[onnx.ModelProto]:
     for plan, batch_size in _FORMS:
         yield lower.lower(
             vit, plan, weights, opset=opset, batch_size=batch_size, token_counts=True,
-            precision=precision,
+            outputs=outputs.of(vit, plan), precision=precision,
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ltmp_export.graph import packed
+from ltmp_export.graph import owners, packed
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.slots import Slots
@@ -33,7 +33,9 @@ def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:
         InputError: A step has no such form.
     """
     for step in steps:
-        tokens = face(type(step), "slots").write(g, step, tokens)
+        given = owners.labelled(g, tokens)
+        left = face(type(step), "slots").write(g, step, given)
+        tokens = owners.through_slots(g, given, left, step.drops)
     return tokens
 
 

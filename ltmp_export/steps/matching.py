@@ -43,9 +43,18 @@ def merge(step: Step, tokens: Tokens, forced: Choice | None) -> tuple[Tokens, Ma
         size=size,
         scores=scores,
         protected=tokens.protected,
+        members=_members(tokens, stay, merged, partner),
         positions=_positions(tokens, stay, merged, partner),
     )
     return result.take(_protected_first(tokens.protected, len(stay), len(size))), decision
+
+
+def _members(tokens: Tokens, stay: Tensor, merged: Tensor, partner: Tensor) -> Tensor | None:
+    """The patches of [unmerged sources ; destinations], where they are followed."""
+    if tokens.members is None:
+        return None
+    sources, destinations = tokens.members[0::2], tokens.members[1::2]
+    return torch.cat([sources[stay], destinations.index_add(0, partner, sources[merged])])
 
 
 def _positions(tokens: Tokens, stay: Tensor, merged: Tensor, partner: Tensor) -> Positions | None:

@@ -32,6 +32,8 @@ class Tokens:
             each owns as many as it stands for.
         handed: What steps hand on to those of the same kind in later blocks, by names of theirs.
         positions: Where they lie, where attention knows of it.
+        members: [N, P] 1 for each patch of the image that a token is made of, else 0; None where
+            nobody asks, or patches are mixed.
     """
 
     x: Tensor
@@ -41,6 +43,7 @@ class Tokens:
     owned: Tensor | None = None
     handed: Mapping[str, Tensor] = field(default_factory=dict)
     positions: Positions | None = None
+    members: Tensor | None = None
 
     def patches_owned(self) -> Tensor:
         """[N] patches that each token owns, of protected ones 1."""
@@ -51,9 +54,10 @@ class Tokens:
         scores = {name: score[which] for name, score in self.scores.items()}
         owned = None if self.owned is None else self.owned[which]
         where = None if self.positions is None else self.positions.taken(lambda rows: rows[which])
+        members = None if self.members is None else self.members[which]
         return replace(
             self, x=self.x[which], size=self.size[which], scores=scores, owned=owned,
-            positions=where,
+            positions=where, members=members,
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file.model import ExportedModel
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.plan.work import dense_macs, executed_macs
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers
@@ -93,6 +94,8 @@ def measure(
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
         by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
         timings = rounds.run(field, by_tokens, rows, settings, progress)
+        if LOGITS not in exported.outputs:  # what stands for classes there is none
+            top1 = {REDUCED: top1[REDUCED]}
         entries = _entries(field, contenders, refused, top1, images)
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
     other = None if baseline is None else contenders[1].label
@@ -108,7 +111,7 @@ def measure(
         **_subject(exported, images, counts),
         accuracy=_accuracy(top1[REDUCED], images),
         calibration=None if lowered is None else lowered.calibration.described,
-        baseline_accuracy=None if other is None else _accuracy(top1[other], images),
+        baseline_accuracy=None if other not in top1 else _accuracy(top1[other], images),
         entries=entries,
         timings=tuple(timings),
         profile=summary if settings.profile else None,

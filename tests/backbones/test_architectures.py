@@ -10,15 +10,11 @@ from ltmp_export.backbones.vit import features
 from ltmp_export.errors import InputError
 
 NAMES = {
-    "vit_base_patch16_siglip_224": [
-        "no classifier (head.weight missing)",
-    ],
-    "vit_small_patch14_reg4_dinov2": ["no classifier (head.weight missing)"],
-    "aimv2_large_patch14_224": [
-        "no classifier (head.weight missing)",
-    ],
+    "vit_base_patch16_siglip_224": [],
+    "vit_small_patch14_reg4_dinov2": [],
+    "aimv2_large_patch14_224": [],
     "vit_tiny_r_s16_p8_224": [],
-    "vit_giant_patch14_dinov2": ["no classifier (head.weight missing)"],
+    "vit_giant_patch14_dinov2": [],
     "vit_dwee_patch16_reg1_gap_256": [],
     "test_vit_relpos": [
         "relative position bias (blocks.0.attn.rel_pos.mlp.fc1.weight)",

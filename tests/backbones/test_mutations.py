@@ -123,9 +123,9 @@ def test_a_moved_threshold_is_found_in_the_file(
 
 
 @pytest.mark.parametrize("family", families.learned())
-def test_a_moved_threshold_is_found_by_its_decisions(digits: Digits, family: str) -> None:
+def test_a_moved_threshold_is_found_by_its_decisions(shallow_digits: Digits, family: str) -> None:
     """The same with the stored number out of sight."""
-    checkpoint = digits(family)
+    checkpoint = shallow_digits(family)
     right, width = to_onnx(checkpoint, opset=17), spreads(checkpoint, 6)
     for block, _, name, _ in taps.thresholds(checkpoint.plan):
         if (family, block) == ("ltmp", 0):

@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[Callable[[Content], None], str]] = {
     "distillation": (put("dist_token", torch.ones(1, 1, 128)), "65 rows; expected 66 or 64"),
     "no class token": (drop("cls_token"), "65 rows; expected 64"),
     "no positions": (drop("pos_embed"), "pos_embed missing: nothing tells whether.*--model"),
-    "no classifier": (drop("head"), "head.weight missing"),
+    "half a classifier": (drop("head.weight"), "1 unexpected .head.bias"),
     "a block far away": (put("blocks.300000.x", torch.ones(1)), "block 6 has no weights, though"),
     "integers": (
         put(QKV_2, torch.ones(384, 128, dtype=torch.int8)),

@@ -32,6 +32,7 @@ from tests.tolerances import RANDOM_DECIDED, RANDOM_EXPORTED, ROW_ALONE
 OPSETS = range(OLDEST_OPSET, newest_opset() + 1)
 BATCHES = (0, 1, 2, 31, 257)
 POOLS = {"token": random_vits.ODD, "avg": random_vits.POOLED[2]}  # of 13 tokens, and of 10
+DRAWN = 130  # vectors of thresholds for a setting
 ORDINARY = 22  # images of a setting, the first; then the extreme ones
 PLACES, BROKEN = (slice(None), slice(77, 78)), (np.nan, np.inf, -np.inf)  # all of an image, or one
 
@@ -192,12 +193,12 @@ def test_all_that_can_go_goes(pool: str, family: str, prune: float) -> None:
 @each_family
 @each_pool
 def test_any_thresholds(pool: str, family: str) -> None:
-    """2080 vectors in all: each image of a batch is the image alone, and of some the oracle's."""
+    """1040 vectors in all: each image of a batch is the image alone, and of some the oracle's."""
     s = setting(pool, family)
     images = s.images[2:ORDINARY:6]
     batched, single = (Adjustable(s.vit, s.plan, s.model, size) for size in (None, 1))
     rng, compared, certain = np.random.default_rng(5), 0, 0
-    for number in range(260):
+    for number in range(DRAWN):
         drawn = batched.draw(rng, images)
         result, records = batched.run(images, drawn)
         require_sane(result, s.vit, len(images))
@@ -215,7 +216,7 @@ def test_any_thresholds(pool: str, family: str) -> None:
             expected, decided = judged(s.model, s.vit, with_thresholds(s.plan, drawn), images)
             certain += decided.sum()
             require_same(rows_of(result, decided), rows_of(expected, decided), RANDOM_EXPORTED)
-    assert min(compared / 260, certain / 25) > len(images) / 2
+    assert min(compared / DRAWN, certain / 25) > len(images) / 2
 
 
 # What is fed for [batch, 3, 16, 12] float32, and what onnxruntime says of it.

@@ -339,7 +339,7 @@ def test_command(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     calibrated = ("--calibration-images", "bright.npz")
     plain = said(0, "export", str(file), *half, "plain.onnx")
     bright = said(0, "export", str(file), *half, "bright.onnx", *calibrated)
-    line = "precision: fp16, images and logits fp32, decisions protected"
+    line = "precision: fp16, images and outputs fp32, decisions protected"
     assert f"{line}\n" in plain[0]
     assert "float16 ranges are measured on 7 synthetic pictures" in plain[1]
     assert f"{line}; kept in float32: patch_embed.proj (" in bright[0]

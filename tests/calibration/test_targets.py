@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ltmp_export import export, families
-from ltmp_export.calibration.measure import dense_classes
+from ltmp_export.calibration.measure import dense_answers
 from ltmp_export.calibration.shift import shifted
 from ltmp_export.calibration.targets import Bench, Maker, Spread
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
@@ -83,7 +83,7 @@ def test_targets_are_met_on_images_held_out(
     counts = np.array([trace.counts for trace in traces])
     np.testing.assert_allclose(row.tokens, counts.mean(0), atol=0.05)
     assert row.accuracy == (classes == held_out.require_labels()).mean()
-    assert row.agreement == (classes == dense_classes(dense.model, held_out)).mean()
+    assert row.agreement == (classes == dense_answers(dense.model, held_out)).mean()
     assert executed_share(made.vit, made.plan, counts.tolist()) == pytest.approx(
         row.mac_ratio, abs=1e-3
     )

@@ -182,7 +182,7 @@ class TestRefused:
 
 
 def test_two_processes_learn_what_one_does(here: Path) -> None:
-    """The same steps but for the order of sums, each in two parts; masks of which some idle."""
+    """The same steps but for the order of sums; masks of which some idle."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += ["--nproc-per-node", "2", "-m", "ltmp_export.finetune"]
     terms = ["--distil", "0.5", "--bottleneck", "0.1", "--epochs", "3"]
@@ -190,7 +190,7 @@ def test_two_processes_learn_what_one_does(here: Path) -> None:
     one = ltmp("finetune", *given, "-o", "one.pth.tar")
     assert one.exit_code == 0, one.output
     run = subprocess.run(
-        [*torchrun, *given, "--device", "cpu", "-o", "two.pth.tar", "--accumulate", "2"],
+        [*torchrun, *given, "--device", "cpu", "-o", "two.pth.tar"],
         cwd=here, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -84,8 +84,8 @@ def test_int8_with_scales_of_each_batch(facts: Callable[[Precision], dict[str, A
     ("asked", "line"),
     [
         (Precision(), "fp32"),
-        (Precision(FP16), "fp16, images and logits fp32, decisions protected"),
-        (Precision(FP16, False, FP16), "fp16, images and logits fp16, decisions not protected"),
+        (Precision(FP16), "fp16, images and outputs fp32, decisions protected"),
+        (Precision(FP16, False, FP16), "fp16, images and outputs fp16, decisions not protected"),
     ],
 )
 def test_floats(facts: Callable[[Precision], dict[str, Any]], asked: Precision, line: str) -> None:

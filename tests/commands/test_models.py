@@ -7,7 +7,10 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import timm
+from torch import nn
 
+from ltmp_export.statements import timm_names
 from tests.makers.commands import ltmp, refused, succeeded
 
 
@@ -41,18 +44,42 @@ def test_a_model_that_is_taken() -> None:
     assert told["weights"] == "timm/vit_tiny_patch16_224.augreg_in21k"
     shown = succeeded(ltmp("inspect", "timm:vit_tiny_patch16_224.augreg_in21k"))
     assert "12 blocks, width 192, 3 heads, MLP 768, gelu, pool token" in shown
-    assert "timm:swin" not in shown
     assert inspected("swin_tiny_patch4_window7_224")["backbone"]["kind"] == "swin"
 
 
-def test_everything_that_is_missing_is_told_at_once() -> None:
-    told = inspected("test_vit_relpos")
+def test_everything_that_is_missing_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = timm.create_model("vit_tiny_patch16_224", depth=1)
+    built.pre_logits, built.blocks[0].attn.proj_l = nn.Linear(2, 2), nn.Linear(2, 2)
+    monkeypatch.setattr(timm_names, "create", lambda name: built)
+    told = inspected("vit_tiny_patch16_224")
     assert not told["taken"]
-    assert "timm's class VisionTransformerRelPos" in told["missing"][0]
-    assert any("relative position bias" in line for line in told["missing"])
-    shown = succeeded(ltmp("inspect", "timm:test_vit_relpos"))
+    assert "vit" not in told
+    assert told["missing"] == [
+        "a layer between pooling and classifier (pre_logits.weight)",
+        "talking heads (blocks.0.attn.proj_l.weight)",
+    ]
+    shown = succeeded(ltmp("inspect", "timm:vit_tiny_patch16_224"))
     assert all(line in shown for line in told["missing"])
-    assert "it looks like a ResNet" in inspected("resnet18")["missing"][-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("resnet18", "timm's class ResNet: it looks like a ResNet"),
+        ("samvit_base_patch16_224", "timm's class VisionTransformerSAM: it attends in windows"),
+        ("naflexvit_base_patch16_siglip", "timm's class NaFlexVit: it takes patches of images"),
+        ("vit_relpos_medium_patch16_cls_224", "class VisionTransformerRelPos: only a bias of"),
+        ("vit_srelpos_small_patch16_224", "class VisionTransformerRelPos: only a bias of"),
+    ],
+)
+def test_what_is_no_plain_vit_is_one_line(name: str, says: str) -> None:
+    (line,) = inspected(name)["missing"]
+    assert says in line
+    if name != "samvit_base_patch16_224":  # which has no pretrained weights
+        refused(ltmp("export", f"timm:{name}", "--family", "m", "--r", "4"), "it looks like ")
+
+
+def test_unknown_names() -> None:
     refused(ltmp("inspect", "timm:deit_tinny_patch16_224"), "no model 'deit_tinny.*did you mean")
 
 

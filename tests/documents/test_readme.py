@@ -22,6 +22,7 @@ from tests.conftest import DIGITS_LTMP, cluster_layers
 from tests.documents import manuals
 from tests.makers import digits, make_checkpoint
 from tests.makers.mutations import MUTATIONS
+from tests.makers.shallow import write_shallow
 
 DOCUMENTS = manuals.documents()
 
@@ -30,11 +31,12 @@ DOCUMENTS = manuals.documents()
 def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Path:
     """Where a user stands, the front page read.
 
-    A checkpoint and what `ltmp export` made of it, a dense ViT, one with PatchMerger's layers, some
-    photos, images in folders of ten classes, and the digits in `digits/`.
+    A checkpoint of three blocks and what `ltmp export` made of it, a dense ViT, one with
+    PatchMerger's layers, some photos, images in folders of ten classes, and the digits in
+    `digits/`.
     """
     place = tmp_path_factory.mktemp("user")
-    shutil.copy(DIGITS_LTMP, place / "ckpt.pth.tar")
+    write_shallow(DIGITS_LTMP, place / "ckpt.pth.tar")
     export(place / "ckpt.pth.tar", place / "model.onnx", check=False)
     shutil.copy(digits_base, place / "base.pth")
     layers = cluster_layers(128, 24, 9)
@@ -72,6 +74,7 @@ SMALLER = {
     "--reduction-target 0.45 --epochs 3": "--reduction-target 0.45 --epochs 1",
     "--distil 0.5 --epochs 2": "--distil 0.5 --epochs 1",
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
+    "val.npz --samples 48": "val.npz --samples 6",
     "5%": "100000%",  # how fast this machine is today is nobody's guess
     "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
         "deit_tiny_patch16_224 --mac-share 0.52 -o made.pth"
@@ -155,11 +158,12 @@ def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
 
 
 def write_few_digits(place: Path) -> None:
-    """What `python -m tests.makers.digits digits` writes, with fewer images to train on."""
+    """What `python -m tests.makers.digits digits` writes, with fewer images."""
     digits.write(place)
-    with np.load(place / "train.npz") as arrays:
-        few = {name: arrays[name][:240] for name in arrays}
-    np.savez(place / "train.npz", **few)
+    for part, count in (("train", 240), ("val", 96)):
+        with np.load(place / f"{part}.npz") as arrays:
+            few = {name: arrays[name][:count] for name in arrays}
+        np.savez(place / f"{part}.npz", **few)
 
 
 def save_a_repro(folder: Path) -> None:

@@ -35,7 +35,7 @@ class TestRight:
             (1, "given"), (4, "given"), (4, "reversed"),
         }  # fmt: skip
         assert len(found.comparisons) == 18
-        assert all(0 < c.logit_error < c.logit_allowed < 1e-5 for c in found.comparisons)
+        assert all(0 < c.errors["logits"] < c.allowed["logits"] < 1e-5 for c in found.comparisons)
 
     def test_every_block_is_summed_up(self, digits: Digits, images: inputs.Images) -> None:
         found = check(to_onnx(digits("ltmp"), opset=17), digits("ltmp"), images, 3)
@@ -73,7 +73,7 @@ class TestBorderline:
         assert first.where == "block 0"
         assert "margin 0.0e+00, rounding explains" in first.reason
         assert first.counts != first.expected_counts
-        assert first.logit_error < first.logit_allowed  # the replay agrees
+        assert first.errors["logits"] < first.allowed["logits"]  # the replay agrees
         row = found.blocks[0] if kind is Merge or family == "ltp" else found.blocks[1]
         assert (row.margin, row.flips, row.flipped_images) == (0, 3, 1)
 
@@ -91,7 +91,7 @@ class TestBorderline:
         assert [flip.decision.block for flip in first.flips] == [0, 1, 2]
         assert all(flip.decision.margin < 1e-15 for flip in first.flips)
         assert first.reason.endswith("; 3 decisions in all")
-        assert first.logit_error < first.logit_allowed
+        assert first.errors["logits"] < first.allowed["logits"]
 
     def test_excuses_no_other_error(self, digits: Digits, images: inputs.Images) -> None:
         checkpoint = on_the_threshold(digits("ltp"), images, Prune)

@@ -31,7 +31,7 @@ class TestInvariance:
         }
         assert {i.verdict for i in found.invariance} == {"equal"}
         assert len(found.invariance) == 12
-        assert all(i.logit_error < 1e-6 for i in found.invariance)
+        assert all(i.errors["logits"] < 1e-6 for i in found.invariance)
 
     def test_batch_1_has_nothing_to_compare(self, digits: Digits, images: inputs.Images) -> None:
         found = check(to_onnx(digits("ltp"), opset=17), digits("ltp"), images, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,20 +22,32 @@ from tests.makers.mutations import MUTATIONS
 Digits = Callable[[str], Checkpoint]
 
 
-@pytest.fixture
-def wrong(tmp_path: Path) -> Path:
-    """A model with the rows of one matrix exchanged, in block 3."""
-    checkpoint = load_checkpoint(DIGITS_LTMP)
-    path = tmp_path / "wrong.onnx"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the rows of one matrix exchanged, in block 3, and what a check saved of it."""
+    checkpoint, folder = load_checkpoint(DIGITS_LTMP), tmp_path_factory.mktemp("made")
+    path = folder / "wrong.onnx"
     onnx.save(MUTATIONS["rows of mlp.fc1 exchanged"].mutate(checkpoint, 3), path)
-    return path
+    repro = folder / "repro"
+    report = check(path, DIGITS_LTMP, samples=5, batch_sizes=(3,), save_repro=repro)
+    assert report.verdict == "fail"
+    assert json.loads((repro / "repro.json").read_text())["model"] == str(path)
+    return folder
 
 
 @pytest.fixture
-def saved(tmp_path: Path, wrong: Path) -> Path:
+def wrong(made: Path, tmp_path: Path) -> Path:
+    """That model in a test's own folder."""
+    return Path(shutil.copy(made / "wrong.onnx", tmp_path))
+
+
+@pytest.fixture
+def saved(made: Path, tmp_path: Path, wrong: Path) -> Path:
+    """What was saved, as if the check had been of the test's own model."""
     folder = tmp_path / "repro"
-    report = check(wrong, DIGITS_LTMP, samples=5, batch_sizes=(3,), save_repro=folder)
-    assert report.verdict == "fail"
+    shutil.copytree(made / "repro", folder)
+    document = json.loads((folder / "repro.json").read_text())
+    (folder / "repro.json").write_text(json.dumps(document | {"model": str(wrong)}))
     return folder
 
 

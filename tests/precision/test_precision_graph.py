@@ -118,9 +118,9 @@ class TestDigits:
     def test_of_single_images(
         self, graph: Graph, pixels: NDArray[np.float32], family: str, form: str
     ) -> None:
-        alone = in_batches(graph(family, form, batch_size=1), pixels[:8], 1)
-        together = in_batches(graph(family, form), pixels[:8], 8)
-        assert same_class(alone, together) >= 7
+        alone = in_batches(graph(family, form, batch_size=1), pixels[:4], 1)
+        together = in_batches(graph(family, form), pixels[:4], 4)
+        assert same_class(alone, together) >= 3
         if form != "dynamic":
             np.testing.assert_allclose(alone, together, rtol=0, atol=1e-5)  # 0 measured
 

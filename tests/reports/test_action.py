@@ -48,23 +48,34 @@ def run(
     )
 
 
-def test_exports_and_checks(action: dict[str, Any], tmp_path: Path) -> None:
-    shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
-    inputs = {"checkpoint": "ckpt.pth.tar", "opset": "18", "arguments": "--num-heads 2"}
-    exported = run(action, "Export", tmp_path, inputs)
-    assert exported.returncode == 0, exported.stderr
+INPUTS = {"checkpoint": "ckpt.pth.tar", "opset": "18", "arguments": "--num-heads 2"}
+
+
+@pytest.fixture(scope="module")
+def exported(action: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, and what the action exported."""
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copy(DIGITS_LTMP, folder / "ckpt.pth.tar")
+    done = run(action, "Export", folder, INPUTS)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_exports_and_checks(action: dict[str, Any], exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == 18
-    checked = run(action, "Check", tmp_path, inputs | {"strict": "true", "batch-size": "3"})
+    checked = run(action, "Check", tmp_path, INPUTS | {"strict": "true", "batch-size": "3"})
     assert checked.returncode == 0, checked.stderr
     assert "::" not in checked.stdout
     reports = {p.name for p in (tmp_path / "ltmp-parity").iterdir()}
     assert reports == {"parity.xml", "parity.json"}
 
 
-def test_a_wrong_file_fails_the_step(action: dict[str, Any], tmp_path: Path) -> None:
-    shutil.copy(DIGITS_LTMP, tmp_path / "ckpt.pth.tar")
+def test_a_wrong_file_fails_the_step(
+    action: dict[str, Any], exported: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
     inputs = {"checkpoint": "ckpt.pth.tar", "reports": "mine"}
-    run(action, "Export", tmp_path, inputs)
     model = onnx.load(tmp_path / "model.onnx")
     change_stored(model, "block_02/prune_threshold", lambda array: array.fill(0.5))
     onnx.save(model, tmp_path / "model.onnx")

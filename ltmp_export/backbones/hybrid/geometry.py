@@ -15,8 +15,9 @@ from ltmp_export.backbones.hybrid.cells import shaped
 from ltmp_export.backbones.hybrid.convolutions import Chain
 from ltmp_export.backbones.hybrid.unit import Passage, Unit
 from ltmp_export.plan.cells import cells
-from ltmp_export.plan.geometry import MOST_PIXELS, Place, Size
+from ltmp_export.plan.geometry import MOST_PIXELS, Place, Shape, Size
 from ltmp_export.plan.linears import POOLED, Linear
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
 Piece: TypeAlias = "Chain | Unit"
@@ -75,6 +76,11 @@ class Hybrid:
     def depth(self) -> int:
         """Transformer blocks, which are the blocks of a plan."""
         return sum(unit.depth for unit in self.units)
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """What files of it can give, and the shape of each."""
+        return {LOGITS: (self.classes,)}
 
     @property
     def input_size(self) -> tuple[int, int, int]:

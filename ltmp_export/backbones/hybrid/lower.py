@@ -7,7 +7,7 @@ themselves. In float16 files a convolution computes in float16, all else in floa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,7 +44,9 @@ class Lowering:
         self.broken: Name | None = None  # see `embedding.zeros`
         self.counts: list[Name] = []
 
-    def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+    def model(
+        self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
+    ) -> ModelProto:
         """The graph."""
         g, net = self.g, self.net
         x = self.images = edges.images(g, net, self.precision, self.batch)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from ltmp_export.plan.geometry import Place, Size
+from ltmp_export.plan.geometry import Place, Shape, Size
 from ltmp_export.plan.linears import EMBEDDING, KEPT, PATCHES, POOLED, RECEIVED, Linear
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.plan.plan import Plan, Rows
 
 NAME = "a Swin Transformer"
@@ -132,6 +133,11 @@ class Swin:
                     f"images of {size} are no whole number of windows of {shown} in stage {stage}"
                 )
         return ""
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """What files of it can give, and the shape of each."""
+        return {LOGITS: (self.classes,)}
 
     @property
     def input_size(self) -> tuple[int, int, int]:

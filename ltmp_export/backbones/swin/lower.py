@@ -7,7 +7,7 @@ from there to the end of the block. Weights keep their checkpoint names and layo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -43,7 +43,9 @@ class _Lowering:
         self.single = single
         self.broken: Name | None = None  # see `embedding.zeros`
 
-    def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+    def model(
+        self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
+    ) -> ModelProto:
         g, swin, batch = self.g, self.swin, 1 if self.single else BATCH
         images = edges.images(g, swin, self.precision, batch)
         with g.scope("embed"):

@@ -7,7 +7,7 @@ of files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _FILTER = "timm.models.vision_transformer.checkpoint_filter_fn(state_dict, model)"
@@ -68,9 +68,18 @@ _FOREIGN: tuple[tuple[str, str, str], ...] = (
 _KIN: tuple[tuple[str, str], ...] = (
     (r"embeds\.(proj|pos_embed|pos_embed_x|cls_token)(\.|$)", "a NaFlexViT"),
     (r"blocks\.\d+\.attn\.rel_pos_[hw]$", "the image encoder of a SAM"),
+    (r"(blocks\.\d+\.attn\.|shared_)rel_pos\.", "timm's VisionTransformerRelPos"),
     (r"blocks\.\d+\.attn\.relative_position", "a BEiT"),
     (r"blocks\.\d+\.(gamma_1|attn\.(q_proj|q_bias))", "a ViT of timm's Eva class"),
 )
+# Of these, the ones that are not supported as a whole, and why.
+APART: Mapping[str, str] = {
+    "a NaFlexViT": "it takes patches of images of any size, cut beforehand",
+    "the image encoder of a SAM": "it attends in windows, with relative positions by rows and "
+    "columns, and gives a map",
+    "timm's VisionTransformerRelPos": "only a bias of attention by relative positions places its "
+    "tokens",
+}
 
 
 @dataclass(frozen=True)

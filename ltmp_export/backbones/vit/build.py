@@ -159,7 +159,7 @@ def _kwargs_from_shapes(
         "img_size": image_size or grid.image_size,
         "patch_size": tuple(patch),
         "in_chans": in_chans,
-        "num_classes": weights["head.weight"].shape[0],
+        "num_classes": len(weights["head.weight"]) if "head.weight" in weights else 0,
         "embed_dim": width,
         "depth": features.block_count(weights),
         "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
@@ -186,11 +186,10 @@ def _attention(block: set[str]) -> Any:
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {"head.weight": 2}
-    ranks |= {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
+    ranks = {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
     ranks |= {"blocks.0.attn.qkv.weight": 2, kinds.mlp_weight(kinds.mlp(weights), 0): 2}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
-    optional |= {"blocks.0.attn.q_norm.weight": 1}
+    optional |= {"blocks.0.attn.q_norm.weight": 1, "head.weight": 2}
     ranks |= {key: rank for key, rank in optional.items() if key in weights}
     for key, rank in ranks.items():
         shape = tuple(weights[key].shape) if key in weights else None

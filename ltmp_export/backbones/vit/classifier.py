@@ -1,6 +1,8 @@
-"""From the tokens that the last block leaves to logits, in ONNX."""
+"""From the tokens that the last block leaves to features and logits, in ONNX."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from ltmp_export.backbones.vit import pooling
 from ltmp_export.backbones.vit.layers import VitLayers
@@ -17,14 +19,27 @@ def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
         size: How many patches each token stands for, or None while all are 1.
         layout: Where the tokens of an image are.
     """
+    if not layers.vit.distilled:
+        return layers.exact(layers.linear("head", features(layers, x, size, layout)))
+    paths = ("head", "head_dist")
+    return _mean(layers, [
+        layers.exact(layers.linear(path, token))
+        for path, token in zip(paths, _own_tokens(layers, x, layout), strict=True)
+    ])  # fmt: skip
+
+
+def features(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
+    """Tokens → what a classifier is given [B, C]; arguments as of `classify`.
+
+    Of a distilled model, whose heads are given a token each, the mean of the two.
+    """
     if layers.vit.distilled:
-        return _distilled(layers, x, layout)
+        return _mean(layers, list(_own_tokens(layers, x, layout)))
     if layers.vit.pool == "token":
         pooled = layers.norm("norm", layers.g.op("Gather", x, layout.class_rows(), axis=0))
     else:
         pooled = _pooled(layers, layers.norm("norm", x), size, layout)
-    logits = layers.linear("head", layers.norm("fc_norm", pooled))
-    return layers.exact(logits)
+    return layers.norm("fc_norm", pooled)
 
 
 def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
@@ -38,11 +53,13 @@ def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Na
     )  # fmt: skip
 
 
-def _distilled(layers: VitLayers, x: Name, layout: Layout) -> Name:
-    """The mean of what the two heads say, each of its own token, the first two."""
-    g, row = layers.g, layout.class_rows()
-    said = []
-    for path, place in (("head", row), ("head_dist", g.op("Add", row, g.index(1)))):
-        token = layers.norm("norm", g.op("Gather", x, place, axis=0))  # [B, C]
-        said.append(layers.exact(layers.linear(path, token)))
-    return g.op("Mul", g.op("Add", *said), g.number(0.5))
+def _own_tokens(layers: VitLayers, x: Name, layout: Layout) -> Iterator[Name]:
+    """What the two heads of a distilled model are given [B, C], the first two tokens."""
+    g, first = layers.g, layout.class_rows()
+    for row in (first, g.op("Add", first, g.index(1))):
+        yield layers.norm("norm", g.op("Gather", x, row, axis=0))
+
+
+def _mean(layers: VitLayers, two: list[Name]) -> Name:
+    """Of two."""
+    return layers.g.op("Mul", layers.g.op("Add", *two), layers.g.number(0.5))

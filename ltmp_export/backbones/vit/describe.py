@@ -125,7 +125,8 @@ def _refuse_features(model: VisionTransformer) -> None:
         "attention pooling of another kind": not plain_pool(model.attn_pool, model.embed_dim),
         f"global_pool={model.global_pool!r}": model.global_pool not in ("token", "avg", "map"),
         f"{type(embedding).__name__}": type(embedding) not in _EMBEDDINGS,
-        f"{type(model.head).__name__} as head": type(model.head) is not nn.Linear,
+        f"{type(model.head).__name__} as head": type(model.head)
+        is not (nn.Linear if model.num_classes else nn.Identity),
     }
     for index, block in enumerate(model.blocks):
         if type(block) not in (Block, ResPostBlock) or type(block) is not type(model.blocks[0]):

@@ -132,14 +132,26 @@ def classify(model: Any, x: Tensor, size: Tensor) -> Tensor:
         x: The tokens.
         size: [..., N] patches that each token stands for, 0 for one that is not there.
     """
-    x = model.norm(x)
     if isinstance(model, VisionTransformerDistilled):
+        x = model.norm(x)
         mean: Tensor = torch.stack([model.head(x[..., 0, :]), model.head_dist(x[..., 1, :])]).mean(
             0
         )
         return mean
-    logits: Tensor = model.head(model.fc_norm(pooled(model, x, size)))
+    logits: Tensor = model.head(features(model, x, size))
     return logits
+
+
+def features(model: Any, x: Tensor, size: Tensor) -> Tensor:
+    """Tokens [..., N, C] behind the last block → what a classifier is given [..., C].
+
+    That is timm's `forward_head(…, pre_logits=True)`; arguments as of `classify`.
+    """
+    x = model.norm(x)
+    if isinstance(model, VisionTransformerDistilled):
+        return x[..., :2, :].mean(-2)
+    pre_logits: Tensor = model.fc_norm(pooled(model, x, size))
+    return pre_logits
 
 
 def pooled(model: Any, x: Tensor, size: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ MERGE = (
     "then save their state_dict"
 )
 RENAME = "rename"
+_NO_CLASSIFIER = "no classifier"
 # What plain ViTs may hold that nothing uses at inference, and why.
 UNUSED: Mapping[str, str] = {
     r"mask_token": "which only pretraining uses",
@@ -100,6 +101,12 @@ def require_plain(
             f"{source}: not a plain timm VisionTransformer: it looks like {other.name} "
             f"({other.key}); {other.way or _EXPECTED}"
         )
+    like = architectures.kin(weights)
+    if like in architectures.APART:
+        raise InputError(
+            f"{source}: not a plain timm VisionTransformer: it looks like {like}; "
+            f"{architectures.APART[like]}, which is not supported"
+        )
     missing = [*more, *unsupported(weights, prefix, beside)]
     if not missing:
         return
@@ -109,7 +116,6 @@ def require_plain(
             f"{source}: not a plain timm VisionTransformer with a classifier: "
             f"{', '.join(missing)} (the first keys: {first})"
         )
-    like = architectures.kin(weights)
     raise InputError(
         f"{source} is a ViT with features that are not supported: {', '.join(missing)}"
         f"{f'; it looks like {like}' if like else ''}; {_way(weights, missing)}"
@@ -121,14 +127,11 @@ _EXPECTED = "expected a plain ViT with a classifier, like timm's deit_small_patc
 
 def _way(weights: Mapping[str, Shaped], missing: list[str]) -> str:
     """What to do."""
-    if len(missing) > 1 or "head.weight" in weights:
+    if len(missing) > 1 or not missing[0].startswith(_NO_CLASSIFIER):
         return _EXPECTED
     if RENAME in missing[0]:
         return "save it so, and give that file"
-    return (
-        "its features alone cannot be exported yet: fine-tune it with a classifier, and give that "
-        "checkpoint"
-    )
+    return "leave it out of the file for the features alone"
 
 
 def unsupported(
@@ -146,12 +149,12 @@ def unsupported(
     for key in (*needed, "blocks.0.attn.qkv.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
-    if "head.weight" not in weights:
-        yield f"no classifier (head.weight missing{_found(weights, prefix, beside or {})})"
+    if "head.weight" not in weights and (found := _found(weights, prefix, beside or {})):
+        yield f"{_NO_CLASSIFIER} (head.weight missing; {found})"
 
 
 def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, object]) -> str:
-    """'; found …' with what may be the classifier."""
+    """'found …' with what may be the classifier; nothing of a model that has none."""
     width = next(iter(_shape(weights, "norm1.weight")), 0)
     candidates: Iterable[tuple[str, object]] = (*weights.items(), *beside.items())
     for key, value in candidates:
@@ -159,7 +162,7 @@ def _found(weights: Mapping[str, Shaped], prefix: str, beside: Mapping[str, obje
         named = len(key) <= _LONGEST_NAME and _CLASSIFIER.fullmatch(key)
         if not named or len(shape) != 2:
             continue
-        found, module = f"; found {key} {shape}", key.removesuffix(".weight")
+        found, module = f"found {key} {shape}", key.removesuffix(".weight")
         if shape[1] != width:
             return f"{found}, which takes more than the class token"
         return f"{found}: {RENAME} {module}.* to {prefix}head.*, if it takes the class token"

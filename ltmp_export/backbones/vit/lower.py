@@ -13,7 +13,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -21,17 +21,20 @@ from onnx import ModelProto
 
 from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
-from ltmp_export.backbones.vit import attention, classifier, embedding
+from ltmp_export.backbones.vit import attention, embedding
 from ltmp_export.backbones.vit.attention import Bound
 from ltmp_export.backbones.vit.layers import VitLayers
+from ltmp_export.backbones.vit.left import Left
 from ltmp_export.backbones.vit.tokens import Packed
-from ltmp_export.graph import packed
+from ltmp_export.graph import owners, packed
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout, fixed_layout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
+from ltmp_export.plan.outputs import DENSE, OWNERS
 from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
@@ -54,12 +57,20 @@ class Lowering:
         self.batch = 1 if single else BATCH
         self.broken: Name | None = None  # see `embedding.zeros`
 
-    def model(self, token_counts: bool, metadata: Mapping[str, str]) -> ModelProto:
+    def model(
+        self, outputs: Sequence[str], token_counts: bool, metadata: Mapping[str, str]
+    ) -> ModelProto:
         """The graph."""
         g, vit = self.g, self.vit
         images = edges.images(g, vit, self.precision, self.batch)
         with g.scope("embed"):
             tokens = self.embed(images)
+            if {*OWNERS}.intersection(outputs):
+                first = owners.first(
+                    g, tokens.layout, vit.tokens, vit.prefix,
+                    static=self.plan.static, wanted=DENSE in outputs,
+                )  # fmt: skip
+                tokens = replace(tokens, owners=first)
         counts, dropped = [], []
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
@@ -70,11 +81,8 @@ class Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-            rows = self.rows(tokens.x)
-            logits = classifier.classify(self.layers, rows, tokens.size, tokens.layout)
-            if self.broken is not None:
-                logits = g.op("Add", logits, self.broken)
-        edges.logits(g, logits, vit, self.precision, self.batch)
+        left = Left(self.layers, tokens, self.plan.static)
+        left.give(outputs, self.precision, self.batch, self.broken)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
         if dropped:
@@ -123,7 +131,8 @@ class Lowering:
         with self.g.scope(faces.folder(type(step))):
             behind = lowering.restore(self.g, step, *stages)
         x = self.g.op("Identity", behind.x, name="tokens")
-        return replace(left, x=x, size=behind.size, layout=tokens.layout), count
+        left = replace(left, x=x, size=behind.size, layout=tokens.layout, owners=tokens.owners)
+        return left, count
 
     def block(
         self, path: str, steps: tuple[Step, ...], tokens: Packed, name: str | None = "tokens"
@@ -147,9 +156,10 @@ class Lowering:
             update = self.scaled(path, 1, attention.mix(self.layers, path, layout, weights, values))
             x = g.op("Add", tokens.x, self.shaped(update, layout))
         if reduced is not None:
+            owned = self.owned(steps, tokens, reduced, x)
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
             where = self.moved(tokens, reduced)
-            left = Packed(x, reduced.size, reduced.layout, positions=where)
+            left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
@@ -162,6 +172,17 @@ class Lowering:
             return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
         left = replace(left, x=g.op("Add", left.x, update))
         return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def owned(
+        self, steps: tuple[Step, ...], tokens: Packed, reduced: Reduced, x: Name
+    ) -> Owners | None:
+        """Who owns the patches behind the steps of a block on packed rows."""
+        if tokens.owners is None:
+            return None
+        old = self.g.op("Shape", tokens.x, end=1)
+        drops = any(step.drops for step in steps)
+        width = self.vit.width
+        return owners.through_packed(self.g, tokens.owners, reduced, old, x, width, drops)
 
     def at(self, path: str, tokens: Packed) -> Bound:
         """What the places of tokens do to a block's attention."""
@@ -220,6 +241,7 @@ class Lowering:
             protected=vit.prefix,
             owned=tokens.owned,
             handed=tokens.handed,
+            owners=tokens.owners,
             positions=self.placed(tokens),
         )
         left = lowering.reduce(g, steps, found)
@@ -228,7 +250,14 @@ class Lowering:
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         layout = self.named_count(layout)
         reduced = Packed(
-            left.x, size, layout, left.owned, left.dropped, left.handed, left.positions
+            left.x,
+            size,
+            layout,
+            left.owned,
+            left.dropped,
+            left.handed,
+            left.positions,
+            owners.within(g, left),
         )
         return reduced, (found, left)
 

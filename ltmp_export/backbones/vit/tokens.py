@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ltmp_export.graph.builder import Name
+from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout
 
@@ -22,6 +23,7 @@ class Packed:
         dropped: [B] tokens that a budget had no room for in the block before, or None.
         handed: As of `Slots`.
         positions: Where they lie, where attention knows of it; None while each lies where it began.
+        owners: Who owns the patches, or None where nobody asks.
     """
 
     x: Name
@@ -31,3 +33,4 @@ class Packed:
     dropped: Name | None = None
     handed: Mapping[str, Name] = field(default_factory=dict)
     positions: Positions | None = None
+    owners: Owners | None = None

@@ -19,6 +19,11 @@ class Fit(Step):
     keep: int
 
     @property
+    def drops(self) -> bool:
+        """What does not stay is gone."""
+        return True
+
+    @property
     def number(self) -> int:
         """How many may stay."""
         return self.keep

@@ -19,15 +19,18 @@ def take(
     """Keep some, and fuse the rest; every token then stands for itself in attention."""
     score = tokens.scores[CLASS_ATTENTION]
     kept, decision = keep(step, tokens, score, forced)
-    x, where = kept.x, kept.positions
+    x, where, members = kept.x, kept.positions, kept.members
     if step.fused:
         rest = ~(decision if forced is None else forced).chosen
         x = torch.cat([x, score[rest][None] @ tokens.x[rest]])
         if tokens.positions is not None and where is not None:
             last = tokens.positions.fused(rest, score)
             where = where.taken(lambda rows: torch.cat([rows, last.rows]))
+        if tokens.members is not None and members is not None:
+            members = torch.cat([members, tokens.members[rest].sum(0, keepdim=True)])
     size = x.new_ones(len(x))
-    return replace(tokens, x=x, size=size, scores={}, positions=where), decision
+    left = replace(tokens, x=x, size=size, scores={}, positions=where, members=members)
+    return left, decision
 
 
 def choose(step: Fuse, score: Tensor) -> Verdict:

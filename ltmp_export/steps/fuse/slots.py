@@ -6,7 +6,7 @@ The name written here per block is stable: `ranking`, the patch tokens by that a
 from __future__ import annotations
 
 from ltmp_export.graph import slots
-from ltmp_export.graph.builder import GraphBuilder
+from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.scores import CLASS_ATTENTION
@@ -23,17 +23,23 @@ def write(g: GraphBuilder, step: Fuse, tokens: Slots) -> Slots:
     stay = slots.taken(g, tokens, g.slice(places, 1, 0, kept), kept)
     parts = [g.slice(tokens.x, 1, 0, protected), stay.x]
     where = [_first(g, tokens), stay.positions]
+    came, merges = slots.with_protected(g, tokens, stay.came), tuple[tuple[Name, Name], ...]()
     if step.fused:
         others = g.slice(places, 1, kept)  # [B, n - K]
         weights = g.op("GatherElements", score, g.slice(ranking, 1, kept), axis=1)
         rest = slots.taken(g, tokens, others, patches - kept)
         parts.append(g.op("MatMul", g.op("Unsqueeze", weights, g.ints(1)), rest.x))  # [B, 1, C]
         where.append(_fused(g, rest.positions))
+        if came is not None and rest.came is not None:  # the first of them stands for all
+            one = g.slice(rest.came, 1, 0, 1)
+            merges = ((rest.came, g.op("Expand", one, g.op("Shape", rest.came))),)
+            came = g.op("Concat", came, one, axis=1)
     x = g.op("Concat", *parts, axis=1)
     number = step.after(tokens.number, protected)
     return Slots(
-        number, x, None, {}, None, None, protected=protected, positions=slots.joined(g, where)
-    )
+        number, x, None, {}, None, None, protected=protected, positions=slots.joined(g, where),
+        came=came, merges=merges,
+    )  # fmt: skip
 
 
 def _first(g: GraphBuilder, tokens: Slots) -> Positions | None:

@@ -31,6 +31,11 @@ class Fuse(Step):
     fused: bool = True
 
     @property
+    def drops(self) -> bool:
+        """Unless they are fused, the others are gone."""
+        return not self.fused
+
+    @property
     def joins(self) -> bool:
         """The token of the others has."""
         return self.fused

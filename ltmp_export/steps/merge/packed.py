@@ -52,7 +52,7 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
         size=size,
         importance=importance,
         metric=None,
-        merges=Merges(source, target, mixing),
+        merges=Merges(source, target, mixing, new_rows, present),
         gaps=True,
     )
 

@@ -75,9 +75,19 @@ def take(
         size=size,
         scores={},
         handed={MASK: used} | ({} if target is None else {TARGET: target}),
+        members=_members(step, tokens, used) if step.hard else None,
     )
     decision = Masking(step, verdict.threshold, score, verdict.chosen, None, into=into)
     return left, decision
+
+
+def _members(step: MergeMask, tokens: Tokens, used: Tensor) -> Tensor | None:
+    """The patches of each target by a hard mask [S, N, P], where they are followed."""
+    if tokens.members is None:
+        return None
+    own, patches = tokens.members[: tokens.protected], tokens.members[tokens.protected :]
+    goes = (used > 0).mT.to(patches.dtype)  # [S, P, N]
+    return torch.cat([own, (goes @ patches.reshape(step.sets, step.of, -1)).flatten(0, 1)])
 
 
 def restore(

@@ -44,8 +44,24 @@ def write(g: GraphBuilder, step: MergeMask, tokens: Slots) -> Slots:
     return replace(
         tokens, number=step.after(tokens.number, protected), x=x, size=None, scores={}, metric=None,
         alive=None if step.restore else _alive(g, step, gives, protected),
-        handed=handed | {MASK: used},
+        handed=handed | {MASK: used}, went=_went(g, step, tokens, used, handed.get(TARGET)),
     )  # fmt: skip
+
+
+def _went(
+    g: GraphBuilder, step: MergeMask, tokens: Slots, used: Name, target: Name | None
+) -> Name | None:
+    """[B, P protected + S · N] the slot of the target that each patch goes to, -1 if to none."""
+    if tokens.came is None or target is None or step.restore:
+        return None
+    protected = tokens.protected
+    weight = g.reduce("ReduceMax", used, [2])  # [B · S, N]
+    place = g.reshape(target, -1, step.sets, step.of)
+    first = g.column([protected + one * step.tokens for one in range(step.sets)])  # [S, 1]
+    place = g.reshape(g.op("Add", place, first), -1, step.sets * step.of)
+    goes = g.op("Greater", g.reshape(weight, -1, step.sets * step.of), g.number(0.0))
+    went = g.op("Where", goes, place, g.index(-1))
+    return g.op("Concat", g.slice(tokens.came, 1, 0, protected), went, axis=1)
 
 
 def restore(g: GraphBuilder, step: MergeMask, given: Slots, made: Slots, left: Slots) -> Slots:

@@ -57,6 +57,16 @@ class MergeMask(Step):
         return self.restore
 
     @property
+    def mixes(self) -> bool:
+        """A soft mask takes patches to several targets."""
+        return not self.hard
+
+    @property
+    def drops(self) -> bool:
+        """A row of zeros reaches no target."""
+        return not self.restore
+
+    @property
     def unrecorded(self) -> frozenset[str]:
         """A soft mask has no targets to tell of, and who is restored does not miss any."""
         soft, whole = () if self.hard else ("target",), ("reached",) if self.restore else ()

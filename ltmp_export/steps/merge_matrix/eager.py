@@ -16,7 +16,7 @@ def take(
 ) -> tuple[Tokens, None]:
     """M·X; every row then stands for itself."""
     x = weights[f"{step.name}.merge_matrix"].to(tokens.x.dtype) @ tokens.x
-    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}), None
+    return replace(tokens, x=x, size=x.new_ones(len(x)), scores={}, members=None), None
 
 
 def restore(

@@ -33,6 +33,11 @@ class MergeMatrix(Step):
         """All tokens are there again."""
         return True
 
+    @property
+    def mixes(self) -> bool:
+        """As its matrix is."""
+        return True
+
     def after(self, tokens: int, protected: int) -> int:
         """What the block runs on."""
         return self.tokens

@@ -40,6 +40,8 @@ def write(g: GraphBuilder, step: Mergence, tokens: Slots) -> Slots:
         tokens, number=step.after(tokens.number, protected), x=x, scores={}, metric=None,
         owned=_owned(g, step, tokens, kept, moving, going),
         positions=_positions(g, tokens, kept, moving, going),
+        came=slots.with_protected(g, tokens, kept.came),
+        merges=slots.merges(g, kept, moving, going),
     )  # fmt: skip
 
 

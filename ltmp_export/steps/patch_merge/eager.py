@@ -20,7 +20,7 @@ def take(
     protected = tokens.protected
     mixed = mix(step, tokens.x[protected:], weights)
     x = torch.cat([tokens.x[:protected], mixed])
-    return replace(tokens, x=x, size=x.new_ones(len(x))), None
+    return replace(tokens, x=x, size=x.new_ones(len(x)), members=None), None
 
 
 def mix(step: PatchMerge, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

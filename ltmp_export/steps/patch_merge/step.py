@@ -31,6 +31,11 @@ class PatchMerge(Step):
     scale: float
     eps: float
 
+    @property
+    def mixes(self) -> bool:
+        """Each is of all patches."""
+        return True
+
     def after(self, tokens: int, protected: int) -> int:
         """Those that pass by, and the mixtures."""
         return protected + self.tokens

@@ -16,3 +16,8 @@ class Prune(Learned):
     on_disk: ClassVar[str] = "Prune"
     action: ClassVar[str] = "prune"
     demands: ClassVar[frozenset[str]] = frozenset((IMPORTANCE,))
+
+    @property
+    def drops(self) -> bool:
+        """What does not stay is gone."""
+        return True

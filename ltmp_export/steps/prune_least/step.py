@@ -26,6 +26,11 @@ class PruneLeast(Step):
     ordered: bool = True
 
     @property
+    def drops(self) -> bool:
+        """What does not stay is gone."""
+        return True
+
+    @property
     def number(self) -> int:
         """How many go."""
         return self.count
