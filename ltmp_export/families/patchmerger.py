@@ -46,7 +46,7 @@ def from_weights(
     if layers != list(range(len(layers))):
         raise InputError(f"{source} holds the layers {layers} of patchmerger; expected 0, 1, …")
     places = _positions(source, len(layers), merge_at, vit)
-    scale = _scale(merge_scale, vit)
+    scale = _scale(merge_scale, len(layers), vit)
     assumed: dict[str, Any] = {}
     if merge_at is None:
         assumed["merge_at"] = places
@@ -77,15 +77,15 @@ def _require_parts(source: str, shapes: Mapping[str, Sequence[int]], name: str, 
             raise InputError(f"{source}: {name}.{part} is {list(shape)}; expected {expected}")
 
 
-def _scale(stated: str | None, vit: Vit) -> float:
-    """Of the scores; by default what the dialect has.
+def _scale(stated: str | None, layers: int, vit: Vit) -> float:
+    """Of the scores; by default what the dialect has: vit-pytorch's has one layer, no class token.
 
     Raises:
         InputError: The scale is stated in other words than there are.
     """
     sqrt, one = vit.width**-0.5, 1.0
     if stated is None:
-        return one if vit.prefix else sqrt
+        return one if vit.prefix or layers > 1 else sqrt
     if stated not in ("one", "sqrt"):
         raise InputError(f"--merge-scale {stated}: expected one or sqrt")
     return sqrt if stated == "sqrt" else one

@@ -24,6 +24,22 @@ from tests.oracles import oracle
 
 FAMILIES = families.learned()
 OPSETS = (16, 17, 18, 20, opsets.newest_opset())
+# Each option in one family by turn; a few models in all.
+ALL = ("even_tokens", "deep", "all_options")
+OPTIONS = [
+    (case, family)
+    for turn, case in enumerate(random_vits.OPTIONS)
+    for family in FAMILIES
+    if case.name in ALL or family == FAMILIES[turn % len(FAMILIES)]
+]
+# Each option at the oldest opset and at another by turn.
+DENSE = [
+    (case, opset)
+    for turn, case in enumerate(random_vits.OPTIONS)
+    for opset in (OPSETS[0], OPSETS[1 + turn % (len(OPSETS) - 1)])
+]
+# Each family with one of the models that pool otherwise or have an odd number of tokens.
+POOLED = list(zip(random_vits.POOLED * 2, FAMILIES, strict=False))
 
 
 def judge(
@@ -100,8 +116,7 @@ def frozen(family: str, depth: int, merge: float, prune: Sequence[float] | float
     return families.load(family).freeze({"merge": [merge] * depth, "prune": per_block})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", random_vits.OPTIONS, ids=str)
+@pytest.mark.parametrize(("case", "family"), OPTIONS, ids=str)
 def test_options(case: Case, family: str) -> None:
     """Every option of the model; thresholds amid the scores, so that images differ in counts."""
     model, vit = random_vits.build(case)
@@ -115,8 +130,7 @@ def test_options(case: Case, family: str) -> None:
     assert (counts[:, -2] > 1).any()
 
 
-@pytest.mark.parametrize("opset", OPSETS)
-@pytest.mark.parametrize("case", random_vits.OPTIONS, ids=str)
+@pytest.mark.parametrize(("case", "opset"), DENSE, ids=str)
 def test_nothing_reduced(case: Case, opset: int) -> None:
     """The dense graph is timm's own forward, and the oracle's."""
     model, vit = random_vits.build(case)
@@ -148,9 +162,8 @@ LIMITS: Mapping[str, tuple[float, tuple[float, ...], tuple[str, str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("case", "family"), POOLED, ids=str)
 @pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
 def test_limits(case: Case, limit: str, family: str) -> None:
     model, vit = random_vits.build(case)
     images = random_vits.images(vit, case.seed)
@@ -163,8 +176,7 @@ def test_limits(case: Case, limit: str, family: str) -> None:
     assert compared == len(images)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
+@pytest.mark.parametrize(("case", "family"), POOLED, ids=str)
 def test_all_zero(case: Case, family: str) -> None:
     """Any similarity above 0 merges, any importance above 0 is kept."""
     model, vit = random_vits.build(case)
@@ -176,8 +188,9 @@ def test_all_zero(case: Case, family: str) -> None:
     assert compared == len(images)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if "merge" in families.load(f).scalars])
-@pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
+@pytest.mark.parametrize(
+    ("case", "family"), [one for one in POOLED if "merge" in families.load(one[1]).scalars], ids=str
+)
 def test_everything_mergeable_merges(case: Case, family: str) -> None:
     """All keys lean one way, so all similarities are above 0; down to class token and one more."""
     model, vit = random_vits.build(case)
@@ -193,8 +206,7 @@ def test_everything_mergeable_merges(case: Case, family: str) -> None:
     assert compared == len(images)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
+@pytest.mark.parametrize(("case", "family"), POOLED, ids=str)
 def test_one_colour(case: Case, family: str) -> None:
     """Images of one colour: tokens differ by their position only."""
     model, vit = random_vits.build(case)
@@ -271,8 +283,7 @@ def test_one_token_beside_many(family: str) -> None:
     assert compared >= compared_rows
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", random_vits.POOLED, ids=str)
+@pytest.mark.parametrize(("case", "family"), POOLED, ids=str)
 def test_tie_goes_to_the_lowest_row(case: Case, family: str) -> None:
     """All that merges in a block goes into its first odd row, which outweighs the rest."""
     model, vit = equal_keys(case)
