@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from timm.layers import GELUTanh, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export import families
@@ -164,6 +164,8 @@ def _others() -> Iterator[tuple[str, VisionTransformer]]:
     rms = partial(RmsNorm, eps=1e-5)
     gated = {"mlp_layer": SwiGLU, "norm_layer": rms, "act_layer": nn.SiLU, "global_pool": "map"}
     yield "SwiGLU, RMSNorm, attention pooling", _model(gated)
+    halves = {"attn_layer": "diff", "block_fn": ResPostBlock, "num_heads": 2}
+    yield "differential attention, norms behind", _model(halves)
 
 
 def _model(
