@@ -197,7 +197,7 @@ class Typed:
         typer.Option(
             help="Where rotary positions have a merged token: at the mean of its patches, or where "
             "the one lies that others merge into (default: mean).",
-            rich_help_panel=METHOD,
+            rich_help_panel=UNSTATED,
         ),
     ] = None
     metric_position: Annotated[
@@ -205,7 +205,7 @@ class Typed:
         typer.Option(
             help="Whether similarity is of keys before rotary positions turn them, or after "
             "(default: unrotated).",
-            rich_help_panel=METHOD,
+            rich_help_panel=UNSTATED,
         ),
     ] = None
 

@@ -120,6 +120,18 @@ def run(case: Case, folder: Path) -> Outcome:
     return Outcome(error, verdict, wrong=wrong)
 
 
+def _shallow(case: Case) -> dict[str, Any]:
+    """Timm's arguments for so many blocks; heads of keys that each has are those of the middle."""
+    found: dict[str, Any] = {"depth": case.blocks}
+    whole: Any = timm_names.create(case.name)
+    heads = {getattr(getattr(block, "attn", None), "num_kv_heads", None) for block in whole.blocks}
+    if None not in heads:
+        middle = whole.blocks[len(whole.blocks) // 2].attn
+        if middle.q_proj is not None:
+            found["num_kv_heads"] = (middle.num_kv_heads,) * case.blocks
+    return found
+
+
 def made(case: Case) -> tuple[nn.Module, Tensor, tuple[int, int]]:
     """A model of timm's with random weights, images for it, and their size.
 
@@ -127,7 +139,7 @@ def made(case: Case) -> tuple[nn.Module, Tensor, tuple[int, int]]:
         InputError: timm cannot.
         Exception: One of `timm_names.BUILD_ERRORS`, likewise.
     """
-    depth = {"depth": case.blocks} if case.blocks else {}
+    depth = _shallow(case) if case.blocks else {}
     usual: Any = timm_names.create(case.name, **depth)
     embedding = usual.patch_embed
     patches: Sequence[int] = embedding.grid_size

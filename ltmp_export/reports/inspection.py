@@ -14,6 +14,7 @@ from ltmp_export.plan.faces import made
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.outputs import FEATURES
 from ltmp_export.plan.plan import before
+from ltmp_export.plan.positions import DESTINATION, MEAN
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, no_less, vector
 
@@ -64,11 +65,14 @@ def _gives(geometry: Geometry) -> str:
     return f"no classifier, {width} features"
 
 
+_MERGED = {MEAN: "the mean of their patches", DESTINATION: "their destination"}
+
+
 def _position_rows(plan: Mapping[str, Any]) -> dict[str, str]:
     """What is made of places where attention knows of them."""
     told = []
     if (merged := plan.get("merged_position")) is not None:
-        told.append(f"a merged token's that of its {merged}")
+        told.append(f"merged tokens at {_MERGED[merged]}")
     if (metric := plan.get("metric_position")) is not None:
         told.append(f"similarity of {metric} keys")
     return {"positions": "; ".join(told)} if told else {}

@@ -76,6 +76,9 @@ def described(
 ) -> dict[str, Any]:
     """What a run is started with: that of the one to be resumed must be the same."""
     told = dict(goal.plan.stated) | settings.to_json()
+    plan = source.plan
+    told |= {"merged_position": plan.merged_position} if plan.merged_position else {}
+    told |= {"metric_position": plan.metric_position} if plan.metric_position else {}
     words = {key.replace("_", " "): plain(value) for key, value in told.items()}
     return {
         "checkpoint": source.sha256,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from onnx import numpy_helper
 
@@ -169,3 +170,10 @@ def test_timms_forward_at_another_size(tmp_path: Path, name: str) -> None:
     kept = load_checkpoint(path, dense=True)
     assert kept.vit.grid == GRID
     assert chosen.from_facts(chosen.to_facts(kept.vit)) == kept.vit
+
+
+def test_names_tell_the_networks_of_timms_modules() -> None:
+    """All of them and no other: EVA's large ones are plain ViTs, and so is BEiT-3."""
+    for kind in ("eva", "beit"):
+        own = set(timm.list_models(module=kind))
+        assert {name for name in timm.list_models() if chosen.by_keys((), name) == kind} == own

@@ -23,7 +23,7 @@ from ltmp_export.training.model import MaskedVit
 from ltmp_export.training.static_model import StaticVit
 from tests.makers import counted_macs, positioned
 from tests.makers.commands import ltmp, refused, succeeded
-from tests.makers.positioned import BEIT, CLIP, MIXED
+from tests.makers.positioned import BEIT, CLIP, DINO, MIXED
 
 EVIT = {"base_keep_rate": 0.6, "drop_loc": (0, 1), "fuse_token": True}
 LEARNED: dict[str, Any] = {"merge": [0.2, 0.3, 0.3], "prune": [0.02, 0.05, 0.03]}
@@ -41,6 +41,10 @@ CASES: dict[str, tuple[str, dict[str, Any], Choices, dict[str, Any]]] = {
     ),
     "budget": (CLIP, LEARNED, Choices(), {"mode": "static", "keep_tokens": "9,7,6"}),
     "budget at one": (BEIT, LEARNED, Choices(), {"mode": "static", "keep_tokens": "9,7,6"}),
+    "registers": (positioned.DINO, LEARNED, Choices(), {"batch_size": 1}),
+    "registers, gated": (positioned.PLUS, {}, Choices(family="m", rate="3"), {}),
+    "registers alone": (positioned.GAP, LEARNED, Choices(), {}),
+    "fewer keys": (positioned.SAPIENS, {}, Choices(family="mp", rate="3"), {}),
     "int8": (
         CLIP,
         LEARNED,
@@ -88,14 +92,16 @@ def test_training_decides_as_deployed(tmp_path: Path) -> None:
     images = positioned.images()
     path = positioned.save(tmp_path / "c.pth", positioned.model(CLIP), CLIP, **LEARNED)
     found = load_checkpoint(path, Choices(merged_position="destination"))
-    for merged in ("mean", "destination"):
-        plan = replace(found.plan, merged_position=merged)
+    path = positioned.save(tmp_path / "d.pth", positioned.model(DINO), DINO, **LEARNED)
+    registers = load_checkpoint(path)
+    for own, merged in ((found, "destination"), (registers, "mean")):
+        plan = replace(own.plan, merged_position=merged)
         masked = MaskedVit(
-            found.model, families.load("ltmp"), plan.thresholds(), ALIGNED, plan=plan
+            own.model, families.load("ltmp"), plan.thresholds(), ALIGNED, plan=plan
         ).eval()  # fmt: skip
         output = masked(images)
         for number, image in enumerate(images):
-            wanted = Reference(found.model, plan).run(image)
+            wanted = Reference(own.model, plan).run(image)
             assert tuple(output.counts[number].tolist()) == wanted.counts
             assert (output.logits[number] - wanted.logits).abs().max() < 1e-4
         output.logits.sum().backward()

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from timm.layers import GELUTanh, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
 from ltmp_export import families
@@ -33,9 +33,10 @@ from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepro
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan, dense_plan
+from ltmp_export.plan.positions import DESTINATION, MEAN
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
 from ltmp_export.statements.choices import Choices
-from tests.makers import examples, hybrids, swins
+from tests.makers import examples, hybrids, positioned, swins
 
 STORED = Path(__file__).parent.parent / "fixtures" / "graphs.json"
 OPSETS = (16, 17, 20)
@@ -67,8 +68,20 @@ def cases() -> Iterator[Case]:
     for made, hard in ((hybrids.MOBILEVIT, True), (hybrids.EFFICIENTVIT, False)):
         masks = f"ltm_transformer {'hard' if hard else 'soft'}, {made}"
         yield from _exports(masks, _hybrid(made, hard), (17,))
+    yield from _positioned()
     for form, checkpoint in _swins():
         yield from _exports(f"swin {form}", checkpoint, (17,))
+
+
+def _positioned() -> Iterator[Case]:
+    """ViTs whose attention knows places, with thresholds and with fixed numbers."""
+    for name in (positioned.CLIP, positioned.MIXED, positioned.BEIT):
+        model = _filled(positioned.made(name, num_classes=5))
+        merged = DESTINATION if name == positioned.BEIT else MEAN
+        for family in ("ltmp", "pm"):
+            for form, plan in examples.plans(family, 3, _drawn).items():
+                checkpoint = _checkpoint(model, replace(plan, merged_position=merged))
+                yield Case(f"{family} {form}, {name}", checkpoint, Precision(), 17, None)
 
 
 def _swins() -> Iterator[tuple[str, Checkpoint]]:
@@ -151,6 +164,8 @@ def _others() -> Iterator[tuple[str, VisionTransformer]]:
     rms = partial(RmsNorm, eps=1e-5)
     gated = {"mlp_layer": SwiGLU, "norm_layer": rms, "act_layer": nn.SiLU, "global_pool": "map"}
     yield "SwiGLU, RMSNorm, attention pooling", _model(gated)
+    halves = {"attn_layer": "diff", "block_fn": ResPostBlock, "num_heads": 2}
+    yield "differential attention, norms behind", _model(halves)
 
 
 def _model(

@@ -10,7 +10,7 @@ from ltmp_export.backbones.positioned.geometry import Positioned
 NAME = "a ViT of timm's Eva class"
 CLASSES = ("Eva",)
 KEY = r"rope\.freqs|blocks\.\d+\.attn\.(q_proj\.weight|q_bias)"
-NAMES = r"eva(02)?_.*|vit_pe_.*|vit_.*_(rope|dinov3|lingbot|sapiens2)(_.*)?"
+NAMES = r"(eva02|eva_giant)_.*|vit_pe_.*|vit_.*_(rope|dinov3|lingbot|sapiens2)(_.*)?"
 FIRST = r"patch_embed\.proj"
 UNUSED = r"(.*\.)?rope\.(?!freqs).*|mask_token|.*\.k_bias"
 
