@@ -154,7 +154,7 @@ def test_masked(family: str, form: object) -> None:
 def pooled_by_hand(model: VisionTransformer, state: State) -> np.ndarray:
     """Each living patch token as often as it stands for a patch, then the mean; then the head."""
     rows = []
-    for x, size, alive in zip(*(part.detach() for part in state), strict=True):
+    for x, size, alive in zip(*(part.detach() for part in state[:3]), strict=True):
         living = alive[1:] > 0
         repeated = model.norm(x)[1:][living].repeat_interleave(size[1:][living].long(), 0)
         rows.append(model.head(repeated.mean(0)).numpy())
