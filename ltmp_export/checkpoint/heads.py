@@ -132,7 +132,7 @@ def classifier(
             return None
     name = (
         next((n for n in (asked, f"{prefix}{asked}") if f"{n}.weight" in values), None)
-        if asked
+        if asked is not None
         else able[0]
     )
     if name is None:

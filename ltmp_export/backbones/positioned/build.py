@@ -77,6 +77,11 @@ def build(
     size, size_from = _image_size(named, says, told)
     grid = resize.grid(size, shape["patch_size"], source)
     weights, warnings = resize.resized(weights, named, says.stored_size, grid, source)
+    if says.heads is None and shape["embed_dim"] != named.embed_dim:
+        raise InputError(
+            f"{source}: nothing tells the number of heads: its width is {shape['embed_dim']}, that "
+            f"of {told} is {named.embed_dim}; state --num-heads"
+        )
     heads = says.heads or Said(named.blocks[0].attn.num_heads, told)
     pool = says.pool or Said(named.global_pool, told)
     shape |= {"img_size": size, "num_heads": heads.value, "global_pool": pool.value}
