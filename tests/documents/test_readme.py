@@ -65,7 +65,16 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_there_are_commands() -> None:
     lines = [line for document in DOCUMENTS for line in manuals.commands(document)]
     names = {shlex.split(line)[1] for line in lines if line.startswith("ltmp ")}
-    assert names == {"export", "bench", "check", "inspect", "calibrate", "finetune", "eval"}
+    assert names == {
+        "export",
+        "bench",
+        "check",
+        "inspect",
+        "calibrate",
+        "finetune",
+        "eval",
+        "models",
+    }
 
 
 # The same commands on less: what stands for a model of timm, and runs that take a while.
