@@ -233,6 +233,10 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
+    if restore and vit.parallel:
+        raise InputError(
+            "--restore gives back behind MLPs; they run beside attention here: drop it"
+        )
     """The steps, and what they come to."""
     steps: dict[int, tuple[Step, ...]] = {
         block: (

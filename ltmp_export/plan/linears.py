@@ -91,12 +91,11 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
 
 def _of_parallel(vit: Vit, block: int) -> Iterator[Linear]:
     """Those of a block whose MLP runs on what attention runs on."""
-    for layer in parallel.layers(vit.parallel, vit.width, vit.mlp_width):
-        norm = f"blocks.{block}.in_norm" if layer.leaf == "in_proj" else None
-        yield Linear(
-            f"blocks.{block}.{layer.leaf}", layer.ins, layer.outs, RECEIVED, block, norm, block == 0,
-            f"block_{block:02d}/attn/{layer.leaf}",
-        )  # fmt: skip
+    path, scope = f"blocks.{block}", f"block_{block:02d}/attn"
+    for leaf, ins, outs in parallel.layers(vit.parallel, vit.width, vit.mlp_width):
+        norm = f"{path}.in_norm" if leaf == "in_proj" else None
+        at = f"{path}.{leaf}"
+        yield Linear(at, ins, outs, RECEIVED, block, norm, block == 0, f"{scope}/{leaf}")
 
 
 def rounded(geometry: Geometry) -> list[Linear]:

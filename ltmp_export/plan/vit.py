@@ -248,7 +248,7 @@ class Vit:
 
     def _mlp_words(self) -> str:
         gated = "" if self.mlp == mlps.PLAIN else "gated "
-        return f"{gated}MLP {self.mlp_width}"
+        return f"{gated}MLP {self.mlp_width}{' beside attention' if self.parallel else ''}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""

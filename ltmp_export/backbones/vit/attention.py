@@ -61,9 +61,7 @@ def attend(
     return g.op("Softmax", scores, axis=-1), keys, v
 
 
-def mix(
-    layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name, given: Name
-) -> Name:
+def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name, given: Name) -> Name:
     """The output [T, C] of attention from its weights and values, without the residual.
 
     Where the MLP runs beside it, that of both, from the rows that attention was given.

@@ -110,4 +110,3 @@ def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source
             f"{source}: the weights are not those of {named.told}: {', '.join(wrong)}; state what "
             "they are with --model"
         )
-
