@@ -233,11 +233,9 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
-    if restore and vit.parallel:
-        raise InputError(
-            "--restore gives back behind MLPs; they run beside attention here: drop it"
-        )
     """The steps, and what they come to."""
+    if restore and vit.parallel:
+        raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {
         block: (
             MergeMask(

@@ -89,7 +89,7 @@ def test_what_is_not_whole_or_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few rows for queries, keys, values and MLP"):
         load_checkpoint(path, stated)
     torch.save(state, path)
-    with pytest.raises(InputError, match="gives back behind MLPs; they run beside attention"):
+    with pytest.raises(InputError, match="gives back behind MLPs, which run beside attention"):
         load_checkpoint(path, Choices(family="ltm_transformer", restore=True))
     step = MergeMask("blocks.0.ltm", "ltm.mask0", 9, 4, restore=True)
     given_back = Plan("ltm_transformer", ((step,),) * vit.depth)

@@ -70,7 +70,7 @@ def _in_heads(attn: Any, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tenso
     """Queries, keys and values [..., N, C] in maps and heads, the first two normalised."""
     numbers = (maps(attn), maps(attn), attn.num_heads)  # of a head's two maps each
     q, k, v = (
-        part.unflatten(-1, (number, -1)).transpose(-3, -2)
+        part.reshape(*part.shape[:-1], number, -1).transpose(-3, -2)
         for part, number in zip(parts, numbers, strict=True)
     )
     return attn.q_norm(q), attn.k_norm(k), v
