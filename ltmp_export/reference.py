@@ -136,7 +136,7 @@ class Reference:
         """
         block, at = self.model.blocks[index], self.positions.at(index, tokens.positions)
         normed = vit.given(block, 1, tokens.x)
-        attended, scores = attention(block.attn, normed, tokens.size, at, tokens.protected)
+        attended, scores = attention(vit.attends(block), normed, tokens.size, at, tokens.protected)
         x = tokens.x + vit.scaled(block, 1, attended)
         tokens = given = replace(tokens, x=x, scores=scores)
         decisions = []
@@ -169,17 +169,17 @@ def attention(
             where a step goes by its attention.
 
     Returns:
-        The projected output [N, C], and the scores by the names of `plan.scores`: those of the
-        protected +inf, the metric's rows of length 1.
+        The projected output [N, C], with that of an MLP side by side, and the scores by the names
+        of `plan.scores`: those of the protected +inf, the metric's rows of length 1.
     """
-    q, k, v = vit.project(attn, x)  # [H, N, D] each
+    q, k, v, beside = vit.project(attn, x)  # [H, N, D] each
     found = vit.scores(attn, at.turned(q), at.turned(k), size)
     weights = at.biased(found).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
     importance[:protected] = of_class[:protected] = torch.inf
     keys = attn.mean_key(x)[None] if hasattr(attn, "mean_key") else k
     metric = at.of_metric(keys).mean(0)
-    return vit.mix(attn, weights, v), {
+    return vit.mix(attn, weights, v, beside), {
         IMPORTANCE: importance,
         CLASS_ATTENTION: of_class,
         METRIC: vit.unit(metric),

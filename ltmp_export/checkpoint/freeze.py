@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ltmp_export import families
-from ltmp_export.backbones.vit import facts
+from ltmp_export.backbones.vit import kinds
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.checkpoint import arguments, rates
 from ltmp_export.checkpoint.frozen import Frozen
@@ -54,9 +54,10 @@ def with_heads(
         InputError: The weights are not those of such heads, or another number is stated.
     """
     each = None if family == DENSE else families.load(family).head_width
-    if each is None or facts.QKV not in weights:
+    layer = f"blocks.0.{kinds.layers(weights)[0]}.weight"
+    if each is None or layer not in weights:
         return says
-    width = facts.attention_width(weights)
+    width = kinds.attention_width(weights)
     told = f"family {family} has heads of {each} channels"
     if width % each:
         raise InputError(f"{path}: {told}, which do not divide the attention width {width}")

@@ -234,6 +234,8 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
     """The steps, and what they come to."""
+    if restore and vit.parallel:
+        raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {
         block: (
             MergeMask(

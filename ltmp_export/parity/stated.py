@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from timm.layers import DiffAttention
 from torch import Tensor, nn
 
 from ltmp_export.backbones import chosen
+from ltmp_export.backbones.vit import eager
 from ltmp_export.errors import ExportError
 from ltmp_export.precision.eager import MeanKey, RoundedConv, RoundedLinear
 from ltmp_export.precision.formats import Activation, Precision
@@ -50,13 +50,12 @@ def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> 
     if precision.protects and chosen.by_class(found) in chosen.vits():
         blocks: Any = found.blocks
         for index, block in enumerate(blocks):
-            weight = arrays.get(f"blocks.{index}.attn.metric.weight")
-            bias = arrays.get(f"blocks.{index}.attn.metric.bias")
+            attn, path = eager.attends(block), f"blocks.{index}"
+            path = path if attn is block else f"{path}.attn"
+            weight, bias = (arrays.get(f"{path}.metric.{part}") for part in ("weight", "bias"))
             if weight is not None:
-                attn = block.attn
                 norm = getattr(attn, "k_norm", nn.Identity())
-                heads = getattr(attn, "num_kv_heads", attn.num_heads)
-                heads *= 2 if isinstance(attn, DiffAttention) else 1
+                heads = getattr(attn, "num_kv_heads", eager.maps(attn))
                 attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
     return found
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.plan.linears import Linear, rounded
+from ltmp_export.plan.parallel import attention
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import INT8, REST, Activation, Precision
 from ltmp_export.precision.weights import Weights, column_scales, integer_weight, of_keys
@@ -77,7 +78,7 @@ def _metrics(wanted: Arrays, vit: Vit) -> dict[str, NDArray[Any]]:
     """The projections of the similarity metric, see `layers.Layers.mean_key`."""
     found = {}
     for block in range(vit.depth):
-        path = f"blocks.{block}.attn"
+        path = attention(f"blocks.{block}", vit.parallel)
         for part, keys in of_keys(wanted, path, vit.key_width).items():
             keys = keys.astype(np.float64)
             if f"{path}.k_norm.weight" in wanted:

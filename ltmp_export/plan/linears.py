@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from ltmp_export.plan import mlps
+from ltmp_export.plan import mlps, parallel
 
 if TYPE_CHECKING:
     from ltmp_export.plan.geometry import Geometry
@@ -73,6 +73,9 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
         yield Linear(COARSE_EMBEDDING, 4 * patch, c, COARSE)
     for block in range(vit.depth):
         path, first = f"blocks.{block}", block == 0
+        if vit.parallel:
+            yield from _of_parallel(vit, block)
+            continue
         norms = [None if vit.post_norm else f"{path}.norm{half}" for half in (1, 2)]
         yield Linear(f"{path}.attn.qkv", c, 3 * inner, RECEIVED, block, norms[0])
         yield Linear(f"{path}.attn.proj", inner, c, RECEIVED, block, fine=first)
@@ -84,6 +87,15 @@ def of_vit(vit: Vit) -> Iterator[Linear]:
         yield from vit.latent.linears(c)
     for path in ("head", "head_dist")[: vit.classifiers]:
         yield Linear(path, vit.pooled_width, vit.classes, POOLED, fine=True)
+
+
+def _of_parallel(vit: Vit, block: int) -> Iterator[Linear]:
+    """Those of a block whose MLP runs on what attention runs on."""
+    path, scope = f"blocks.{block}", f"block_{block:02d}/attn"
+    for leaf, ins, outs in parallel.layers(vit.parallel, vit.width, vit.mlp_width):
+        norm = f"{path}.in_norm" if leaf == "in_proj" else None
+        at = f"{path}.{leaf}"
+        yield Linear(at, ins, outs, RECEIVED, block, norm, block == 0, f"{scope}/{leaf}")
 
 
 def rounded(geometry: Geometry) -> list[Linear]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import linears, mlps, pooling, work
+from ltmp_export.plan import linears, mlps, parallel, pooling, work
 from ltmp_export.plan.geometry import Geometry, Place, Shape, Size
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
@@ -49,6 +49,7 @@ class Vit:
         differential: Whether attention is the difference of two maps for each head.
         post_norm: Whether a block normalises what its halves give, and not what they are given.
         pool_prefix: Whether what is pooled includes the tokens before the patches.
+        parallel: Where attention and MLP run side by side, one of `plan.parallel.KINDS`.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Vit:
     stem: Stem | None = None
     differential: bool = False
     post_norm: bool = False
+    parallel: str = ""
 
     def __post_init__(self) -> None:
         sizes: tuple[int, ...] = (
@@ -110,6 +112,7 @@ class Vit:
             raise ValueError(f"differential attention with heads of {self.head_width} channels")
         if self.mlp not in mlps.KINDS:
             raise ValueError(f"MLPs of kind {self.mlp!r:.50}")
+        parallel.require_sound(self)
 
     @property
     def patches(self) -> int:
@@ -207,6 +210,8 @@ class Vit:
         plan.require_possible(self.patches, self.prefix)
         if not self.class_token and any(CLASS_ATTENTION in demands(steps) for steps in plan.blocks):
             raise ValueError("steps go by a class token, which the model has not")
+        if self.parallel and any(step.restores for steps in plan.blocks for step in steps):
+            raise ValueError("steps give back behind MLPs, which run beside attention here")
 
     def linears(self) -> Iterator[Linear]:
         """All linear layers in the order of the computation."""
@@ -243,7 +248,7 @@ class Vit:
 
     def _mlp_words(self) -> str:
         gated = "" if self.mlp == mlps.PLAIN else "gated "
-        return f"{gated}MLP {self.mlp_width}"
+        return f"{gated}MLP {self.mlp_width}{' beside attention' if self.parallel else ''}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the exported file's metadata; see `from_json`."""
@@ -254,6 +259,7 @@ class Vit:
             "stem": None,
             "differential": False,
             "post_norm": False,
+            "parallel": "",
         }  # of fields that older files do not have
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 

@@ -41,10 +41,14 @@ def of_keys(weights: Mapping[str, NDArray[Any]], path: str, width: int) -> dict[
     """
     apart = f"{path}.k_proj.weight" in weights
     layer, thirds = (f"{path}.k_proj", 1) if apart else (f"{path}.qkv", 3)
+    behind = f"{path}.in_proj.weight"  # of an MLP and, behind it, queries, keys and values
+    layer = f"{path}.in_proj" if behind in weights else layer
     found = {}
     for part in ("weight", "bias"):
         if f"{layer}.{part}" in weights:
             whole = np.asarray(weights[f"{layer}.{part}"])
+            if behind in weights:
+                whole = whole[-3 * weights[behind].shape[1] :]
             heads = len(whole) // (thirds * width)
             found[part] = whole.reshape(thirds, heads, width, -1)[thirds // 2]
     return found

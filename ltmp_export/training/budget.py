@@ -24,5 +24,7 @@ def mac_ratio(vit: Vit, kept: Tensor) -> Tensor:
     after = kept * tokens
     linear, product = 4 * vit.width * inner, 2 * inner
     mlp = sum(one.ins * one.outs for one in mlps.layers(vit.mlp, vit.width, vit.mlp_width))
+    if vit.parallel:  # whose MLP runs on what attention runs on
+        linear, mlp = linear + mlp, 0
     spent = linear * before + product * before**2 + mlp * after  # [depth]
     return spent.mean() / (linear * tokens + product * tokens**2 + mlp * tokens)

@@ -71,7 +71,7 @@ def attention(
         The projected output [B, N, C], the importance [B, N] (of protected rows +inf), the metric
         [B, N, D] (unit norm).
     """
-    q, k, v = eager.project(attn, x)  # [B, H, N, D] each
+    q, k, v, beside = eager.project(attn, x)  # [B, H, N, D] each
     with torch.autocast(x.device.type, enabled=False):  # what decides, in full precision
         q, k = q.float(), k.float()
         logits = at.biased(eager.scores(attn, at.turned(q), at.turned(k), size))
@@ -79,7 +79,7 @@ def attention(
         spared = torch.arange(mean.shape[1], device=mean.device) < protected
         importance = mean.masked_fill(spared, torch.inf)
         metric = eager.unit(at.of_metric(k).mean(1))
-    return eager.mix(attn, weights.to(v.dtype), v), importance, metric
+    return eager.mix(attn, weights.to(v.dtype), v, beside), importance, metric
 
 
 def _aligned_attend(logits: Tensor, alive: Tensor, training: bool) -> tuple[Tensor, Tensor]:

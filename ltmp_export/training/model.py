@@ -106,8 +106,8 @@ class MaskedVit(nn.Module):
         block, (x, size, alive, where) = self.vit.blocks[index], state
         at = self.positions.at(index, where)
         attended, importance, metric = attention(
-            block.attn, eager.given(block, 1, x), size, alive, self.form, self.training, at,
-            self.protected,
+            eager.attends(block), eager.given(block, 1, x), size, alive, self.form,
+            self.training, at, self.protected,
         )  # fmt: skip
         x = x + eager.scaled(block, 1, attended)
         return Masked(x, size, alive, importance, metric, where, self.protected)

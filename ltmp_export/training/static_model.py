@@ -100,8 +100,8 @@ class StaticVit(nn.Module):
 
 def attend(block: Any, tokens: Batch, wanted: frozenset[str], at: Bound = STILL) -> Batch:
     """The first half of a block, and these scores of its tokens (METHOD §1, steps 1-2)."""
-    attn = block.attn
-    q, k, v = eager.project(attn, eager.given(block, 1, tokens.x))  # [B, H, N, D] each
+    attn = eager.attends(block)
+    q, k, v, beside = eager.project(attn, eager.given(block, 1, tokens.x))  # [B, H, N, D] each
     with torch.autocast(q.device.type, enabled=False):  # what decides, in full precision
         q, k = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k))
         found = eager.scores(attn, at.turned(q), at.turned(k), tokens.size)
@@ -113,7 +113,7 @@ def attend(block: Any, tokens: Batch, wanted: frozenset[str], at: Bound = STILL)
             scores[IMPORTANCE] = _spared(weights.mean(1).mean(1), tokens.protected)
         if METRIC in wanted:
             scores[METRIC] = eager.unit(at.of_metric(k).mean(1))
-    attended = eager.mix(attn, weights.to(v.dtype), v)
+    attended = eager.mix(attn, weights.to(v.dtype), v, beside)
     return replace(tokens, x=tokens.x + eager.scaled(block, 1, attended), scores=scores)
 
 

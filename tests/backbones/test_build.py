@@ -90,7 +90,7 @@ def test_weights_of_another_depth_than_the_name_decide(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "feature"),
     [
-        ("vit_pwee_patch16_reg1_gap_256", r"parallel attention and MLP \(blocks"),
+        ("vit_small_patch16_18x2_224", r"several attentions and MLPs side by side \(blocks"),
     ],
 )
 def test_unsupported_architectures_are_refused_by_name(

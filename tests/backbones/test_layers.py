@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.trace import Trace
-from ltmp_export.backbones.vit import differential, facts, feed_forward, pooling, stems
+from ltmp_export.backbones.vit import differential, facts, feed_forward, parallel, pooling, stems
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
@@ -102,7 +102,10 @@ def test_what_weights_do_not_tell_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [odd_layers.GATE_LAST, odd_layers.RESNET, odd_layers.DIFFERENTIAL, odd_layers.POST_NORM],
+    [
+        *(odd_layers.GATE_LAST, odd_layers.RESNET, odd_layers.DIFFERENTIAL, odd_layers.POST_NORM),
+        *(odd_layers.PARALLEL_JOINED, odd_layers.PARALLEL_DIFFERENTIAL),
+    ],
     ids=str,
 )
 def test_what_is_reduced_is_the_reference(case: Case) -> None:
@@ -214,6 +217,10 @@ def reducing(case: Case) -> tuple[Checkpoint, Images]:
         *((case, "fp16") for case in (odd_layers.RESNET, odd_layers.CONVS)),
         *((case, "static") for case in (odd_layers.DIFFERENTIAL, odd_layers.POST_NORM)),
         (odd_layers.DIFFERENTIAL, "fp16"),
+        (odd_layers.PARALLEL, "static"),
+        (odd_layers.PARALLEL, "fp16"),
+        (odd_layers.PARALLEL_JOINED, "dynamic"),
+        *((odd_layers.PARALLEL_DIFFERENTIAL, form) for form in ("static", "fp16")),
     ],
     ids=str,
 )
@@ -281,6 +288,17 @@ class TestWrongGraphs:
 
         found = found_in(odd_layers.DIFFERENTIAL, differential, "start", wrong)
         assert found == {"block 0"}
+
+    def test_mlp_beside_attention_is_given_queries(self) -> None:
+        """As if they stood in front."""
+        right = parallel.left
+
+        def wrong(layers: VitLayers, path: str, mixed: Name, rows: Name) -> Name:
+            if path == "blocks.1":
+                rows = layers.g.slice(rows, 1, layers.vit.width)
+            return right(layers, path, mixed, rows)
+
+        assert found_in(odd_layers.PARALLEL, parallel, "left", wrong) == {"block 1"}
 
     def test_pooling_without_sizes(self) -> None:
         right = pooling.pool

@@ -22,7 +22,12 @@ from onnx import numpy_helper
 from timm.layers import GELUTanh, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
-from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
 from torch import Tensor, nn
 
 from ltmp_export import families
@@ -71,6 +76,24 @@ def cases() -> Iterator[Case]:
     yield from _positioned()
     for form, checkpoint in _swins():
         yield from _exports(f"swin {form}", checkpoint, (17,))
+    yield from _beside()
+
+
+def _beside() -> Iterator[Case]:
+    """ViTs whose MLPs run beside attention, with thresholds and with fixed numbers."""
+    registers = {"class_token": False, "reg_tokens": 1, "global_pool": "avg", "num_heads": 2}
+    for name, block in (
+        ("plain", ParallelScalingBlock),
+        ("differential", DiffParallelScalingBlock),
+    ):
+        options = {"block_fn": block, "qkv_bias": block is not ParallelScalingBlock}
+        model = _model(registers | options)
+        for family in ("ltmp", "pm"):
+            for form, plan in examples.plans(family, 3, _drawn).items():
+                checkpoint = _checkpoint(model, plan)
+                for kind, precision in _precisions(checkpoint).items():
+                    told = f"{family} {form}, MLP beside {name} attention, {kind}"
+                    yield Case(told, checkpoint, precision, 17, None)
 
 
 def _positioned() -> Iterator[Case]:

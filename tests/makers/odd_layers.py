@@ -7,7 +7,11 @@ from functools import partial
 import torch
 from timm.layers import DiffAttention, GluMlp, HybridEmbed, RmsNorm, StdConv2dSame, SwiGLU
 from timm.models.resnetv2 import ResNetV2
-from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+)
 from timm.models.vision_transformer_hybrid import ConvStem
 from timm.models.vitamin import GeGluMlp
 from torch import nn
@@ -119,5 +123,35 @@ POST_NORM_BARE = Case(
     POST_NORM.kwargs | {"class_token": False, "global_pool": "avg", "fc_norm": True},
 )
 
-ORACLE = (AIMV2, PACKED, NORMED, SCALED)  # what the oracles know
-ALL = (*ORACLE, GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS, DIFFERENTIAL, POST_NORM)
+PARALLEL = Case(
+    "MLP beside attention",
+    74,
+    {
+        "block_fn": ParallelScalingBlock,
+        "init_values": 1e-5,
+        "qkv_bias": False,
+        "img_size": (16, 12),
+        "class_token": False,
+        "reg_tokens": 1,
+        "no_embed_class": True,
+        "global_pool": "avg",
+    },
+)
+PARALLEL_JOINED = Case(
+    "MLP beside attention, one layer behind both",
+    75,
+    {
+        "block_fn": partial(ParallelScalingBlock, fuse_out_proj=True),
+        "qk_norm": True,
+        "norm_layer": _RMS,
+    },
+)
+PARALLEL_DIFFERENTIAL = Case(
+    "MLP beside differential attention",
+    76,
+    PARALLEL.kwargs | {"block_fn": DiffParallelScalingBlock, "qkv_bias": True, "qk_norm": True},
+)
+
+ORACLE = (AIMV2, PACKED, NORMED, SCALED, PARALLEL, PARALLEL_JOINED)  # what the oracles know
+_OTHERS = (GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS, DIFFERENTIAL, POST_NORM)
+ALL = (*ORACLE, *_OTHERS, PARALLEL_DIFFERENTIAL)

@@ -132,7 +132,8 @@ def _drawn(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(like.shape, generator=generator)
     if name in ("cls_token", "dist_token", "reg_token", "pos_embed"):
         return noise
-    if name.endswith("norm.weight") and ".attn." in name:  # q_norm, k_norm: spread attention
+    beside = name.startswith("blocks.") and name.endswith(("q_norm.weight", "k_norm.weight"))
+    if beside or (name.endswith("norm.weight") and ".attn." in name):  # spread attention
         return 1.4 + 0.3 * noise
     if "norm" in name and name.endswith("weight"):
         return 1 + 0.3 * noise
@@ -140,7 +141,7 @@ def _drawn(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
         return 0.7 + 0.3 * noise
     if name.endswith("bias"):
         return 0.3 * noise
-    gain = 1.5 if "qkv" in name else 1.0
+    gain = 1.5 if "qkv" in name or "in_proj" in name else 1.0
     return noise * (gain / math.sqrt(like[0].numel()))
 
 

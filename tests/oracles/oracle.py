@@ -118,13 +118,13 @@ def _embed(w: _Weights, image: np.ndarray) -> np.ndarray:
 
 
 def _attention(
-    w: _Weights, block: str, x: np.ndarray, size: np.ndarray, heads: int
+    w: _Weights, block: str, x: np.ndarray, size: np.ndarray, heads: int, activation: str = "gelu"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps 1 and 2: what is added to x [N, C], importance [N], keys averaged over heads [N, D]."""
     n, channels = x.shape
-    qkv = w.linear(f"{block}.attn.qkv", w.norm(f"{block}.norm1", x))  # [N, 3C]
+    qkv, own = oracle_layers.first(w, block, x)  # [N, 3C]
     q, k, v = qkv.reshape(n, 3, heads, channels // heads).transpose(1, 2, 0, 3)  # each [H, N, D]
-    q, k = w.norm(f"{block}.attn.q_norm", q), w.norm(f"{block}.attn.k_norm", k)
+    q, k = w.norm(f"{own}.q_norm", q), w.norm(f"{own}.k_norm", k)
     attention = np.empty((heads, n, n))  # [H, query, key]
     mixed = np.empty((n, channels))
     for head in range(heads):
@@ -134,11 +134,10 @@ def _attention(
             e = np.exp(scores - scores.max())
             attention[head, query] = e / e.sum()
             mixed[query, columns] = attention[head, query] @ v[head]
-    update = w.linear(f"{block}.attn.proj", w.norm(f"{block}.attn.norm", mixed))
-
+    update = oracle_layers.added(w, block, x, mixed, _ACTIVATIONS[activation])
     importance = attention.mean(axis=(0, 1))
     importance[: protected(w)] = math.inf
-    return w.scale(f"{block}.ls1", update), importance, k.mean(axis=0)
+    return update, importance, k.mean(axis=0)
 
 
 def _merge(
@@ -240,7 +239,7 @@ def run(
     counts, margin = [], math.inf
     for index in range(depth):
         block = f"blocks.{index}"
-        update, u, keys = _attention(w, block, x, size, heads)
+        update, u, keys = _attention(w, block, x, size, heads, activation)
         x = (x + update) * size[:, None]
         for step in _STEPS[family].split():
             threshold = thresholds[step][index]
@@ -252,9 +251,7 @@ def run(
             margin = min(margin, near)
         x = x / size[:, None]
         counts.append(len(x))
-        normed = w.norm(f"{block}.norm2", x)
-        update = oracle_layers.mlp(w, f"{block}.mlp", normed, _ACTIVATIONS[activation])
-        x = x + w.scale(f"{block}.ls2", update)
+        x = x + oracle_layers.second(w, block, x, _ACTIVATIONS[activation])
 
     logits = _classify(w, x, size, pool)
     if w.unread:

@@ -190,9 +190,7 @@ def _check_read(w: _Weights) -> None:
 
 def _mlp(w: _Weights, block: str, x: np.ndarray, activation: str) -> np.ndarray:
     """Step 6."""
-    normed = w.norm(f"{block}.norm2", x)
-    update = oracle_layers.mlp(w, f"{block}.mlp", normed, _ACTIVATIONS[activation])
-    return np.asarray(x + w.scale(f"{block}.ls2", update))
+    return np.asarray(x + oracle_layers.second(w, block, x, _ACTIVATIONS[activation]))
 
 
 def _forward(
@@ -205,7 +203,7 @@ def _forward(
     size, counts, margin = np.ones(len(x)), [], math.inf
     for index in range(_depth(w)):
         block = f"blocks.{index}"
-        update, u, keys = _attention(w, block, x, size, heads)
+        update, u, keys = _attention(w, block, x, size, heads, activation)
         t, near = reduce(index, _Tokens((x + update) * size[:, None], size, u, keys, front))
         if not (t.u[:front] == math.inf).all() or (t.u[front:] == math.inf).any():
             raise ValueError(f"{block} leaves protected tokens elsewhere than in front")

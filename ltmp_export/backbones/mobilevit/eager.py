@@ -46,7 +46,7 @@ def _patches(unit: Any, x: Tensor, journey: Journey) -> Tensor:
 def _block(block: Any, tokens: Tokens, sets: int, journey: Journey) -> Tokens:
     """One transformer block on tokens [S · N, C], whose sets attend to themselves alone."""
     x, size = block.norm1(tokens.x), tokens.size
-    q, k, v = vit.project(block.attn, x.reshape(sets, len(x) // sets, -1))  # [S, H, N, D] each
+    q, k, v, _ = vit.project(block.attn, x.reshape(sets, len(x) // sets, -1))  # [S, H, N, D] each
     weights = vit.scores(block.attn, q, k, size.reshape(sets, -1)).softmax(-1)
     attended = vit.mix(block.attn, weights, v).flatten(0, 1)
     left = journey.reduce(replace(tokens, x=tokens.x + block.ls1(attended)))

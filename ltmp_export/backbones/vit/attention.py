@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltmp_export.backbones.vit import differential
+from ltmp_export.backbones.vit import differential, parallel
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
@@ -41,14 +41,15 @@ def attend(
     Args:
         layers: The model's.
         path: Of the block.
-        rows: [T, C] normalised tokens.
+        rows: [T, C] normalised tokens, see `VitLayers.entered`.
         size: How many patches each token stands for, or None while all are 1.
         layout: Where the tokens of an image are.
         at: What the places of the tokens do.
     """
     g, vit = layers.g, layers.vit
     q, k, v = layers.projected(path, rows, layout)
-    q, k = (layers.norm(f"{path}.attn.{n}_norm", x) for n, x in (("q", q), ("k", k)))
+    own = layers.attention(path)
+    q, k = (layers.norm(f"{own}.{n}_norm", x) for n, x in (("q", q), ("k", k)))
     q, k, keys = at.turned(layers, q, k)
     with layers.half(f"{path}.attn.scores"):
         q = g.op("Mul", g.cast(q), g.number(vit.key_width**-0.5))
@@ -60,19 +61,25 @@ def attend(
     return g.op("Softmax", scores, axis=-1), keys, v
 
 
-def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name) -> Name:
-    """The output [T, C] of attention from its weights and values, without the residual."""
-    g, vit = layers.g, layers.vit
+def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name, given: Name) -> Name:
+    """The output [T, C] of attention from its weights and values, without the residual.
+
+    Where the MLP runs beside it, that of both, from the rows that attention was given.
+    """
+    g, vit, own = layers.g, layers.vit, layers.attention(path)
     if vit.differential:
-        weights = differential.difference(layers, f"{path}.attn", weights)
+        weights = differential.difference(layers, own, weights)
     with layers.half(f"{path}.attn.mixed"):
         mixed = g.op("MatMul", g.cast(weights), g.cast(v))
     if vit.differential:
-        mixed = differential.behind(layers, f"{path}.attn", mixed)
+        mixed = differential.behind(layers, own, mixed)
         rows = layout.join_heads(mixed, vit.heads, vit.head_width)
     else:
         with layers.half(f"{path}.attn.mixed"):
             rows = layout.join_heads(mixed, vit.heads, vit.head_width)
+    if vit.parallel:
+        both = parallel.left(layers, path, rows, given)
+        return layers.exact(layers.layer_scale(f"{path}.ls", both))
     out = layers.linear(f"{path}.attn.proj", layers.norm(f"{path}.attn.norm", rows))
     return layers.exact(layers.layer_scale(f"{path}.ls1", out))
 

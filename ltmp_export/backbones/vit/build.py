@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from timm.layers import Attention, DiffAttention, GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    VisionTransformer,
+)
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
@@ -20,11 +24,11 @@ from ltmp_export.backbones.vit import facts, features, kinds, positions, vit_pyt
 from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
-from ltmp_export.backbones.vit.facts import Facts, Named, attention_width
+from ltmp_export.backbones.vit.facts import Facts, Named
 from ltmp_export.backbones.vit.multi_scale import COARSE, MultiScalePatchEmbed
 from ltmp_export.backbones.vit.positions import Grid
 from ltmp_export.errors import InputError
-from ltmp_export.plan import mlps
+from ltmp_export.plan import mlps, parallel
 from ltmp_export.plan.vit import CLASS_AND_MEAN, Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Statements
@@ -154,8 +158,7 @@ def _kwargs_from_shapes(
     """The `VisionTransformer` arguments that names and shapes determine."""
     width, in_chans, *patch = kinds.embedding(weights)
     block = {k.removeprefix("blocks.0.") for k in weights if k.startswith("blocks.0.")}
-    mlp = kinds.mlp(weights)
-    hidden = weights[kinds.mlp_weight(mlp, 0)].shape[0]
+    hidden = kinds.mlp_width(weights, 0)
     return {
         "img_size": image_size or grid.image_size,
         "patch_size": tuple(patch),
@@ -164,12 +167,12 @@ def _kwargs_from_shapes(
         "embed_dim": width,
         "depth": features.block_count(weights),
         "mlp_ratio": (hidden + 0.5) / width,  # timm truncates the product: land inside the integer
-        "qkv_bias": "attn.qkv.bias" in block,
-        "proj_bias": "attn.proj.bias" in block,
-        "qk_norm": "attn.q_norm.weight" in block,
+        "qkv_bias": f"{kinds.layers(weights)[0]}.bias" in block,
+        "proj_bias": f"{kinds.layers(weights)[1]}.bias" in block,
+        "qk_norm": not {"attn.q_norm.weight", "q_norm.weight"}.isdisjoint(block),
         "scale_attn_norm": "attn.norm.weight" in block,
         "scale_mlp_norm": "mlp.norm.weight" in block,
-        "init_values": 1e-5 if "ls1.gamma" in block else None,
+        "init_values": None if {"ls1.gamma", "ls.gamma"}.isdisjoint(block) else 1e-5,
         "no_embed_class": grid.prefix < positions.prefix_tokens(weights),
         "class_token": "cls_token" in weights,
         "reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
@@ -178,7 +181,16 @@ def _kwargs_from_shapes(
         "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
         "mlp_layer": _MLPS[kinds.mlp(weights)],
         "attn_layer": _attention(block),
-    }
+    } | _side_by_side(block, kinds.side_by_side(weights))
+
+
+def _side_by_side(block: set[str], kind: str) -> dict[str, Any]:
+    """The block that has these weights, where attention and MLP run side by side."""
+    if not kind:
+        return {}
+    if "sub_norm.weight" in block:
+        return {"block_fn": partial(DiffParallelScalingBlock, dual_lambda="lambda_a" in block)}
+    return {"block_fn": partial(ParallelScalingBlock, fuse_out_proj=kind == parallel.JOINED)}
 
 
 def _attention(block: set[str]) -> Any:
@@ -188,7 +200,7 @@ def _attention(block: set[str]) -> Any:
 
 def _require_ranks(weights: Weights) -> None:
     ranks = {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
-    ranks |= {"blocks.0.attn.qkv.weight": 2, kinds.mlp_weight(kinds.mlp(weights), 0): 2}
+    ranks |= {f"blocks.0.{leaf}.weight": 2 for leaf in _entering(weights)}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
     optional |= {"blocks.0.attn.q_norm.weight": 1, "head.weight": 2}
     ranks |= {key: rank for key, rank in optional.items() if key in weights}
@@ -196,12 +208,21 @@ def _require_ranks(weights: Weights) -> None:
         shape = tuple(weights[key].shape) if key in weights else None
         if shape is None or len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")
-    rows = len(weights["blocks.0.attn.qkv.weight"])
     for key in ("pos_embed", "reg_token"):
         if key in weights and len(weights[key]) != 1:
             raise InputError(f"{key} is of {len(weights[key])} images; expected 1")
-    if rows % 3:
+    if kinds.side_by_side(weights):
+        if kinds.mlp_width(weights, 0) < 1:
+            raise InputError(f"{kinds.IN_PROJ} has too few rows for queries, keys, values and MLP")
+        return
+    if (rows := len(weights["blocks.0.attn.qkv.weight"])) % 3:
         raise InputError(f"blocks.0.attn.qkv.weight has {rows} rows; expected a multiple of 3")
+
+
+def _entering(weights: Weights) -> tuple[str, ...]:
+    """The leaves of a block's linear layers that are given normed tokens; of an MLP the first."""
+    found = kinds.layers(weights)
+    return found[:1] if kinds.side_by_side(weights) else (found[0], found[2])
 
 
 def _overrides(
@@ -227,7 +248,7 @@ def _stated(weights: Weights, settled: Facts) -> dict[str, Any]:
 
 def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Module:
     """The model of these shapes."""
-    wide = attention_width(weights)
+    wide = kinds.attention_width(weights)
     shape |= {"num_heads": settled.heads, "fc_norm": "fc_norm.weight" in weights}
     factory: Any = partial(vit_pytorch.model, attention_width=wide)
     own = vit_pytorch.NORM in weights

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ltmp_export.backbones.vit import kinds
+from ltmp_export.backbones.vit import eager, kinds
 from ltmp_export.backbones.vit.facts import Facts, Named
 from ltmp_export.backbones.vit.multi_scale import COARSE
 from ltmp_export.errors import InputError
@@ -28,6 +28,10 @@ _FEATURES = {
     "norms with a bias": "blocks.0.norm1.bias",
     "attention pooling": "attn_pool.latent",
     "differential attention": "blocks.0.attn.sub_norm.weight",
+    "attention and MLP side by side": kinds.IN_PROJ,
+    "a norm of queries and keys beside an MLP": "blocks.0.q_norm.weight",
+    "differential attention beside an MLP": "blocks.0.sub_norm.weight",
+    "one layer behind attention and MLP": "blocks.0.out_proj.weight",
     "a projection of patches": "patch_embed.proj.weight",
 }
 _MLPS = {
@@ -55,11 +59,11 @@ def departures(
     model, other = named.model, named.model.state_dict()
     pairs: list[tuple[str, Any, Any]] = [
         ("depth", shape["depth"], len(model.blocks)),
-        ("heads", settled.heads, model.blocks[0].attn.num_heads),
+        ("heads", settled.heads, eager.attends(model.blocks[0]).num_heads),
         ("images", tuple(shape["img_size"]), tuple(model.patch_embed.img_size)),
         ("patches", tuple(shape["patch_size"]), tuple(model.patch_embed.patch_size)),
         ("channels", shape["in_chans"], model.in_chans),
-        ("MLP width", _mlp_width(weights), _mlp_width(other)),
+        ("MLP width", kinds.mlp_width(weights, -1), kinds.mlp_width(other, -1)),
         ("LayerScale", _has_scale(weights), _has_scale(other)),
         ("coarse patches", "yes" if COARSE in weights else "no", "no"),
     ]
@@ -72,7 +76,7 @@ def departures(
 
 
 def _has_scale(state: Mapping[str, torch.Tensor]) -> str:
-    return "yes" if "blocks.0.ls1.gamma" in state else "no"
+    return "yes" if not {"blocks.0.ls1.gamma", "blocks.0.ls.gamma"}.isdisjoint(state) else "no"
 
 
 def _shown(value: Any) -> str:
@@ -106,7 +110,3 @@ def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source
             f"{source}: the weights are not those of {named.told}: {', '.join(wrong)}; state what "
             "they are with --model"
         )
-
-
-def _mlp_width(state: Mapping[str, torch.Tensor]) -> int:
-    return int(state[kinds.mlp_weight(kinds.mlp(state), -1)].shape[1])

@@ -18,21 +18,30 @@ from timm.layers import (
     SwiGLU,
 )
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Attention, Block, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import (
+    Attention,
+    Block,
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
 from timm.models.vitamin import GeGluMlp
 from torch import nn
 
-from ltmp_export.backbones.vit import describe_stem
+from ltmp_export.backbones.vit import describe_stem, eager
 from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.multi_scale import MultiScalePatchEmbed
 from ltmp_export.backbones.vit.vit_pytorch import NormedPatchEmbed
 from ltmp_export.errors import InputError
-from ltmp_export.plan import difference, mlps
+from ltmp_export.plan import difference, mlps, parallel
 from ltmp_export.plan.pooling import AttentionPool
 from ltmp_export.plan.vit import CLASS_AND_MEAN, Vit
 
 _MLPS = {Mlp: mlps.PLAIN, SwiGLU: mlps.SPLIT, GeGluMlp: mlps.NORMED}
 _POOLS = ("token", "avg", "map", CLASS_AND_MEAN)
+_BLOCKS, _ATTENTION = (Block, ResPostBlock), (Attention, DiffAttention)
+_SIDE_BY_SIDE = (ParallelScalingBlock, DiffParallelScalingBlock)
 _VITS = (VisionTransformer, VisionTransformerDistilled, ClassAndMean)
 _EMBEDDINGS = (HybridEmbed, PatchEmbed, NormedPatchEmbed, MultiScalePatchEmbed)
 
@@ -48,7 +57,8 @@ def describe(model: nn.Module, name: str) -> Vit:
     _refuse_features(model)
     timm_model: Any = model  # timm's attributes are untyped
     first = timm_model.blocks[0]
-    differs = type(first.attn) is DiffAttention
+    attn = eager.attends(first)
+    differs = eager.maps(attn) > attn.num_heads
     return Vit(
         name=name,
         image_size=tuple(timm_model.patch_embed.img_size),
@@ -57,20 +67,21 @@ def describe(model: nn.Module, name: str) -> Vit:
         classes=timm_model.num_classes,
         depth=len(timm_model.blocks),
         width=timm_model.embed_dim,
-        mlp_width=last_layer(first.mlp).in_features,
-        heads=first.attn.num_heads,
-        head_width=first.attn.head_dim * (2 if differs else 1),
+        mlp_width=mlp_width(first),
+        heads=attn.num_heads,
+        head_width=attn.head_dim * (2 if differs else 1),
         norm_eps=norm_eps(model),
-        activation=activation(first.mlp.act),
+        activation=activation(act(first)),
         pool=timm_model.global_pool,
         prefix=timm_model.num_prefix_tokens,
         registers=0 if timm_model.reg_token is None else timm_model.num_reg_tokens,
         coarse=type(timm_model.patch_embed) is MultiScalePatchEmbed,
-        mlp=mlp_kind(first.mlp),
+        mlp=mlp_kind(getattr(first, "mlp", None)),
         latent=attention_pool(timm_model.attn_pool),
         pool_prefix=bool(timm_model.pool_include_prefix),
         differential=differs,
         post_norm=type(first) is ResPostBlock,
+        parallel=side_by_side(first),
         stem=describe_stem.describe(timm_model.patch_embed, activation),
     )
 
@@ -108,8 +119,9 @@ def kinds(model: nn.Module) -> list[str]:
         return [f"timm's class {type(model).__name__}"]
     timm_model: Any = model  # timm's attributes are untyped
     first = timm_model.blocks[0]
-    blocks, attention = (Block, ResPostBlock), (Attention, DiffAttention)
-    found = {type(first): blocks, type(getattr(first, "attn", None)): attention}
+    found: dict[type, tuple[type, ...]] = {type(first): (*_BLOCKS, *_SIDE_BY_SIDE)}
+    if type(first) not in _SIDE_BY_SIDE:
+        found[type(getattr(first, "attn", None))] = _ATTENTION
     return [f"timm's {own.__name__}" for own, known in found.items() if own not in known]
 
 
@@ -132,21 +144,29 @@ def _refuse_features(model: VisionTransformer) -> None:
         is not (nn.Linear if model.num_classes else nn.Identity),
     }
     for index, block in enumerate(model.blocks):
-        if type(block) not in (Block, ResPostBlock) or type(block) is not type(model.blocks[0]):
+        known = (*_BLOCKS, *_SIDE_BY_SIDE)
+        if type(block) not in known or type(block) is not type(model.blocks[0]):
             unsupported[type(block).__name__] = True
             break
-        attn, mlp = block.attn, block.mlp
+        attn = eager.attends(block)
         unsupported |= {
-            type(attn).__name__: type(attn) not in (Attention, DiffAttention),
-            "attention of several kinds": type(attn) is not type(model.blocks[0].attn),
             "differential attention of other numbers": not _usual_difference(attn, index),
+            "another LayerScale": not all(
+                type(getattr(block, name, None)) in (LayerScale, nn.Identity, type(None))
+                for name in ("ls", "ls1", "ls2")
+            ),
+        }
+        if attn is block:
+            other = side_by_side(block) != side_by_side(model.blocks[0])
+            unsupported["blocks of several kinds"] = other
+            continue
+        mlp = block.mlp
+        unsupported |= {
+            type(attn).__name__: type(attn) not in _ATTENTION,
+            "attention of several kinds": type(attn) is not type(model.blocks[0].attn),
             "gated attention": getattr(attn, "gate", None) is not None,
             type(mlp).__name__: type(mlp) not in (*_MLPS, GluMlp),
             "MLPs of several kinds": mlp_kind(mlp) != mlp_kind(model.blocks[0].mlp),
-            "another LayerScale": not all(
-                type(getattr(block, name, None)) in (LayerScale, nn.Identity, type(None))
-                for name in ("ls1", "ls2")
-            ),
         }
     named = [feature for feature, present in unsupported.items() if present]
     if named:
@@ -155,7 +175,7 @@ def _refuse_features(model: VisionTransformer) -> None:
 
 def _usual_difference(attn: Any, block: int) -> bool:
     """Whether attention is no differential one, or one with timm's λ of this block and epsilon."""
-    if type(attn) is not DiffAttention:
+    if eager.maps(attn) == attn.num_heads:
         return True
     usual = math.isclose(attn.lambda_init, difference.start(block))
     return usual and bool(attn.sub_norm.eps == difference.NORM_EPS)
@@ -166,6 +186,26 @@ def mlp_kind(module: Any) -> str:
     if type(module) is GluMlp:
         return mlps.PACKED_LAST if module.gate_last else mlps.PACKED
     return _MLPS.get(type(module), mlps.PLAIN)
+
+
+def act(block: Any) -> nn.Module:
+    """The activation of a block's MLP."""
+    found: nn.Module = block.mlp_act if eager.side_by_side(block) else block.mlp.act
+    return found
+
+
+def mlp_width(block: Any) -> int:
+    """Channels that the last layer of a block's MLP is given."""
+    if eager.side_by_side(block):
+        return int(block.in_split[0])
+    return int(last_layer(block.mlp).in_features)
+
+
+def side_by_side(block: Any) -> str:
+    """How a block has attention and MLP side by side, one of `plan.parallel.KINDS`."""
+    if not eager.side_by_side(block):
+        return ""
+    return parallel.APART if block.out_proj is None else parallel.JOINED
 
 
 def last_layer(module: Any) -> Any:

@@ -5,6 +5,7 @@ Shapes: B images, N tokens, C channels, H heads, D channels per head; `...` is [
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,11 @@ from timm.models.beit import Beit
 from timm.models.beit import Block as BeitBlock
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva, EvaBlock, EvaBlockPostNorm
-from timm.models.vision_transformer import ResPostBlock
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+)
 from torch import Tensor
 
 from ltmp_export.plan.vit import CLASS_AND_MEAN
@@ -32,19 +37,50 @@ def embed(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     return embedded, model.norm_pre(embedded)
 
 
-def project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def side_by_side(block: Any) -> bool:
+    """Whether attention and MLP of a block, or of what attends in it, run on the same tokens."""
+    return isinstance(block, (ParallelScalingBlock, DiffParallelScalingBlock))
+
+
+def attends(block: Any) -> Any:
+    """What attends in a block, timm's attention module: where MLP and all are one, the block."""
+    return block if side_by_side(block) else block.attn
+
+
+def maps(attn: Any) -> int:
+    """How many maps of attention there are: two for each head where it is differential."""
+    differs = isinstance(attn, (DiffAttention, DiffParallelScalingBlock))
+    return int(attn.num_heads) * (2 if differs else 1)
+
+
+def project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Normalised tokens [..., N, C] → queries, keys and values [..., H, N, D].
 
-    Of differential attention queries and keys are of 2 · H maps, [..., 2 · H, N, D / 2].
+    Of differential attention queries and keys are of 2 · H maps, [..., 2 · H, N, D / 2]. The last
+    is what the MLP is to activate where it runs side by side with attention, [..., N, inner].
     """
+    if not side_by_side(attn):
+        return *_projected(attn, x), None
+    beside, *parts = attn.in_proj(x).split(attn.in_split, -1)
+    beside = beside if attn.mlp_bias is None else beside + attn.mlp_bias
+    return *_in_heads(attn, parts), beside
+
+
+def _in_heads(attn: Any, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [..., N, C] in maps and heads, the first two normalised."""
+    numbers = (maps(attn), maps(attn), attn.num_heads)  # of a head's two maps each
+    q, k, v = (
+        part.reshape(*part.shape[:-1], number, -1).transpose(-3, -2)
+        for part, number in zip(parts, numbers, strict=True)
+    )
+    return attn.q_norm(q), attn.k_norm(k), v
+
+
+def _projected(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of an attention by itself."""
     tokens = x.shape[:-1]
     if isinstance(attn, DiffAttention):
-        parts, maps = attn.qkv(x).chunk(3, -1), 2 * attn.num_heads  # of a head's two maps each
-        q, k, v = (
-            part.reshape(*tokens, number, -1).transpose(-3, -2)
-            for part, number in zip(parts, (maps, maps, attn.num_heads), strict=True)
-        )
-        return attn.q_norm(q), attn.k_norm(k), v
+        return _in_heads(attn, attn.qkv(x).chunk(3, -1))
     if attn.qkv is None:
         heads = (attn.num_heads, *(2 * [getattr(attn, "num_kv_heads", attn.num_heads)]))
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
@@ -79,16 +115,31 @@ def scores(attn: Any, q: Tensor, k: Tensor, size: Tensor) -> Tensor:
     return out
 
 
-def mix(attn: Any, weights: Tensor, v: Tensor) -> Tensor:
-    """Attention [..., H, N, N] on values [..., H, N, D] → its projected output [..., N, C]."""
-    if isinstance(attn, DiffAttention):
+def mix(attn: Any, weights: Tensor, v: Tensor, beside: Tensor | None = None) -> Tensor:
+    """Attention [..., H, N, N] on values [..., H, N, D] → its projected output [..., N, C].
+
+    With `beside` of `project` it is that of attention and MLP together.
+    """
+    if maps(attn) > attn.num_heads:
         first, second = weights[..., 0::2, :, :], weights[..., 1::2, :, :]
         mixed = (first - attn._compute_lambda() * second).to(v.dtype) @ v
         mixed = (attn.sub_norm(mixed) * (1 - attn.lambda_init)).transpose(-3, -2)
     else:
         mixed = (weights @ v).transpose(-3, -2)  # [..., N, H, D]
     joined = mixed.flatten(-2)
+    if beside is not None:
+        return _both(attn, joined, beside)
     out: Tensor = attn.proj(attn.norm(joined) if hasattr(attn, "norm") else joined)
+    return out
+
+
+def _both(block: Any, mixed: Tensor, beside: Tensor) -> Tensor:
+    """What attention mixed [..., N, C] and what the MLP is to activate → their sum [..., N, C]."""
+    inner = block.mlp_drop(block.mlp_act(beside))
+    if block.out_proj is not None:
+        whole: Tensor = block.out_proj(torch.cat([mixed, inner], -1))
+        return whole
+    out: Tensor = block.attn_out_proj(mixed) + block.mlp_out_proj(inner)
     return out
 
 
@@ -102,6 +153,9 @@ def given(block: Any, half: int, x: Tensor) -> Tensor:
     """What the first or second half of a block is given of tokens [..., N, C]."""
     if isinstance(block, (EvaBlockPostNorm, ResPostBlock)):
         return x
+    if side_by_side(block):
+        x = block.in_norm(x)
+        return x
     normed: Tensor = (block.norm1, block.norm2)[half - 1](x)
     return normed
 
@@ -114,12 +168,18 @@ def scaled(block: Any, half: int, update: Tensor) -> Tensor:
     if isinstance(block, (EvaBlock, BeitBlock)):
         gamma = (block.gamma_1, block.gamma_2)[half - 1]
         return update if gamma is None else gamma * update
-    out: Tensor = (block.ls1, block.ls2)[half - 1](update)
+    scales = (block.ls,) if side_by_side(block) else (block.ls1, block.ls2)
+    out: Tensor = scales[half - 1](update)
     return out
 
 
 def feed_forward(block: Any, x: Tensor) -> Tensor:
-    """The second half of a block: tokens [..., N, C] and what its MLP makes of them."""
+    """The second half of a block: tokens [..., N, C] and what its MLP makes of them.
+
+    An MLP side by side with attention has been: the tokens stay as they are.
+    """
+    if side_by_side(block):
+        return x
     return x + scaled(block, 2, block.mlp(given(block, 2, x)))
 
 

@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
 Weights: TypeAlias = Mapping[str, Shaped]  # read or not
 
-QKV = "blocks.0.attn.qkv.weight"
 HEAD_WIDTH = 64  # channels of a head in nearly every published ViT
 USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads of 64 channels
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
 NORM_EPS = 1e-6
-RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT has RMSNorm
-DIFFERENCE = "blocks.0.attn.sub_norm.weight"  # of differential attention
+RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT with MLPs behind attention has RMSNorm
 LATENT, MAP = "attn_pool.latent", "map"  # attention pooling
 FIRST, LAST = "first", "last"
 
@@ -151,7 +149,7 @@ def _require_no_flags(says: Statements, source: str) -> None:
 def _require_possible(
     weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
 ) -> None:
-    heads, width = answers["num_heads"], attention_width(weights)
+    heads, width = answers["num_heads"], kinds.attention_width(weights)
     if heads.value < 1 or width % heads.value:
         raise InputError(
             f"{source}: {heads.value} heads ({heads.where}) do not divide the attention width "
@@ -178,24 +176,21 @@ def _require_possible(
         )
 
 
-def attention_width(weights: Weights) -> int:
-    """Channels of all heads together."""
-    return int(weights[QKV].shape[0]) // 3
-
-
 def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """The number of heads; the norm of q tells it, too."""
     if says.heads is not None:
         return Answer(*says.heads)
-    width = attention_width(weights)
-    behind = weights.get(DIFFERENCE)
+    width, own = kinds.attention_width(weights), kinds.attention(weights)
+    behind = weights.get(f"{own}.sub_norm.weight")  # of differential attention
     if behind is not None and width % behind.shape[0] == 0:
-        return Answer(width // behind.shape[0], f"the shape of {DIFFERENCE}")
-    normed = weights.get("blocks.0.attn.q_norm.weight")
+        return Answer(width // behind.shape[0], f"the shape of {own}.sub_norm.weight")
+    normed = weights.get(f"{own}.q_norm.weight")
     if normed is not None and width % normed.shape[0] == 0 and normed.shape[0] < width:
-        return Answer(width // normed.shape[0], "the shape of blocks.0.attn.q_norm.weight")
+        return Answer(width // normed.shape[0], f"the shape of {own}.q_norm.weight")
     if named is not None:
-        return Answer(named.model.blocks[0].attn.num_heads, named.told)
+        from ltmp_export.backbones.vit import eager
+
+        return Answer(eager.attends(named.model.blocks[0]).num_heads, named.told)
     usual = width == kinds.embedding(weights)[0] and width in USUAL_WIDTHS
     usual = usual and not kinds.rms(weights)  # AIMv2's have 128 channels
     if width % HEAD_WIDTH == 0 and (usual or says.authors or says.assume_defaults):
@@ -214,7 +209,7 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
     if named is not None:
         from ltmp_export.backbones.vit import describe
 
-        return Answer(describe.activation(named.model.blocks[0].mlp.act), named.told)
+        return Answer(describe.activation(describe.act(named.model.blocks[0])), named.told)
     if "norm_pre.weight" in weights and not says.assume_defaults:
         flag = f"--act {'|'.join(ACTIVATIONS)}"
         return Question("the activation", flag, "CLIP's are gelu or quick_gelu")
@@ -257,7 +252,8 @@ def _norm_eps(weights: Weights, named: Named | None, says: Statements) -> Answer
         return Answer(describe.norm_eps(named.model), named.told)
     if "norm_pre.weight" in weights and not says.assume_defaults:
         return Question("the epsilon of its LayerNorms", "--norm-eps 1e-5|1e-6", "CLIP's is 1e-5")
-    return Answer(RMS_EPS if kinds.rms(weights) else NORM_EPS, "usual", True)
+    aimv2 = kinds.rms(weights) and not kinds.side_by_side(weights)
+    return Answer(RMS_EPS if aimv2 else NORM_EPS, "usual", True)
 
 
 def _takes_twice(weights: Weights) -> bool:

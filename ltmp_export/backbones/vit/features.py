@@ -43,9 +43,8 @@ _KEYS: tuple[tuple[str, str], ...] = (
     (_B + r"attn\.gate\w*\..*", "gated attention"),
     (_B + r"attn\.[qkv]_proj\..*", "projections of q, k and v apart"),
     (_B + r"attn\.[qkv]_bias", "biases of q and v alone"),
-    (_B + r"lambda_[qk]\d|" + _B + r"lambda_[ab]", "differential attention beside an MLP"),
     (_B + r"attn\.proj_[lw]\..*", "talking heads"),
-    (_B + r"in_proj\..*|" + _B + r"(attns|ffns)\..*", "parallel attention and MLP"),
+    (_B + r"(attns|ffns)\..*", "several attentions and MLPs side by side"),
     (_B + r"mlp\.(w12|w3|gate_proj)\..*", "SwiGLU under other names than timm's"),
     (_B + r"(mlp\.)?(experts|router|moe)\..*", "mixture of experts"),
     (_B + r"gamma_[12]|" + _B + r"ls[12]", "layer scale under other names than ls1.gamma"),
@@ -126,7 +125,7 @@ def unsupported(weights: Mapping[str, Shaped]) -> Iterator[str]:
         if (key := next(filter(compiled.fullmatch, names), None)) is not None:
             yield f"{name} ({key})"
     needed = () if kinds.has_stem(weights) else ("patch_embed.proj.weight",)
-    for key in (*needed, "blocks.0.attn.qkv.weight"):
+    for key in (*needed, f"blocks.0.{kinds.layers(weights)[0]}.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"
 
@@ -136,12 +135,13 @@ def _shape(weights: Mapping[str, Shaped], leaf: str) -> tuple[int, ...]:
     return () if found is None else tuple(found.shape)
 
 
-_WHOLE_BLOCK = ("norm1.weight", "attn.qkv.weight", "attn.proj.weight", "norm2.weight")
 _PLAIN = re.compile(
     r"(patch_embed\.backbone\..*|attn_pool\.latent|cls_token|dist_token|reg_token|pos_embed|(patch_embed\.(proj|coarse|norm_pre|norm)|norm_pre|norm|fc_norm"
     r"|attn_pool\.(q|kv|proj|norm|q_norm|k_norm|mlp\.fc[12])"
     r"|head|head_dist)\.(weight|bias)|blocks\.\d+\.((norm[12]|attn\.(qkv|proj|norm|q_norm|k_norm|sub_norm)"
-    r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|attn\.lambda_([qk][12]|[ab])|ls[12]\.gamma))"
+    r"|in_norm|in_proj|out_proj|attn_out_proj|mlp_out_proj|q_norm|k_norm|sub_norm"
+    r"|mlp\.(fc1|fc1_g|fc1_x|fc2|w[012]|norm))\.(weight|bias)|(attn\.)?lambda_([qk][12]|[ab])"
+    r"|mlp_bias|ls[12]?\.gamma))"
 )
 _OF_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(.*)")
 
@@ -172,11 +172,9 @@ def require_complete(source: str, name: str | None, weights: Mapping[str, Shaped
     """
     depth = block_count(weights)
     leaves = Counter(m[2] for key in weights if (m := _OF_BLOCK.fullmatch(key)))
-    whole = {
-        *_WHOLE_BLOCK,
-        *(f"mlp.{leaf}.weight" for leaf in kinds.mlp_layers(kinds.mlp(weights))),
-    }
-    whole |= set() if kinds.rms(weights) else {"norm1.bias", "norm2.bias"}
+    norms = ("in_norm",) if kinds.side_by_side(weights) else ("norm1", "norm2")
+    whole = {f"{leaf}.weight" for leaf in (*norms, *kinds.layers(weights))}
+    whole |= set() if kinds.rms(weights) else {f"{norm}.bias" for norm in norms}
     wanted = {*whole, *(leaf for leaf, count in leaves.items() if 2 * count > depth)}
     named = (f"blocks.{block}.{leaf}" for block in range(depth) for leaf in wanted)
     missing = sorted(key for key in named if key not in weights)

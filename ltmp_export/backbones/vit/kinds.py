@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from ltmp_export.plan import mlps
+from ltmp_export.plan import mlps, parallel
 
 if TYPE_CHECKING:
     from ltmp_export.backbones.vit.features import Shaped
 
 _MLP = "blocks.0.mlp"
-
+IN_PROJ = "blocks.0.in_proj.weight"  # of blocks whose attention and MLP run side by side
 
 STEM = "patch_embed.backbone."
 COUNTER = r"patch_embed\.backbone\..*\.num_batches_tracked"  # of training alone
@@ -33,12 +33,54 @@ def embedding(weights: Mapping[str, Shaped]) -> tuple[int, int, int, int]:
         return width, channels, height, across
     first = next(key for key in weights if key.startswith(STEM) and "conv" in key)
     height, across = (1, 1) if proj is None else proj.shape[2:]
-    return weights["blocks.0.norm1.weight"].shape[0], weights[first].shape[1], height, across
+    norm = f"blocks.0.{first_norm(weights)}.weight"
+    return weights[norm].shape[0], weights[first].shape[1], height, across
+
+
+def side_by_side(keys: Collection[str]) -> str:
+    """How blocks have attention and MLP side by side, one of `plan.parallel.KINDS`."""
+    if IN_PROJ not in keys:
+        return ""
+    return parallel.JOINED if "blocks.0.out_proj.weight" in keys else parallel.APART
+
+
+def attention(keys: Collection[str]) -> str:
+    """The path of what attends in block 0."""
+    return parallel.attention("blocks.0", side_by_side(keys))
+
+
+def first_norm(keys: Collection[str]) -> str:
+    """The name in a block of its first norm."""
+    return "in_norm" if side_by_side(keys) else "norm1"
 
 
 def rms(keys: Collection[str]) -> bool:
     """Whether norms have no biases, as RMSNorm has none."""
-    return "blocks.0.norm1.weight" in keys and "blocks.0.norm1.bias" not in keys
+    norm = f"blocks.0.{first_norm(keys)}"
+    return f"{norm}.weight" in keys and f"{norm}.bias" not in keys
+
+
+def attention_width(weights: Mapping[str, Shaped]) -> int:
+    """Channels of all heads together."""
+    if side_by_side(weights):
+        return int(weights[IN_PROJ].shape[1])
+    return int(weights["blocks.0.attn.qkv.weight"].shape[0]) // 3
+
+
+def mlp_width(weights: Mapping[str, Shaped], place: int) -> int:
+    """Channels that an MLP's first layer gives (0), or that its last is given (-1)."""
+    if side_by_side(weights):
+        rows, width = weights[IN_PROJ].shape
+        return rows - 3 * width
+    weight = weights[f"{_MLP}.{mlp_layers(mlp(weights))[place]}.weight"]
+    return weight.shape[0 if place == 0 else 1]
+
+
+def layers(weights: Mapping[str, Shaped]) -> tuple[str, ...]:
+    """The leaves of the linear layers of a block, without which it is none."""
+    if kind := side_by_side(weights):
+        return tuple(layer.leaf for layer in parallel.layers(kind, 1, 1))
+    return ("attn.qkv", "attn.proj", *(f"mlp.{leaf}" for leaf in mlp_layers(mlp(weights))))
 
 
 def mlp(weights: Mapping[str, Shaped]) -> str:
@@ -52,11 +94,6 @@ def mlp(weights: Mapping[str, Shaped]) -> str:
         return mlps.PLAIN
     packed = second.shape[1] and first.shape[0] == 2 * second.shape[1]
     return mlps.PACKED if packed else mlps.PLAIN
-
-
-def mlp_weight(kind: str, place: int) -> str:
-    """The name in block 0 of an MLP's first (0) or last (-1) weight."""
-    return f"{_MLP}.{mlp_layers(kind)[place]}.weight"
 
 
 def mlp_layers(kind: str) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from typing import Protocol
 import numpy as np
 from onnx import TensorProto
 
-from ltmp_export.backbones.vit import differential, feed_forward, stems
+from ltmp_export.backbones.vit import differential, feed_forward, parallel, stems
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan import mlps
+from ltmp_export.plan import parallel as plan_parallel
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
 from ltmp_export.plan.stem import Stem
 from ltmp_export.plan.vit import Vit
@@ -177,10 +178,25 @@ class VitLayers(Layers):
 
     vit: Vit
 
+    def attention(self, path: str) -> str:
+        """The path of what attends in a block."""
+        return plan_parallel.attention(path, self.vit.parallel)
+
+    def entered(self, path: str, rows: Name) -> Name:
+        """Normalised rows [T, C] of a block, as attention is given them.
+
+        If the MLP runs beside it, that is what the layer of both makes of them.
+        """
+        return self.linear(f"{path}.in_proj", rows) if self.vit.parallel else rows
+
     def projected(self, path: str, rows: Name, layout: Layout) -> tuple[Name, Name, Name]:
-        """Normalised rows [T, C] of a block → queries, keys and values [B, H, N, D]."""
-        qkv = self.linear(f"{path}.attn.qkv", rows)
-        with self.half(f"{path}.attn.qkv"):
+        """Rows of a block, see `entered` → queries, keys and values [B, H, N, D]."""
+        layer = f"{path}.in_proj" if self.vit.parallel else f"{path}.attn.qkv"
+        if self.vit.parallel:
+            qkv = parallel.attention_part(self, path, rows)
+        else:
+            qkv = self.linear(layer, rows)
+        with self.half(layer):
             if self.vit.differential:
                 return differential.projected(self, qkv, layout)
             return layout.split_heads(qkv, self.vit.heads, self.vit.head_width)

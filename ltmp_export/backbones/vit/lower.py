@@ -143,7 +143,8 @@ class Lowering:
         """
         g = self.g
         with g.scope("attn"):
-            rows, layout = self.normed(path, tokens), tokens.layout
+            rows = self.layers.entered(path, self.normed(path, tokens))
+            layout = tokens.layout
             at = self.at(path, tokens)
             weights, keys, values = attention.attend(
                 self.layers, path, rows, tokens.size, layout, at
@@ -153,8 +154,8 @@ class Lowering:
         if not self.plan.static:
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
-            update = self.scaled(path, 1, attention.mix(self.layers, path, layout, weights, values))
-            x = g.op("Add", tokens.x, self.shaped(update, layout))
+            update = attention.mix(self.layers, path, layout, weights, values, rows)
+            x = g.op("Add", tokens.x, self.shaped(self.scaled(path, 1, update), layout))
         if reduced is not None:
             owned = self.owned(steps, tokens, reduced, x)
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
@@ -163,15 +164,21 @@ class Lowering:
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
-        with g.scope("mlp"):
+        restoring = [step for step in steps if step.restores]
+        if not restoring or within is None:
+            return replace(left, x=self.fed(path, left, name)), left.layout.count
+        left = replace(left, x=self.fed(path, left, None))
+        return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def fed(self, path: str, left: Packed, name: str | None) -> Name:
+        """Tokens and what the block's MLP makes of them, if it has not run beside attention."""
+        if self.vit.parallel:
+            return self.g.op("Identity", left.x, name=name)
+        with self.g.scope("mlp"):
             hidden = self.rows(self.given(path, 2, left.x))
             update = self.scaled(path, 2, self.layers.mlp(path, hidden, self.vit.mlp))
             update = self.shaped(update, left.layout)
-        restoring = [step for step in steps if step.restores]
-        if not restoring or within is None:
-            return replace(left, x=g.op("Add", left.x, update, name=name)), left.layout.count
-        left = replace(left, x=g.op("Add", left.x, update))
-        return self.restored(restoring[0], within, tokens, left), left.layout.count
+        return self.g.op("Add", left.x, update, name=name)
 
     def owned(
         self, steps: tuple[Step, ...], tokens: Packed, reduced: Reduced, x: Name
@@ -198,7 +205,8 @@ class Lowering:
 
     def given(self, path: str, half: int, x: Name) -> Name:
         """What the first or second half of a block is given of its tokens."""
-        return x if self.vit.post_norm else self.layers.norm(f"{path}.norm{half}", x)
+        leaf = "in_norm" if self.vit.parallel else f"norm{half}"
+        return x if self.vit.post_norm else self.layers.norm(f"{path}.{leaf}", x)
 
     def scaled(self, path: str, half: int, update: Name) -> Name:
         """What the first or second half of a block adds, from rows [T, C] with its LayerScale."""
@@ -232,33 +240,21 @@ class Lowering:
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None), None
         found = Slots(
-            number=layout.most,
-            x=tokens.x,
-            size=tokens.size,
-            scores=attention.scores(steps, layout, weights, vit.maps),
-            metric=metric,
-            alive=None if self.plan.counted else layout.valid,
-            protected=vit.prefix,
-            owned=tokens.owned,
-            handed=tokens.handed,
-            owners=tokens.owners,
+            number=layout.most, x=tokens.x, size=tokens.size,
+            scores=attention.scores(steps, layout, weights, vit.maps), metric=metric,
+            alive=None if self.plan.counted else layout.valid, protected=vit.prefix,
+            owned=tokens.owned, handed=tokens.handed, owners=tokens.owners,
             positions=self.placed(tokens),
-        )
+        )  # fmt: skip
         left = lowering.reduce(g, steps, found)
         living = left.alive if self.plan.counted else None
         layout = fixed_layout(g, left.number, layout.images, left.count, living)
         size = None if left.size is None else g.op("Identity", left.size, name="size")
         layout = self.named_count(layout)
         reduced = Packed(
-            left.x,
-            size,
-            layout,
-            left.owned,
-            left.dropped,
-            left.handed,
-            left.positions,
+            left.x, size, layout, left.owned, left.dropped, left.handed, left.positions,
             owners.within(g, left),
-        )
+        )  # fmt: skip
         return reduced, (found, left)
 
     def named_count(self, layout: Layout) -> Layout:
@@ -276,7 +272,7 @@ class Lowering:
         vit, layout = self.vit, tokens.layout
         if not self.precision.protects or not at.alike:
             return layout.metric(self.layers.exact(keys), vit.maps, vit.key_width)
-        rows = self.layers.mean_key(f"{path}.attn", self.normed(path, tokens))
+        rows = self.layers.mean_key(self.layers.attention(path), self.normed(path, tokens))
         return at.compared(self.g, layout.slots_of(rows, vit.key_width))
 
     def candidates(
