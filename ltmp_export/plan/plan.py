@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     given: int
     received: int
     kept: int
-    left: int = 0
+    left: int
 
 
 @dataclass(frozen=True)

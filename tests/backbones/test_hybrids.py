@@ -73,7 +73,7 @@ def test_places_and_rows(net: hybrids.Net) -> None:
     ]  # fmt: skip
     assert geometry.reduced(RATIO) == {0: ((8, 6), (6, 4)), 2: ((3, 2), (2, 1))}
     rows = geometry.rows(hybrids.planned(geometry, RATIO))
-    expected = [(48, 48, 24), (24, 24, 24), (6, 6, 2)]
+    expected = [(48, 48, 24, 24), (24, 24, 24, 24), (6, 6, 2, 2)]
     assert [tuple(n // sets for n in one) for one in rows] == expected
     assert geometry.tokens == 48 * sets
 

@@ -129,8 +129,8 @@ def test_what_is_stated_is_told_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert load_checkpoint(tmp_path / "own.pth").plan.merged_position == "destination"
     positioned.save(tmp_path / "b.pth", positioned.model(BEIT), BEIT, **LEARNED)
-    told = ltmp("export", "b.pth", "--merged-position", "mean")
-    refused(told, "relative position bias")
+    wrong = ltmp("export", "b.pth", "--merged-position", "mean")
+    refused(wrong, "relative position bias")
     with pytest.raises(InputError, match="a mixture|does not take"):
         load_checkpoint(tmp_path / "c.pth", Choices(family="patchmerger"))
     nameless = torch.load(tmp_path / "c.pth", weights_only=False) | {"arch": "ltmp"}

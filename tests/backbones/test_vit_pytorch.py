@@ -332,11 +332,8 @@ def test_refused(weights: Weights, message: str) -> None:
         built(weights)
 
 
-def test_a_norm_behind_the_embedding_alone_is_refused() -> None:
+def test_a_grid_that_is_no_square_is_refused() -> None:
     named = vit_alone(random_weights())
-    plain = {key: v for key, v in named.items() if "norm_pre" not in key}
-    with pytest.raises(InputError, match="a norm in the patch embedding"):
-        build(plain, None, says(2))
     with pytest.raises(InputError, match="9 rows, which is no square"):
         build({**named, "cls_token": torch.ones(1, 1, WIDTH)}, None, says(2))
 

@@ -33,6 +33,7 @@ from ltmp_export.errors import CheckFailedError, ExportError, InputError
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import half_places, to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets, session
@@ -226,7 +227,9 @@ class TestOrdinary:
         opset, protected = OPSETS[case.seed % len(OPSETS)], bool(case.seed % 2)
         checkpoint, precision = bare(model, vit, plan), replace(HALF, protected=protected)
         file = to_onnx(checkpoint, opset=opset, precision=precision)
-        places = half_places(checkpoint, opset=opset, batch_size=None, precision=precision)
+        places = half_places(
+            checkpoint, opset=opset, batch_size=None, outputs=(LOGITS,), precision=precision
+        )
         tensors = halves.float16_tensors(file)
         assert len(tensors) > 20 * vit.depth
         assert set(tensors) <= set(places)

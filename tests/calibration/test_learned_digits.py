@@ -44,4 +44,6 @@ def test_the_command_makes_the_demo_checkpoint(
     dense = evaluate("digits/base.pth", "digits/val.npz", choices=Choices(num_heads=2))
     assert reduced.count == 360
     assert abs(reduced.mac_ratio - target) < 0.02
+    assert reduced.top1 is not None
+    assert dense.top1 is not None
     assert reduced.top1 > dense.top1 - 0.01

@@ -31,7 +31,6 @@ from tests.makers.make_checkpoint import random_vit
 
 NAME = "vit_huge_patch14_224"
 SIDE = 112  # pixels: 64 patches of ViT-huge's 256, and as many weights
-DEPTH = 28  # of its 32 blocks: just above 2 GiB
 THRESHOLDS = {"merge": 0.95, "prune": 0.006}
 IMAGES = 2
 
@@ -39,7 +38,7 @@ IMAGES = 2
 def checkpoint(path: Path) -> Checkpoint:
     """ViT-huge as if it had been read from `path`, where next to nothing is."""
     path.write_bytes(b"stands for 2.5 GB")
-    model = random_vit(NAME, 0, num_classes=1000, img_size=SIDE, depth=DEPTH)
+    model = random_vit(NAME, 0, num_classes=1000, img_size=SIDE)
     shape = describe.describe(model, NAME)
     plan = families.load("ltmp").freeze({k: [v] * shape.depth for k, v in THRESHOLDS.items()})
     return Checkpoint(

@@ -90,11 +90,12 @@ def bias(w: _Weights, form: Form, block: int, query: Token, key: Token) -> np.nd
     """[H] of a pair, from BEiT's table, whose last three rows are the class token's."""
     table = w[form.bias.format(block)]
     if query.seat is None or key.seat is None:
-        return table[-1 if query.seat is key.seat else -3 if query.seat is None else -2]
+        row = -1 if query.seat is key.seat else -3 if query.seat is None else -2
+        return np.asarray(table[row])
     height, width = form.grid
     down, across = (a - b for a, b in zip(divmod(query.seat, width), divmod(key.seat, width),
                                           strict=True))  # fmt: skip
-    return table[(down + height - 1) * (2 * width - 1) + across + width - 1]
+    return np.asarray(table[(down + height - 1) * (2 * width - 1) + across + width - 1])
 
 
 def attention(

@@ -175,8 +175,8 @@ class Hybrid:
             if one.first is not None:
                 sides = (one.grid, one.merged)
                 received, kept = (one.piece.sets * rows * columns for rows, columns in sides)
-                found.append(Rows(received, received, kept))
-                found += [Rows(kept, kept, kept)] * (one.piece.depth - 1)
+                found.append(Rows(received, received, kept, kept))
+                found += [Rows(kept, kept, kept, kept)] * (one.piece.depth - 1)
         return tuple(found)
 
     def macs(self, plan: Plan, counts: Sequence[int] | None = None) -> int:

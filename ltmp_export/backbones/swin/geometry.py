@@ -195,7 +195,7 @@ class Swin:
             for step in steps:
                 kept = step.after(kept, 0) or kept
             kept = kept if counts is None else int(counts[index])
-            found.append(Rows(block.tokens, block.tokens, kept))
+            found.append(Rows(block.tokens, block.tokens, kept, block.tokens))
         return tuple(found)
 
     def require_possible(self, plan: Plan) -> None:
