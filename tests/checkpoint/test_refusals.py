@@ -194,7 +194,7 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
     ("name", "more", "message"),
     [
         ("vit_base_patch16_224.dino", (), "holds no thresholds"),
-        ("vit_relpos_small_patch16_224", (), "timm's class VisionTransformerRelPos"),
+        ("vit_relpos_small_patch16_224", (), "it looks like timm's VisionTransformerRelPos"),
         ("resnet18", (), "it looks like a ResNet"),
         ("deit_tiny_patch16_224", (), "--family m --r 8 needs none"),
         (
