@@ -248,7 +248,7 @@ def test_a_bounded_report_is_as_its_schema_says(shallow_digits: Load) -> None:
     jsonschema.validate(document, json.loads(path.read_text()))
     assert (document["verdict"], document["precision"]) == ("bounded", "int8")
     assert document["fidelity"]["images"] == 2
-    assert set(document["fidelity"]["bounds"]) == {"top1", "decisions", "logits"}
+    assert set(document["fidelity"]["bounds"]) == {"top1", "decisions", "answer"}
     assert b"<failure" not in to_junit(report)
     assert github_annotations(report) == []
 
