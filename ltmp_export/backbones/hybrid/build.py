@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ltmp_export.backbones import by_name
 from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.hybrid.geometry import Hybrid
 from ltmp_export.errors import InputError
@@ -71,11 +72,9 @@ def build(
     channels = _sized(weights, network.first, 4, source)[1]
     arguments = {**says.arguments, "num_classes": labels, "in_chans": channels}
     model = timm_names.create(timm_name.name, **arguments)
-    if type(model).__name__ not in network.classes:
-        raise InputError(
-            f"{source} is {network.called}, but {timm_name.name} ({where}) is a "
-            f"{type(model).__name__} of timm's; state what it is with --model"
-        )
+    by_name.require_class(
+        model, network.classes, timm_name, called=network.called, source=source, where=where
+    )
     size, told = _image_size(says, timm_name, where, source)
     if not 0 < min(size) <= max(size) <= MOST_PIXELS:
         raise InputError(f"{source}: images of {size[0]} × {size[1]} pixels ({told})")
@@ -92,12 +91,9 @@ def _require_unsaid(network: Network, says: Statements, source: str) -> None:
     Raises:
         InputError: Something is.
     """
-    for said in (says.heads, says.act, says.norm_eps, says.pool):
-        average = said is says.pool and said is not None and said.value == "avg"
-        if said is not None and said.where.startswith("--") and not average:
-            raise InputError(
-                f"{source}: {said.where} is not for {network.called}, whose name tells; drop it"
-            )
+    average = says.pool is not None and says.pool.value == "avg"
+    said = (says.heads, says.act, says.norm_eps, None if average else says.pool)
+    by_name.require_unsaid(said, network.called, source)
 
 
 def _sized(weights: Weights, name: str, rank: int, source: str) -> tuple[int, ...]:

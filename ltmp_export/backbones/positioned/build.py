@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltmp_export.backbones import by_name
 from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.positioned import resize
 from ltmp_export.backbones.positioned.describe import describe
 from ltmp_export.backbones.vit import features
 from ltmp_export.backbones.vit.describe import norm_eps
 from ltmp_export.errors import InputError
-from ltmp_export.plan.geometry import MOST_PIXELS, Size
 from ltmp_export.plan.vit import Vit
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Answer, Said, Statements
@@ -23,8 +23,6 @@ from ltmp_export.statements.timm_names import TimmName
 
 Weights = Mapping[str, Tensor]
 More = Callable[[Weights, Any, int, int], Mapping[str, Any]]
-
-_EMBEDDING = "patch_embed.proj.weight"
 
 
 def build(
@@ -60,21 +58,14 @@ def build(
     says = says or Statements()
     if timm_name is None:
         raise InputError(f"{source} is {called}, and nothing tells which; state it with --model")
-    found = timm_names.create(timm_name.name)
-    if type(found) is not expected:
-        raise InputError(
-            f"{source} is {called}, but {timm_name.name} ({where}) is a {type(found).__name__} of "
-            "timm's; state what it is with --model"
-        )
-    named: Any = found  # timm's attributes are untyped
-    for said in (says.act, says.norm_eps):
-        if said is not None and said.where.startswith("--"):
-            raise InputError(
-                f"{source}: {said.where} is not for {called}, whose name tells; drop it"
-            )
+    named: Any = timm_names.create(timm_name.name)  # timm's attributes are untyped
+    by_name.require_class(
+        named, [expected.__name__], timm_name, called=called, source=source, where=where
+    )
+    by_name.require_unsaid((says.act, says.norm_eps), called, source)
     told = f"{timm_name.name} ({where})"
     shape = _arguments(weights, source)
-    size, size_from = _image_size(named, says, told)
+    size, size_from = by_name.image_size(named, says, told)
     grid = resize.grid(size, shape["patch_size"], source)
     weights, warnings = resize.resized(weights, named, says.stored_size, grid, source)
     if says.heads is None and shape["embed_dim"] != named.embed_dim:
@@ -101,25 +92,16 @@ def build(
     return Built(model, geometry, answers, (*warnings, *_departures(geometry, named, told)))
 
 
-def _image_size(named: Any, says: Statements, told: str) -> tuple[Size, str]:
-    """(height, width), and who says so."""
-    stated = (says.image_size, "--img-size"), (says.stored_size, "the file")
-    own = tuple(named.patch_embed.img_size)
-    size, where = next(((s, w) for s, w in stated if s is not None), (own, told))
-    if not 0 < min(size) <= max(size) <= MOST_PIXELS:
-        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
-    return (size[0], size[1]), where
-
-
 def _arguments(weights: Weights, source: str) -> dict[str, Any]:
     """What shapes tell, as arguments of timm's model.
 
     Raises:
         InputError: A shape can be none of such a model's.
     """
-    embedding = _shape(weights, _EMBEDDING, 4, source)
-    last = _shape(weights, "blocks.0.mlp.fc2.weight", 2, source)
-    classes = _shape(weights, "head.weight", 2, source)[0] if "head.weight" in weights else 0
+    told = partial(by_name.shape, weights, called="a ViT", source=source)
+    embedding = told("patch_embed.proj.weight", 4)
+    last = told("blocks.0.mlp.fc2.weight", 2)
+    classes = told("head.weight", 2)[0] if "head.weight" in weights else 0
     return {
         "num_classes": classes,
         "in_chans": embedding[1],
@@ -129,15 +111,6 @@ def _arguments(weights: Weights, source: str) -> dict[str, Any]:
         "mlp_ratio": (last[1] + 0.5) / embedding[0],  # timm truncates the product
         "use_fc_norm": "fc_norm.weight" in weights,
     }
-
-
-def _shape(weights: Weights, key: str, rank: int, source: str) -> tuple[int, ...]:
-    shape = tuple(weights[key].shape) if key in weights else None
-    if shape is None or len(shape) != rank or 0 in shape:
-        raise InputError(
-            f"{source}: {key} has shape {shape}; a ViT of timm's has {rank} non-empty dimensions"
-        )
-    return shape
 
 
 @torch.no_grad()
@@ -165,14 +138,7 @@ def _departures(found: Vit, named: Any, told: str) -> tuple[str, ...]:
     ]
     if isinstance(named.head, nn.Linear):
         pairs.append(("classes", found.classes, named.num_classes))
-    others = [f"{what} {_shown(ours)} ({_shown(its)})" for what, ours, its in pairs if ours != its]
-    return (
-        (f"not in all as {told} has it: {', '.join(others)}; the weights decide",) if others else ()
-    )
-
-
-def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return by_name.departures(pairs, told)
 
 
 def made_of(called: str, expected: type[nn.Module], more: More) -> Callable[..., Built]:

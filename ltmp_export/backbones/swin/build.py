@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from timm.models.swin_transformer import SwinTransformer, get_relative_position_index
+from timm.models.swin_transformer import get_relative_position_index
 from torch import Tensor
 
+from ltmp_export.backbones import by_name
 from ltmp_export.backbones.built import Built, load
 from ltmp_export.backbones.swin.describe import describe
-from ltmp_export.backbones.swin.geometry import NAME, Swin
+from ltmp_export.backbones.swin.geometry import CLASSES, NAME, Swin
 from ltmp_export.backbones.vit.describe import activation, norm_eps
 from ltmp_export.errors import InputError
 from ltmp_export.files import memory
-from ltmp_export.plan.geometry import MOST_PIXELS, Size
+from ltmp_export.plan.geometry import Size
 from ltmp_export.statements import timm_names
 from ltmp_export.statements.gather import Answer, Statements
 from ltmp_export.statements.timm_names import TimmName
@@ -58,14 +60,10 @@ def build(
     if timm_name is None:
         raise InputError(f"{source} is {NAME}, and nothing tells which; state it with --model")
     named: Any = timm_names.create(timm_name.name)
-    if type(named) is not SwinTransformer:
-        raise InputError(
-            f"{source} is {NAME}, but {timm_name.name} ({where}) is a {type(named).__name__} of "
-            "timm's; state what it is with --model"
-        )
+    by_name.require_class(named, CLASSES, timm_name, called=NAME, source=source, where=where)
     _require_timms(weights, says, source)
     told = f"{timm_name.name} ({where})"
-    size, size_from = _image_size(named, says, told)
+    size, size_from = by_name.image_size(named, says, told)
     shape = _arguments(weights, source)
     _require_memory(size, shape)
     model: Any = timm_names.create(timm_name.name, **shape, img_size=size)
@@ -89,19 +87,7 @@ def _require_timms(weights: Weights, says: Statements, source: str) -> None:
             f"{source}: names of Microsoft's {NAME.removeprefix('a ')}, which merges patches at "
             f"the end of a stage ({_OLD}); timm renames them: {_FILTER}"
         )
-    for said in (says.heads, says.pool, says.act, says.norm_eps):
-        if said is not None and said.where.startswith("--"):
-            raise InputError(f"{source}: {said.where} is not for {NAME}, whose name tells; drop it")
-
-
-def _image_size(named: Any, says: Statements, told: str) -> tuple[Size, str]:
-    """(height, width), and who says so."""
-    stated = (says.image_size, "--img-size"), (says.stored_size, "the file")
-    own = tuple(named.patch_embed.img_size)
-    size, where = next(((s, w) for s, w in stated if s is not None), (own, told))
-    if not 0 < min(size) <= max(size) <= MOST_PIXELS:
-        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
-    return (size[0], size[1]), where
+    by_name.require_unsaid((says.heads, says.pool, says.act, says.norm_eps), NAME, source)
 
 
 def _arguments(weights: Weights, source: str) -> dict[str, Any]:
@@ -119,15 +105,16 @@ def _arguments(weights: Weights, source: str) -> dict[str, Any]:
         raise InputError(f"{source}: its stages have gaps among their blocks")
     if not all(depths):
         raise InputError(f"{source}: stages {sorted(found)} have blocks, others none")
-    embedding = _shape(weights, "patch_embed.proj.weight", 4, source)
-    tables = [_shape(weights, _TABLE.format(stage), 2, source) for stage in range(len(depths))]
-    hidden = [_shape(weights, _FC1.format(stage), 2, source) for stage in range(len(depths))]
+    told = partial(by_name.shape, weights, called=NAME, source=source)
+    embedding = told("patch_embed.proj.weight", 4)
+    tables = [told(_TABLE.format(stage), 2) for stage in range(len(depths))]
+    hidden = [told(_FC1.format(stage), 2) for stage in range(len(depths))]
     sides = [(math.isqrt(rows) + 1) // 2 for rows, _ in tables]
     for side, (rows, _) in zip(sides, tables, strict=True):
         if (2 * side - 1) ** 2 != rows:
             raise InputError(f"{source}: a table of {rows} biases is not of square windows")
     return {
-        "num_classes": _shape(weights, "head.fc.weight", 2, source)[0],
+        "num_classes": told("head.fc.weight", 2)[0],
         "in_chans": embedding[1],
         "patch_size": embedding[2:],
         "embed_dim": embedding[0],
@@ -137,15 +124,6 @@ def _arguments(weights: Weights, source: str) -> dict[str, Any]:
         "mlp_ratio": tuple((rows + 0.5) / columns for rows, columns in hidden),  # timm truncates
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in weights,
     }
-
-
-def _shape(weights: Weights, key: str, rank: int, source: str) -> tuple[int, ...]:
-    shape = tuple(weights[key].shape) if key in weights else None
-    if shape is None or len(shape) != rank or 0 in shape:
-        raise InputError(
-            f"{source}: {key} has shape {shape}; {NAME} of timm's has {rank} non-empty dimensions"
-        )
-    return shape
 
 
 def _require_memory(size: Size, shape: Mapping[str, Any]) -> None:
@@ -177,14 +155,8 @@ def _departures(found: Swin, named: Swin, told: str) -> tuple[str, ...]:
         "classes": "classes", "blocks": "depths", "widths": "widths", "MLP widths": "mlp_widths",
         "heads": "heads", "windows": "windows",
     }  # fmt: skip
-    others = [
-        f"{what} {_shown(getattr(found, field))} ({_shown(getattr(named, field))})"
-        for what, field in pairs.items()
-        if getattr(found, field) != getattr(named, field)
-    ]
-    if not others:
-        return ()
-    return (f"not in all as {told} has it: {', '.join(others)}; the weights decide",)
+    both = [(what, getattr(found, one), getattr(named, one)) for what, one in pairs.items()]
+    return by_name.departures(both, told, _shown)
 
 
 def _shown(value: Any) -> str:

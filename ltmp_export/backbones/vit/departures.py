@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltmp_export.backbones import by_name
 from ltmp_export.backbones.vit import eager, kinds
 from ltmp_export.backbones.vit.facts import Facts, Named
 from ltmp_export.backbones.vit.multi_scale import COARSE
@@ -69,18 +70,11 @@ def departures(
     ]
     if isinstance(model.head, nn.Linear):
         pairs.append(("classes", shape["num_classes"], model.num_classes))
-    told = [f"{what} {_shown(ours)} ({_shown(its)})" for what, ours, its in pairs if ours != its]
-    if not told:
-        return ()
-    return (f"not in all as {named.told} has it: {', '.join(told)}; the weights decide",)
+    return by_name.departures(pairs, named.told)
 
 
 def _has_scale(state: Mapping[str, torch.Tensor]) -> str:
     return "yes" if not {"blocks.0.ls1.gamma", "blocks.0.ls.gamma"}.isdisjoint(state) else "no"
-
-
-def _shown(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def require_same_model(weights: Mapping[str, torch.Tensor], named: Named, source: str) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ltmp_export.backbones import by_name
 from ltmp_export.backbones.vit import kinds
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.errors import InputError
 from ltmp_export.files import memory
-from ltmp_export.plan.geometry import MOST_PIXELS, Size
+from ltmp_export.plan.geometry import Size
 
 if TYPE_CHECKING:
     import torch
@@ -220,8 +221,7 @@ def resized(
     if asked is None:
         return weights, ()
     (height, width), patch = asked, old.patch
-    if not 0 < min(height, width) <= max(height, width) <= MOST_PIXELS:
-        raise InputError(f"--img-size: expected sides of 1 to {MOST_PIXELS} pixels")
+    by_name.require_sides(asked)
     if height % patch[0] or width % patch[1]:
         raise InputError(
             f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
