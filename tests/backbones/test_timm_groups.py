@@ -64,7 +64,8 @@ def test_another_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def odd(case: Case) -> Any:
         model, *rest = made(case)
-        for block in model.get_submodule("blocks"):
+        blocks: Any = model.get_submodule("blocks")
+        for block in blocks:
             block.mlp.act = nn.SiLU()
         return model, *rest
 
