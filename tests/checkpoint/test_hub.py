@@ -26,7 +26,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 def cached_model(home: Path) -> dict[str, torch.Tensor]:
     """The weights of a random DeiT in a cache of the Hub's library."""
-    model = timm.create_model(NAME, pretrained=False, depth=12)
+    model = random_vit(NAME, 0)
     folder = home / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k"
     snapshot = folder / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
@@ -75,9 +75,6 @@ def test_base_by_name_from_the_cache(tmp_path: Path) -> None:
 def test_thresholds_for_a_model_by_name(home: Path) -> None:
     """The tag of the pretrained weights stays in the name, and tells the normalisation."""
     cached_model(home)
-    model = random_vit(NAME, 0)
-    snapshot = home / "hub" / "models--timm--deit_tiny_patch16_224.fb_in1k" / "snapshots"
-    save_file(model.state_dict(), snapshot / ("0" * 40) / "model.safetensors")
     images = pictures(8, (3, 224, 224), 0).numpy()
     np.savez(home / "i.npz", images=images, labels=np.arange(8))
     source = f"timm:{NAME}.fb_in1k"
