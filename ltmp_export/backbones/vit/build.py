@@ -9,7 +9,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, DiffAttention, GluMlp, HybridEmbed, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import (
+    Attention,
+    DiffAttention,
+    GluMlp,
+    HybridEmbed,
+    Mlp,
+    PatchEmbed,
+    RmsNorm,
+    SwiGLU,
+)
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
