@@ -89,7 +89,8 @@ def _behind_bottlenecks() -> Iterator[Case]:
     model = _model(options | {"mlp_layer": GeGluMlp})
     plan = examples.plans("ltmp", 3, _drawn)["dynamic"]
     for opset in OPSETS:
-        yield Case("ltmp, behind bottlenecks", _checkpoint(model, plan), Precision(), opset, None)
+        told = f"ltmp, behind bottlenecks, {opset}"
+        yield Case(told, _checkpoint(model, plan), Precision(), opset, None)
     for kind, precision in _precisions(_checkpoint(model, plan)).items():
         if kind in ("fp16", "int8"):
             told = f"ltmp, behind bottlenecks, {kind}"
