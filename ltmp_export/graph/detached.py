@@ -1,11 +1,12 @@
-"""A model in memory, taken apart where it is beyond the 2 GB that one serialised message holds.
+"""A model in memory, taken apart: the graph is a few hundred kB, its weights may be gigabytes.
 
 In memory a model is one `onnx.ModelProto` that holds its weights, however large: protobuf minds
-only when it is serialised. So it is taken apart where it leaves the process:
+only when it is serialised, which ends at 2 GB and copies all of them. So it is taken apart where it
+leaves the process:
 
     for onnxruntime  the graph as bytes, its large weights as arrays             `detach`
     for the checker  the graph, its large weights as inputs of their shape       `without_weights`
-    for a file       the graph, its large weights in a second file beside it     `rewritten`
+    for a file       the graph, beyond 2 GB its large weights in a second file    `rewritten`
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def is_large(model: onnx.ModelProto) -> bool:
 
 
 def leaves(tensor: TensorProto) -> bool:
-    """Whether a tensor of a large model is stored beside it."""
+    """Whether a tensor is so large that it leaves the graph."""
     return nbytes(tensor) >= LARGE and tensor.HasField("raw_data")
 
 
@@ -105,24 +106,42 @@ def refer(graph: onnx.GraphProto, tensor: TensorProto, **where: str | int) -> No
 
 
 def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model itself, or for a large one a copy and by name the weights that it then lacks."""
-    if not is_large(model):
+    """The model itself, or a copy without its large weights, and these by name.
+
+    One whose bytes are not those of its shape stays in the graph: who reads that refuses it.
+    """
+    if not any(map(leaves, model.graph.initializer)):
         return model, {}
     weights: dict[str, NDArray[Any]] = {}
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
-        weights[tensor.name] = numpy_helper.to_array(tensor)
+        array = _array(tensor)
+        if array is None:
+            graph.initializer.add().CopyFrom(tensor)
+            return
+        weights[tensor.name] = array
         refer(graph, tensor, location=IN_MEMORY, offset=0, length=nbytes(tensor))
 
     return rewritten(model, stand_in), weights
 
 
+def _array(tensor: TensorProto) -> NDArray[Any] | None:
+    """The elements, or None where the bytes are not as many as the shape says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model itself, or for a large one a copy that takes its large weights as inputs."""
-    if not is_large(model):
+    """The model itself, or a copy that takes its large weights as inputs, see `detach`."""
+    if not any(map(leaves, model.graph.initializer)):
         return model
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
+        if len(tensor.raw_data) != nbytes(tensor):
+            graph.initializer.add().CopyFrom(tensor)
+            return
         kind, shape = tensor.data_type, list(tensor.dims)
         graph.input.append(helper.make_tensor_value_info(tensor.name, kind, shape))
 

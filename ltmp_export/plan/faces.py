@@ -62,6 +62,7 @@ def folder(step: type[Step]) -> str:
     return step.__module__.split(".")[-2]
 
 
+@functools.cache
 def face(step: type[Step], name: str) -> ModuleType:
     """A face of a step.
 

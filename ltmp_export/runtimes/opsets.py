@@ -117,7 +117,7 @@ def newest_opset() -> int:
         g = GraphBuilder(opset, {})
         g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
         with contextlib.suppress(ExportError):
-            Session(g.build("probe", {}), quiet=True)
+            Session(g.build("probe", {}), threads=1, quiet=True)
             return opset
     return OLDEST_OPSET
 
