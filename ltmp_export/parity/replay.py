@@ -8,7 +8,7 @@ only what judging needs, so that memory does not grow with the tensors of many i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,7 @@ class Observer:
         """One image in every run."""
         replays: dict[bytes, Trace] = {}  # the same decisions are replayed once
         roundings: dict[bytes, Deviation] = {}
+        deviations: dict[bytes, tuple[Record, Given, Deviation]] = {}  # what is alike is so as well
         own: Trace | None = None
         pixels = self.images.pixels[number]
         for run in self.passes:
@@ -172,7 +173,10 @@ class Observer:
             replay = replays[digest]
             found_there = self._untapped[run]
             given = {name: found_there[name][number] for name in self.names}
-            found = deviation(record, replay, given)
+            before, its_own, found = deviations.get(digest, (None, None, None))
+            if found is None or not alike(before, record) or not alike(its_own, given):
+                found = deviation(record, replay, given)
+                deviations[digest] = record, given, found
             expected = replay
             if found.flips() or record.broken:
                 expected = own = own or self.reference.run(torch.from_numpy(pixels))
@@ -277,6 +281,23 @@ def fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:
     """Whether a shape is one in which sides may be open."""
     sides = zip(found, shape, strict=False)
     return len(found) == len(shape) and all(b in (None, a) for a, b in sides)
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two values are of the same numbers, bit for bit, however they are nested; no NaN."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if is_dataclass(one):
+        return alike(vars(one), vars(other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)
 
 
 def _of(arrays: Mapping[str, list[NDArray[Any]]], name: str, number: int) -> NDArray[Any] | None:
