@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from .interrupts import end_on_termination
 
-
 _BETWEEN_COLLECTIONS = 100_000  # new objects; imports alone make a million that stay
 
 

@@ -14,12 +14,11 @@ from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.stages import calibration, loaded
-from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
-from ltmp_export.model_file.model import require_batch_size, to_onnx
+from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan import outputs as plan_outputs
@@ -28,6 +27,7 @@ from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
+from ltmp_export.statements import wishes
 from ltmp_export.statements.choices import Choices
 
 SCHEMA_VERSION = 1
@@ -147,8 +147,12 @@ def export(
     started = time.perf_counter()
     output = Path(output)
     precision = precision or Precision()
+    wishes.require(
+        batch_size=batch_size, outputs=outputs, mode=mode, keep_tokens=keep_tokens, images=images,
+        samples=samples, precision=precision.kind, calibration_images=calibration_images,
+        calibration_samples=calibration_samples,
+    )  # fmt: skip
     opsets.require(opset, precision)
-    require_batch_size(batch_size)
     source = loaded(checkpoint, choices, progress)
     opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
     base = source.choices.base_checkpoint
@@ -246,10 +250,6 @@ def _written(
         doubts += pictures.remarks
         if precision.scales == STATIC:
             doubts += _doubts(given, "int8 scales", pictures)
-    elif given != (None, None):
-        raise InputError(
-            "--calibration-images and --calibration-samples are about --precision int8 and fp16"
-        )
     progress("writing the graph")
     model = to_onnx(
         source, opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,

@@ -8,7 +8,7 @@ only what judging needs, so that memory does not grow with the tensors of many i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.parity import outputs, taps
-from ltmp_export.parity.differences import Deviation, deviation, is_finite, rounding
+from ltmp_export.parity.differences import Deviation, alike, deviation, is_finite, rounding
 from ltmp_export.parity.lower_precision import Distance, distance
 from ltmp_export.parity.outputs import Given
 from ltmp_export.parity.report import batch_name
@@ -281,23 +281,6 @@ def fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:
     """Whether a shape is one in which sides may be open."""
     sides = zip(found, shape, strict=False)
     return len(found) == len(shape) and all(b in (None, a) for a, b in sides)
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two values are of the same numbers, bit for bit, however they are nested; no NaN."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if type(one) is not type(other):
-        return False
-    if is_dataclass(one):
-        return alike(vars(one), vars(other))
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
-    if isinstance(one, (tuple, list)):
-        return len(one) == len(other) and all(map(alike, one, other))
-    return bool(one == other)
 
 
 def _of(arrays: Mapping[str, list[NDArray[Any]]], name: str, number: int) -> NDArray[Any] | None:

@@ -8,7 +8,6 @@ integers both sides compute the same, and differ as two float32 files do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np

@@ -27,8 +27,8 @@ SHARES = True
 class OnnxRuntime:
     """A model in onnxruntime, see `runtimes.session.Engine`.
 
-    Its threads spin during a run unless told not to, as where one model is deployed. Between rounds of a bench
-    they sleep: they stop spinning within milliseconds of a run.
+    Its threads spin during a run unless told not to, as where one model is deployed. Between rounds
+    of a bench they sleep: they stop spinning within milliseconds of a run.
 
     Args:
         source: A file, or a model in memory.
