@@ -8,23 +8,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.stages import calibration, loaded
-from ltmp_export.files import disk
+from ltmp_export.files import disk, memory
+from ltmp_export.graph import detached
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
-from ltmp_export.model_file.model import to_onnx
+from ltmp_export.model_file.model import to_onnx, weights_of
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan import outputs as plan_outputs
 from ltmp_export.plan import work
 from ltmp_export.plan.outputs import LOGITS
-from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
+from ltmp_export.precision.formats import FP16, FP32, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements import wishes
@@ -33,6 +35,7 @@ from ltmp_export.statements.choices import Choices
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
 QUICK_SAMPLES = 7
+LARGE = 2**28  # bytes of weights from which memory is spared before time
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,8 @@ def export(
     )  # fmt: skip
     opsets.require(opset, precision)
     source = loaded(checkpoint, choices, progress)
+    if sum(array.nbytes for array in weights_of(source).values()) > LARGE:
+        memory.return_freed()
     opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
     base = source.choices.base_checkpoint
     disk.require_outputs([output], [source.path, *([] if base is None else [base])])
@@ -168,16 +173,19 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
+    beside: dict[str, NDArray[Any]] | None = None
+    if precision.kind == FP32:  # the large weights are the checkpoint's own from here on
+        model, beside = detached.detach(model, weights_of(source))
     doubts = [*source.warnings, *remarks, *measured]
     report = None
     if check:
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = compare.compare(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
-            progress=progress,
+            beside=beside, progress=progress,
         )  # fmt: skip
         _require(report, precision)
-    written, plan, vit = external.write_model(output, model), source.plan, source.geometry
+    written, plan, vit = external.write_model(output, model, beside), source.plan, source.geometry
     return ExportReport(
         output=output,
         data=written.data,

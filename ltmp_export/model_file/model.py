@@ -126,7 +126,7 @@ def to_onnx(
     model: onnx.ModelProto = _lower(checkpoint.geometry).lower(
         checkpoint.geometry,
         checkpoint.plan,
-        _weights(checkpoint),
+        weights_of(checkpoint),
         opset=opset,
         batch_size=batch_size,
         outputs=outputs,
@@ -147,7 +147,7 @@ def half_places(
     precision: Precision,
 ) -> dict[str, str]:
     """`lower.half_places` of a checkpoint."""
-    geometry, weights = checkpoint.geometry, _weights(checkpoint)
+    geometry, weights = checkpoint.geometry, weights_of(checkpoint)
     places: dict[str, str] = _lower(geometry).half_places(
         geometry, checkpoint.plan, weights, opset=opset, batch_size=batch_size, outputs=outputs,
         precision=precision,
@@ -160,7 +160,8 @@ def _lower(geometry: Geometry) -> ModuleType:
     return chosen.module(geometry.kind, "lower")
 
 
-def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+def weights_of(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    """What a graph is made of, by timm's names: the checkpoint's own memory where that has it."""
     tensors = chosen.arrays(checkpoint.model) | dict(checkpoint.plan.parameters)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 

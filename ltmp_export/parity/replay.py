@@ -120,6 +120,7 @@ class Observer:
         images: What to run.
         passes: How to run them.
         precision: Of the file.
+        beside: Weights that the model only refers to.
 
     Raises:
         InputError: The file lacks a named tensor.
@@ -133,6 +134,7 @@ class Observer:
         images: Images,
         passes: Sequence[Run],
         precision: Precision,
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self.images = images
         self.passes = passes
@@ -151,9 +153,9 @@ class Observer:
         self.exact = self.reference
         if precision.kind != FP32:
             self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64, self.names)
-        self._untapped = _outputs(model, checkpoint, images, passes)
+        self._untapped = _outputs(model, checkpoint, images, passes, beside)
         wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
-        self._session = TappedSession(model, wanted, quiet=True)
+        self._session = TappedSession(model, wanted, weights=beside, quiet=True)
         self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
 
     def observe(self, number: int) -> Iterator[Observation]:
@@ -226,7 +228,11 @@ class Observer:
 
 
 def _outputs(
-    model: onnx.ModelProto, checkpoint: Checkpoint, images: Images, passes: Sequence[Run]
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    images: Images,
+    passes: Sequence[Run],
+    beside: Mapping[str, NDArray[Any]] | None,
 ) -> dict[Run, dict[str, list[NDArray[Any]]]]:
     """What the file as it is gives, by run and name: of each image an array.
 
@@ -245,7 +251,7 @@ def _outputs(
         known = ", ".join(geometry.outputs)
         raise ExportError(f"the file has no output of {known}, only {', '.join(position)}")
     given = {name: (position[name], shape) for name, shape in shapes.items() if name in position}
-    session = Session(model, quiet=True)
+    session = Session(model, weights=beside, quiet=True)
     return {run: _outputs_of_run(session, images, run, given) for run in passes}
 
 
