@@ -14,8 +14,8 @@ from onnx import ModelProto
 from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands.stages import calibration, loaded
-from ltmp_export.files import disk, memory
+from ltmp_export.commands.stages import calibration, loaded, measured_on
+from ltmp_export.files import disk
 from ltmp_export.graph import detached
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
@@ -35,7 +35,6 @@ from ltmp_export.statements.choices import Choices
 SCHEMA_VERSION = 1
 DEFAULT_OPSET = 17
 QUICK_SAMPLES = 7
-LARGE = 2**28  # bytes of weights from which memory is spared before time
 
 
 @dataclass(frozen=True)
@@ -156,12 +155,7 @@ def export(
         calibration_samples=calibration_samples,
     )  # fmt: skip
     opsets.require(opset, precision)
-    source = loaded(checkpoint, choices, progress)
-    if sum(array.nbytes for array in weights_of(source).values()) > LARGE:
-        memory.return_freed()
-    opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
-    base = source.choices.base_checkpoint
-    disk.require_outputs([output], [source.path, *([] if base is None else [base])])
+    source = _read(checkpoint, choices, output, opset, precision, progress)
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
@@ -173,10 +167,7 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
-    beside: dict[str, NDArray[Any]] | None = None
-    if precision.kind == FP32:  # the large weights are the checkpoint's own from here on
-        model, beside = detached.detach(model, weights_of(source))
-    doubts = [*source.warnings, *remarks, *measured]
+    model, beside = _apart(model, source, precision)
     report = None
     if check:
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
@@ -203,8 +194,37 @@ def export(
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
-        warnings=tuple(dict.fromkeys(doubts)),
+        warnings=tuple(dict.fromkeys([*source.warnings, *remarks, *measured])),
     )
+
+
+def _read(
+    checkpoint: str | Path | Checkpoint,
+    choices: Choices | None,
+    output: Path,
+    opset: int,
+    precision: Precision,
+    progress: Progress,
+) -> Checkpoint:
+    """The checkpoint, if `output` can be written of it; see `export`.
+
+    Raises:
+        InputError: It cannot.
+    """
+    source = loaded(checkpoint, choices, progress)
+    opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
+    base = source.choices.base_checkpoint
+    disk.require_outputs([output], [source.path, *([] if base is None else [base])])
+    return source
+
+
+def _apart(
+    model: ModelProto, source: Checkpoint, precision: Precision
+) -> tuple[ModelProto, dict[str, NDArray[Any]] | None]:
+    """A float32 model without its large weights, and these, in the checkpoint's own memory."""
+    if precision.kind != FP32:
+        return model, None
+    return detached.detach(model, weights_of(source))
 
 
 def _giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
@@ -250,14 +270,14 @@ def _written(
             opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
             progress=progress,
         )  # fmt: skip
-        return model, precision, _doubts(given, "float16 ranges", chosen[0])
+        return model, precision, measured_on(given, "float16 ranges", chosen[0])
     doubts: list[str] = []
     if precision.kind == INT8:
         pictures = calibration(source, *given)
         source, precision = quantise.prepare(source, pictures, precision, progress)
         doubts += pictures.remarks
         if precision.scales == STATIC:
-            doubts += _doubts(given, "int8 scales", pictures)
+            doubts += measured_on(given, "int8 scales", pictures)
     progress("writing the graph")
     model = to_onnx(
         source, opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
@@ -275,15 +295,3 @@ def _require(report: CheckReport, precision: Precision) -> None:
     if precision.kept:
         report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
     report.require()
-
-
-def _doubts(
-    given: tuple[str | Path | None, int | None], measured: str, pictures: Images
-) -> list[str]:
-    """What is to be said where something is measured on images that nobody gave."""
-    if given[0] is not None:
-        return []
-    return [
-        f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
-        "see with --calibration-images"
-    ]

@@ -48,7 +48,8 @@ class OnnxRuntime:
         settings.log_severity_level = 4 if options.quiet else 3
         if not options.optimised:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if not options.spinning:
+        if options.sparing:
+            settings.enable_cpu_mem_arena = False
             settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if profile is not None:
             settings.enable_profiling = True

@@ -62,8 +62,8 @@ class Options:
         only_first: Whether a run gives the first output alone.
         quiet: Keep the runtime from logging what it raises as an error anyway, where it would.
         optimised: Whether the runtime may rewrite the graph, where that can be left out.
-        spinning: Whether threads that wait for work keep their processors busy, where that can be
-            chosen: faster by a little where nobody else runs, dear where somebody does.
+        sparing: Whether threads that wait for work leave their processors to others, and what a run
+            took goes back, where that can be chosen: slower by a little where nobody else runs.
     """
 
     threads: int
@@ -71,7 +71,7 @@ class Options:
     only_first: bool = False
     quiet: bool = False
     optimised: bool = True
-    spinning: bool = True
+    sparing: bool = False
 
 
 class Engine(Protocol):
@@ -156,7 +156,7 @@ def processor_count() -> int:
 
 
 class Session:
-    """A model in memory, loaded in a runtime and run on images. Threads sleep while they wait.
+    """A model in memory, loaded in a runtime and run on images. It spares the machine.
 
     Args:
         model: The model; it is not changed.
@@ -193,7 +193,7 @@ class Session:
             model, weights = detached.detach(model)
         options = Options(
             threads or processor_count(), tuple(providers), quiet=quiet, optimised=optimised,
-            spinning=False,
+            sparing=True,
         )  # fmt: skip
         self._runtime = load(runtime)
         source = Serialised(detached.serialised(model), weights)
