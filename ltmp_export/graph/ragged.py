@@ -21,6 +21,7 @@ as few as possible, and those that several blocks or steps share are written onc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -54,7 +55,10 @@ class Layout:
         rows: [B, N] row behind each slot.
         living: [B, N] bool, who holds a token where these do not stand in front, else None.
         protected: P slots in front that never go.
+        heads_axis: Where the heads of queries, keys, values and scores stand.
     """
+
+    heads_axis: ClassVar[int] = 1
 
     g: GraphBuilder
     count: Name
@@ -111,6 +115,14 @@ class Layout:
             g.op("Gather", pieces, k_place, axis=0, name="k"),
             g.op("Gather", pieces, v_place, axis=0, name="v"),
         )
+
+    def exchanged(self, keys: Name) -> Name:
+        """[B, H, N, D] → [B, H, D, N]."""
+        return self.g.op("Transpose", keys, perm=[0, 1, 3, 2])
+
+    def heads_alone(self, x: Name) -> Name:
+        """What was computed with places that every image has: as it is."""
+        return x
 
     def join_heads(self, padded: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] → packed rows [T, H * D]."""

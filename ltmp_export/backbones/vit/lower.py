@@ -26,12 +26,13 @@ from ltmp_export.backbones.vit.attention import Bound
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.left import Left
 from ltmp_export.backbones.vit.tokens import Packed
-from ltmp_export.graph import owners, packed
+from ltmp_export.graph import owners, packed, single
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout, fixed_layout
+from ltmp_export.graph.single import OneLayout, Single
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.outputs import DENSE, OWNERS
@@ -41,6 +42,10 @@ from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
+
+
+# From how many channels on a merge pays for leaving out the rows of sources that stay.
+WIDE = 128
 
 
 class Lowering:
@@ -75,7 +80,8 @@ class Lowering:
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
                 tokens, count = self.transformed(index, steps, tokens)
-                g.keep(count)  # what `check` and `bench` read
+                if not isinstance(tokens.layout, OneLayout):  # see `graph.told`
+                    g.keep(count)  # what `check` and `bench` read
                 counts.append(count)
                 if tokens.dropped is not None:
                     dropped.append(tokens.dropped)
@@ -151,7 +157,7 @@ class Lowering:
             )
             metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
-        if not self.plan.static:
+        if not self.plan.static and not isinstance(layout, OneLayout):
             reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
         with g.scope("attn"):
             update = attention.mix(self.layers, path, layout, weights, values, rows)
@@ -161,6 +167,8 @@ class Lowering:
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
             where = self.moved(tokens, reduced)
             left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
+        elif isinstance(layout, OneLayout):
+            left = self.rows_left(steps, replace(tokens, x=x), weights, metric)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
@@ -256,6 +264,21 @@ class Lowering:
             owners.within(g, left),
         )  # fmt: skip
         return reduced, (found, left)
+
+    def rows_left(
+        self, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
+    ) -> Packed:
+        """What a block's steps leave of the tokens [N, C] of one image."""
+        g, vit, layout = self.g, self.vit, tokens.layout
+        importance = attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE)
+        column = None if tokens.size is None else g.op("Unsqueeze", tokens.size, g.ints(1))
+        left = lowering.of_one(g, steps, Single(
+            tokens.x, column, importance, metric, vit.prefix, wide=vit.width >= WIDE,
+            positions=self.placed(tokens), owners=tokens.owners,
+        ))  # fmt: skip
+        size = None if left.size is None else g.reshape(left.size, -1, name="size")
+        layout = single.layout_of(g, left.x, layout.most, vit.prefix)
+        return Packed(left.x, size, layout, positions=left.positions, owners=left.owners)
 
     def named_count(self, layout: Layout) -> Layout:
         """A count that is known before running gets the name under which others look for it."""

@@ -45,7 +45,7 @@ def pool(
     scores = layers.exact(scores)  # [B, H, 1 or 2, N]
     bias = layout.score_bias(size, largest)
     if bias is not None:
-        bias = g.slice(bias, 3, spared) if spared else bias
+        bias = g.slice(bias, -1, spared) if spared else bias
         scores = g.op("Add", scores, bias)
     weights = g.op("Softmax", scores, axis=-1)
     if spared and not layout.full:  # of no token at all there is nothing to mix
