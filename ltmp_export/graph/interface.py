@@ -14,9 +14,7 @@ from ltmp_export.graph import told
 def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
     """The names that no node of the graph gives, nor can be told from what one gives."""
     produced = {output for node in model.graph.node for output in node.output}
-    return [
-        name for name in names if name not in produced and told.source(name, produced) is None
-    ]
+    return [name for name in names if name not in produced and told.source(name, produced) is None]
 
 
 def count_taps(depth: int) -> dict[str, int]:

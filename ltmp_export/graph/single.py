@@ -151,4 +151,3 @@ def above_all(g: GraphBuilder, protected: int) -> list[Name]:
     """[P] an importance that any threshold keeps, or nothing where P is 0."""
     values = np.full(protected, np.finfo(np.float32).max, np.float32)
     return [g.stored(f"const/above_all[{protected}]", values)] if protected else []
-

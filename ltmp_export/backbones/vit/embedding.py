@@ -59,7 +59,7 @@ def embed(
         numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
     layout = fixed_layout(g, tokens, numbers, protected=vit.prefix)
     least = pairing.least(vit.prefix)
-    if not static and not single and tokens < least:
+    if numbers is not None and not static and tokens < least:
         layout = make_layout(g, layout.count, least, numbers, vit.prefix)
     position = g.weight("pos_embed") if "pos_embed" in g.weights else None
     covers_prefix = position is not None and g.weights["pos_embed"].shape[1] == tokens
