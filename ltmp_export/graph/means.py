@@ -6,6 +6,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import Name
 from ltmp_export.graph.ragged import Layout
+from ltmp_export.graph.single import OneLayout
 
 
 def mean_of_patches(layout: Layout, x: Name, size: Name | None, prefix: int) -> Name:
@@ -18,6 +19,8 @@ def mean_of_patches(layout: Layout, x: Name, size: Name | None, prefix: int) -> 
         prefix: Tokens of an image before its patches, P.
     """
     g = layout.g
+    if isinstance(layout, OneLayout):
+        return _of_one(layout, x, size, prefix)
     patches, places, count = layout.valid, layout.rows, layout.per_image
     weights = None
     if size is not None:
@@ -42,3 +45,17 @@ def mean_of_patches(layout: Layout, x: Name, size: Name | None, prefix: int) -> 
         selected = g.op("Concat", selected, selected, axis=1)
     total = g.op("MatMul", selected, rows)  # [B, 1 or 2, C]
     return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
+
+
+def _of_one(layout: OneLayout, x: Name, size: Name | None, prefix: int) -> Name:
+    """The same of one image [N, C].
+
+    Rows before the patches count 0 times: a NaN in them, which prunes every patch, stays one.
+    """
+    g = layout.g
+    patches = g.op("Greater", layout.position, g.index(prefix - 1))
+    weights = g.op("Cast", patches, to=TensorProto.FLOAT)
+    if size is not None:
+        weights = g.op("Mul", weights, size)
+    divisor = g.op("Max", g.reduce("ReduceSum", weights, [0], keepdims=True), g.number(1.0))
+    return g.op("Div", g.op("MatMul", g.op("Unsqueeze", weights, g.ints(0)), x), divisor)
