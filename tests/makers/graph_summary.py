@@ -19,7 +19,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from timm.layers import GELUTanh, RmsNorm, SwiGLU
+from timm.layers import GELUTanh, HybridEmbed, RmsNorm, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import (
@@ -28,6 +28,7 @@ from timm.models.vision_transformer import (
     ResPostBlock,
     VisionTransformer,
 )
+from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg
 from torch import Tensor, nn
 
 from ltmp_export import families
@@ -79,6 +80,7 @@ def cases() -> Iterator[Case]:
     for form, checkpoint in _swins():
         yield from _exports(f"swin {form}", checkpoint, (17,))
     yield from _beside()
+    yield from _behind_bottlenecks()
     yield from _owners()
 
 
@@ -94,6 +96,22 @@ def _owners() -> Iterator[Case]:
                     size = "any batch" if batch_size is None else "single"
                     told = f"{family} {form}, {name}, all outputs, {size}"
                     yield Case(told, checkpoint, Precision(), 17, batch_size, given)
+
+
+def _behind_bottlenecks() -> Iterator[Case]:
+    """A ViT behind ViTamin's stem, with its MLPs."""
+    stem = MbConvStages(VitCfg((8, 16, 48), (1, 2), 8))
+    options = {"embed_layer": partial(HybridEmbed, backbone=stem, proj=False), "patch_size": 1}
+    options |= {"img_size": (64, 48), "class_token": False, "global_pool": "avg"}
+    model = _model(options | {"mlp_layer": GeGluMlp})
+    plan = examples.plans("ltmp", 3, _drawn)["dynamic"]
+    for opset in OPSETS:
+        told = f"ltmp, behind bottlenecks, {opset}"
+        yield Case(told, _checkpoint(model, plan), Precision(), opset, None)
+    for kind, precision in _precisions(_checkpoint(model, plan)).items():
+        if kind in ("fp16", "int8"):
+            told = f"ltmp, behind bottlenecks, {kind}"
+            yield Case(told, _checkpoint(model, plan), precision, 17, 1)
 
 
 def _beside() -> Iterator[Case]:
