@@ -19,6 +19,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.work import dense_macs
 from ltmp_export.reference import Reference
 from ltmp_export.statements.choices import Choices
@@ -70,7 +71,7 @@ def test_nothing_reduced_is_timm_and_what_is_reduced_the_reference(
     wanted = model(images).numpy()
     off = np.abs(checkpoint.model(images).numpy() - wanted).max()
     assert off <= OF_LARGEST * np.abs(wanted).max()
-    dense = bare(checkpoint.model, checkpoint.vit, test_oracle.dense_plan(2))
+    dense = bare(checkpoint.model, checkpoint.vit, dense_plan(2))
     file = to_onnx(dense, opset=17, batch_size=1)
     assert counted_macs.executed(file, images[:1].numpy()) == dense_macs(checkpoint.vit)
     pixels = Images(images.numpy(), None, tuple("abcd"), "test")
