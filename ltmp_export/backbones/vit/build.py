@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, DiffAttention, GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import (
+    Attention,
+    DiffAttention,
+    GluMlp,
+    HybridEmbed,
+    Mlp,
+    PatchEmbed,
+    RmsNorm,
+    SwiGLU,
+)
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
     ParallelScalingBlock,
     VisionTransformer,
 )
-from timm.models.vitamin import GeGluMlp
+from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg
 from torch import nn
 
 from ltmp_export.backbones.built import Built, load
-from ltmp_export.backbones.vit import facts, features, kinds, positions, vit_pytorch
+from ltmp_export.backbones.vit import (
+    facts,
+    features,
+    kinds,
+    parallel_things,
+    positions,
+    vit_pytorch,
+)
 from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
@@ -89,7 +105,9 @@ def build(
     """
     _require_plain_vit(weights, source)
     says = says or Statements()
-    named = None if timm_name is None else _named(timm_name, where, says)
+    named = None
+    if timm_name is not None:
+        named, says = _named(timm_name, where, says)
     if named is not None:
         require_same_model(weights, named, source)
     grid = _grid(weights, named, says, source)
@@ -101,7 +119,7 @@ def build(
     if named is not None:
         warnings += departures(weights, named, shape, settled)
         ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
-        model = timm_names.create(named.timm.name, **ours)
+        model = timm_names.create(named.timm.name, **parallel_things.again(ours, settled.heads))
     else:
         included = bool(says.arguments.get("pool_include_prefix", False))
         model = _unnamed(weights, shape | {"pool_include_prefix": included}, settled)
@@ -114,8 +132,8 @@ def build(
     return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
 
-def _named(name: TimmName, where: str, says: Statements) -> Named:
-    """A model by name, with the arguments that the file states for it.
+def _named(name: TimmName, where: str, says: Statements) -> tuple[Named, Statements]:
+    """A model by name, with the arguments that the file states for it; these, and what it needs.
 
     Raises:
         InputError: It is not that of a plain ViT.
@@ -125,7 +143,10 @@ def _named(name: TimmName, where: str, says: Statements) -> Named:
         raise InputError(
             f"{name.name} is a {type(model).__name__}; expected a plain VisionTransformer"
         )
-    return Named(name, where, model)
+    if more := parallel_things.arguments(model):
+        says = replace(says, arguments={**says.arguments, **more})
+        model = timm_names.create(name.name, **says.arguments)
+    return Named(name, where, model), says
 
 
 def _grid(weights: Weights, named: Named | None, says: Statements, source: str) -> Grid:
@@ -178,7 +199,7 @@ def _kwargs_from_shapes(
         "reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
         "pos_embed": "learn" if "pos_embed" in weights else "none",
         "pre_norm": "norm_pre.weight" in weights,
-        "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
+        "embed_layer": _embedding(weights, in_chans),
         "mlp_layer": _MLPS[kinds.mlp(weights)],
         "attn_layer": _attention(block),
     } | _side_by_side(block, kinds.side_by_side(weights))
@@ -193,13 +214,22 @@ def _side_by_side(block: set[str], kind: str) -> dict[str, Any]:
     return {"block_fn": partial(ParallelScalingBlock, fuse_out_proj=kind == parallel.JOINED)}
 
 
+def _embedding(weights: Weights, channels: int) -> Any:
+    """The patch embedding of images of so many channels that these weights tell."""
+    if (told := kinds.stages(weights)) is not None:
+        stages = VitCfg(told.widths, told.depths, told.first)
+        backbone = MbConvStages(stages, in_chans=channels, device="meta")
+        return partial(HybridEmbed, backbone=backbone, proj=False)
+    return MultiScalePatchEmbed if COARSE in weights else PatchEmbed
+
+
 def _attention(block: set[str]) -> Any:
     """The attention of a block that has these weights."""
     return DiffAttention if "attn.sub_norm.weight" in block else Attention
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
+    ranks = kinds.stem_ranks(weights) or {"patch_embed.proj.weight": 4}
     ranks |= {f"blocks.0.{leaf}.weight": 2 for leaf in _entering(weights)}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
     optional |= {"blocks.0.attn.q_norm.weight": 1, "head.weight": 2}
