@@ -222,8 +222,8 @@ class Layout:
 
     def numbered(self, width: Name) -> Name:
         """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
-        before = self.g.op("Mul", self.numbers, width)
-        return self.g.op("Add", self.g.arange(self.most, width), before)
+        within = self.g.arange(self.most, width)
+        return self.g.op("Add", within, self.g.op("Mul", self.numbers, width))
 
 
 def make_layout(g: GraphBuilder, count: Name, most: int, images: Name, protected: int) -> Layout:

@@ -226,7 +226,9 @@ def test_a_broken_image_has_no_class(pool: str, batch_size: int | None) -> None:
     model, vit = random_vits.build(Case(f"{pool}, broken", AVERAGE.seed, kwargs))
     images = random_vits.images(vit, AVERAGE.seed)[:2]
     images[1, :, 3, 3] = torch.nan
-    file = Exported(vit, random_vits.middle_plan(model, images[:1], "ltmp", 1), model, 17, batch_size)
+    file = Exported(
+        vit, random_vits.middle_plan(model, images[:1], "ltmp", 1), model, 17, batch_size
+    )
     found = file.run_in_batches(images, batch_size or 2)
     assert np.isfinite(found.logits[0]).all()
     assert np.isnan(found.logits[1]).all()

@@ -49,7 +49,7 @@ def pool(
     scores = layers.exact(scores)  # [B, H, 1 or 2, N]
     bias = layout.score_bias(size, largest)
     if bias is not None:
-        bias = g.slice(bias, -1, spared) if spared else bias
+        bias = g.slice(bias, 3, spared) if spared else bias
         scores = g.op("Add", scores, bias)
     if alone is not None:
         scores = g.op("Where", alone, scores, g.number(LOWEST))
