@@ -69,11 +69,11 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         notes = (*notes, "left out: its attention pooling, which its classifier does not see")
     elif pooling:
         said["gp"] = Said("map", "the attention pooling is there")
-        parts = _parted(weights, parts)
+        parts = parted(weights, parts)
     return Taken(parts, said, notes, unknown)
 
 
-def _parted(weights: Weights, parts: Mapping[str, Part]) -> dict[str, Part]:
+def parted(weights: Weights, parts: Mapping[str, Part]) -> dict[str, Part]:
     """Its pooling with queries apart from keys and values, as timm has it."""
     found = dict(parts)
     for leaf in ("weight", "bias"):
