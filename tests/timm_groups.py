@@ -3,6 +3,7 @@
     python -m tests.timm_groups                      all groups
     python -m tests.timm_groups NAME … [--blocks 0]  models by name, of so many blocks (0: all)
     python -m tests.timm_groups --write              all, and `ltmp_export/backbones/TIMM.md` anew
+    python -m tests.timm_groups --beside [--write]   ViTamin's, which a table of their own has
 
 timm makes the model with random weights; this tool reads its file back by its name. With nothing
 reduced the file has to give what timm's own model gives; under `m` with r = 4 the check has to
@@ -38,7 +39,8 @@ from ltmp_export.statements import timm_names
 from ltmp_export.statements.choices import Choices
 
 DOCUMENT = Path(offered.__file__).parent / "TIMM.md"
-BEGIN, END = "<!-- python -m tests.timm_groups --write -->\n", "<!-- end -->\n"
+_COMMAND, END = "python -m tests.timm_groups", "<!-- end -->\n"
+BEGIN, BEGIN_BESIDE = f"<!-- {_COMMAND} --write -->\n", f"<!-- {_COMMAND} --beside --write -->\n"
 BLOCKS = 2
 SIDE = 6  # patches along an image's side
 CLASSES = 7
@@ -274,6 +276,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="0 for all")
     parser.add_argument("--published", action="store_true", help="images as large as timm has them")
+    parser.add_argument("--beside", action="store_true", help="those that are not in the count")
     parser.add_argument("--write", action="store_true", help="the table into TIMM.md")
     told = parser.parse_args()
     torch.set_num_threads(1)
@@ -281,13 +284,16 @@ def main() -> int:
     if told.names:
         groups = [g for name in told.names for g in offered.groups(name)]
     else:
-        groups = [g for g in offered.groups() if g.tags and g.module in offered.VITS]
+        modules = offered.BESIDE if told.beside else offered.VITS
+        pattern = "vitamin*" if told.beside else "*"
+        groups = [g for g in offered.groups(pattern) if g.tags and g.module in modules]
     found = list(rows(groups, told.blocks, told.published))
     table = document(found, time.perf_counter() - start)
     print(table)
     if told.write:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+        begin = BEGIN_BESIDE if told.beside else BEGIN
+        before, _, rest = DOCUMENT.read_text().partition(begin)
+        DOCUMENT.write_text(before + begin + table + END + rest.partition(END)[2])
     wrong = any(o.wrong for row in found for o in row.outcomes.values())
     right = sum(len(row.group.tags) for row in found if row.right)
     few = right < GOAL * sum(len(row.group.tags) for row in found)

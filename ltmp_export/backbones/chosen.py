@@ -98,7 +98,7 @@ def arrays(model: Any) -> dict[str, Any]:
 
 def first_layers() -> tuple[str, ...]:
     """Patterns of the names of their first layers, those of ViTs first."""
-    stems = r"patch_embed\.backbone\.(stem\.|0\.)?conv"
+    stems = r"patch_embed\.backbone\.(stem\.|0\.)?conv1?"
     found = (
         rf"patch_embed\.proj|{stems}|to_patch_embedding\.1",
         *(_first(kind) for kind in others()),

@@ -30,7 +30,8 @@ VITS = (
     "vision_transformer", "deit", "vision_transformer_hybrid", "eva", "beit", "naflexvit",
     "vision_transformer_relpos", "vision_transformer_sam",
 )  # fmt: skip
-_MODULES = (*VITS, "vitamin", "swin_transformer", "mobilevit", "efficientvit_mit")
+BESIDE = ("vitamin",)  # ViTs, too, in a file of their own
+_MODULES = (*VITS, *BESIDE, "swin_transformer", "mobilevit", "efficientvit_mit")
 
 # What tells models apart beside their modules and weights.
 _ATTRIBUTES = (

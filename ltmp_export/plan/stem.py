@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 PATH = "patch_embed.backbone"
 RESNET = "resnet"  # ResNet V2's: weights standardised, GroupNorm, ReLU, padded as TensorFlow does
 PLAIN = "plain"  # convolutions with BatchNorm and an activation between them (MobileCLIP's)
-KINDS = (RESNET, PLAIN)
+MBCONV = "mbconv"  # inverted bottlenecks behind LayerNorms of a cell's channels (ViTamin's)
+KINDS = (RESNET, PLAIN, MBCONV)
+FIRST, MIDDLE, LAST = ".conv1_1x1", ".conv2_kxk", ".conv3_1x1"  # of a bottleneck of MBCONV
 GROUPS = 32  # of every GroupNorm
 NORM_EPS = 1e-5  # of every GroupNorm and BatchNorm
+LAYER_NORM_EPS = 1e-6  # of every LayerNorm
 WEIGHT_EPS = 1e-8  # of the standardised weights
 
 

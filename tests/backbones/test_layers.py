@@ -108,7 +108,7 @@ def test_what_weights_do_not_tell_is_said(tmp_path: Path) -> None:
     "case",
     [
         *(odd_layers.GATE_LAST, odd_layers.RESNET, odd_layers.DIFFERENTIAL, odd_layers.POST_NORM),
-        *(odd_layers.PARALLEL_JOINED, odd_layers.PARALLEL_DIFFERENTIAL),
+        *(odd_layers.PARALLEL_JOINED, odd_layers.PARALLEL_DIFFERENTIAL, odd_layers.MBCONV),
     ],
     ids=str,
 )
@@ -218,7 +218,8 @@ def reducing(case: Case) -> tuple[Checkpoint, Images]:
     ("case", "form"),
     [
         *((odd_layers.POOLED_ALL, form) for form in ("static", "dynamic", "fp16")),
-        *((case, "fp16") for case in (odd_layers.RESNET, odd_layers.CONVS)),
+        *((case, "fp16") for case in (odd_layers.RESNET, odd_layers.CONVS, odd_layers.MBCONV)),
+        (odd_layers.MBCONV, "static"),
         *((case, "static") for case in (odd_layers.DIFFERENTIAL, odd_layers.POST_NORM)),
         (odd_layers.DIFFERENTIAL, "fp16"),
         (odd_layers.PARALLEL, "static"),
@@ -284,6 +285,15 @@ class TestWrongGraphs:
 
         assert found_in(odd_layers.RESNET, stems._Writer, "conv", wrong) == {"embedding"}
 
+    def test_means_with_the_padding(self) -> None:
+        right = GraphBuilder.op
+
+        def wrong(g: GraphBuilder, kind: str, *given: Name, **named: Any) -> Name:
+            named |= {"count_include_pad": 1} if kind == "AveragePool" else {}
+            return right(g, kind, *given, **named)
+
+        assert found_in(odd_layers.MBCONV, GraphBuilder, "op", wrong) == {"embedding"}
+
     def test_lambda_of_another_block(self) -> None:
         right = difference.start
 
@@ -328,6 +338,24 @@ def test_a_stem_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing tells the layers of its convolutional stem"):
         load_checkpoint(tmp_path / "bare.pth", Choices(family="m", rate="2", num_heads=2))
     assert Vit.from_json(json.loads(json.dumps(vit.to_json()))) == vit
+
+
+def test_vitamins_stem_needs_none(tmp_path: Path) -> None:
+    """In whatever order a file has its weights; only what its names hold is told."""
+    model, vit = random_vits.build(odd_layers.MBCONV)
+    state = model.state_dict()
+    backwards, path = dict(sorted(state.items(), reverse=True)), tmp_path / "bare.pth"
+    torch.save(backwards, path)
+    stated = Choices(family="m", rate="2", num_heads=2, image_size=(64, 48))
+    found = load_checkpoint(path, stated)
+    assert found.vit == replace(vit, name=found.vit.name)
+    assert Vit.from_json(json.loads(json.dumps(vit.to_json()))) == vit
+    torch.save({k: v for k, v in state.items() if not k.endswith("stem.conv1.weight")}, path)
+    with pytest.raises(InputError, match="the first convolution missing in front of patch_embed"):
+        load_checkpoint(path, stated)
+    torch.save(state | {"patch_embed.backbone.pool.proj.weight": torch.ones(48)}, path)
+    with pytest.raises(InputError, match="pool.proj.weight has shape"):
+        load_checkpoint(path, stated)
 
 
 def found_in(case: Case, owner: Any, name: str, wrong: Any) -> set[str]:

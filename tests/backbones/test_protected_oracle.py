@@ -6,71 +6,23 @@ Small models of two blocks, each built once. Seven images: five of noise, and tw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.vit import Vit
-from ltmp_export.reference import Reference
-from tests import tolerances
 from tests.backbones.test_oracle import judge as judge_learned
 from tests.makers import random_vits
-from tests.makers.exported import Exported
+from tests.makers.protected import EQUAL, ROWS, images_of, model_of
 from tests.makers.random_vits import Case
 from tests.oracles import agreement
-from tests.oracles.agreement import Form, agree, judge, judge_budget, planned
+from tests.oracles.agreement import agree, batches, judge, judge_budget, planned
 from tests.oracles.oracle import OracleResult
 from tests.oracles.oracle_static import BudgetResult
 
 LEARNED, COUNTED = families.learned(), families.counted()
-SMALL = {"depth": 2, "img_size": (16, 12)}  # 12 patches
-NONE = {"class_token": False, "global_pool": "avg"}
-FOUR = {"reg_tokens": 4, "no_embed_class": True}
-
-ROWS = (
-    Case("no row", 41, SMALL | NONE),
-    Case("no row, odd", 42, SMALL | NONE | {"img_size": (12, 12), "fc_norm": False}),
-    Case("one", 43, SMALL),
-    Case("two, distilled", 44, SMALL | {"distilled": True}),
-    Case("two, averages", 45, SMALL | {"reg_tokens": 1, "global_pool": "avg"}),
-    Case("five", 46, SMALL | FOUR),
-    Case("five, no class token", 47, SMALL | NONE | FOUR | {"reg_tokens": 5}),
-)
-EQUAL = (  # of one colour all patches are alike
-    Case("no row, tied", 48, SMALL | NONE | {"no_embed_class": True}, tied=True),
-    Case("five, tied", 49, SMALL | FOUR, tied=True),
-)
-
-
-@cache
-def model_of(case: Case) -> tuple[VisionTransformer, Vit]:
-    return random_vits.build(case)
-
-
-@cache
-def images_of(case: Case) -> Tensor:
-    vit = model_of(case)[1]
-    return torch.cat([random_vits.images(vit, case.seed), random_vits.one_colour(vit)[1:3]])
-
-
-def forms(case: Case, plan: Plan, images: Tensor, opset: int) -> list[Form]:
-    """Batches of seven and three, single images, and the reference in float64."""
-    model, vit = model_of(case)
-    batches, single = (Exported(vit, plan, model, opset, size) for size in (None, 1))
-    reference = Reference(model, plan, torch.float64)
-    return [
-        agreement.exported("batch of seven", batches, images, 7),
-        agreement.exported("batches of three", batches, images, 3),
-        agreement.exported("single images", single, images, 1),
-        agreement.referenced("reference", reference, images, tolerances.RANDOM_REFERENCE_64),
-    ]
 
 
 def compare(
@@ -83,7 +35,7 @@ def compare(
     """All forms against the oracle, in the rows that rounding cannot decide otherwise; counts."""
     rows = np.array([result.margin > agreement.DECIDED for result in expected])
     assert rows.sum() >= least
-    agree(forms(case, plan, images_of(case), opset), expected, rows)
+    agree(batches(*model_of(case), plan, images_of(case), opset), expected, rows)
     return np.array([result.counts for result in expected])
 
 
@@ -134,4 +86,4 @@ def test_equal_images(case: Case, family: str) -> None:
         expected = judge_learned(model, vit, plan, images)
     else:
         plan, expected = planned(family, "3,2", vit), judge(model, vit, images, family, (3, 2))
-    agree(forms(case, plan, images, 17), expected, np.full(len(images), True))
+    agree(batches(model, vit, plan, images, 17), expected, np.full(len(images), True))

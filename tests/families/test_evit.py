@@ -36,6 +36,8 @@ from ltmp_export.steps.fuse import eager, slots
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.tokens import Tokens
 from tests.conftest import FIXTURES, load_torch
+from tests.makers.exported import numpy_weights
+from tests.oracles.oracle_evit import reduced, run_evit
 
 EVIT = FIXTURES / "evit"
 COUNTS = (197, 140, 100, 72, 72)
@@ -99,14 +101,15 @@ def test_graph_is_the_original(
         assert np.abs(logits - golden["logits"]).max() < 5e-5
 
 
-def oracle(x: Array, score: Array, rate: float, fused: bool) -> Array:
-    """One reduction, token by token: x [N, C], score [N] with the class token's first."""
-    number = int(np.ceil(rate * (len(x) - 1)))
-    places = sorted(range(1, len(x)), key=lambda place: (-score[place], place))
-    rows = [x[0], *(x[place] for place in places[:number])]
-    if fused:
-        rows.append(sum(score[place] * x[place] for place in places[number:]))
-    return np.stack(rows)
+def test_the_oracle_is_the_original(
+    evit: Checkpoint, golden: Mapping[str, Array], pixels: NDArray[np.float32]
+) -> None:
+    """What judges other models."""
+    found = run_evit(
+        numpy_weights(evit.model), pixels[0], heads=3, keep_rate=0.7, blocks=(1, 2, 3), fused=True
+    )
+    assert found.counts == COUNTS
+    assert np.abs(found.logits - golden["logits"][0]).max() < 1e-10
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -115,7 +118,9 @@ def test_a_step_is_the_oracles(rate: float, fused: bool) -> None:
     rng, step = np.random.default_rng(7), Fuse(rate, fused)
     x = rng.standard_normal((2, 12, 5)).astype(np.float32)
     score = rng.choice([0.125, 0.25, 0.5], (2, 12)).astype(np.float32)  # with ties
-    expected = np.stack([oracle(*one, rate, fused) for one in zip(x, score, strict=True)])
+    expected = np.stack(
+        [reduced(a, b.tolist(), rate, fused)[0] for a, b in zip(x, score, strict=True)]
+    )
     for image in range(2):
         own = torch.from_numpy(score[image]).clone()
         own[0] = torch.inf

@@ -31,6 +31,8 @@ from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from tests.conftest import FIXTURES, load_torch
 from tests.makers.commands import ltmp, succeeded
 from tests.makers.mutations import change_stored
+from tests.oracles.oracle import _Weights
+from tests.oracles.oracle_pmvit import block_left, run_pmvit
 
 PMVIT = FIXTURES / "pmvit"
 COUNTS = (65, 33, 33, 65)
@@ -128,34 +130,15 @@ def test_another_matrix_is_found(pmvit: Checkpoint, pixels: NDArray[np.float32],
     assert "block 2" in found.headline() or "blocks.2" in found.headline()
 
 
-def oracle(state: Mapping[str, Array], x: Array, block: int, heads: int) -> Array:
-    """One block token by token, from METHOD alone: x [N, C] → [N, C]."""
-    w = {k.removeprefix(f"blocks.{block}."): v for k, v in state.items()}
-    merge, recover = w.get("attn.merge_matrix"), w.get("attn.recover_matrix")
-    z = x if merge is None else merge @ x
-    q, k, v = np.split(normed(z, w, "norm1") @ w["attn.qkv.weight"].T + w["attn.qkv.bias"], 3, 1)
-    mixed = np.zeros_like(q)
-    for head in range(heads):
-        own = slice(64 * head, 64 * head + 64)
-        for row in range(len(z)):
-            score = np.array([q[row, own] @ k[other, own] / 8 for other in range(len(z))])
-            share = np.exp(score - score.max())
-            mixed[row, own] = share @ v[:, own] / share.sum()
-    z = z + mixed @ w["attn.proj.weight"].T + w["attn.proj.bias"]
-    hidden = normed(z, w, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
-    hidden = torch.nn.functional.gelu(torch.from_numpy(hidden)).numpy()
-    left: Array = z + hidden @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
-    if recover is None:
-        return left
-    rows = [recover[n] @ left + (1 - w["attn.token_mask"][n]) * x[n] for n in range(len(x))]
-    return np.stack(rows)
-
-
-def normed(x: Array, w: Mapping[str, Array], name: str) -> Array:
-    x = x - x.mean(1, keepdims=True)
-    x = x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
-    scaled: Array = x * w[f"{name}.weight"] + w[f"{name}.bias"]
-    return scaled
+def test_the_oracle_is_the_original(
+    pmvit: Checkpoint, golden: Mapping[str, Array], pixels: NDArray[np.float32]
+) -> None:
+    """What judges other models."""
+    own = pmvit.model.state_dict() | dict(pmvit.plan.parameters)
+    weights = {key: value.numpy() for key, value in own.items()}
+    found = run_pmvit(weights, pixels[0], heads=2)
+    assert found.counts == COUNTS
+    assert np.abs(found.logits - golden["logits"][0]).max() < 1e-12
 
 
 def test_attention_of_another_width_than_the_tokens(changed: Changed) -> None:
@@ -182,10 +165,10 @@ def test_attention_of_another_width_than_the_tokens(changed: Changed) -> None:
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 32, 32)))
     trace = Reference(checkpoint.model, checkpoint.plan, torch.float64).run(image)
     own = checkpoint.model.state_dict() | dict(checkpoint.plan.parameters)
-    state = {key: value.numpy().astype(np.float64) for key, value in own.items()}
+    weights = _Weights({key: value.numpy() for key, value in own.items()}, 1e-6)
     x = trace.embedded.numpy()
     for block, left in enumerate(trace.tokens):
-        x = oracle(state, x, block, 2)
+        x, _ = block_left(weights, block, x, 2)
         assert np.abs(x - left.numpy()).max() < 1e-9
     found = compare.compare(
         to_onnx(checkpoint, opset=17), checkpoint, few(image.numpy()[None].astype(np.float32)),

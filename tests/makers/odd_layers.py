@@ -13,7 +13,7 @@ from timm.models.vision_transformer import (
     ResPostBlock,
 )
 from timm.models.vision_transformer_hybrid import ConvStem
-from timm.models.vitamin import GeGluMlp
+from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg
 from torch import nn
 
 from tests.makers.random_vits import Case
@@ -110,6 +110,20 @@ CONVS = Case(
         "depth": 2,
     },
 )
+_STAGES = MbConvStages(VitCfg((8, 16, 48), (1, 2), 8))
+MBCONV = Case(
+    "behind bottlenecks, GeGLU",
+    77,
+    {
+        "embed_layer": partial(HybridEmbed, backbone=_STAGES, proj=False),
+        "mlp_layer": GeGluMlp,
+        "img_size": (64, 48),
+        "patch_size": 1,
+        "depth": 2,
+        "class_token": False,
+        "global_pool": "avg",
+    },
+)
 
 DIFFERENTIAL = Case(
     "differential attention",
@@ -154,4 +168,4 @@ PARALLEL_DIFFERENTIAL = Case(
 
 ORACLE = (AIMV2, PACKED, NORMED, SCALED, PARALLEL, PARALLEL_JOINED)  # what the oracles know
 _OTHERS = (GATE_LAST, POOLED, POOLED_ALL, MEAN_ALL, RESNET, CONVS, DIFFERENTIAL, POST_NORM)
-ALL = (*ORACLE, *_OTHERS, PARALLEL_DIFFERENTIAL)
+ALL = (*ORACLE, *_OTHERS, MBCONV, PARALLEL_DIFFERENTIAL)

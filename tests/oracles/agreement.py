@@ -66,6 +66,20 @@ def forms(model: VisionTransformer, vit: Vit, plan: Plan, images: Tensor, opset:
     ]
 
 
+def batches(
+    model: VisionTransformer, vit: Vit, plan: Plan, images: Tensor, opset: int
+) -> list[Form]:
+    """Batches of seven and three, single images, and the reference in float64."""
+    several, single = (Exported(vit, plan, model, opset, size) for size in (None, 1))
+    reference = Reference(model, plan, torch.float64)
+    return [
+        exported("batch of seven", several, images, 7),
+        exported("batches of three", several, images, 3),
+        exported("single images", single, images, 1),
+        referenced("reference", reference, images, tolerances.RANDOM_REFERENCE_64),
+    ]
+
+
 def exported(name: str, exported: Exported, images: Tensor, batch: int) -> Form:
     names = ["logits", "token_counts"]
     names += [out.name for out in exported.session.get_outputs() if out.name == "overflow"]

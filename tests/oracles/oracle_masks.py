@@ -1,7 +1,8 @@
 """LTM-Transformer on a ViT in plain NumPy, float64, one image: slow on purpose.
 
 Written from METHOD §1 alone; shares no code with the package. Targets that no patch reaches are
-taken out, not masked. Letters: N patches, P targets, C channels.
+taken out, not masked. Letters: N patches, P targets, C channels; `front` tokens stand before the
+patches.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.oracles.oracle import _ACTIVATIONS, _attention, _embed, _Weights
+from tests.oracles.oracle import (
+    _ACTIVATIONS,
+    _attention,
+    _classify,
+    _embed,
+    _Weights,
+    protected,
+)
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,10 @@ def run_masks(
     eps: float = 1e-6,
     activation: str = "gelu",
 ) -> MasksResult:
-    """One image [channels, height, width] through a class-token ViT with masks in some blocks."""
+    """One image [channels, height, width] through a ViT with masks in some blocks."""
     w = _Weights(weights, eps)
     depth = len({k.split(".")[1] for k in w.arrays if k.startswith("blocks.")})
-    x = _embed(w, np.asarray(image, dtype=np.float64))
+    x, front = _embed(w, np.asarray(image, dtype=np.float64)), protected(w)
     given = w["ltm.mask0"]
     margin, reached, into = math.inf, [], []
     for index in range(depth):
@@ -55,33 +63,33 @@ def run_masks(
         if f"{block}.ltm.step" not in w:
             x = x + _mlp(w, block, x, activation)
             continue
-        z = x[1:]
+        z = x[front:]
         mask = _mask(w, f"{block}.ltm", z, given)
         if hard:
             mask, target, near = _hardened(mask)
             into.append(tuple(target))
             margin = min(margin, near)
         targets = [p for p in range(mask.shape[1]) if mask[:, p].max() > 0]
-        margin = min(margin, *(mask[:, p].max() for p in targets))
+        margin = min([margin, *(mask[:, p].max() for p in targets)])
         reached.append(tuple(targets))
         merged = np.zeros((mask.shape[1], z.shape[1]))
         for p in range(mask.shape[1]):
             total = mask[:, p].sum() + 1e-6
             for n in range(len(z)):
                 merged[p] += mask[n, p] / total * z[n]
-        added = _mlp(w, block, np.concatenate([x[:1], merged]), activation)
+        added = _mlp(w, block, np.concatenate([x[:front], merged]), activation)
         if restore:
             shares = mask / (mask.sum(axis=1, keepdims=True) + 1e-6)
-            rows = [z[n] + sum(shares[n, p] * added[1 + p] for p in range(len(merged)))
+            rows = [z[n] + sum(shares[n, p] * added[front + p] for p in range(len(merged)))
                     for n in range(len(z))]  # fmt: skip
-            x = np.array([x[0] + added[0], *rows])
+            x = np.array([*(x[:front] + added[:front]), *rows])
             given = mask
         else:
-            x = np.concatenate([x[:1], merged]) + added
-            x = x[[0, *(1 + p for p in targets)]]
-    x = w.norm("norm", x)
-    pooled = x[:1] if pool == "token" else x[1:].mean(axis=0, keepdims=True)
-    logits = w.linear("head", w.norm("fc_norm", pooled))[0]
+            x = np.concatenate([x[:front], merged]) + added
+            # where nothing else would be left, the targets that nothing reached stay
+            left = targets if targets or front else range(len(merged))
+            x = x[[*range(front), *(front + p for p in left)]]
+    logits = _classify(w, x, np.ones(len(x)), pool)
     if w.unread:
         raise ValueError(f"the oracle does not know these weights: {sorted(w.unread)}")
     return MasksResult(logits, tuple(reached), tuple(into), margin)

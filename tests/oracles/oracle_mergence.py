@@ -1,7 +1,7 @@
 """Multi-Scale and Token Mergence in plain NumPy, float64, one image: slow on purpose.
 
 Written from METHOD §1 alone; shares no code with the package. Among equal scores the lower
-position comes first. Letters: N tokens, C channels, D per head.
+position comes first. Letters: N tokens, P of them protected in front, C channels, D per head.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.oracles.oracle import _ACTIVATIONS, _embed, _Weights
+from tests.oracles.oracle import _ACTIVATIONS, _classify, _embed, _Weights, protected
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MergenceResult:
     Attributes:
         logits: [classes] float64.
         counts: Tokens after each block.
-        owned: Patches that each token owns at the end, the class token's 1.
+        owned: Patches that each token owns at the end, 1 of a protected one.
         margin: The smallest gap, above zero, between a patch that stays and one that does not, or
             between a partner and the next best.
     """
@@ -47,24 +47,25 @@ def run_mergence(
     """One image [channels, height, width] through a class-token ViT of timm's names."""
     w = _Weights(weights, eps)
     depth = len({k.split(".")[1] for k in w.arrays if k.startswith("blocks.")})
-    x = _embed(w, np.asarray(image, dtype=np.float64))
+    x, front = _embed(w, np.asarray(image, dtype=np.float64)), protected(w)
     if "patch_embed.coarse.weight" in w:
-        x = np.concatenate([x[:1], x[1:] + _coarse(w, np.asarray(image, dtype=np.float64))])
-    patches, owned = len(x) - 1, [1] * len(x)
+        coarse = _coarse(w, np.asarray(image, dtype=np.float64))
+        x = np.concatenate([x[:front], x[front:] + coarse])
+    patches, owned = len(x) - front, [1] * len(x)
     margin, counts = math.inf, []
     for index in range(depth):
         block = f"blocks.{index}"
-        update, shares = _class_attention(w, block, x, heads)
+        update, shares = class_attention(w, block, x, heads)
         x = x + update
         if index in merge_at:
             left = int(keep_rate ** (1 + list(merge_at).index(index)) * patches)
-            if left < len(x) - 1:
-                x, owned, near = _merged(x, shares, owned, left, mean)
+            if left < len(x) - front:
+                x, owned, near = _merged(x, shares, owned, left, mean, front)
                 margin = min(margin, near)
         counts.append(len(x))
         hidden = _ACTIVATIONS[activation](w.linear(f"{block}.mlp.fc1", w.norm(f"{block}.norm2", x)))
         x = x + w.scale(f"{block}.ls2", w.linear(f"{block}.mlp.fc2", hidden))
-    logits = w.linear("head", w.norm("fc_norm", w.norm("norm", x[:1])))[0]
+    logits = _classify(w, x, np.ones(len(x)), "token")
     if w.unread:
         raise ValueError(f"the oracle does not know these weights: {sorted(w.unread)}")
     return MergenceResult(logits, tuple(counts), tuple(owned), margin)
@@ -83,7 +84,7 @@ def _coarse(w: _Weights, image: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def _class_attention(
+def class_attention(
     w: _Weights, block: str, x: np.ndarray, heads: int
 ) -> tuple[np.ndarray, list[float]]:
     """What is added to x [N, C], and what the class token gives each token, mean over heads."""
@@ -105,10 +106,10 @@ def _class_attention(
 
 
 def _merged(
-    x: np.ndarray, shares: list[float], owned: list[int], left: int, mean: str
+    x: np.ndarray, shares: list[float], owned: list[int], left: int, mean: str, front: int
 ) -> tuple[np.ndarray, list[int], float]:
     """So many patches left, each the mean of itself and of what came to it."""
-    ranked = sorted(range(1, len(x)), key=lambda place: (-shares[place], place))
+    ranked = sorted(range(front, len(x)), key=lambda place: (-shares[place], place))
     margin = shares[ranked[left - 1]] - shares[ranked[left]]
     kept = sorted(ranked[:left])
     weight = {place: [(1.0 if mean == "similarity" else _own(place, shares, owned, mean), place)]
@@ -121,11 +122,11 @@ def _merged(
         margin = min(margin, *gaps) if gaps else margin
         share = max(best, 0.0) if mean == "similarity" else _own(place, shares, owned, mean)
         weight[into].append((share, place))
-    rows = [x[0]]
+    rows = list(x[:front])
     for place in kept:
         total = sum(share for share, _ in weight[place])
         rows.append(np.asarray(sum(share * x[other] for share, other in weight[place])) / total)
-    counts = [1, *(sum(owned[other] for _, other in weight[place]) for place in kept)]
+    counts = [1] * front + [sum(owned[other] for _, other in weight[place]) for place in kept]
     return np.array(rows), counts, margin if margin > 0 else math.inf
 
 

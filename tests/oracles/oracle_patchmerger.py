@@ -1,7 +1,8 @@
 """PatchMerger (Renggli et al. 2022, arXiv 2202.12015) in plain NumPy, float64, one image.
 
 In two dialects of weights. As in `oracle_static`, no code is shared with the package, and a weight
-that is not known is refused. Letters: N tokens, C channels, H heads, D per head.
+that is not known is refused. Letters: N tokens, P of them protected in front, C channels, H heads,
+D per head.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.oracles.oracle import (
     _classify,
     _embed,
     _Weights,
+    protected,
 )
 from tests.oracles.oracle_static import _check_read, _depth, _mlp
 
@@ -70,17 +72,24 @@ def _merger(w: _Weights, name: str, x: np.ndarray, scale: float, eps: float) -> 
 
 
 def _deit(
-    w: _Weights, image: np.ndarray, heads: int, places: Sequence[int], scale: float, eps: float
+    w: _Weights,
+    image: np.ndarray,
+    heads: int,
+    places: Sequence[int],
+    scale: float,
+    eps: float,
+    pool: str,
 ) -> tuple[np.ndarray, list[int]]:
-    """Logits and counts of a timm ViT with mergers that the class token goes round."""
-    x, counts = _embed(w, image), []
+    """Logits and counts of a timm ViT with mergers that the protected tokens go round."""
+    x, front, counts = _embed(w, image), protected(w), list[int]()
     for index in range(_depth(w)):
         for k in (k for k, place in enumerate(places) if place == index):
-            x = np.concatenate([x[:1], _merger(w, f"cluster_layers.{k}", x[1:], scale, eps)])
+            mixed = _merger(w, f"cluster_layers.{k}", x[front:], scale, eps)
+            x = np.concatenate([x[:front], mixed])
         block = f"blocks.{index}"
         x = _mlp(w, block, x + _attention(w, block, x, np.ones(len(x)), heads)[0], "gelu")
         counts.append(len(x))
-    return _classify(w, x, np.ones(len(x)), "token"), counts
+    return _classify(w, x, np.ones(len(x)), pool), counts
 
 
 def _vit_pytorch(
@@ -106,12 +115,13 @@ def run_patchmerger(
     scale: float | None = None,
     eps: float | None = None,
     merger_eps: float = 1e-5,
+    pool: str = "token",
     dialect: str,
 ) -> OracleResult:
     """Run a ViT with PatchMerger on one image: Y = softmax(scale · queries · LN(X)ᵀ) · LN(X).
 
-    Dialect "deit": timm's names and `cluster_layers.{k}` for merger k; scale 1, eps 1e-6, class
-    token. "vit_pytorch": vit_with_patch_merger.ViT, one merger; scale C^-0.5, eps 1e-5, mean.
+    Dialect "deit": timm's names and `cluster_layers.{k}` for merger k; scale 1, eps 1e-6, `pool`.
+    "vit_pytorch": vit_with_patch_merger.ViT, one merger; scale C^-0.5, eps 1e-5, mean.
     merge_at = l puts a merger between blocks, with l of them before it (None: half): counts[l] is
     the first to show it. Its norm has merger_eps, all others eps.
 
@@ -130,7 +140,7 @@ def run_patchmerger(
         raise ValueError(f"{dialect} of depth {depth} has no such place: {merge_at=}")
     if deit:
         factor = 1.0 if scale is None else scale
-        logits, counts = _deit(w, pixels, heads, places, factor, merger_eps)
+        logits, counts = _deit(w, pixels, heads, places, factor, merger_eps, pool)
     else:
         factor = w["pos_embedding"].shape[2] ** -0.5 if scale is None else scale
         logits, counts = _vit_pytorch(w, pixels, heads, places[0], factor, merger_eps)

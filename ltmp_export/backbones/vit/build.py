@@ -9,14 +9,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Attention, DiffAttention, GluMlp, Mlp, PatchEmbed, RmsNorm, SwiGLU
+from timm.layers import (
+    Attention,
+    DiffAttention,
+    GluMlp,
+    HybridEmbed,
+    Mlp,
+    PatchEmbed,
+    RmsNorm,
+    SwiGLU,
+)
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
     ParallelScalingBlock,
     VisionTransformer,
 )
-from timm.models.vitamin import GeGluMlp
+from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg
 from torch import nn
 
 from ltmp_export.backbones.built import Built, load
@@ -178,7 +187,7 @@ def _kwargs_from_shapes(
         "reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
         "pos_embed": "learn" if "pos_embed" in weights else "none",
         "pre_norm": "norm_pre.weight" in weights,
-        "embed_layer": MultiScalePatchEmbed if COARSE in weights else PatchEmbed,
+        "embed_layer": _embedding(weights, in_chans),
         "mlp_layer": _MLPS[kinds.mlp(weights)],
         "attn_layer": _attention(block),
     } | _side_by_side(block, kinds.side_by_side(weights))
@@ -193,13 +202,22 @@ def _side_by_side(block: set[str], kind: str) -> dict[str, Any]:
     return {"block_fn": partial(ParallelScalingBlock, fuse_out_proj=kind == parallel.JOINED)}
 
 
+def _embedding(weights: Weights, channels: int) -> Any:
+    """The patch embedding of images of so many channels that these weights tell."""
+    if (told := kinds.stages(weights)) is not None:
+        stages = VitCfg(told.widths, told.depths, told.first)
+        backbone = MbConvStages(stages, in_chans=channels, device="meta")
+        return partial(HybridEmbed, backbone=backbone, proj=False)
+    return MultiScalePatchEmbed if COARSE in weights else PatchEmbed
+
+
 def _attention(block: set[str]) -> Any:
     """The attention of a block that has these weights."""
     return DiffAttention if "attn.sub_norm.weight" in block else Attention
 
 
 def _require_ranks(weights: Weights) -> None:
-    ranks = {} if kinds.has_stem(weights) else {"patch_embed.proj.weight": 4}
+    ranks = kinds.stem_ranks(weights) or {"patch_embed.proj.weight": 4}
     ranks |= {f"blocks.0.{leaf}.weight": 2 for leaf in _entering(weights)}
     optional = dict.fromkeys(("cls_token", "dist_token", "reg_token", "pos_embed"), 3)
     optional |= {"blocks.0.attn.q_norm.weight": 1, "head.weight": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,16 +13,32 @@ from timm.layers import (
     ConvNormAct,
     GroupNormAct,
     HybridEmbed,
+    LayerNorm2d,
+    LayerNormAct2d,
     StdConv2dSame,
 )
 from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models.resnetv2 import Bottleneck, DownsampleConv, ResNetV2
 from timm.models.vision_transformer_hybrid import ConvStem
+from timm.models.vitamin import Downsample2d, MbConvLNBlock, MbConvStages, StridedConv
+from timm.models.vitamin import Stem as FirstConvs
 from torch import Tensor, nn
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import stem as plans
 from ltmp_export.plan.stem import PATH, Stem, StemConv
+
+_KNOWN: Mapping[str, tuple[Any, ...]] = {
+    plans.PLAIN: (ConvStem, ConvNormAct, nn.Conv2d, BatchNormAct2d),
+    plans.MBCONV: (
+        MbConvStages, FirstConvs, MbConvLNBlock, Downsample2d, StridedConv, nn.Sequential,
+        nn.Conv2d, LayerNormAct2d, LayerNorm2d,
+    ),
+    plans.RESNET: (
+        ResNetV2, nn.Sequential, Bottleneck, DownsampleConv, StdConv2dSame, GroupNormAct,
+        MaxPool2dSame,
+    ),
+}  # fmt: skip
 
 
 def describe(embedding: Any, activation: Any) -> Stem | None:
@@ -38,7 +55,8 @@ def describe(embedding: Any, activation: Any) -> Stem | None:
         return None
     backbone = embedding.backbone
     kind = _kind(backbone)
-    acts = [m.act for m in backbone.modules() if isinstance(getattr(m, "act", None), nn.Module)]
+    inner = (getattr(m, name, None) for m in backbone.modules() for name in ("act", "act1", "act2"))
+    acts = [module for module in inner if isinstance(module, nn.Module)]
     named = {activation(act) for act in acts if not isinstance(act, nn.Identity)}
     if len(named) != 1:
         raise InputError(f"a convolutional stem with the activations {named} is not supported")
@@ -54,22 +72,18 @@ def _kind(backbone: nn.Module) -> str:
     Raises:
         InputError: One is not.
     """
-    if type(backbone) is ConvStem:
-        kind = plans.PLAIN
-        known: tuple[Any, ...] = (ConvStem, ConvNormAct, nn.Conv2d, BatchNormAct2d)
-    else:
-        kind = plans.RESNET
-        known = (ResNetV2, nn.Sequential, Bottleneck, DownsampleConv, StdConv2dSame, GroupNormAct,
-                 MaxPool2dSame)  # fmt: skip
+    found = {ConvStem: plans.PLAIN, MbConvStages: plans.MBCONV}
+    kind = found.get(type(backbone), plans.RESNET)
+    eps = plans.LAYER_NORM_EPS if kind == plans.MBCONV else plans.NORM_EPS
     for path, module in backbone.named_modules():
         leaf = not list(module.children()) and not list(module.parameters(recurse=False))
         stage = type(module).__name__ in ("ResNetStage", "ClassifierHead", "SelectAdaptivePool2d")
-        if not (isinstance(module, known) or (stage and kind == plans.RESNET) or leaf):
+        if not (isinstance(module, _KNOWN[kind]) or (stage and kind == plans.RESNET) or leaf):
             raise InputError(
                 f"{type(module).__name__} ({PATH}.{path}) in a convolutional stem is not supported"
             )
         norm = getattr(module, "eps", None)
-        wanted = plans.WEIGHT_EPS if isinstance(module, StdConv2dSame) else plans.NORM_EPS
+        wanted = plans.WEIGHT_EPS if isinstance(module, StdConv2dSame) else eps
         if norm is not None and norm != wanted:
             raise InputError(f"{PATH}.{path} has the epsilon {norm:g}; supported is {wanted:g}")
         if isinstance(module, GroupNormAct) and module.num_groups != plans.GROUPS:

@@ -134,6 +134,8 @@ def unsupported(weights: Mapping[str, Shaped]) -> Iterator[str]:
         if (key := next(filter(compiled.fullmatch, names), None)) is not None:
             yield f"{name} ({key})"
     needed = () if kinds.has_stem(weights) else ("patch_embed.proj.weight",)
+    if not needed and not any(map(kinds.FIRST.fullmatch, weights)):
+        yield "the first convolution missing in front of patch_embed (patch_embed.backbone)"
     for key in (*needed, f"blocks.0.{kinds.layers(weights)[0]}.weight"):
         if key not in weights and not (key[0] == "p" and f"embeds.{key}" in weights):
             yield f"{key} missing"

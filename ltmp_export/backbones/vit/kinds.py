@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ltmp_export.plan import mlps, parallel
 
@@ -14,12 +15,20 @@ _MLP = "blocks.0.mlp"
 IN_PROJ = "blocks.0.in_proj.weight"  # of blocks whose attention and MLP run side by side
 
 STEM = "patch_embed.backbone."
+FIRST = re.compile(r"patch_embed\.backbone\.(stem\.|0\.)?conv1?\.weight")
+_CONVOLUTION = re.compile(r"patch_embed\.backbone\.(.*\.)?(conv\w*|proj|expand)\.weight")
+_STAGE = re.compile(r"patch_embed\.backbone\.stages\.(\d)\.(\d+)\.conv3_1x1\.weight")
 COUNTER = r"patch_embed\.backbone\..*\.num_batches_tracked"  # of training alone
 
 
 def has_stem(keys: Collection[str]) -> bool:
     """Whether convolutions stand in front of the patch embedding."""
     return any(key.startswith(STEM) for key in keys)
+
+
+def stem_ranks(keys: Collection[str]) -> dict[str, int]:
+    """Dimensions of the convolutions in front of the patch embedding, by their names."""
+    return dict.fromkeys(filter(_CONVOLUTION.fullmatch, keys), 4)
 
 
 def embedding(weights: Mapping[str, Shaped]) -> tuple[int, int, int, int]:
@@ -31,10 +40,41 @@ def embedding(weights: Mapping[str, Shaped]) -> tuple[int, int, int, int]:
     if not has_stem(weights):
         width, channels, height, across = weights["patch_embed.proj.weight"].shape
         return width, channels, height, across
-    first = next(key for key in weights if key.startswith(STEM) and "conv" in key)
+    first = next(filter(FIRST.fullmatch, weights), "the stem's first convolution")
     height, across = (1, 1) if proj is None else proj.shape[2:]
     norm = f"blocks.0.{first_norm(weights)}.weight"
     return weights[norm].shape[0], weights[first].shape[1], height, across
+
+
+class Stages(NamedTuple):
+    """ViTamin's stem, which its weights tell whole.
+
+    Attributes:
+        first: Channels in front of the stages.
+        widths: Channels behind the first stage, the second, and all.
+        depths: Bottlenecks of each stage.
+    """
+
+    first: int
+    widths: tuple[int, int, int]
+    depths: tuple[int, int]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(height, width) in pixels of a cell of the map that it makes."""
+        return 16, 16
+
+
+def stages(weights: Mapping[str, Shaped]) -> Stages | None:
+    """What the stem is, where it is ViTamin's; None where it is another, or there is none."""
+    names = (f"{STEM}stem.conv1.weight", f"{STEM}pool.proj.weight")
+    found = [match for key in weights if (match := _STAGE.fullmatch(key))]
+    if any(name not in weights for name in names) or {m[1] for m in found} != {"0", "1"}:
+        return None
+    one, two = (weights[next(m[0] for m in found if m[1] == stage)].shape[0] for stage in "01")
+    first, last = (weights[name].shape[0] for name in names)
+    depths = [sum(m[1] == stage for m in found) for stage in "01"]
+    return Stages(first, (one, two, last), (depths[0], depths[1]))
 
 
 def side_by_side(keys: Collection[str]) -> str:

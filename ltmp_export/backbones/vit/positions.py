@@ -67,18 +67,20 @@ def grid(
         unplaced: Whether the tokens before the patches have no rows, where something says so.
         named: Whether the model is known by name, which may be one without position embedding.
         cells: (height, width) in pixels of a cell of the map that a convolutional stem makes, where
-            it is known.
+            it is known; of ViTamin's, weights tell.
         source: Where the weights come from, for messages.
 
     Raises:
         InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
+    _require_ranks(weights)
+    stages = kinds.stages(weights)
+    cells = stages.cells if cells is None and stages is not None else cells
     if kinds.has_stem(weights) and cells is None:
         raise InputError(
             f"{source}: nothing tells the layers of its convolutional stem (patch_embed.backbone); "
             "state the model's name with --model"
         )
-    _require_ranks(weights)
     (down, across), (height, width) = cells or (1, 1), kinds.embedding(weights)[2:]
     patch, prefix = (down * height, across * width), prefix_tokens(weights)
     if "pos_embed" not in weights:
@@ -114,7 +116,8 @@ def _require_ranks(weights: Mapping[str, Shaped]) -> None:
     Raises:
         InputError: They have others, or none of a size.
     """
-    for key, rank in (("patch_embed.proj.weight", 4), ("pos_embed", 3)):
+    known = {"patch_embed.proj.weight": 4, "pos_embed": 3} | kinds.stem_ranks(weights)
+    for key, rank in known.items():
         shape = tuple(weights[key].shape) if key in weights else (1,) * rank
         if len(shape) != rank or 0 in shape:
             raise InputError(f"{key} has shape {shape}; a timm ViT has {rank} non-empty dimensions")

@@ -23,6 +23,8 @@ def write(layers: Layers, stem: Stem, images: Name) -> Name:
     """Images [B, channels, height, width] → the map that the patches are cut from."""
     if stem.kind == plans.PLAIN:
         return _Plain(layers, stem).map(images)
+    if stem.kind == plans.MBCONV:
+        return _MbConv(layers, stem).map(images)
     return _ResNet(layers, stem).map(images)
 
 
@@ -60,6 +62,43 @@ class _Plain(_Writer):
                 x = g.op("BatchNormalization", x, *stored, epsilon=plans.NORM_EPS)
                 x = g.activation(self.stem.activation, x)
         return x
+
+
+class _MbConv(_Writer):
+    """Two convolutions, stages of inverted bottlenecks, and a convolution to the tokens' width."""
+
+    def map(self, x: Name) -> Name:
+        x = self.normed(f"{PATH}.stem.norm1", self.conv(f"{PATH}.stem.conv1", x))
+        x = self.conv(f"{PATH}.stem.conv2", self.g.activation(self.stem.activation, x))
+        firsts = (conv.path for conv in self.stem.convs)
+        for path in (one.removesuffix(plans.FIRST) for one in firsts if one.endswith(plans.FIRST)):
+            x = self.block(path, x)
+        return self.conv(f"{PATH}.pool.proj", self.normed(f"{PATH}.pool.norm", x))
+
+    def block(self, path: str, x: Name) -> Name:
+        y = self.normed(f"{path}.pre_norm", x)
+        for leaf in (plans.FIRST, plans.MIDDLE):
+            y = self.g.activation(self.stem.activation, self.conv(f"{path}{leaf}", y))
+        return self.g.op("Add", self.conv(f"{path}{plans.LAST}", y), self.shortcut(path, x))
+
+    def shortcut(self, path: str, x: Name) -> Name:
+        """The map beside a block: where that halves it, means of the 3 × 3 cells that are there."""
+        stride = self.stem.of(f"{path}{plans.MIDDLE}").stride
+        if stride > 1:
+            x = self.g.op(
+                "AveragePool", x, kernel_shape=[3, 3], strides=[stride] * 2, pads=[1] * 4,
+                count_include_pad=0,
+            )  # fmt: skip
+        leaf = "shortcut.expand" if stride > 1 else "shortcut"
+        return self.conv(f"{path}.{leaf}", x) if f"{path}.{leaf}.weight" in self.g.weights else x
+
+    def normed(self, path: str, x: Name) -> Name:
+        """LayerNorm of the channels of each cell."""
+        g = self.g
+        weight, bias = (g.weight(f"{path}.{part}") for part in ("weight", "bias"))
+        cells = g.op("Transpose", x, perm=[0, 2, 3, 1])  # [B, rows, columns, C]
+        cells = g.layer_norm(cells, weight, bias, plans.LAYER_NORM_EPS)
+        return g.op("Transpose", cells, perm=[0, 3, 1, 2])
 
 
 class _ResNet(_Writer):

@@ -10,8 +10,8 @@ from ltmp_export.backbones.vit.libraries.parts import Taken, Weights, projection
 from ltmp_export.errors import InputError
 
 NAME = "open_clip"
-KEY = r"visual\.trunk\.patch_embed\.proj\.weight"
-FIRST = r"visual\.trunk\.patch_embed\.proj"
+FIRST = r"visual\.trunk\.patch_embed\.(proj|backbone\.(stem\.)?conv1?)"
+KEY = rf"{FIRST}\.weight"
 
 _TRUNK, _HEAD = "visual.trunk.", "visual.head."
 _PROJECTION = "proj."
