@@ -21,7 +21,7 @@ from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.merge_mask import stages, weights, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
-BACKBONES = (Vit.kind, *stages.KINDS, *windows.KINDS)
+BACKBONES = (Vit.kind, "beit", "eva", *stages.KINDS, *windows.KINDS)
 WEIGHTS = "|".join(
     (
         r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)",
@@ -234,6 +234,11 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
     """The steps, and what they come to."""
+    if not restore and getattr(vit, "positions", ""):
+        raise InputError(
+            "state --restore: attention of this model knows where tokens lie, and a mixture of "
+            "patches, which stays with the default, lies nowhere"
+        )
     if restore and vit.parallel:
         raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {
