@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan import positions
 from ltmp_export.plan.cells import cells, membership
 from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.placed import Placed
@@ -234,11 +235,8 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
     """The steps, and what they come to."""
-    if not restore and getattr(vit, "positions", ""):
-        raise InputError(
-            "state --restore: attention of this model knows where tokens lie, and a mixture of "
-            "patches, which stays with the default, lies nowhere"
-        )
+    if not restore:
+        positions.require_none(vit)
     if restore and vit.parallel:
         raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {
