@@ -128,5 +128,5 @@ def test_a_terminal_of_80_columns_shows_why() -> None:
     headers = ["taken", "smallest of its group", "class, or why not", "names", "tags"]
     assert [word for word in re.split(r"\s{2,}", header) if word] == headers
     assert name in lines[0]
-    cells = "".join(line[44:66].rstrip() for line in lines[1:-1])
+    cells = "".join(line[44:67].rstrip() for line in lines[1:-1])
     assert cells.replace(" ", "") == why.replace(" ", "")
