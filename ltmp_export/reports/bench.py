@@ -8,10 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table, no_less
-from ltmp_export.timing.contenders import DENSE, DENSE_INT8, GEMMS, REDUCED
+from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import SAME, SLOWER, Change
 from ltmp_export.timing.report import BenchReport, Entry
@@ -275,6 +276,7 @@ def _closing_lines(report: BenchReport) -> list[str]:
         lines.append(line)
     if report.calibration is not None:
         lines.append(f"int8 beside this file is calibrated on {report.calibration}")
+    lines += _outputs(report)
     share = report.gmacs / report.dense_gmacs
     ideal = no_less(share) or f": {1 / share:.2f}x would be ideal"
     lines.append(f"{share:.1%} of the dense multiply-accumulates{ideal}")
@@ -283,4 +285,20 @@ def _closing_lines(report: BenchReport) -> list[str]:
         f"{len(report.names)} images ({report.images}), {report.provider}, "
         f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}"
     )
+    return lines
+
+
+def _outputs(report: BenchReport) -> list[str]:
+    """What a run gives, where that is more than an answer; and what cannot be said without one."""
+    lines, given = [], report.outputs
+    labels = {entry.label for entry in report.entries if not entry.reason}
+    if set(given) - {LOGITS, FEATURES}:
+        line = f"a run gives {', '.join(given)}"
+        line += ", of the dense model, too" if report.baseline == DENSE else ""
+        plain = [label for label in (EAGER, LITERAL) if label in labels]
+        line += f"; {' and '.join(plain)}: the answer alone" if plain else ""
+        lines.append(line)
+    others = any(_is_rival(report, label) for label in labels)
+    if given and LOGITS not in given and others:
+        lines.append("it gives no logits, so no share of images agrees")
     return lines
