@@ -179,7 +179,10 @@ def _require_possible(
 def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """The number of heads; the norm of q tells it, too."""
     if says.heads is not None:
-        return Answer(*says.heads)
+        each, where = says.heads
+        times = says.attentions
+        told = f"{where} for each of {times} attentions side by side" if times > 1 else where
+        return Answer(each * times, told)
     width, own = kinds.attention_width(weights), kinds.attention(weights)
     behind = weights.get(f"{own}.sub_norm.weight")  # of differential attention
     if behind is not None and width % behind.shape[0] == 0:
