@@ -203,12 +203,11 @@ def _spreads(report: BenchReport) -> Table:
 
     A process keeps the memory it once had, so the peak stands at the last batch size alone.
     """
-    columns = ("images differ by", "runs by", "GFLOP/s", "peak MB")
-    table = new_table("batch", "model", *columns, left=2, folding=("model",))
+    columns = ("batch", "model", "images differ by", "runs by", "GFLOP/s", "peak MB")
+    table = new_table(*columns, left=2, folding=("model",))
     peaks = {entry.label: entry.peak_mb for entry in report.entries}
     for timing in report.timings:
-        low, high = timing.image_spread
-        noise = timing.noise
+        (low, high), noise = timing.image_spread, timing.noise
         peak = peaks.get(timing.model)
         cell = UNKNOWN if peak is None else f"{peak:.0f}"
         add_row(
@@ -281,24 +280,22 @@ def _closing_lines(report: BenchReport) -> list[str]:
     ideal = no_less(share) or f": {1 / share:.2f}x would be ideal"
     lines.append(f"{share:.1%} of the dense multiply-accumulates{ideal}")
     rounds = len(report.timings[0].samples)
-    lines.append(
+    return [
+        *lines,
         f"{len(report.names)} images ({report.images}), {report.provider}, "
-        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}"
-    )
-    return lines
+        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}",
+    ]
 
 
 def _outputs(report: BenchReport) -> list[str]:
     """What a run gives, where that is more than an answer; and what cannot be said without one."""
-    lines, given = [], report.outputs
-    labels = {entry.label for entry in report.entries if not entry.reason}
+    lines, given = list[str](), report.outputs
+    timed = [entry.label for entry in report.entries if not entry.reason]
     if set(given) - {LOGITS, FEATURES}:
-        line = f"a run gives {', '.join(given)}"
-        line += ", of the dense model, too" if report.baseline == DENSE else ""
-        plain = [label for label in (EAGER, LITERAL) if label in labels]
-        line += f"; {' and '.join(plain)}: the answer alone" if plain else ""
-        lines.append(line)
-    others = any(_is_rival(report, label) for label in labels)
-    if given and LOGITS not in given and others:
+        dense = ", of the dense model, too" if report.baseline == DENSE else ""
+        plain = " and ".join(label for label in (EAGER, LITERAL) if label in timed)
+        alone = f"; {plain}: the answer alone" if plain else ""
+        lines.append(f"a run gives {', '.join(given)}{dense}{alone}")
+    if given and LOGITS not in given and any(_is_rival(report, label) for label in timed):
         lines.append("it gives no logits, so no share of images agrees")
     return lines
