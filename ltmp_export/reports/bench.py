@@ -57,9 +57,8 @@ def compare_summary(changes: Sequence[Change]) -> RenderableType:
         colour = CHANGE_COLOURS.get(one.verdict, "")
         table.add_row(*map(Text, cells), Text(one.verdict, colour))
     allowed = f"{100 * changes[0].allowed:g}%"
-    slower = sum(one.verdict == SLOWER for one in changes)
     line = Text(f"no regression beyond {allowed}")
-    if slower:
+    if slower := sum(one.verdict == SLOWER for one in changes):
         where = f"regression at {slower} of {len(changes)} batch sizes"
         line = Text(f"{where}, beyond {allowed} and noise", "red")
     if any(one.noise > one.allowed for one in changes):
