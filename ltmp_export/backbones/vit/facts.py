@@ -179,10 +179,9 @@ def _require_possible(
 def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """The number of heads; the norm of q tells it, too."""
     if says.heads is not None:
-        each, where = says.heads
-        times = says.attentions
-        told = f"{where} for each of {times} attentions side by side" if times > 1 else where
-        return Answer(each * times, told)
+        times, where = says.attentions, says.heads.where
+        where += f" for each of {times} attentions side by side" if times > 1 else ""
+        return Answer(says.heads.value * times, where)
     width, own = kinds.attention_width(weights), kinds.attention(weights)
     behind = weights.get(f"{own}.sub_norm.weight")  # of differential attention
     if behind is not None and width % behind.shape[0] == 0:
