@@ -105,6 +105,7 @@ class BenchReport:
         profile: Where the time goes, if asked for.
         environment: The machine.
         warnings: What should be known of the images.
+        outputs: What the file gives, token counts apart; all of it is read in each run.
     """
 
     model: str
@@ -131,6 +132,7 @@ class BenchReport:
     profile: Profile | None
     environment: Environment
     warnings: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

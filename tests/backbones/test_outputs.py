@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -29,10 +28,10 @@ from ltmp_export.precision.formats import Precision
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.merge_mask.step import MergeMask
-from ltmp_export.steps.tokens import Choice
 from tests.conftest import DIGITS_LTMP
 from tests.makers import examples, random_vits
 from tests.makers.checks import check
+from tests.oracles.oracle_owners import composed
 from tests.tolerances import DENSE_TIMM
 
 SIZES = (1, 2, 5)
@@ -118,27 +117,6 @@ def test_they_fit_each_other(family: str) -> None:
     assert (tokens[values["sizes"] == 0] == 0).all()
 
 
-def composed(plan: Plan, choices: tuple[tuple[Choice, ...], ...], patches: int) -> NDArray[Any]:
-    """The map by decisions alone: each token is a set of patches, behind a class token."""
-    tokens: list[set[int]] = [set(), *({patch} for patch in range(patches))]
-    for steps, taken in zip(plan.blocks, choices, strict=True):
-        for step, choice in zip(steps, taken, strict=True):
-            chosen = choice.chosen.numpy()
-            if step.action == "prune":
-                tokens = [token for token, stays in zip(tokens, chosen, strict=True) if stays]
-                continue
-            assert choice.partner is not None
-            sources, destinations = tokens[0::2], [set(token) for token in tokens[1::2]]
-            for index in np.flatnonzero(chosen):
-                destinations[int(choice.partner[index])] |= sources[index]
-            tokens = [s for s, merges in zip(sources, chosen, strict=True) if not merges]
-            tokens += destinations
-    places = np.full(patches, -1)
-    for place, token in enumerate(tokens):
-        places[list(token)] = place
-    return places
-
-
 def test_the_map_of_the_digits() -> None:
     """It is what the decisions of the file come to, image by image in mixed batches."""
     checkpoint = load_checkpoint(DIGITS_LTMP)
@@ -148,7 +126,7 @@ def test_the_map_of_the_digits() -> None:
     pruned = merged = 0
     for number in range(48):
         record = observer.record(Run(7), number)
-        wanted = composed(checkpoint.plan, record.choices(), checkpoint.vit.patches)
+        wanted = composed(checkpoint.plan.blocks, record.choices(), checkpoint.vit.patches, 1)
         np.testing.assert_array_equal(record.given["token_map"], wanted)
         owned = np.bincount(wanted[wanted >= 0], minlength=record.counts[-1])[1:]
         np.testing.assert_array_equal(record.given["sizes"][1 : record.counts[-1]], owned)

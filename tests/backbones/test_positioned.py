@@ -57,6 +57,17 @@ def mixed(**facts: Any) -> Form:
     )  # fmt: skip
 
 
+def centred() -> Form:
+    """Places between -1 and 1 in turns of periods, of channels d and d + D / 2."""
+    periods = 100.0 ** (np.arange(HEAD // 4) / (HEAD // 4))
+
+    def angle(block: int, head: int, place: tuple[float, float]) -> np.ndarray:
+        at = [2 * (p + 0.5) / side - 1 for p, side in zip(place, GRID, strict=True)]
+        return np.concatenate([2 * np.pi * p / periods for p in at])
+
+    return Form(GRID, angle, half=True)
+
+
 FORMS = {
     positioned.CLIP: axial(positioned.CLIP, reference=(16, 16)),
     positioned.SPATIAL: axial(positioned.SPATIAL, reference=(32, 32), offset=1.0, xy=True,
@@ -64,6 +75,8 @@ FORMS = {
     positioned.MIXED: mixed(merged="destination"),
     positioned.BEIT: Form(GRID, bias="blocks.{}.attn.relative_position_bias_table",
                           merged="destination"),
+    positioned.DINO: centred(),  # five rows in front
+    positioned.GAP: axial(positioned.GAP, reference=(16, 16)),  # a register, no class token
 }  # fmt: skip
 
 

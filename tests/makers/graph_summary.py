@@ -37,6 +37,7 @@ from ltmp_export.backbones.swin.geometry import Swin
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.model_file.model import to_onnx
+from ltmp_export.plan import outputs
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.positions import DESTINATION, MEAN
@@ -59,6 +60,7 @@ class Case(NamedTuple):
     precision: Precision
     opset: int
     batch_size: int | None
+    outputs: tuple[str, ...] | None = None
 
 
 def cases() -> Iterator[Case]:
@@ -79,6 +81,21 @@ def cases() -> Iterator[Case]:
         yield from _exports(f"swin {form}", checkpoint, (17,))
     yield from _beside()
     yield from _behind_bottlenecks()
+    yield from _owners()
+
+
+def _owners() -> Iterator[Case]:
+    """Files that tell what became of each patch, with and without a class token."""
+    registers = {"class_token": False, "reg_tokens": 2, "global_pool": "avg", "num_classes": 0}
+    for name, model in (("plain", _model({})), ("registers", _model(registers))):
+        for family in ("ltmp", "pm", "evit") if name == "plain" else ("ltmp", "m"):
+            for form, plan in examples.plans(family, 3, _drawn, model.num_prefix_tokens).items():
+                checkpoint = _checkpoint(model, plan)
+                given = outputs.of(checkpoint.geometry, plan)
+                for batch_size in (None, 1):
+                    size = "any batch" if batch_size is None else "single"
+                    told = f"{family} {form}, {name}, all outputs, {size}"
+                    yield Case(told, checkpoint, Precision(), 17, batch_size, given)
 
 
 def _behind_bottlenecks() -> Iterator[Case]:
@@ -279,6 +296,7 @@ def summary(case: Case) -> tuple[str, Floats]:
         batch_size=case.batch_size,
         token_counts=case.batch_size is None,
         precision=case.precision,
+        outputs=case.outputs,
     )
     digest = hashlib.sha256()
 

@@ -40,7 +40,7 @@ class Form:
     rotated: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Token:
     """One token.
 
@@ -137,10 +137,14 @@ def attention(
 
 
 def merge(tokens: list[Token], metric: np.ndarray, threshold: float) -> list[Token]:
-    """Even rows into the most similar odd ones, above a threshold; row 0 is a class token."""
-    odd = list(range(1, len(tokens), 2))
-    stay = [tokens[0]]
-    for row in range(2, len(tokens), 2):
+    """Even rows into the most similar odd ones, above a threshold; those in front stay there."""
+    front = sum(token.seat is None for token in tokens)
+    odd = list(range(front + 1 - front % 2, len(tokens), 2))
+    even = list(range(front + front % 2, len(tokens), 2))
+    if not odd:
+        return tokens
+    stay = tokens[:front]
+    for row in even:
         similar = metric[odd] @ metric[row]
         if similar.max() <= threshold:
             stay.append(tokens[row])
@@ -157,6 +161,87 @@ def scaled(w: _Weights, name: str, x: np.ndarray) -> np.ndarray:
     return x * w[name] if name in w else x
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left of an image.
+
+    Attributes:
+        tokens: Behind the last block.
+        counts: How many after each block.
+        pruned: By patch, [C] the token that it was part of when that was pruned.
+        margin: The smallest distance of any decision from falling otherwise.
+    """
+
+    tokens: list[Token]
+    counts: tuple[int, ...]
+    pruned: dict[int, np.ndarray]
+    margin: float
+
+
+def nearest(tokens: list[Token], metric: np.ndarray, threshold: float) -> float:
+    """How near a merge is to another: sources to the threshold, and to their second best."""
+    front = sum(token.seat is None for token in tokens)
+    odd = [row for row in range(1, len(tokens), 2) if row >= front]
+    found = [math.inf]
+    for row in (row for row in range(0, len(tokens), 2) if row >= front and odd):
+        first, *others = sorted((float(metric[row] @ metric[to]) for to in odd), reverse=True)
+        found.append(abs(first - threshold))
+        found += [first - others[0]] if others and first > threshold else []
+    return min(found)
+
+
+def embedded(w: _Weights, image: np.ndarray, grid: tuple[int, int]) -> list[Token]:
+    """Tokens before the first block: class token, registers, patches, as far as there are any."""
+    kernel = w["patch_embed.proj.weight"]
+    side, (rows, columns) = kernel.shape[2], grid
+    cut = image.reshape(image.shape[0], rows, side, columns, side).transpose(1, 3, 0, 2, 4)
+    patches = cut.reshape(rows * columns, -1) @ kernel.reshape(len(kernel), -1).T
+    if "patch_embed.proj.bias" in w:
+        patches = patches + w["patch_embed.proj.bias"]
+    front = [row for name in ("cls_token", "reg_token") if name in w for row in w[name][0]]
+    if "pos_embed" in w:
+        position = w["pos_embed"][0]
+        if len(position) > len(patches):
+            front[0], position = front[0] + position[0], position[1:]
+        patches = patches + position
+    x = w.norm("norm_pre", np.array([*front, *patches]))
+    behind = x[len(front) :]
+    return [Token(row) for row in x[: len(front)]] + [
+        Token(row, [n], n) for n, row in enumerate(behind)
+    ]
+
+
+def reduced(
+    w: _Weights,
+    image: np.ndarray,
+    form: Form,
+    merges: list[float],
+    prunes: list[float],
+    heads: int,
+    activation: str,
+) -> Left:
+    """One image [channels, height, width] through all blocks."""
+    tokens, counts = embedded(w, image, form.grid), list[int]()
+    pruned: dict[int, np.ndarray] = {}
+    margin = math.inf
+    for block, (theta_m, theta_p) in enumerate(zip(merges, prunes, strict=True)):
+        path = f"blocks.{block}"
+        update, metric = attention(w, block, tokens, heads, form)
+        for token, more in zip(tokens, update, strict=True):
+            token.x = token.x + scaled(w, f"{path}.gamma_1", more)
+        margin = min(margin, nearest(tokens, metric, theta_m))
+        merged = merge(tokens, metric, theta_m)
+        margin = min(margin, *(abs(token.importance - theta_p) for token in merged))
+        tokens = [t for t in merged if t.importance > theta_p]
+        pruned |= {patch: t.x for t in merged if t not in tokens for patch in t.patches}
+        x = np.array([token.x for token in tokens])
+        update = mlp(w, f"{path}.mlp", w.norm(f"{path}.norm2", x), _ACTIVATIONS[activation])
+        for token, more in zip(tokens, update, strict=True):
+            token.x = token.x + scaled(w, f"{path}.gamma_2", more)
+        counts.append(len(tokens))
+    return Left(tokens, tuple(counts), pruned, margin)
+
+
 def run(
     weights: Mapping[str, np.ndarray],
     image: np.ndarray,
@@ -171,39 +256,15 @@ def run(
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """Logits [classes] of one image [channels, height, width], and the tokens of each block."""
     w = _Weights(weights, eps)
-    kernel = w["patch_embed.proj.weight"]
-    side = kernel.shape[2]
-    rows, columns = form.grid
-    cut = image.reshape(image.shape[0], rows, side, columns, side).transpose(1, 3, 0, 2, 4)
-    patches = cut.reshape(rows * columns, -1) @ kernel.reshape(len(kernel), -1).T
-    if "patch_embed.proj.bias" in w:
-        patches = patches + w["patch_embed.proj.bias"]
-    front = w["cls_token"][0, 0]
-    if "pos_embed" in w:
-        position = w["pos_embed"][0]
-        if len(position) > len(patches):
-            front, position = front + position[0], position[1:]
-        patches = patches + position
-    x = w.norm("norm_pre", np.concatenate([front[None], patches]))
-    tokens = [Token(x[0])] + [Token(row, [n], n) for n, row in enumerate(x[1:])]
-    counts = []
-    for block, (theta_m, theta_p) in enumerate(zip(merges, prunes, strict=True)):
-        path = f"blocks.{block}"
-        update, metric = attention(w, block, tokens, heads, form)
-        for token, more in zip(tokens, update, strict=True):
-            token.x = token.x + scaled(w, f"{path}.gamma_1", more)
-        tokens = [t for t in merge(tokens, metric, theta_m) if t.importance > theta_p]
-        x = np.array([token.x for token in tokens])
-        update = mlp(w, f"{path}.mlp", w.norm(f"{path}.norm2", x), _ACTIVATIONS[activation])
-        for token, more in zip(tokens, update, strict=True):
-            token.x = token.x + scaled(w, f"{path}.gamma_2", more)
-        counts.append(len(tokens))
+    left = reduced(w, image, form, merges, prunes, heads, activation)
+    tokens = left.tokens
     x = w.norm("norm", np.array([token.x for token in tokens]))
     pooled = x[0]
     if pool == "avg":
-        sizes = np.array([token.size for token in tokens[1:]])
-        pooled = (x[1:] * sizes[:, None]).sum(0) / sizes.sum()
+        behind = [n for n, token in enumerate(tokens) if token.seat is not None]
+        sizes = np.array([tokens[n].size for n in behind])
+        pooled = (x[behind] * sizes[:, None]).sum(0) / sizes.sum()
     logits = w.linear("head", w.norm("fc_norm", pooled[None]))[0]
     if w.unread - {"rope.freqs"}:
         raise ValueError(f"unread: {sorted(w.unread)}")
-    return logits, tuple(counts)
+    return logits, left.counts
