@@ -7,7 +7,7 @@ Results go to stdout, progress and warnings to stderr.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -27,7 +27,7 @@ from .terminal import reporting_errors
 class _Commands(TyperGroup):
     """Shows the help of a command before options are parsed, which imports what checks them."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         name, *others = args or [""]
         if others[-1:] == ["--help"] and "--" not in others and name in self.commands:
             self.commands[name].make_context(name, ["--help"], parent=ctx)

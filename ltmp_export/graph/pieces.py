@@ -65,7 +65,7 @@ def _header(tensor: TensorProto, beside: Mapping[str, NDArray[Any]]) -> bytes:
     """What stands before the elements of a weight, or all of one that is not beside the model."""
     tag = _tag(onnx.GraphProto(), "initializer")
     if tensor.name not in beside:
-        content = tensor.SerializeToString()
+        content: bytes = tensor.SerializeToString()
         return tag + _varint(len(content)) + content
     bare = TensorProto(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
     size = beside[tensor.name].nbytes

@@ -106,7 +106,7 @@ def _write_data(
     """Write the large weights one after the other: their places, a digest, the size."""
     digest, places, size = hashlib.sha256(), {}, 0
 
-    def parts() -> Iterator[bytes]:
+    def parts() -> Iterator[bytes | memoryview]:
         nonlocal size
         for tensor in model.graph.initializer:
             if not leaves(tensor) and tensor.name not in beside:
