@@ -113,7 +113,8 @@ def require_takeable(
 def _require_stated(weights: Mapping[str, Shaped], says: Statements, source: str) -> None:
     """Refuse heads and sizes of images that the shapes of weights rule out."""
     positions.require_ranks(weights)
-    facts.require_heads(weights, says, source)
+    if says.heads is not None:
+        facts.require_dividing(weights, facts.Answer(*says.heads), source)
     size = says.image_size
     if size is not None and size != says.stored_size and not kinds.has_stem(weights):
         positions.require_whole(size, kinds.embedding(weights)[2:])

@@ -146,13 +146,8 @@ def _require_no_flags(says: Statements, source: str) -> None:
             )
 
 
-def require_heads(weights: Weights, says: Statements, source: str) -> None:
-    """Refuse a stated number of heads that does not divide the attention width (InputError)."""
-    if says.heads is not None:
-        _require_dividing(weights, Answer(*says.heads), source)
-
-
-def _require_dividing(weights: Weights, heads: Answer, source: str) -> None:
+def require_dividing(weights: Weights, heads: Answer, source: str) -> None:
+    """Refuse a number of heads that does not divide the attention width (InputError)."""
     width = kinds.attention_width(weights)
     if heads.value < 1 or width % heads.value:
         raise InputError(
@@ -164,7 +159,7 @@ def _require_dividing(weights: Weights, heads: Answer, source: str) -> None:
 def _require_possible(
     weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
 ) -> None:
-    _require_dividing(weights, answers["num_heads"], source)
+    require_dividing(weights, answers["num_heads"], source)
     pool, act = answers["pool"], answers["act"]
     if LATENT in weights and says.pool is not None and says.pool.value != MAP:
         raise InputError(
