@@ -21,7 +21,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.statements import gather
 from ltmp_export.statements.choices import Choices
-from ltmp_export.statements.gather import Statements
+from ltmp_export.statements.gather import Answer, Statements
 
 
 class Told(NamedTuple):
@@ -114,7 +114,7 @@ def _require_stated(weights: Mapping[str, Shaped], says: Statements, source: str
     """Refuse heads and sizes of images that the shapes of weights rule out."""
     positions.require_ranks(weights)
     if says.heads is not None:
-        facts.require_dividing(weights, facts.Answer(*says.heads), source)
+        facts.require_dividing(weights, Answer(*says.heads), source)
     size = says.image_size
     if size is not None and size != says.stored_size and not kinds.has_stem(weights):
         positions.require_whole(size, kinds.embedding(weights)[2:])
