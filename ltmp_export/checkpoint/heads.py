@@ -118,14 +118,24 @@ def _without(own: dict[str, StoredTensor], taken: Foreign) -> Model:
 def _require_no_other(path: Path, dialect: Dialect) -> None:
     """Refuse to choose between a model's own classifier and one beside it.
 
+    That of another model, averaged or not, is none.
+
     Raises:
         InputError: There is one.
     """
-    if others := list(_candidates(dialect.beside, dialect.prefix)):
+    able = _candidates(dialect.beside, dialect.prefix)
+    if others := [name for name in able if not _of_another(dialect, name)]:
         raise InputError(
             f"{path}: {' and '.join((f'{dialect.prefix}head', *others))} may be its classifier; "
             f"state which: --head-name {'|'.join(('head', *others, NONE))}"
         )
+
+
+def _of_another(dialect: Dialect, name: str) -> bool:
+    """Whether blocks stand beside a layer."""
+    outer = name.rpartition(".")[0]
+    blocks = f"{outer}.blocks." if outer else "blocks."
+    return any(key.startswith(blocks) for key in dialect.beside)
 
 
 def _perhaps(dialect: Dialect, width: int) -> str | None:
