@@ -12,7 +12,7 @@ leaves the process:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,8 @@ def detach(
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model itself, or a copy without its large weights, and these by name.
 
-    One whose bytes are not those of its shape stays in the graph: who reads that refuses it.
+    One whose bytes are not those of its shape stays in the graph: who reads that refuses it. So
+    does one that no node reads, which onnxruntime drops: it then has no place for another.
 
     Args:
         model: The model.
@@ -129,9 +130,10 @@ def detach(
     if not any(map(leaves, model.graph.initializer)):
         return model, {}
     weights: dict[str, NDArray[Any]] = {}
+    read = {*_read(model.graph)}
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
-        array = _array(tensor)
+        array = _array(tensor) if tensor.name in read else None
         if array is None:
             graph.initializer.add().CopyFrom(tensor)
             return
@@ -140,6 +142,16 @@ def detach(
         refer(graph, tensor, location=IN_MEMORY, offset=0, length=nbytes(tensor))
 
     return rewritten(model, stand_in), weights
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of what nodes read, inside of others as well, and of what the graph gives."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _read(inner)
 
 
 def _array(tensor: TensorProto) -> NDArray[Any] | None:
