@@ -79,7 +79,8 @@ def with_head(
     Raises:
         InputError: As of `classifier`.
     """
-    own = {key: value for key, value in stored.items() if not taken.parts or key in _used(taken)}
+    used = _used(taken.parts)
+    own = {key: value for key, value in stored.items() if not taken.parts or key in used}
     weights: Mapping[str, Shaped] = taken.parts or stored
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or len(patch.shape) != 4:
@@ -110,7 +111,7 @@ def with_head(
 def _without(own: dict[str, StoredTensor], taken: Foreign) -> Model:
     """The same without a classifier of timm's name."""
     parts = {name: part for name, part in taken.parts.items() if not _OWN.fullmatch(name)}
-    used = {key for part in parts.values() for key in part.keys}
+    used = _used(parts)
     kept = {k: v for k, v in own.items() if (k in used if parts else not _OWN.fullmatch(k))}
     return Model(kept, parts, unknown=taken.unknown)
 
@@ -147,8 +148,8 @@ def _perhaps(dialect: Dialect, width: int) -> str | None:
     return None
 
 
-def _used(taken: Foreign) -> frozenset[str]:
-    return frozenset(key for part in taken.parts.values() for key in part.keys)
+def _used(parts: Mapping[str, Part]) -> frozenset[str]:
+    return frozenset(key for part in parts.values() for key in part.keys)
 
 
 def classifier(

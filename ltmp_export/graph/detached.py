@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import EncodeError, Message
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -80,8 +81,8 @@ def rewritten(
         beside: Names of others for which something is to stand.
     """
     copy = onnx.ModelProto()
-    _copy_fields(model, copy, without="graph")
-    _copy_fields(model.graph, copy.graph, without="initializer")
+    copy_fields(model, copy, lambda field: field.name != "graph")
+    copy_fields(model.graph, copy.graph, lambda field: field.name != "initializer")
     for tensor in model.graph.initializer:
         if leaves(tensor) or tensor.name in beside:
             stand_in(copy.graph, tensor)
@@ -90,9 +91,12 @@ def rewritten(
     return copy
 
 
-def _copy_fields(source: Message, target: Message, without: str) -> None:
+def copy_fields(
+    source: Message, target: Message, wanted: Callable[[FieldDescriptor], bool]
+) -> None:
+    """Copy those fields of a message that are wanted, by their descriptors."""
     for field, value in source.ListFields():
-        if field.name == without:
+        if not wanted(field):
             continue
         if hasattr(value, "extend"):
             getattr(target, field.name).extend(value)
