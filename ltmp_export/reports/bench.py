@@ -11,6 +11,7 @@ from rich.text import Text
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table, no_less
+from ltmp_export.reports.threads import counted, threads_summary
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import SAME, SLOWER, Change
@@ -29,7 +30,7 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
         compact: Leave out what images and runs differ by, and the plot.
     """
     lines = [Text(line) for line in _closing_lines(report)]
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [threads_summary(report)] if report.threads_tried else []
     if _has_precisions(report):
         parts.append(_precisions(report))
     elif any(_is_rival(report, entry.label) for entry in report.entries):
@@ -281,6 +282,6 @@ def _closing_lines(report: BenchReport) -> list[str]:
     rounds = len(report.timings[0].samples)
     lines.append(
         f"{len(report.names)} images ({report.images}), {report.provider}, "
-        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}"
+        f"{counted(report.threads)}, best of {rounds} round{'s' if rounds > 1 else ''}"
     )
     return lines

@@ -25,7 +25,7 @@ from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
 from ltmp_export.timing.settings import Settings
 
 LEAST_ROUNDS = 10  # of fewer, the standard error is too uncertain to tell noise from a change
-READABLE = (2, SCHEMA_VERSION)  # what is compared is the same in both
+READABLE = (2, 3, SCHEMA_VERSION)  # what is compared is the same in all
 SLOWER, FASTER, SAME, NOISY = "slower", "faster", "same", "within noise"
 
 

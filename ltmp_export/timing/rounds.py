@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ltmp_export.timing.processes import Process
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
 
+T = TypeVar("T")
 Rows = Callable[[Contender, Sequence[NDArray[np.int64]]], list[list[int]]]
 
 
@@ -148,7 +149,7 @@ def run(
     return timings
 
 
-def rotated(contenders: Sequence[Contender], number: int) -> list[Contender]:
+def rotated(items: Sequence[T], number: int) -> list[T]:
     """Another one is the first in every round."""
-    start = number % max(len(contenders), 1)
-    return [*contenders[start:], *contenders[:start]]
+    start = number % max(len(items), 1)
+    return [*items[start:], *items[:start]]

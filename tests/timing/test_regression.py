@@ -114,7 +114,7 @@ def test_other_batches_and_too_few_rounds() -> None:
         ("no JSON", "is not JSON"),
         ("[]", "has kind None, schema_version None"),
         ('{"kind": "check", "schema_version": 2}', "has kind check"),
-        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2 or 3"),
+        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2 or 3 or 4"),
     ],
 )
 def test_unreadable(tmp_path: Path, content: str, message: str) -> None:
