@@ -104,6 +104,11 @@ def prepare(
     )
 
 
+def no_rows(contender: Contender, groups: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+    """What batches mean to contenders of which none is of kind "gemms"."""
+    return [[] for _ in groups]
+
+
 def run(
     field: Field,
     by_tokens: NDArray[np.int64],

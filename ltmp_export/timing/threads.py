@@ -15,7 +15,7 @@ from ltmp_export.images.inputs import batches
 from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.report import Tried
-from ltmp_export.timing.rounds import Field, prepare, rotated
+from ltmp_export.timing.rounds import Field, no_rows, prepare, rotated
 
 EACH = 4  # up to so many threads each count is tried, beyond them powers of two, and all
 IMAGES, ROUNDS = 6, 3
@@ -81,7 +81,7 @@ def _best(
     """Milliseconds per image by count, each batch's fastest round."""
     samples: dict[int, list[list[float]]] = {count: [] for count in fields}
     for field in fields.values():
-        prepare(field, contender, lambda _, groups: [[] for _ in groups], groups, (0,))
+        prepare(field, contender, no_rows, groups, (0,))
     for number in range(ROUNDS):
         for count in rotated(list(fields), number):
             reply = fields[count].ask(contender, "round")

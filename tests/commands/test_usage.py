@@ -35,7 +35,7 @@ def test_help_names_every_option_whole_at_80_columns(name: str) -> None:
 
 
 def test_demo(folder: Path) -> None:
-    result = ltmp("demo")
+    result = ltmp("demo", "--quick")
     assert result.exit_code == 0, result.stderr
     assert "equal: every decision" in result.stdout
     assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)

@@ -157,7 +157,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
         "--providers": words,
         "--json": outputs,
     },
-    "demo": {},
+    "demo": {"--quick": None},
 }
 _POSITIONAL = {"check": 2}
 _WRITES = {
