@@ -36,6 +36,6 @@ def demo(
         with spinner() as progress:
             from ltmp_export.timing import real_size
 
-            measured = real_size.measure(progress)
+            measured = real_size.measure(progress, real_size.DEIT_S)
         show("")
         show(reports.real_size_summary(measured))

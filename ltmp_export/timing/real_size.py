@@ -109,7 +109,7 @@ class RealSizeReport:
         raise ValueError(f"no row {asked}")
 
 
-def measure(progress: Progress, specimen: Specimen = DEIT_S) -> RealSizeReport:
+def measure(progress: Progress, specimen: Specimen) -> RealSizeReport:
     """Make the models up, and time them in alternating rounds, each in a process of its own.
 
     Args:
