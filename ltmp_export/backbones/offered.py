@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ltmp_export.backbones import chosen
-from ltmp_export.backbones.vit import architectures, features
+from ltmp_export.backbones.vit import architectures, features, parallel_things
 from ltmp_export.backbones.vit import describe as vit_describe
 from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Geometry
@@ -92,14 +92,15 @@ def survey(name: str) -> Surveyed:
         InputError: timm cannot build it.
     """
     model = timm_names.create(name)
-    weights = dict(model.state_dict())
     kind = chosen.by_class(model)
+    more = parallel_things.arguments(model) if kind == chosen.VIT else {}
+    plain = timm_names.create(name, **more) if more else model
     missing: list[str] = []
     if kind == chosen.VIT:
-        missing += _beyond(model, weights)
+        missing += _beyond(plain, dict(plain.state_dict()))
     geometry = None
     try:
-        geometry = chosen.module(kind, "describe").describe(model, name)
+        geometry = chosen.module(kind, "describe").describe(plain, name)
     except InputError as err:
         missing += [] if missing else [str(err)]
     return Surveyed(model, None if missing else geometry, tuple(missing))

@@ -20,7 +20,7 @@ class Trace:
         embedded: [N, C] tokens before the first block.
         tokens: [n, C] after each block.
         sizes: [n] patches per token, after each block.
-        counts: Tokens that each block's MLP runs on, class token included.
+        counts: Tokens that each block's MLP runs on, those before the patches included.
         decisions: For each block, what its steps saw and chose.
         excess: Of each int8 layer, see `precision.eager.RoundedLinear`.
         final: What else a file may give, by the names of `plan.outputs`.

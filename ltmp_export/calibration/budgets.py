@@ -84,9 +84,18 @@ def stated(text: str, vit: Vit) -> Budget:
     if not falling or keep[-1] < least:
         raise InputError(
             f"--keep-tokens {text}: expected numbers that do not rise, from at most {vit.tokens} "
-            f"(class token included) down to at least {least}"
+            f"({_shares(vit)}) down to at least {least}"
         )
     return Budget(keep)
+
+
+def _shares(vit: Vit) -> str:
+    """What a model's tokens are, for a person."""
+    if not vit.prefix:
+        return f"{vit.patches} patches, no class token"
+    if vit.class_token and vit.prefix == 1:
+        return "the class token included"
+    return f"{vit.patches} patches and {vit.prefix} before them"
 
 
 def quantile(text: str) -> float:

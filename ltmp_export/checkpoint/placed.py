@@ -53,7 +53,7 @@ def placed(
     assumed = {key: usual[key] for key, value in found.items() if value is None}
     merged, metric = (str(found[key] or usual[key]) for key in _FLAGS)
     plan = replace(frozen.plan, merged_position=merged, metric_position=metric)
-    if not any(plan.blocks):
+    if all(step.restores for steps in plan.blocks for step in steps):  # nothing is elsewhere
         return frozen._replace(plan=plan)
     return frozen._replace(plan=plan, assumed={**frozen.assumed, **assumed})
 

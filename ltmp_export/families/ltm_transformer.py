@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan import positions
 from ltmp_export.plan.cells import cells, membership
 from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.placed import Placed
@@ -21,7 +22,7 @@ from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.merge_mask import stages, weights, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
-BACKBONES = (Vit.kind, *stages.KINDS, *windows.KINDS)
+BACKBONES = (Vit.kind, "beit", "eva", *stages.KINDS, *windows.KINDS)
 WEIGHTS = "|".join(
     (
         r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)",
@@ -234,6 +235,8 @@ def _targets(ratio: float, vit: Vit) -> int:
 
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
     """The steps, and what they come to."""
+    if not restore:
+        positions.require_none(vit)
     if restore and vit.parallel:
         raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {

@@ -48,7 +48,8 @@ def from_stated(
     if vit.pool != "token":
         raise InputError(
             f"{source}: family multiscale_mergence is of models that classify their class token; "
-            f"this one pools by {vit.pool}"
+            f"this one pools by {vit.pool}, and how a mean weighs what merged is nowhere said; "
+            "others take it, like evit or m"
         )
     assumed: dict[str, Any] = {}
     if merge_weights is None:

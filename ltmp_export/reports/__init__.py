@@ -1,8 +1,9 @@
 """Reports shown: tables for people, JUnit and annotations for CI, JSON for scripts."""
 
-from ltmp_export.reports.bench import bench_summary, compare_summary
+from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import check_summary
 from ltmp_export.reports.ci import github_annotations, to_junit
+from ltmp_export.reports.comparison import compare_summary
 from ltmp_export.reports.demo import demo_summary, real_size_summary
 from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import export_summary

@@ -8,18 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table, no_less
 from ltmp_export.reports.threads import counted, threads_summary
-from ltmp_export.timing.contenders import DENSE, DENSE_INT8, GEMMS, REDUCED
+from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
-from ltmp_export.timing.regression import SAME, SLOWER, Change
 from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.statistics import Timing
 
 OPERATORS = 12  # shown of a profile
-CHANGE_COLOURS = {SLOWER: "red", SAME: "green"}
 
 
 def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
@@ -44,28 +43,6 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
     if report.profile is not None:
         parts.append(_profile(report.profile))
     return Group(*parts, *lines)
-
-
-def compare_summary(changes: Sequence[Change]) -> RenderableType:
-    """A row for each batch size: then, now, and whether it is a regression."""
-    table = new_table("batch", "compared", "then", "now", "change", "noise", "verdict", left=2)
-    for one in changes:
-        cells = (
-            str(one.batch_size), one.measure, f"{one.old:.4g}", f"{one.new:.4g}",
-            f"{one.change:+.1%}", f"±{one.noise:.1%}",
-        )  # fmt: skip
-        colour = CHANGE_COLOURS.get(one.verdict, "")
-        table.add_row(*map(Text, cells), Text(one.verdict, colour))
-    allowed = f"{100 * changes[0].allowed:g}%"
-    slower = sum(one.verdict == SLOWER for one in changes)
-    line = Text(f"no regression beyond {allowed}")
-    if slower:
-        where = f"regression at {slower} of {len(changes)} batch sizes"
-        line = Text(f"{where}, beyond {allowed} and noise", "red")
-    if any(one.noise > one.allowed for one in changes):
-        hidden = f"; noise would hide one of {allowed}: more --iterations, or a quieter machine"
-        line.append(hidden, "yellow")
-    return Group(table, line)
 
 
 def _has_precisions(report: BenchReport) -> bool:
@@ -203,12 +180,11 @@ def _spreads(report: BenchReport) -> Table:
 
     A process keeps the memory it once had, so the peak stands at the last batch size alone.
     """
-    columns = ("images differ by", "runs by", "GFLOP/s", "peak MB")
-    table = new_table("batch", "model", *columns, left=2, folding=("model",))
+    columns = ("batch", "model", "images differ by", "runs by", "GFLOP/s", "peak MB")
+    table = new_table(*columns, left=2, folding=("model",))
     peaks = {entry.label: entry.peak_mb for entry in report.entries}
     for timing in report.timings:
-        low, high = timing.image_spread
-        noise = timing.noise
+        (low, high), noise = timing.image_spread, timing.noise
         peak = peaks.get(timing.model)
         cell = UNKNOWN if peak is None else f"{peak:.0f}"
         add_row(
@@ -276,12 +252,27 @@ def _closing_lines(report: BenchReport) -> list[str]:
         lines.append(line)
     if report.calibration is not None:
         lines.append(f"int8 beside this file is calibrated on {report.calibration}")
+    lines += _outputs(report)
     share = report.gmacs / report.dense_gmacs
     ideal = no_less(share) or f": {1 / share:.2f}x would be ideal"
     lines.append(f"{share:.1%} of the dense multiply-accumulates{ideal}")
     rounds = len(report.timings[0].samples)
-    lines.append(
+    return [
+        *lines,
         f"{len(report.names)} images ({report.images}), {report.provider}, "
-        f"{counted(report.threads)}, best of {rounds} round{'s' if rounds > 1 else ''}"
-    )
+        f"{counted(report.threads)}, best of {rounds} round{'s' if rounds > 1 else ''}",
+    ]
+
+
+def _outputs(report: BenchReport) -> list[str]:
+    """What a run gives, where that is more than an answer; and what cannot be said without one."""
+    lines, given = list[str](), report.outputs
+    timed = [entry.label for entry in report.entries if not entry.reason]
+    if set(given) - {LOGITS, FEATURES}:
+        dense = ", of the dense model, too" if report.baseline == DENSE else ""
+        plain = " and ".join(label for label in (EAGER, LITERAL) if label in timed)
+        alone = f"; {plain}: the answer alone" if plain else ""
+        lines.append(f"a run gives {', '.join(given)}{dense}{alone}")
+    if given and LOGITS not in given and any(_is_rival(report, label) for label in timed):
+        lines.append("it gives no logits, so no share of images agrees")
     return lines

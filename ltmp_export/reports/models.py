@@ -15,12 +15,12 @@ from ltmp_export.reports.tables import add_row, facts_grid, new_table
 
 def models_summary(facts: Mapping[str, Any]) -> RenderableType:
     """What `commands.models.models` found, a line for each group."""
-    columns = ("taken", "smallest of its group", "class", "missing")
-    table = new_table(*columns, "names", "tags", left=4, folding=columns[-1:])
+    columns = ("taken", "smallest of its group", "class, or why not")  # all of it in 80 columns
+    table = new_table(*columns, "names", "tags", left=3, folding=columns[-1:])
     for group in facts["groups"]:
         taken = "yes" if group["taken"] else "no"
-        cells = (taken, group["name"], group["network"], "; ".join(group["missing"]))
-        add_row(table, *cells, str(len(group["names"])), str(len(group["tags"])))
+        why = group["network"] if group["taken"] else "; ".join(group["missing"])
+        add_row(table, taken, group["name"], why, str(len(group["names"])), str(len(group["tags"])))
     total, share = facts["tags"], facts["tags_taken"]
     line = f"timm {facts['timm']}: {share} of {total} pretrained tags are taken"
     return Group(table, Text(f"{line} ({share / total:.1%})" if total else line))

@@ -17,6 +17,7 @@ from ltmp_export.statements.choices import Choices
 CONFIG = "config.json"  # beside the weights, as Hugging Face has it
 INCLUDE = "pool_include_prefix"
 GATES = ("first", "last")
+ATTENTIONS = "parallel_attentions"  # of a block, as a library's names tell
 TIMM_EPS = 1e-6  # of the LayerNorm that timm calls "layernorm"
 _ACTIVATIONS = {"quickgelu": "quick_gelu", "swish": "silu"} | {name: name for name in ACTIVATIONS}
 
@@ -41,7 +42,8 @@ class Statements:
     """What is said; None where nobody says it.
 
     Attributes:
-        heads: Attention heads.
+        heads: Attention heads; of one attention, where several stand side by side.
+        attentions: How many do.
         pool: timm's `global_pool`.
         act: One of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -59,6 +61,7 @@ class Statements:
     """
 
     heads: Said | None = None
+    attentions: int = 1
     pool: Said | None = None
     act: Said | None = None
     norm_eps: Said | None = None
@@ -97,9 +100,10 @@ def gather(
     words = Words({**arguments, **args}, configured or {})
     arguments[INCLUDE] = words.get(INCLUDE)
     _require_supported(words)
-    unplaced = words.get("no_embed_class")
+    unplaced, many = words.get("no_embed_class"), _whole(words, ATTENTIONS)
     return Statements(
         heads=_first(Said(choices.num_heads, "--num-heads"), _whole(words, "num_heads")),
+        attentions=1 if many is None else many.value,
         pool=_first(Said(choices.pool, "--pool"), _pool(words)),
         act=_first(Said(choices.act, "--act"), _act(words)),
         norm_eps=_first(Said(choices.norm_eps, "--norm-eps"), _eps(words)),

@@ -41,9 +41,9 @@ def inputs(engine: Engine | Gemms, images: NDArray[np.float32], rows: Sequence[i
     return engine.inputs(rows) if isinstance(engine, Gemms) else engine.inputs(images)
 
 
-def options(start: Mapping[str, Any]) -> Options:
-    """How a contender's file is opened; only logits are read."""
-    return Options(start["threads"], tuple(start["providers"]), only_first=True)
+def options(start: Mapping[str, Any], *, only_first: bool = False) -> Options:
+    """How a contender's file is opened: all that it gives is read, or its first output."""
+    return Options(start["threads"], tuple(start["providers"]), only_first=only_first)
 
 
 class Gemms:
@@ -52,7 +52,8 @@ class Gemms:
     def __init__(self, start: Mapping[str, Any]) -> None:
         from ltmp_export.runtimes import onnxruntime
 
-        opened = onnxruntime.open_engine(Path(start["file"]), options(start))
+        first = options(start, only_first=True)
+        opened = onnxruntime.open_engine(Path(start["file"]), first)
         self.engine, self.run = opened.engine, opened.run
         self._names = [(value.name, value.shape[1]) for value in opened.session.get_inputs()]
         self._rows: dict[int, NDArray[np.float32]] = {}

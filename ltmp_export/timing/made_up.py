@@ -15,7 +15,7 @@ from typing import Any
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltmp_export import families
 from ltmp_export.backbones.vit.describe import describe
@@ -86,16 +86,16 @@ def _draw(model: VisionTransformer, generator: torch.Generator) -> None:
         _make_salient(block.attn, generator)
 
 
-def _make_salient(attn: nn.Module, generator: torch.Generator) -> None:
+def _make_salient(attn: Any, generator: torch.Generator) -> None:
     """Let all queries and heads look for one direction of the tokens: it makes them important."""
-    qkv: nn.Linear = attn.get_submodule("qkv")  # type: ignore[assignment]
-    heads, width = int(attn.num_heads), qkv.in_features  # type: ignore[arg-type]
-    sought = torch.randn(heads, width // heads, generator=generator)  # [H, D]
+    qkv = attn.qkv
+    heads, width = qkv.in_features // attn.head_dim, qkv.in_features
+    sought = torch.randn(heads, attn.head_dim, generator=generator)  # [H, D]
     along = sought / sought.norm(dim=1, keepdim=True)
     salience = torch.randn(width, generator=generator) / math.sqrt(width)  # [C]
-    keys = qkv.weight.unflatten(0, (3, heads, -1))[1]  # [H, D, C]
+    keys = qkv.weight.view(3, heads, -1, width)[1]  # [H, D, C]
     keys += _SALIENCY * along[:, :, None] * salience
-    qkv.bias.unflatten(0, (3, heads, -1))[0] += sought
+    qkv.bias.view(3, heads, -1)[0] += sought
 
 
 def at_rate(source: Checkpoint, family: str, rate: int) -> Checkpoint:

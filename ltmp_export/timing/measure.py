@@ -94,15 +94,15 @@ def measure(
         field = Field(contenders, files.shared, folder, stack)
         rows = partial(_rows, exported, counts)
         progress("running every image once")
-        top1 = _classify(field, images, rows, settings.sizes[0], checkpoint)
+        classes = exported.geometry.classes if LOGITS in exported.outputs else 0
+        top1 = _classify(field, images, rows, settings.sizes[0], checkpoint, classes)
         timings = rounds.run(field, by_tokens, rows, settings, progress)
-        if LOGITS not in exported.outputs:  # what stands for classes there is none
-            top1 = {REDUCED: top1[REDUCED]}
         entries = _entries(field, contenders, refused, top1, images)
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
     other = None if baseline is None else contenders[1].label
     return BenchReport(
         model=str(exported.path),
+        outputs=exported.outputs,
         precision=exported.precision.kind,
         baseline=other,
         scenario=settings.scenario,
@@ -111,7 +111,7 @@ def measure(
         placement=profiling.placement(nodes),
         threads=files.shared["threads"],
         **_subject(exported, images, counts),
-        accuracy=_accuracy(top1[REDUCED], images),
+        accuracy=None if REDUCED not in top1 else _accuracy(top1[REDUCED], images),
         calibration=None if lowered is None else lowered.calibration.described,
         baseline_accuracy=None if other not in top1 else _accuracy(top1[other], images),
         entries=entries,
@@ -201,9 +201,14 @@ def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -
 
 
 def _classify(
-    field: Field, images: Images, rows: rounds.Rows, size: int, checkpoint: Checkpoint | None
+    field: Field,
+    images: Images,
+    rows: rounds.Rows,
+    size: int,
+    checkpoint: Checkpoint | None,
+    classes: int,
 ) -> dict[str, NDArray[np.int64]]:
-    """The classes [n] that each contender gives; one that is not the reference leaves."""
+    """The classes [n] of each contender that gives logits of so many; what is wrong leaves."""
     found = {}
     for contender in field.contenders:
         if contender.kind == "gemms":
@@ -214,7 +219,8 @@ def _classify(
         reply = field.ask(contender, "outputs", keep=len(compared))
         if reply is None:
             continue
-        found[contender.label] = np.concatenate(reply["top1"])[: len(images)]
+        if reply["top1"] is not None and reply["width"] == classes:
+            found[contender.label] = np.concatenate(reply["top1"])[: len(images)]
         if checkpoint is not None and contender.single:
             from ltmp_export.timing import literal
 

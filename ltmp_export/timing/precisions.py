@@ -38,7 +38,7 @@ def rivals(
     providers: tuple[str, ...],
     progress: Progress,
 ) -> list[Contender]:
-    """Contenders beside an exported file, of the same opset and batch.
+    """Contenders beside an exported file, of the same opset, batch and outputs.
 
     The dense int8 model has scales of the kind that an int8 file has, static ones beside any other.
 
@@ -64,14 +64,14 @@ def rivals(
     scales = exported.precision.scales if exported.precision.kind == INT8 else STATIC
     # Nothing is decided there.
     wanted[DENSE_INT8] = (dense, Precision(INT8, scales=scales, protected=False))
-    found = []
+    found, given = [], exported.outputs or None
     for label, (source, precision) in wanted.items():
         progress(f"writing {label}")
         batch_size = interface.fixed_batch(exported.proto)
         if precision.kind == FP16:
             model, _ = halves.fitted(
                 source, [origin.calibration], precision, opset=exported.opset,
-                batch_size=batch_size, progress=progress,
+                batch_size=batch_size, outputs=given, progress=progress,
             )  # fmt: skip
         else:
             if precision.kind == INT8:
@@ -79,8 +79,9 @@ def rivals(
                     source, origin.calibration, precision, progress
                 )
             model = to_onnx(
-                source, opset=exported.opset, batch_size=batch_size, precision=precision
-            )
+                source, opset=exported.opset, batch_size=batch_size, precision=precision,
+                outputs=given,
+            )  # fmt: skip
         path = folder / f"{label}.onnx"
         with filling(folder):
             external.store(path, model)

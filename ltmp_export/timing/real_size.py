@@ -131,7 +131,10 @@ def measure(progress: Progress, specimen: Specimen) -> RealSizeReport:
             )
             for key in shares
         }  # fmt: skip
-        shared = {"images": str(folder / "images.npy"), "threads": session.processor_count()}
+        shared: dict[str, Any] = {
+            "images": str(folder / "images.npy"),
+            "threads": session.processor_count(),
+        }
         order = np.arange(len(images))
         if shared["threads"] > FEW:
             learned = [contenders[_label(LEARNED, FP32)]]

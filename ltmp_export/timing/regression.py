@@ -137,6 +137,10 @@ def _require_alike(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             if old[what] == new[what]:
                 found = f"{what} of other content now"
             raise InputError(f"the reports cannot be compared: {found}")
+    given = [document.get("outputs") for document in (old, new)]
+    if all(given) and given[0] != given[1]:  # older reports do not say
+        then, now = (",".join(map(str, names)) for names in given if names)
+        raise InputError(f"the reports cannot be compared: outputs {then} then, {now} now")
     machines = [document["environment"]["processor"] for document in (old, new)]
     if machines[0] != machines[1] and not _have_dense(old, new):
         raise InputError(

@@ -124,6 +124,7 @@ class BenchReport:
         environment: The machine.
         threads_tried: Short runs with other numbers of threads, where these were to be found out.
         warnings: What should be known of the images, and of figures that say little.
+        outputs: What the file gives, token counts apart; all of it is read in each run.
     """
 
     model: str
@@ -151,6 +152,7 @@ class BenchReport:
     environment: Environment
     threads_tried: tuple[Tried, ...] = ()
     warnings: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

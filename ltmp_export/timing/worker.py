@@ -67,11 +67,17 @@ class Worker:
         return {}
 
     def outputs(self, keep: int) -> dict[str, Any]:
-        """The classes [batches][B] of all batches, and the logits [B][classes] of the first."""
-        logits = [self.engine.run(batch)[0] for batch in self.inputs]
+        """Of the first output [B, n] where each lies highest [batches][B], and the first [B][n].
+
+        Of logits that is the class. An output of another shape gives how many numbers an image has
+        at all, and nothing else.
+        """
+        first = [self.engine.run(batch)[0] for batch in self.inputs]
+        flat = all(batch.ndim == 2 for batch in first)
         return {
-            "top1": [batch.argmax(axis=1).tolist() for batch in logits],
-            "logits": [batch.tolist() for batch in logits[:keep]],
+            "width": first[0][0].size,
+            "top1": [batch.argmax(axis=1).tolist() for batch in first] if flat else None,
+            "logits": [batch.tolist() for batch in first[:keep]],
         }
 
     def round(self) -> dict[str, Any]:

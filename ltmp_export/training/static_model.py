@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
     Attributes:
         logits: [B, classes].
-        counts: [B, depth] int64 tokens after each block, class token included.
+        counts: [B, depth] int64 tokens after each block, those before the patches included.
         entering: [B, C] mean of the patches before the first block.
         leaving: [B, C] what the head classifies, before it: normalised and pooled.
     """

@@ -54,8 +54,17 @@ OTHERS = {
 def test_architectures_of_timm_are_told(name: str) -> None:
     with torch.device("meta"):
         weights = timm.create_model(name).state_dict()
-    with pytest.raises(InputError, match=f"it looks like {OTHERS[name]}( \\(|;)"):
+    with pytest.raises(InputError, match=f"it looks like {OTHERS[name]}( \\(|;|,)"):
         features.require_plain("c.pth", weights)
+
+
+def test_a_vit_that_its_name_tells_asks_for_it() -> None:
+    """Rotary positions leave no trace in these weights, layer scale has Eva's name."""
+    with torch.device("meta"):
+        model = timm.create_model("vit_small_patch16_rope_ape_224", depth=2)
+    told = "state its name of timm's with --model, like vit_small_patch16_rope_ape_224"
+    with pytest.raises(InputError, match=told):
+        features.require_plain("c.pth", model.state_dict())
 
 
 def test_names_without_end_take_no_time() -> None:

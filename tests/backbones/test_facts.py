@@ -90,6 +90,24 @@ def test_a_norm_before_the_blocks_leaves_activation_and_epsilon_open() -> None:
     assert (assumed.heads, assumed.act, assumed.norm_eps) == (10, "gelu", 1e-6)
 
 
+def test_the_activation_of_what_may_be_a_siglip_is_asked_for() -> None:
+    """Of timm's with attention pooling, or a mean alone, some have one GELU, some the other."""
+    without = {k: v for k, v in weights(768).items() if k != "cls_token"}
+    for given in (weights(768, "attn_pool.latent"), without):
+        with pytest.raises(
+            InputError, match=r"the activation \(SigLIP's .* --act gelu\|gelu_tanh,"
+        ):
+            settle(given, None, says(), "c.pth")
+        act = Said("gelu_tanh", "--act")
+        assert settle(given, None, says(act=act), "c.pth").act == "gelu_tanh"
+        assert settle(given, None, says(assume_defaults=True), "c.pth").act == "gelu"
+    for known in ("reg_token", "fc_norm.weight"):
+        fixed = without | {known: torch.empty(1, 4, 768, device="meta")}
+        assert settle(fixed, None, says(), "c.pth").act == "gelu"
+    name = named("vit_so400m_patch16_siglip_256")
+    assert settle(weights(1152, "attn_pool.latent"), name, says(), "c.pth").act == "gelu_tanh"
+
+
 def test_pooling() -> None:
     assert settled(192, "fc_norm.weight").pool == "avg"
     assert settled(192, pool=Said("avg", "--pool")).pool == "avg"

@@ -90,7 +90,11 @@ def test_what_weights_do_not_tell_is_said(tmp_path: Path) -> None:
     assert packed.assumed["gate"] == "first"
     assert "the gate in the first half of mlp.fc1 (--model)" in " ".join(packed.notes)
     torch.save(random_vits.build(odd_layers.POOLED)[0].state_dict(), path)
+    with pytest.raises(InputError, match="the activation .* state --act gelu|gelu_tanh, or the mo"):
+        load_checkpoint(path, replace(stated, num_heads=2))
+    stated = replace(stated, act="gelu_tanh")
     pooled = load_checkpoint(path, replace(stated, num_heads=2))
+    assert pooled.vit.activation == "gelu_tanh"
     assert pooled.vit.pool == "map"
     assert "pool" not in pooled.assumed
     with pytest.raises(InputError, match="has attention pooling .* --pool states 'avg': drop it"):

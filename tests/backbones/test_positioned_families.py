@@ -45,6 +45,24 @@ CASES: dict[str, tuple[str, dict[str, Any], Choices, dict[str, Any]]] = {
     "registers, gated": (positioned.PLUS, {}, Choices(family="m", rate="3"), {}),
     "registers alone": (positioned.GAP, LEARNED, Choices(), {}),
     "fewer keys": (positioned.SAPIENS, {}, Choices(family="mp", rate="3"), {}),
+    "masks": (
+        DINO,
+        {},
+        Choices(family="ltm_transformer", restore=True, compression_ratio=0.4),
+        {"opset": 16},
+    ),
+    "masks at one": (
+        BEIT,
+        {},
+        Choices(family="ltm_transformer", restore=True, hard=True, compression_ratio=0.4),
+        {"batch_size": 1},
+    ),
+    "masks that stay": (
+        positioned.POST,
+        {},
+        Choices(family="ltm_transformer", compression_ratio=0.4),
+        {},
+    ),
     "int8": (
         CLIP,
         LEARNED,
@@ -71,7 +89,8 @@ def test_the_file_is_the_reference(tmp_path: Path, case: str) -> None:
     assert report.check is not None
     assert report.check.passed(strict=True)
     read = read_exported(tmp_path / "c.onnx")
-    wanted = "destination" if name == BEIT else choices.merged_position or "mean"
+    usual = {BEIT: "destination", positioned.POST: ""}.get(name, "mean")
+    wanted = choices.merged_position or usual
     assert read.plan.merged_position == wanted
     assert (report.macs_share or 0.9) < 0.95
 
@@ -108,11 +127,14 @@ def test_training_decides_as_deployed(tmp_path: Path) -> None:
         assert any(value.grad is not None for value in masked.thresholds.values())
     path = positioned.save(tmp_path / "b.pth", positioned.model(MIXED), MIXED)
     stated = Choices(family="multiscale_mergence", keep_rate=0.6, merge_at=(0, 1))
-    made = load_checkpoint(path, stated)
-    logits = StaticVit(made.model, made.plan).eval()(images).logits
-    for number, image in enumerate(images):
-        wanted = Reference(made.model, made.plan).run(image)
-        assert (logits[number] - wanted.logits).abs().max() < 1e-4
+    masks = Choices(family="ltm_transformer", restore=True, compression_ratio=0.4)
+    for choices in (stated, masks):
+        made = load_checkpoint(path, choices)
+        assert ("merged_position" in made.assumed) == (choices is stated)
+        logits = StaticVit(made.model, made.plan).eval()(images).logits
+        for number, image in enumerate(images):
+            wanted = Reference(made.model, made.plan).run(image)
+            assert (logits[number] - wanted.logits).abs().max() < 1e-4
 
 
 def test_what_is_stated_is_told_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +155,8 @@ def test_what_is_stated_is_told_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
     refused(wrong, "relative position bias")
     with pytest.raises(InputError, match="a mixture|does not take"):
         load_checkpoint(tmp_path / "c.pth", Choices(family="patchmerger"))
+    with pytest.raises(InputError, match="state --restore: .* a mixture of patches"):
+        load_checkpoint(tmp_path / "own.pth", Choices(family="ltm_transformer"))
     nameless = torch.load(tmp_path / "c.pth", weights_only=False) | {"arch": "ltmp"}
     torch.save(nameless, tmp_path / "n.pth")
     with pytest.raises(InputError, match="state it with --model"):

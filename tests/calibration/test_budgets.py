@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_stated(digits: Digits) -> None:
         ("x", "expected a number of tokens"),
         ("60;50", "expected a number of tokens"),
         ("60,50", "2 numbers, but the model has 6 blocks"),
-        ("66,60,50,40,30,20", r"from at most 65 \(class token included\)"),
+        ("66,60,50,40,30,20", r"from at most 65 \(the class token included\)"),
         ("60,50,51,40,30,20", "numbers that do not rise"),
         ("60,50,40,30,20,2", "down to at least 3"),
         ("9,9,9,9,9,-9", "down to at least 3"),
@@ -54,6 +55,21 @@ def test_stated(digits: Digits) -> None:
 def test_no_budget(digits: Digits, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         budgets.stated(text, digits("ltmp").vit)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "told"),
+    [
+        ({"prefix": 0, "pool": "avg"}, r"64 \(64 patches, no class token\)"),
+        ({"prefix": 1, "registers": 1, "pool": "avg"}, r"65 \(64 patches and 1 before them\)"),
+        ({"prefix": 5, "registers": 4}, r"69 \(64 patches and 5 before them\)"),
+    ],
+)
+def test_no_budget_says_which_tokens_there_are(
+    digits: Digits, tokens: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        budgets.stated("70,60,50,40,30,20", replace(digits("ltmp").vit, **tokens))
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,28 @@ def test_a_regression_exits_1(folder: Path) -> None:
     assert "cannot be compared: threads 1 then, 2 now" in other.stderr
 
 
+def test_a_file_that_tells_what_became_of_patches(folder: Path) -> None:
+    """No classes are made of what are no logits, of the file or of what it is compared with."""
+    once = ("--iterations", "1", "--samples", "2", "--warmup", "0")
+    ltmp("export", CKPT, "--no-check", "--outputs", "tokens,token_map", "-o", "map.onnx")
+    result = ltmp("bench", "map.onnx", *once, "--json", "b.json")
+    assert result.exit_code == 0, result.stderr
+    assert "a run gives tokens, token_map, of the dense model, too" in result.stdout
+    document = json.loads(Path("b.json").read_text())
+    assert document["outputs"] == ["tokens", "token_map"]
+    assert document["accuracy"] is None
+    assert {entry["agreement"] for entry in document["entries"]} == {None}
+    ltmp("export", CKPT, "--no-check")
+    ltmp("export", CKPT, "--no-check", "--outputs", "features", "-o", "features.onnx")
+    other = ltmp("bench", "model.onnx", *once, "--baseline", "features.onnx", "--json", "o.json")
+    assert other.exit_code == 0, other.stderr
+    assert "a run gives" not in other.stdout
+    document = json.loads(Path("o.json").read_text())
+    assert document["accuracy"] is not None
+    assert document["baseline_accuracy"] is None  # of what are no classes
+    assert [entry["agreement"] for entry in document["entries"]] == [1, None]
+
+
 def test_digit_labels_are_for_the_digits_model_only(folder: Path) -> None:
     small_vit(folder / "small.pth", num_classes=3, depth=1)
     assert ltmp("export", "small.pth").exit_code == 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from typing import Any
 
 import huggingface_hub
 import pytest
 import timm
+from rich.console import Console
 from torch import nn
 
+from ltmp_export.reports.models import models_summary
 from ltmp_export.statements import timm_names
 from tests.makers.commands import ltmp, refused, succeeded
 
@@ -108,3 +112,21 @@ def test_models_that_are_not_taken_say_why() -> None:
     one = json.loads(succeeded(ltmp("models", "*.mae", "--json")))
     assert all(tag.endswith(".mae") for group in one["groups"] for tag in group["tags"])
     refused(ltmp("models", "vit_bse_patch16*"), "offers no model 'vit_bse_patch16\\*'")
+
+
+def test_a_terminal_of_80_columns_shows_why() -> None:
+    why = "timm's class VisionTransformerSAM: it attends in windows, with relative positions"
+    name = "vit_base_patch16_clip_quickgelu_224"
+    groups = [
+        {"name": name, "network": "VisionTransformer", "taken": taken, "missing": missing,
+         "names": [name] * 12, "tags": [name] * 70}
+        for taken, missing in ((True, []), (False, [why]))
+    ]  # fmt: skip
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(models_summary({"groups": groups, "tags": 2, "tags_taken": 1, "timm": "1"}))
+    header, *lines = console.export_text().splitlines()
+    headers = ["taken", "smallest of its group", "class, or why not", "names", "tags"]
+    assert [word for word in re.split(r"\s{2,}", header) if word] == headers
+    assert name in lines[0]
+    cells = "".join(line[44:67].rstrip() for line in lines[1:-1])
+    assert cells.replace(" ", "") == why.replace(" ", "")

@@ -229,7 +229,9 @@ def test_a_target_picks_the_keep_rate(target: float) -> None:
 
 def test_average_pooling_is_refused() -> None:
     averaging = replace(DEIT_S, pool="avg")
-    with pytest.raises(InputError, match="classify their class token; this one pools by avg"):
+    with pytest.raises(
+        InputError, match="classify their class token; this one pools by avg, and how"
+    ):
         plan_of(averaging, "uniform")
 
 

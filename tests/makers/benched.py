@@ -25,6 +25,7 @@ def made_report(samples: dict[tuple[str, int], Any], **changes: Any) -> BenchRep
     labels = dict.fromkeys(timing.model for timing in timings)
     fields: dict[str, Any] = {
         "model": "m.onnx",
+        "outputs": ("logits",),
         "precision": "fp32",
         "baseline": DENSE if DENSE in labels else None,
         "scenario": None,

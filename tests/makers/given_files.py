@@ -14,6 +14,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.models.vision_transformer import ParallelThingsBlock, VisionTransformer
 
 from tests.conftest import DIGITS_LTMP, cluster_layers, load_torch
 from tests.makers.checkpoint_contents import Hostile
@@ -119,6 +120,12 @@ def unclassed() -> list[str]:
 
 def patchmerger(*arguments: str) -> list[str]:
     return saved(dense(**cluster_layers(128, 24, 9)), *arguments, do="export")
+
+
+def things() -> list[str]:
+    shape: dict[str, Any] = {"img_size": 12, "patch_size": 4, "embed_dim": 48, "depth": 1}
+    model = VisionTransformer(**shape, num_heads=2, num_classes=3, block_fn=ParallelThingsBlock)
+    return saved(model.state_dict(), *TWO_HEADS)
 
 
 def vit_pytorch() -> list[str]:

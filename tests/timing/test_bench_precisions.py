@@ -18,8 +18,10 @@ from ltmp_export import InputError, bench, load_checkpoint
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images import inputs
+from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.precision.formats import Precision
+from ltmp_export.progress import silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.timing import precisions
 from ltmp_export.timing.settings import Settings
@@ -67,6 +69,20 @@ def test_all_five_are_timed_and_told(tmp_path: Path) -> None:
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     jsonschema.validate(document, json.loads(schema.read_text()))
     assert [entry["bytes"] for entry in document["entries"]] == list(sizes.values())
+
+
+def test_they_give_what_the_file_gives(tmp_path: Path) -> None:
+    """Else a file that tells more would be slower for that alone."""
+    checkpoint, names = load_checkpoint(DIGITS_LTMP), ("tokens", "token_map")
+    onnx.save(to_onnx(checkpoint, opset=18, outputs=names), tmp_path / "m.onnx")
+    exported = read_exported(tmp_path / "m.onnx")
+    few = inputs.embedded_digits().select(2)
+    origin = precisions.Origin(checkpoint, few)
+    rivals = precisions.rivals(exported, origin, tmp_path, ("CPUExecutionProvider",), silent)
+    graphs = [onnx.load(rival.file).graph for rival in rivals] + [dense_baseline(exported).graph]
+    assert len(graphs) == 4
+    for graph in graphs:
+        assert tuple(value.name for value in graph.output) == names
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ INCOMPARABLE: dict[str, tuple[dict[str, Any], str]] = {
     "threads": ({"threads": 1}, "threads 1 then, 2 now"),
     "images": ({"images_sha256": "1", "images": "photos"}, "images photos then, made up now"),
     "content": ({"images_sha256": "1"}, "images of other content now"),
+    "outputs": (
+        {"outputs": ("logits", "dense")},
+        "outputs logits,dense then, logits now",
+    ),
     "provider": (
         {"provider": "CUDAExecutionProvider"},
         "provider CUDAExecutionProvider then, CPUEx",

@@ -27,6 +27,9 @@ def _more(weights: Mapping[str, Tensor], named: Any, depth: int, heads: int) -> 
         )
     return {
         "dynamic_img_size": False,
+        "qkv_bias": any(
+            f"blocks.0.attn.{name}" in weights for name in ("q_bias", "qkv.bias", "q_proj.bias")
+        ),
         "use_post_transformer_norm": "norm.weight" in weights,
         "num_kv_heads": grouped if grouped and len(grouped) == depth else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,14 @@ from timm.models.vitamin import GeGluMlp, MbConvStages, VitCfg
 from torch import nn
 
 from ltmp_export.backbones.built import Built, load
-from ltmp_export.backbones.vit import facts, features, kinds, positions, vit_pytorch
+from ltmp_export.backbones.vit import (
+    facts,
+    features,
+    kinds,
+    parallel_things,
+    positions,
+    vit_pytorch,
+)
 from ltmp_export.backbones.vit.class_and_mean import ClassAndMean
 from ltmp_export.backbones.vit.departures import departures, require_same_model
 from ltmp_export.backbones.vit.describe import describe
@@ -98,7 +105,9 @@ def build(
     """
     _require_plain_vit(weights, source)
     says = says or Statements()
-    named = None if timm_name is None else _named(timm_name, where, says)
+    named = None
+    if timm_name is not None:
+        named, says = _named(timm_name, where, says)
     if named is not None:
         require_same_model(weights, named, source)
     grid = _grid(weights, named, says, source)
@@ -110,7 +119,7 @@ def build(
     if named is not None:
         warnings += departures(weights, named, shape, settled)
         ours = {**says.arguments, **_overrides(named, shape, weights, settled)}
-        model = timm_names.create(named.timm.name, **ours)
+        model = timm_names.create(named.timm.name, **parallel_things.again(ours, settled.heads))
     else:
         included = bool(says.arguments.get("pool_include_prefix", False))
         model = _unnamed(weights, shape | {"pool_include_prefix": included}, settled)
@@ -123,8 +132,8 @@ def build(
     return BuiltVit(model, describe(model, name or "vit"), settled.answers, warnings)
 
 
-def _named(name: TimmName, where: str, says: Statements) -> Named:
-    """A model by name, with the arguments that the file states for it.
+def _named(name: TimmName, where: str, says: Statements) -> tuple[Named, Statements]:
+    """A model by name, with the arguments that the file states for it; these, and what it needs.
 
     Raises:
         InputError: It is not that of a plain ViT.
@@ -134,7 +143,10 @@ def _named(name: TimmName, where: str, says: Statements) -> Named:
         raise InputError(
             f"{name.name} is a {type(model).__name__}; expected a plain VisionTransformer"
         )
-    return Named(name, where, model)
+    if more := parallel_things.arguments(model):
+        says = replace(says, arguments={**says.arguments, **more})
+        model = timm_names.create(name.name, **says.arguments)
+    return Named(name, where, model), says
 
 
 def _grid(weights: Weights, named: Named | None, says: Statements, source: str) -> Grid:

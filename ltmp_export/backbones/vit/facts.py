@@ -32,7 +32,7 @@ USUAL_WIDTHS = (192, 384, 768, 1024)  # at which every published ViT has heads o
 SIXTEEN_HEADS = (1280, 1408, 1664)  # widths at which every published ViT has 16
 NORM_EPS = 1e-6
 RMS_EPS = 1e-5  # AIMv2's; no other public plain ViT with MLPs behind attention has RMSNorm
-LATENT, MAP = "attn_pool.latent", "map"  # attention pooling
+LATENT, MAP = kinds.LATENT, "map"  # attention pooling
 FIRST, LAST = "first", "last"
 
 
@@ -179,7 +179,9 @@ def _require_possible(
 def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:
     """The number of heads; the norm of q tells it, too."""
     if says.heads is not None:
-        return Answer(*says.heads)
+        times, where = says.attentions, says.heads.where
+        where += f" for each of {times} attentions side by side" if times > 1 else ""
+        return Answer(says.heads.value * times, where)
     width, own = kinds.attention_width(weights), kinds.attention(weights)
     behind = weights.get(f"{own}.sub_norm.weight")  # of differential attention
     if behind is not None and width % behind.shape[0] == 0:
@@ -214,6 +216,9 @@ def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Qu
         flag = f"--act {'|'.join(ACTIVATIONS)}"
         return Question("the activation", flag, "CLIP's are gelu or quick_gelu")
     swish = kinds.mlp(weights) in (mlps.PACKED, mlps.SPLIT)
+    if kinds.siglip(weights) and not swish and not says.assume_defaults:
+        why = "SigLIP's are gelu_tanh or, of timm's first, gelu"
+        return Question("the activation", "--act gelu|gelu_tanh", why)
     return Answer("silu" if swish else "gelu", "usual", True)
 
 

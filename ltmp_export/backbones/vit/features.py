@@ -108,7 +108,16 @@ def require_plain(
         )
     raise InputError(
         f"{source} is a ViT with features that are not supported: {', '.join(missing)}"
-        f"{f'; it looks like {like}' if like else ''}; {_EXPECTED}"
+        f"{_way(like) if like else f'; {_EXPECTED}'}"
+    )
+
+
+def _way(like: str) -> str:
+    """What to do about a ViT in timm's manner that its name tells."""
+    example = "beit_base_patch16_224" if "BEiT" in like else "vit_small_patch16_rope_ape_224"
+    return (
+        f"; it looks like {like}, of which its name tells what weights do not: state its name of "
+        f"timm's with --model, like {example}"
     )
 
 

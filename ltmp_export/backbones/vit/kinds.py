@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _MLP = "blocks.0.mlp"
 IN_PROJ = "blocks.0.in_proj.weight"  # of blocks whose attention and MLP run side by side
 
+LATENT = "attn_pool.latent"  # the query of attention pooling
 STEM = "patch_embed.backbone."
 FIRST = re.compile(r"patch_embed\.backbone\.(stem\.|0\.)?conv1?\.weight")
 _CONVOLUTION = re.compile(r"patch_embed\.backbone\.(.*\.)?(conv\w*|proj|expand)\.weight")
@@ -139,3 +140,9 @@ def mlp(weights: Mapping[str, Shaped]) -> str:
 def mlp_layers(kind: str) -> tuple[str, ...]:
     """The leaves of the linear layers of an MLP."""
     return tuple(layer.leaf for layer in mlps.layers(kind, 1, 1))
+
+
+def siglip(weights: Mapping[str, Shaped]) -> bool:
+    """Whether it may be a SigLIP: attention pooling, or the mean of normalised patches alone."""
+    tokens = any(key in weights for key in ("cls_token", "reg_token", "fc_norm.weight"))
+    return LATENT in weights or not (tokens or rms(weights))

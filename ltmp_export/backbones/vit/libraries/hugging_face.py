@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ltmp_export.backbones.vit.libraries.parts import Part
-from ltmp_export.errors import InputError
+from ltmp_export.backbones.vit.libraries.stated_sizes import Configuration, Keys, require_same
 from ltmp_export.statements.gather import CONFIG, Said
 
 _VISION = "vision_config"  # in a model of images and texts
@@ -21,6 +21,11 @@ _ACTIVATIONS = {
 _OF_CLASSIFIERS = "ForImageClassification"
 
 
+_KEYS = Keys(
+    "hidden_size", "num_hidden_layers", mlp="intermediate_size", channels="num_channels"
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Defaults:
     """What a configuration means that does not say it, by the code of transformers 5.24.0.
@@ -30,14 +35,23 @@ class Defaults:
         act: `hidden_act`.
         norm_eps: `layer_norm_eps`.
         certain: Which of the two hold also where there is no configuration at all.
+        patch_size: `patch_size`.
+        mlp: The key of the width of an MLP; empty where there is none.
     """
 
     name: str
     act: str
     norm_eps: float
     certain: Sequence[str] = ("act", "norm_eps")
-    heads: int = 12
-    image_size: int = 224
+    patch_size: int = 16
+    mlp: str = _KEYS.mlp
+
+    def by_key(self) -> dict[str, Any]:
+        """All of it, by the keys of a configuration."""
+        sizes = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+        images = {"patch_size": self.patch_size, "num_channels": 3, "image_size": 224}
+        more = {"hidden_act": self.act, "layer_norm_eps": self.norm_eps, "num_attention_heads": 12}
+        return sizes | images | more
 
 
 def words(
@@ -48,11 +62,11 @@ def words(
     Args:
         config: Of such a model; empty where there is none.
         defaults: What it means where it does not say it.
-        parts: timm's tensors.
+        parts: timm's tensors, positions with those of the tokens before the patches.
         source: Where the weights come from, for messages.
 
     Raises:
-        InputError: The configuration is of a model of another size.
+        InputError: It says what is no number, or is of a model of another size.
     """
     code = f"the code of Hugging Face's {defaults.name}"
     pool = {"gp": Said("token", code)}
@@ -62,34 +76,17 @@ def words(
     vision, place = config, CONFIG
     if isinstance(config.get(_VISION), Mapping):
         vision, place = config[_VISION], f"{CONFIG}: {_VISION}"
-
-    def said(key: str, default: Any) -> Said:
-        known = vision.get(key) is not None
-        return Said(
-            vision[key] if known else default, f"{place}: {key}{'' if known else ', default'}"
-        )
-
-    _require_same_size(vision, parts, source)
-    act = said("hidden_act", defaults.act)
+    of_images = Configuration(vision, place, source, defaults.by_key())
+    require_same(of_images, replace(_KEYS, mlp=defaults.mlp), parts)
+    act = of_images.text("hidden_act")
     found = {
-        "num_heads": said("num_attention_heads", defaults.heads),
-        "act": act._replace(value=_ACTIVATIONS.get(str(act.value), act.value)),
-        "norm_eps": said("layer_norm_eps", defaults.norm_eps),
-        "img_size": said("image_size", defaults.image_size),
+        "num_heads": (of_images.whole("num_attention_heads"), "num_attention_heads"),
+        "act": (_ACTIVATIONS.get(act, act), "hidden_act"),
+        "norm_eps": (of_images.epsilon("layer_norm_eps"), "layer_norm_eps"),
+        "img_size": (of_images.sides("image_size"), "image_size"),
     }
-    return pool | found | _classes(config)
-
-
-def _require_same_size(vision: Mapping[str, Any], parts: Mapping[str, Part], source: str) -> None:
-    depth = len({name.split(".")[1] for name in parts if name.startswith("blocks.")})
-    norm = parts["norm.weight"].shape if "norm.weight" in parts else ()
-    width = norm[0] if norm else None
-    for key, own in (("hidden_size", width), ("num_hidden_layers", depth)):
-        if own is not None and vision.get(key, own) != own:
-            raise InputError(
-                f"{source}: {CONFIG} beside it says {key} {vision[key]!s:.20}, its weights have "
-                f"{own}; put the configuration of this model there, or give the file its own folder"
-            )
+    said = {key: Said(value, of_images.place(name)) for key, (value, name) in found.items()}
+    return pool | said | _classes(config)
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Said]:

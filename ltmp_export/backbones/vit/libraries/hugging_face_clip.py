@@ -50,7 +50,7 @@ _TABLE = Table(
     TEXTS,
     ("vision_model.",),
 )
-_DEFAULTS = Defaults("CLIP", "quick_gelu", 1e-5, ("norm_eps",))
+_DEFAULTS = Defaults("CLIP", "quick_gelu", 1e-5, ("norm_eps",), patch_size=32)
 
 
 def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:

@@ -54,7 +54,8 @@ _TABLE = Table(
     ("dinov2_with_registers.", "dinov2."),
 )
 _IN_MEMORY = {"attn.qkv": [f"attention.{name}_proj" for name in "qkv"]}
-_DEFAULTS = Defaults("Dinov2", "gelu", 1e-6)
+_REGISTERS = "dinov2_with_registers"
+_DEFAULTS = Defaults("Dinov2", "gelu", 1e-6, patch_size=14, mlp="")
 
 
 def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
@@ -67,7 +68,8 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
     if not any(".attention.attention." in key for key in weights):
         table = replace(table, joined={**table.joined, **_IN_MEMORY})
     parts, notes, unknown = named(weights, table, source)
-    said = words(config, _DEFAULTS, parts, source)
+    patch = 16 if config.get("model_type") == _REGISTERS else _DEFAULTS.patch_size
+    said = words(config, replace(_DEFAULTS, patch_size=patch), parts, source)
     if any(".mlp.weights_in." in key or ".mlp.gate_proj." in key for key in weights):
         said |= gated("the code of Hugging Face's Dinov2")  # whatever hidden_act is
     if {"reg_token", "cls_token", "pos_embed"} <= parts.keys():

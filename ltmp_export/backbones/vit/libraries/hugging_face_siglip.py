@@ -53,13 +53,13 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         InputError: It has what these classes have not.
     """
     parts, notes, unknown = named(weights, _TABLE, source)
-    said = words(config, _DEFAULTS, parts, source)
     patches = parts.get("patch_embed.proj.weight")
     if patches is not None and len(patches.shape) == 2:
         raise InputError(
             f"{source}: it looks like a SigLIP 2 of images of any size (NaFlex: {patches.keys[0]} "
             f"is a matrix); expected one of a fixed size, like google/siglip2-base-patch16-224"
         )
+    said = words(config, _DEFAULTS, parts, source)
     if "pos_embed" in parts:
         parts["pos_embed"] = batched(weights, parts["pos_embed"].keys[0])
     pooling = {name: part for name, part in parts.items() if name.startswith("attn_pool.")}
@@ -69,11 +69,11 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         notes = (*notes, "left out: its attention pooling, which its classifier does not see")
     elif pooling:
         said["gp"] = Said("map", "the attention pooling is there")
-        parts = _parted(weights, parts)
+        parts = parted(weights, parts)
     return Taken(parts, said, notes, unknown)
 
 
-def _parted(weights: Weights, parts: Mapping[str, Part]) -> dict[str, Part]:
+def parted(weights: Weights, parts: Mapping[str, Part]) -> dict[str, Part]:
     """Its pooling with queries apart from keys and values, as timm has it."""
     found = dict(parts)
     for leaf in ("weight", "bias"):

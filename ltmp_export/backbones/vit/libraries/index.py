@@ -7,6 +7,7 @@ Each is a module here, found by name; one without a `KEY` is what some of them s
 | `NAME` | what a person calls it |
 | `TYPES` | `model_type` in the config.json of Hugging Face's, if it is of theirs |
 | `KEY` | names of weights that only it has, a pattern of whole names |
+| `tells(keys)` | whether names tell it together, which none does alone; or nothing |
 | `FIRST` | its first layer and what its own classes put before it, a pattern |
 | `take(weights, config, source)` | the model: `parts.Taken` |
 """
@@ -37,7 +38,8 @@ def by_keys(keys: Iterable[str]) -> ModuleType | None:
     """The library that names of weights tell, whatever stands before them; None for timm's."""
     listed = architectures.telling(keys)
     for module in libraries():
-        if _any(rf"{module.FIRST}\.weight", listed) and _any(module.KEY, listed):
+        tells = getattr(module, "tells", lambda _: False)
+        if _any(rf"{module.FIRST}\.weight", listed) and (_any(module.KEY, listed) or tells(listed)):
             return module
     return None
 

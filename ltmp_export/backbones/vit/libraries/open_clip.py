@@ -67,11 +67,7 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
         parts["head.weight"] = transposed(weights, parts["head.weight"].keys[0])
     if "norm_pre.weight" not in parts and "patch_embed.proj.weight" in parts:
         parts["patch_embed.proj.bias"] = zeros(*parts["patch_embed.proj.weight"].shape[:1])
-    if "cls_token" in parts:
-        depth = len({name.split(".")[1] for name in parts if name.startswith("blocks.")})
-        width = parts["cls_token"].shape[-1]
-        open_clip_config.require_same_size(config, width, depth, source)
-    said = open_clip_config.words(config, own_transformer=True)
+    said = open_clip_config.words(config, parts, source, own_transformer=True)
     if said.pop("normed_average", None) is not None:
         parts = {_behind_the_mean(name): part for name, part in parts.items()}
     parts, notes = projection(parts, notes)

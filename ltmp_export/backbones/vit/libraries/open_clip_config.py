@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ltmp_export.errors import InputError
+from ltmp_export.backbones.vit.libraries.parts import Part
+from ltmp_export.backbones.vit.libraries.stated_sizes import Configuration, Keys, require_same
 from ltmp_export.statements.gather import Said
 
 FILE = "open_clip_config.json"
 _CODE = "the code of open_clip"
 _POOLS = {"tok": "token", "avg": "avg"}
+_DEFAULTS = {"width": 768, "layers": 12, "head_width": 64, "patch_size": 16, "image_size": 224}
+_KEYS = Keys("width", "layers")
 
 
 def timm_name(config: Mapping[str, Any]) -> Any:
@@ -20,30 +23,47 @@ def timm_name(config: Mapping[str, Any]) -> Any:
     return vision.get("timm_model_name") if isinstance(vision, Mapping) else None
 
 
-def words(config: Mapping[str, Any], *, own_transformer: bool) -> dict[str, Said]:
+def words(
+    config: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    source: str,
+    *,
+    own_transformer: bool,
+) -> dict[str, Said]:
     """Image size, and of open_clip's own transformer heads, activation, epsilon and pooling.
 
     Args:
         config: Of open_clip, or of something else, or none.
+        parts: timm's tensors.
+        source: Where the weights come from, for messages.
         own_transformer: Whether it is its own, or a model of timm's.
+
+    Raises:
+        InputError: It says what is no number, or is of a tower of another size.
     """
     found = {"norm_eps": Said(1e-5, _CODE)} if own_transformer else {}
     model = config.get("model_cfg")
     vision = model.get("vision_cfg") if isinstance(model, Mapping) else None
     if not isinstance(model, Mapping) or not isinstance(vision, Mapping):
         return found
+    tower = Configuration(vision, FILE, source, _DEFAULTS)
     place = f"{FILE}: "
-    found["img_size"] = Said(vision.get("image_size", 224), f"{place}image_size")
+    found["img_size"] = Said(tower.sides("image_size"), f"{place}image_size")
     if not own_transformer:
         pool = vision.get("timm_pool")
         return found | ({"gp": Said(str(pool), f"{place}timm_pool")} if pool else {})
-    width, head = vision.get("width", 768), vision.get("head_width", 64)
-    if type(width) is int and type(head) is int and head > 0:
-        found["num_heads"] = Said(width // head, f"{place}head_width {head}")
+    require_same(tower, _KEYS, parts)
+    if pooling := vision.get("attentional_pool"):
+        tower.require("attentional_pool", str(pooling).lower(), "none of its (attn_pool)")
+    width, head = tower.whole("width"), tower.whole("head_width")
+    if head > width:
+        tower.require("head_width", head, f"a width of {width}")
+    found["num_heads"] = Said(width // head, f"{place}head_width {head}")
     found["act"] = _activation(model, vision)
-    eps = vision.get("norm_kwargs") or {}
-    if isinstance(eps, Mapping) and type(eps.get("eps")) is float:
-        found["norm_eps"] = Said(eps["eps"], f"{place}norm_kwargs")
+    norm = vision.get("norm_kwargs")
+    if isinstance(norm, Mapping) and norm.get("eps") is not None:
+        told = Configuration(norm, f"{FILE}: norm_kwargs", source, {})
+        found["norm_eps"] = Said(told.epsilon("eps"), f"{place}norm_kwargs")
     pool = str(vision.get("pool_type", "tok"))
     found["gp"] = Said(_POOLS.get(pool, pool), f"{place}pool_type")
     if vision.get("final_ln_after_pool") and pool == "avg":
@@ -62,20 +82,3 @@ def _activation(model: Mapping[str, Any], vision: Mapping[str, Any]) -> Said:
     elif quick or kwargs != {"approximate": "none"}:
         act = f"{act} of {kwargs!s:.40}"  # which is refused by that name
     return Said(act, f"{FILE}: act_kwargs")
-
-
-def require_same_size(config: Mapping[str, Any], width: int, depth: int, source: str) -> None:
-    """Check that a configuration is of a tower of that size.
-
-    Raises:
-        InputError: It is of another.
-    """
-    model = config.get("model_cfg")
-    vision = model.get("vision_cfg") if isinstance(model, Mapping) else None
-    told = vision if isinstance(vision, Mapping) else {}
-    for key, own in (("width", width), ("layers", depth)):
-        if told.get(key, own) != own:
-            raise InputError(
-                f"{source}: {FILE} beside it says {key} {told[key]!s:.20}, its weights have {own}; "
-                "put the configuration of this model there, or give the file its own folder"
-            )

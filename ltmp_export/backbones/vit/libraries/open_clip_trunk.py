@@ -38,4 +38,5 @@ def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
     rest = len(weights) - len(parts)
     left = [f"left out: {rest} tensors for texts and comparison"] if rest else []
     parts, notes = projection(parts, tuple(left))
-    return Taken(parts, open_clip_config.words(config, own_transformer=False), notes)
+    said = open_clip_config.words(config, parts, source, own_transformer=False)
+    return Taken(parts, said, notes)
