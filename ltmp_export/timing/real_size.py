@@ -23,7 +23,7 @@ from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.plan.work import executed_share
+from ltmp_export.plan import work
 from ltmp_export.precision.formats import FP32, INT8, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers, session
@@ -186,7 +186,7 @@ def _write(
             model = to_onnx(source, opset=OPSET, precision=own)
             with filling(folder):
                 external.store(_path(folder, name, kind), model)
-            shares[name, kind] = 1.0 if name == DENSE else _share(source, model, images)
+            shares[name, kind] = _share(source, model, images)
     return images, shares
 
 
@@ -199,11 +199,13 @@ def _unprotected(precision: Precision, name: str) -> Precision:
 
 
 def _share(source: Checkpoint, model: Any, images: Images) -> float:
-    """Executed multiply-accumulates, from the tokens that a model keeps."""
+    """Of the dense multiply-accumulates; from the tokens it keeps, where images have a say."""
+    if source.plan.counted:
+        return work.share(source.geometry, source.plan)
     taps = interface.count_taps(source.geometry.depth)
     found = TappedSession(model, taps).run(images.pixels)
     counts: NDArray[np.int64] = np.stack([found[name] for name in taps], 1)
-    return executed_share(source.geometry, source.plan, counts.tolist())
+    return work.executed_share(source.geometry, source.plan, counts.tolist())
 
 
 def _timings(field: Field, order: NDArray[np.int64], progress: Progress) -> Iterator[Timing]:

@@ -225,6 +225,6 @@ def test_the_shown_demo_is_what_the_demo_prints(
 
 
 def without_figures(text: str) -> list[str]:
-    varying = r"\d\.\de[-+]\d+|\d+\.\d+ s\b|\d+ threads|[\d.]+ times|(?<=[\d)])( +[\d.]+[x%]?)+$"
+    varying = r"\d\.\de[-+]\d+|\d+\.\d+ s\b|\d+ threads|[\d.]+ times|(?<=[\d)])( +±?[\d.]+[x%]?)+$"
     lines = [re.sub(varying, " _", line) for line in text.strip().splitlines()]
     return " ".join(lines).split()
