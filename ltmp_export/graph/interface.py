@@ -8,12 +8,13 @@ import onnx
 from onnx import TensorProto, helper
 
 from ltmp_export.errors import InputError
+from ltmp_export.graph import told
 
 
 def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
-    """The names that no node of the graph gives."""
+    """The names that no node of the graph gives, nor can be told from what one gives."""
     produced = {output for node in model.graph.node for output in node.output}
-    return [name for name in names if name not in produced]
+    return [name for name in names if name not in produced and told.source(name, produced) is None]
 
 
 def count_taps(depth: int) -> dict[str, int]:
@@ -74,10 +75,12 @@ def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProt
 
     Args:
         model: The model.
-        tensors: Element type (`onnx.TensorProto`) by tensor name; all must exist in the graph.
+        tensors: Element type (`onnx.TensorProto`) by tensor name; none may be missing.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    produced = {output for node in model.graph.node for output in node.output}
+    told.tell(copy, [name for name in tensors if name not in produced])
     present = {entry.name for entry in copy.graph.output}
     for name, kind in tensors.items():
         if name not in present:

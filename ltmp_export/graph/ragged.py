@@ -11,8 +11,7 @@ after the other, [T, C], in the order of the images:
 Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
 deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
 repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
-them out of every result. In a graph for single images rows are slots, and what tells images from
-one another is not written. All integers are int64.
+them out of every result. All integers are int64. Of single images see `graph.single`.
 
 A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
 as few as possible, and those that several blocks or steps share are written once.
@@ -21,6 +20,7 @@ as few as possible, and those that several blocks or steps share are written onc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
@@ -49,12 +49,15 @@ class Layout:
         full: Whether no slot is known to be empty.
         per_image: [B, 1] tokens.
         offset: [B, 1] row of each image's first token; None in a graph for single images.
-        slots: [1] N; where rows are packed ≥ P + 2, in a batch a multiple of 4.
+        slots: [1] N; where rows are packed ≥ P + 2 and a multiple of 4.
         position: [N] 0, 1, 2, …
         rows: [B, N] row behind each slot.
         living: [B, N] bool, who holds a token where these do not stand in front, else None.
         protected: P slots in front that never go.
+        heads_axis: Where the heads of queries, keys, values and scores stand.
     """
+
+    heads_axis: ClassVar[int] = 1
 
     g: GraphBuilder
     count: Name
@@ -77,9 +80,20 @@ class Layout:
             return self.living
         return self.g.op("Less", self.position, self.per_image)
 
+    @property
+    def numbers(self) -> Name:
+        """`images` of a batch.
+
+        Raises:
+            ValueError: The graph is one for single images.
+        """
+        if self.images is None:
+            raise ValueError("a graph for single images does not number them")
+        return self.images
+
     def for_counts(self, count: Name) -> Layout:
         """The layout of other token counts [B]."""
-        return make_layout(self.g, count, self.most, self.images, self.protected)
+        return make_layout(self.g, count, self.most, self.numbers, self.protected)
 
     def class_rows(self) -> Name:
         """[B] packed row of each image's class token."""
@@ -111,6 +125,14 @@ class Layout:
             g.op("Gather", pieces, k_place, axis=0, name="k"),
             g.op("Gather", pieces, v_place, axis=0, name="v"),
         )
+
+    def exchanged(self, keys: Name) -> Name:
+        """[B, H, N, D] → [B, H, D, N]."""
+        return self.g.op("Transpose", keys, perm=[0, 1, 3, 2])
+
+    def heads_alone(self, x: Name) -> Name:
+        """What was computed with places that every image has: as it is."""
+        return x
 
     def join_heads(self, padded: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] → packed rows [T, H * D]."""
@@ -192,11 +214,8 @@ class Layout:
     # Matching
 
     def destination_mask(self) -> Name | None:
-        """[B, 1, Nd] bool, destinations that hold a token; None where no source could take others.
-
-        A single image that is packed has empty slots if it has no source or, with P even, only one.
-        """
-        if self.full or (self.images is None and self.fixed is None and self.protected % 2):
+        """[B, 1, Nd] bool, destinations that hold a token; None where all do."""
+        if self.full:
             return None
         first = pairing.first_destination(self.protected)
         return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, first, step=2), self.g.ints(1))
@@ -204,63 +223,20 @@ class Layout:
     def numbered(self, width: Name) -> Name:
         """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
         within = self.g.arange(self.most, width)
-        if self.images is None:
-            return self.g.op("Unsqueeze", within, self.g.ints(0))
-        return self.g.op("Add", within, self.g.op("Mul", self.images, width))
-
-    # Pooling
-
-    def mean_of_patches(self, x: Name, size: Name | None, prefix: int) -> Name:
-        """[T, C] → [B, C]: mean over the patches that an image's tokens stand for, zeros if none.
-
-        Args:
-            x: Tokens.
-            size: As in `score_bias`. Sizes are whole, so that no order changes their sum.
-            prefix: Tokens of an image before its patches, P.
-        """
-        g = self.g
-        patches, places, count = self.valid, self.rows, self.per_image
-        weights = None
-        if size is not None:
-            weights = g.op("Gather", size, places, axis=0) if self.fixed is None else size
-        if prefix:
-            patches, places = (g.slice(slots, 1, prefix) for slots in (patches, places))
-            weights = None if weights is None else g.slice(weights, 1, prefix)
-        if self.living is not None:
-            weights = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P], one patch each
-        if weights is None:
-            selected = g.op("Cast", patches, to=TensorProto.FLOAT)  # [B, N - P]
-            if prefix:
-                count = g.op("Max", g.op("Sub", count, g.index(prefix)), g.index(1))  # [B, 1]
-            divisor = g.op("Cast", count, to=TensorProto.FLOAT)
-        else:
-            selected = g.op("Where", patches, weights, g.number(0.0))
-            total = g.reduce("ReduceSum", selected, [1], keepdims=True)
-            divisor = g.op("Max", total, g.number(1.0))
-        rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
-        selected = g.op("Unsqueeze", selected, g.ints(1))
-        if self.fixed is None:  # onnxruntime rounds the product of one row by how long it is
-            selected = g.op("Concat", selected, selected, axis=1)
-        total = g.op("MatMul", selected, rows)  # [B, 1 or 2, C]
-        return g.op("Div", g.op("Gather", total, g.index(0), axis=1), divisor)
+        return self.g.op("Add", within, self.g.op("Mul", self.numbers, width))
 
 
-def make_layout(
-    g: GraphBuilder, count: Name, most: int, images: Name | None, protected: int
-) -> Layout:
-    """Lay out packed rows from token counts [B], or [1] of one image."""
+def make_layout(g: GraphBuilder, count: Name, most: int, images: Name, protected: int) -> Layout:
+    """Lay out packed rows of a batch from token counts [B]."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
-    largest = count if images is None else g.reduce("ReduceMax", count, [0], keepdims=True)
+    largest = g.reduce("ReduceMax", count, [0], keepdims=True)
     slots = g.op("Max", largest, g.ints(pairing.least(protected)))
-    if images is not None:
-        fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
-        slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
+    fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
+    slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
     position = g.arange(most + SLOTS_STEP, slots)
     rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
-    offset = None
-    if images is not None:
-        offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
-        rows = g.op("Add", rows, offset)
+    offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
+    rows = g.op("Add", rows, offset)
     place = (per_image, offset, slots, position, rows, None, protected)
     return Layout(g, count, most, images, None, False, *place)
 

@@ -6,6 +6,7 @@
 | `eager` | `take(step, tokens, forced, weights)`: what PyTorch computes, one image; |
 | | `choose(step, score)`: what it decides by scores; `restore(…)`, `along(…)` (also of `slots`) |
 | `packed` | `write(g, step, tokens)`: the same in ONNX, images of unlike numbers of rows |
+| `single` | `write(g, step, tokens)`: the same in ONNX, one image |
 | `slots` | `write(g, step, tokens)`: the same in ONNX, all images with the same number of slots |
 | `record` | `TENSORS`, `WORDS`, `score_name(…)`, `read(…)`: its decisions read from a file |
 | `masked` | `gate(form, tokens, threshold, tau)`: the same under a mask, differentiable |
@@ -26,8 +27,10 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.step import Step
 
 _STEPS = "ltmp_export.steps"
+_UNLIKE = "has no form for images of different token counts; export it static"
 _MEANING = {
-    "packed": "has no form for images of different token counts; export it static",
+    "packed": _UNLIKE,
+    "single": _UNLIKE,
     "slots": "has no static form",
     "masked": "cannot be trained",
     "batched": "cannot be trained",

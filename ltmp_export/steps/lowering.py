@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ltmp_export.graph import owners, packed
+from ltmp_export.graph import owners, packed, single
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.packed import Candidates, Reduced
+from ltmp_export.graph.single import Single
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan.faces import face
 from ltmp_export.plan.plan import demands
@@ -24,6 +25,18 @@ def decide(g: GraphBuilder, steps: Sequence[Step], tokens: Candidates) -> Reduce
         tokens = replace(tokens, needed=demands(steps[place + 1 :]))
         tokens = face(type(step), "packed").write(g, step, tokens)
     return packed.finish(g, tokens)
+
+
+def of_one(g: GraphBuilder, steps: Sequence[Step], tokens: Single) -> Single:
+    """Take steps on the tokens of one image.
+
+    Raises:
+        InputError: A step has no such form.
+    """
+    for place, step in enumerate(steps):
+        tokens = replace(tokens, needed=demands(steps[place + 1 :]))
+        tokens = face(type(step), "single").write(g, step, tokens)
+    return single.settled(g, tokens)
 
 
 def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:

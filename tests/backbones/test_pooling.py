@@ -23,7 +23,7 @@ from ltmp_export.training.model import MaskedVit, State
 from tests import tolerances
 from tests.backbones import test_oracle
 from tests.makers import lower_precision, random_vits
-from tests.makers.exported import numpy_weights
+from tests.makers.exported import Exported, numpy_weights
 from tests.makers.random_vits import Case, bare
 from tests.oracles import agreement
 
@@ -216,3 +216,20 @@ def test_class_token_and_mean(family: str) -> None:
     if family == "ltmp":
         literal = torch.cat([LiteralViT(both, plan)(image[None]) for image in images])
         torch.testing.assert_close(literal, expected, rtol=0, atol=tolerances.RANDOM_REFERENCE)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+@pytest.mark.parametrize("pool", ["avg", "map"])
+def test_a_broken_image_has_no_class(pool: str, batch_size: int | None) -> None:
+    """A NaN is above no threshold: all patches go, and the answer is NaN all the same."""
+    kwargs = {**AVERAGE.kwargs, "global_pool": pool}
+    model, vit = random_vits.build(Case(f"{pool}, broken", AVERAGE.seed, kwargs))
+    images = random_vits.images(vit, AVERAGE.seed)[:2]
+    images[1, :, 3, 3] = torch.nan
+    file = Exported(
+        vit, random_vits.middle_plan(model, images[:1], "ltmp", 1), model, 17, batch_size
+    )
+    found = file.run_in_batches(images, batch_size or 2)
+    assert np.isfinite(found.logits[0]).all()
+    assert np.isnan(found.logits[1]).all()
+    assert found.counts[1, -1] == vit.prefix == 1

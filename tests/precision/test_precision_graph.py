@@ -122,7 +122,7 @@ class TestDigits:
         together = in_batches(graph(family, form), pixels[:4], 4)
         assert same_class(alone, together) >= 3
         if form != "dynamic":
-            np.testing.assert_allclose(alone, together, rtol=0, atol=1e-5)  # 0 measured
+            np.testing.assert_allclose(alone, together, rtol=0, atol=1e-4)  # 1.3e-5 measured, fp16
 
     @pytest.mark.parametrize(
         ("form", "opset", "batch_size"),

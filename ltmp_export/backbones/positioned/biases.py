@@ -48,7 +48,7 @@ def write(
         g.op("Transpose", g.op("Gather", g.weight(name), rows, axis=0), perm=[0, 3, 1, 2])
         for name in tables
     ]
-    return g.op("Add", *found) if found[1:] else found[0]
+    return layout.heads_alone(g.op("Add", *found) if found[1:] else found[0])
 
 
 def _index(grid: tuple[int, int]) -> np.ndarray:

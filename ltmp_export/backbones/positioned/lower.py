@@ -65,7 +65,8 @@ def _heads(layout: Layout, part: Name, name: str, net: Positioned, own: int) -> 
     pieces = g.reshape(part, -1, net.head_width)  # [T * own, D]
     first = g.op("Unsqueeze", g.op("Mul", layout.rows, g.index(own)), g.ints(1))
     heads = [head * own // net.heads for head in range(net.heads)]
-    return g.op("Gather", pieces, g.op("Add", first, g.column(heads)), axis=0, name=name)
+    places = g.op("Add", first, g.column(heads))
+    return layout.heads_alone(g.op("Gather", pieces, places, axis=0, name=name))
 
 
 class _Turned(Bound):
@@ -85,8 +86,8 @@ class _Turned(Bound):
         """Turned, if keys are that tokens are compared by."""
         if not self.rotated:
             return metric
-        turned = self.made.turned(g.op("Unsqueeze", metric, g.ints(1)))
-        return g.op("Squeeze", turned, g.ints(1))
+        heads = g.ints(self.made.heads_axis)
+        return g.op("Squeeze", self.made.turned(g.op("Unsqueeze", metric, heads)), heads)
 
 
 class _Biased(Bound):

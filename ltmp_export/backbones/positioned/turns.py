@@ -25,17 +25,21 @@ from ltmp_export.graph.ragged import Layout
 
 @dataclass(frozen=True)
 class Turns:
-    """Sines and cosines [B or 1, H or 1, N, D] of the tokens of a block, the sines with signs."""
+    """Sines and cosines of the tokens of a block, the sines with signs.
+
+    [B or 1, H or 1, N, D]; [H or 1, N, D] in a graph of single images, likewise queries and keys.
+    """
 
     g: GraphBuilder
     sin: Name
     cos: Name
     partner: Name
+    heads_axis: int
 
     def turned(self, x: Name) -> Name:
         """Queries or keys [B, H, N, D] in float32."""
         g = self.g
-        other = g.op("Gather", x, self.partner, axis=3)
+        other = g.op("Gather", x, self.partner, axis=self.heads_axis + 2)
         return g.op("Add", g.op("Mul", x, self.cos), g.op("Mul", other, self.sin))
 
 
@@ -65,7 +69,9 @@ def write(
     pairs, partner, signs = _channels(width, net.half)
     signed = g.op("Gather", sin, pairs_of(g, pairs), axis=3)
     signed = g.op("Mul", signed, g.stored(f"const/signs[{width},{net.half}]", signs))
-    return Turns(g, signed, g.op("Gather", cos, pairs_of(g, pairs), axis=3), g.ints(*partner))
+    spread = g.op("Gather", cos, pairs_of(g, pairs), axis=3)
+    signed, spread = layout.heads_alone(signed), layout.heads_alone(spread)
+    return Turns(g, signed, spread, g.ints(*partner), layout.heads_axis)
 
 
 def pairs_of(g: GraphBuilder, pairs: list[int]) -> Name:

@@ -53,7 +53,7 @@ def attend(
     q, k, keys = at.turned(layers, q, k)
     with layers.half(f"{path}.attn.scores"):
         q = g.op("Mul", g.cast(q), g.number(vit.key_width**-0.5))
-        scores = g.op("MatMul", q, g.op("Transpose", g.cast(k), perm=[0, 1, 3, 2]))
+        scores = g.op("MatMul", q, layout.exchanged(g.cast(k)))
     scores = at.biased(g, layers.exact(scores))
     bias = layout.score_bias(size, vit.tokens)
     if bias is not None:
@@ -68,7 +68,7 @@ def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name, gi
     """
     g, vit, own = layers.g, layers.vit, layers.attention(path)
     if vit.differential:
-        weights = differential.difference(layers, own, weights)
+        weights = differential.difference(layers, own, weights, layout.heads_axis)
     with layers.half(f"{path}.attn.mixed"):
         mixed = g.op("MatMul", g.cast(weights), g.cast(v))
     if vit.differential:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ltmp_export.backbones.vit import pooling
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import Name
+from ltmp_export.graph.means import mean_of_patches
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.vit import CLASS_AND_MEAN
 
@@ -47,7 +48,7 @@ def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Na
     """Normalised tokens, all of them pooled: [B, C], or [B, 2C] with the class token in front."""
     vit = layers.vit
     if vit.latent is None:
-        mean = layout.mean_of_patches(x, size, vit.unpooled)
+        mean = mean_of_patches(layout, x, size, vit.unpooled)
         if vit.pool != CLASS_AND_MEAN:
             return mean
         token = layers.g.op("Gather", x, layout.class_rows(), axis=0)

@@ -20,10 +20,10 @@ def projected(layers: VitLayers, qkv: Name, layout: Layout) -> tuple[Name, Name,
     return q, k, v
 
 
-def difference(layers: VitLayers, path: str, weights: Name) -> Name:
+def difference(layers: VitLayers, path: str, weights: Name, heads_axis: int) -> Name:
     """Maps [B, 2 * H, N, N] → [B, H, N, N], what values are mixed by."""
     g = layers.g
-    first, second = (g.slice(weights, 1, place, step=2) for place in (0, 1))
+    first, second = (g.slice(weights, heads_axis, place, step=2) for place in (0, 1))
     return g.op("Sub", first, g.op("Mul", second, _lambda(layers, path)))
 
 

@@ -7,6 +7,7 @@ from onnx import TensorProto
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout, fixed_layout, make_layout
+from ltmp_export.graph.single import layout_of
 from ltmp_export.plan import pairing
 
 FLOAT = int(TensorProto.FLOAT)
@@ -58,7 +59,7 @@ def embed(
         numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
     layout = fixed_layout(g, tokens, numbers, protected=vit.prefix)
     least = pairing.least(vit.prefix)
-    if not static and tokens < least:
+    if numbers is not None and not static and tokens < least:
         layout = make_layout(g, layout.count, least, numbers, vit.prefix)
     position = g.weight("pos_embed") if "pos_embed" in g.weights else None
     covers_prefix = position is not None and g.weights["pos_embed"].shape[1] == tokens
@@ -70,5 +71,7 @@ def embed(
         x = g.op("Add", x, position)
     if not static:
         x = g.reshape(x, -1, vit.width, name="tokens")  # [B * N, C]
+        if single:
+            layout = layout_of(g, x, tokens, vit.prefix)
         return layers.norm("norm_pre", x), layout
     return layers.norm("norm_pre", g.op("Identity", x, name="tokens")), layout

@@ -21,22 +21,22 @@ from onnx import ModelProto
 
 from ltmp_export.backbones import edges, writing
 from ltmp_export.backbones.edges import BATCH
-from ltmp_export.backbones.vit import attention, embedding
+from ltmp_export.backbones.vit import attention, dynamic, embedding
 from ltmp_export.backbones.vit.attention import Bound
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.backbones.vit.left import Left
 from ltmp_export.backbones.vit.tokens import Packed
 from ltmp_export.graph import owners, packed
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.graph.owners import Owners
-from ltmp_export.graph.packed import Candidates, Reduced
+from ltmp_export.graph.packed import Reduced
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout, fixed_layout
+from ltmp_export.graph.single import OneLayout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.outputs import DENSE, OWNERS
 from ltmp_export.plan.plan import Plan, demands
-from ltmp_export.plan.scores import IMPORTANCE, METRIC
+from ltmp_export.plan.scores import METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
@@ -75,7 +75,8 @@ class Lowering:
         for index, steps in enumerate(self.plan.blocks):
             with g.scope(f"block_{index:02d}"):
                 tokens, count = self.transformed(index, steps, tokens)
-                g.keep(count)  # what `check` and `bench` read
+                if not isinstance(tokens.layout, OneLayout):  # see `graph.told`
+                    g.keep(count)  # what `check` and `bench` read
                 counts.append(count)
                 if tokens.dropped is not None:
                     dropped.append(tokens.dropped)
@@ -151,16 +152,20 @@ class Lowering:
             )
             metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
-        if not self.plan.static:
-            reduced = lowering.decide(g, steps, self.candidates(tokens, steps, weights, metric))
+        if not self.plan.static and not isinstance(layout, OneLayout):
+            offered = dynamic.candidates(self.layers, steps, tokens, weights, metric)
+            reduced = lowering.decide(g, steps, offered)
         with g.scope("attn"):
             update = attention.mix(self.layers, path, layout, weights, values, rows)
             x = g.op("Add", tokens.x, self.shaped(self.scaled(path, 1, update), layout))
         if reduced is not None:
-            owned = self.owned(steps, tokens, reduced, x)
+            owned = dynamic.owned(self.layers, steps, tokens, reduced, x)
             x = packed.reduce_rows(g, reduced, x, self.vit.width)
             where = self.moved(tokens, reduced)
             left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
+        elif isinstance(layout, OneLayout):
+            tokens = replace(tokens, x=x, positions=self.placed(tokens))
+            left = dynamic.of_one(self.layers, steps, tokens, weights, metric)
         else:
             tokens = replace(tokens, x=x)
             left, within = self.slots_left(steps, tokens, weights, metric)
@@ -179,17 +184,6 @@ class Lowering:
             update = self.scaled(path, 2, self.layers.mlp(path, hidden, self.vit.mlp))
             update = self.shaped(update, left.layout)
         return self.g.op("Add", left.x, update, name=name)
-
-    def owned(
-        self, steps: tuple[Step, ...], tokens: Packed, reduced: Reduced, x: Name
-    ) -> Owners | None:
-        """Who owns the patches behind the steps of a block on packed rows."""
-        if tokens.owners is None:
-            return None
-        old = self.g.op("Shape", tokens.x, end=1)
-        drops = any(step.drops for step in steps)
-        width = self.vit.width
-        return owners.through_packed(self.g, tokens.owners, reduced, old, x, width, drops)
 
     def at(self, path: str, tokens: Packed) -> Bound:
         """What the places of tokens do to a block's attention."""
@@ -274,22 +268,6 @@ class Lowering:
             return layout.metric(self.layers.exact(keys), vit.maps, vit.key_width)
         rows = self.layers.mean_key(self.layers.attention(path), self.normed(path, tokens))
         return at.compared(self.g, layout.slots_of(rows, vit.key_width))
-
-    def candidates(
-        self, tokens: Packed, steps: tuple[Step, ...], weights: Name, metric: Name | None
-    ) -> Candidates:
-        """What the steps decide on, with just the scores they will read."""
-        g, vit, layout = self.g, self.vit, tokens.layout
-        return Candidates(
-            layout=layout,
-            rows=layout.rows,
-            alive=layout.valid,
-            old_rows=g.op("Shape", tokens.x, end=1),
-            size=tokens.size,
-            importance=attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE),
-            metric=metric,
-            metric_width=vit.key_width,
-        )
 
 
 lower = partial(writing.lower, Lowering)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ltmp_export.backbones.vit import feed_forward
 from ltmp_export.backbones.vit.layers import Layers
 from ltmp_export.graph.builder import Name
-from ltmp_export.graph.ragged import Layout
+from ltmp_export.graph.ragged import LOWEST, Layout
+from ltmp_export.graph.single import OneLayout
 from ltmp_export.plan import mlps
 from ltmp_export.plan.pooling import PATH, AttentionPool
 
@@ -34,6 +35,9 @@ def pool(
         largest: The most patches that a token can stand for.
     """
     g, head_width = layers.g, width // own.heads
+    alone = None  # of one image spared rows are masked: a NaN in them prunes all, and stays one
+    if spared and isinstance(layout, OneLayout):
+        alone, spared = g.op("Greater", layout.position, g.index(spared - 1)), 0
     k, v = _keys_and_values(layers, own, x, layout, head_width, spared)
     q = layers.norm(f"{PATH}.q_norm", g.reshape(_query(layers), 1, own.heads, 1, head_width))
     if layout.fixed is None:  # onnxruntime rounds the product of one row by how long it is
@@ -47,7 +51,11 @@ def pool(
     if bias is not None:
         bias = g.slice(bias, 3, spared) if spared else bias
         scores = g.op("Add", scores, bias)
+    if alone is not None:
+        scores = g.op("Where", alone, scores, g.number(LOWEST))
     weights = g.op("Softmax", scores, axis=-1)
+    if alone is not None:
+        weights = g.op("Where", alone, weights, g.number(0.0))
     if spared and not layout.full:  # of no token at all there is nothing to mix
         there = g.op("Unsqueeze", g.slice(layout.valid, 1, spared), g.ints(1, 2))
         weights = g.op("Where", there, weights, g.number(0.0))
