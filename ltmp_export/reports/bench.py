@@ -11,7 +11,7 @@ from rich.text import Text
 from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
-from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table, no_less
+from ltmp_export.reports.tables import UNKNOWN, Fitting, add_row, figure, new_table, no_less
 from ltmp_export.reports.threads import counted, threads_summary
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
@@ -35,7 +35,8 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
     elif any(_is_rival(report, entry.label) for entry in report.entries):
         parts.append(_side_by_side(report))
     else:
-        parts.append(_throughput(report) if report.scenario == "offline" else _times(report))
+        fitting = Fitting(_times(report), _times(report, narrow=True))
+        parts.append(_throughput(report) if report.scenario == "offline" else fitting)
         if not compact:
             parts.append(_spreads(report))
             parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
@@ -53,9 +54,10 @@ def _is_rival(report: BenchReport, label: str) -> bool:
     return label not in (REDUCED, report.baseline, GEMMS)
 
 
-def _times(report: BenchReport) -> Table:
-    """The distribution of each model's times."""
-    columns = ("best ms", "p50", "p90", "p99", "images/s", "speed-up", "efficiency")
+def _times(report: BenchReport, narrow: bool = False) -> Table:
+    """The distribution of each model's times; narrow without images a second."""
+    rate = () if narrow else ("images/s",)
+    columns = ("best ms", "p50", "p90", "p99", *rate, "speed-up", "efficiency")
     table = new_table("batch", "model", "GMACs", "tokens", *columns, left=2, folding=("model",))
     for timing in _main(report):
         speedup, efficiency = _ratios(report, timing)
@@ -63,7 +65,7 @@ def _times(report: BenchReport) -> Table:
             table,
             *_head(report, timing),
             *(figure(value) for value in (timing.best, *map(timing.quantile, (0.5, 0.9, 0.99)))),
-            f"{timing.images_per_second:.1f}",
+            *(f"{timing.images_per_second:.1f}" for _ in rate),
             speedup,
             efficiency,
         )

@@ -25,7 +25,7 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan import work
 from ltmp_export.precision.formats import FP32, INT8, Precision
-from ltmp_export.progress import Progress
+from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import providers, session
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.timing import made_up, rounds, threads
@@ -142,7 +142,7 @@ def measure(progress: Progress, specimen: Specimen) -> RealSizeReport:
             shared["threads"] = threads.best(tried, learned[0].label)
         progress(f"opening {len(contenders)} models")
         field = Field(list(contenders.values()), shared, folder, stack)
-        timings = list(_timings(field, order, progress))
+        timings = list(_timings(field, order, specimen.called, progress))
     rows = [
         Row(model, precision, shares[model, precision], timing)
         for timing in timings
@@ -208,14 +208,17 @@ def _share(source: Checkpoint, model: Any, images: Images) -> float:
     return work.executed_share(source.geometry, source.plan, counts.tolist())
 
 
-def _timings(field: Field, order: NDArray[np.int64], progress: Progress) -> Iterator[Timing]:
+def _timings(
+    field: Field, order: NDArray[np.int64], called: str, progress: Progress
+) -> Iterator[Timing]:
     """For each batch size the contenders, in as many rounds as there is time for."""
 
     def run(size: int, count: int, iterations: int) -> list[Timing]:
         settings = Settings(batch_sizes=(size,), warmup=0, iterations=iterations)
-        return rounds.run(field, order[:count], rounds.no_rows, settings, progress)
+        return rounds.run(field, order[:count], rounds.no_rows, settings, silent)
 
     for size, (count, seconds) in SIZES.items():
+        progress(f"timing {called} at batch {size}")
         began = time.perf_counter()
         first = run(size, count, 1)
         each = time.perf_counter() - began

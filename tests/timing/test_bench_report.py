@@ -52,6 +52,16 @@ def test_table() -> None:
     ]
 
 
+def test_a_narrow_terminal_shows_the_models_and_no_rate() -> None:
+    """Else the column of the models is what gives way."""
+    lines = printed(reports.bench_summary(made_report(SAMPLES)), width=80)
+    assert lines[:3] == [
+        "batch  model    GMACs  tokens  best ms  p50   p90   p99  speed-up  efficiency",
+        "1      reduced      2    20.0        2  2.1  3.15  3.28     4.00x        200%",
+        "1      dense        4      40        8  8.4   8.8   8.8",
+    ]
+
+
 def test_threads_that_were_tried() -> None:
     times = {(REDUCED, 1): 2.0, (REDUCED, 2): 3.0, (DENSE, 1): 5.0, (DENSE, 2): 4.0}
     tried = tuple(Tried(model, 1, count, best) for (model, count), best in times.items())
