@@ -9,6 +9,7 @@ import typer
 
 import ltmp_export
 from ltmp_export.plan.outputs import KNOWN
+from ltmp_export.statements import wishes
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
@@ -126,23 +127,38 @@ def export(
     parsing.require_outputs(
         [output, json], [checkpoint, choices.base_checkpoint, images, calibration_images]
     )
+    gives = None if outputs is None else outputs.split(",")
     with spinner() as progress:
-        parsing.require_takeable(checkpoint, choices)
+        wishes.require(
+            batch_size=batch_size,
+            outputs=gives,
+            mode=mode,
+            keep_tokens=keep_tokens,
+            images=images,
+            samples=samples,
+            precision=precision,
+            calibration_images=calibration_images,
+            calibration_samples=calibration_samples,
+        )
+        wishes.require_mode(mode, parsing.require_takeable(checkpoint, choices))
         from ltmp_export import reports
         from ltmp_export.precision.formats import Precision
+        from ltmp_export.runtimes import opsets
 
+        computes = Precision(precision, protect_decisions, io, activation_scales)
+        opsets.require(opset, computes)
         done = ltmp_export.export(
             checkpoint,
             output,
             opset=opset,
             batch_size=batch_size,
-            outputs=None if outputs is None else outputs.split(","),
+            outputs=gives,
             token_counts=token_counts,
             mode=mode,
             keep_tokens=keep_tokens,
             images=images,
             samples=samples,
-            precision=Precision(precision, protect_decisions, io, activation_scales),
+            precision=computes,
             calibration_images=calibration_images,
             calibration_samples=calibration_samples,
             check=check,

@@ -7,9 +7,10 @@ Results go to stdout, progress and warnings to stderr.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .bench import bench
 from .calibrate import calibrate
@@ -22,8 +23,20 @@ from .inspect import inspect
 from .models import models
 from .terminal import reporting_errors
 
+
+class _Commands(TyperGroup):
+    """Shows the help of a command before options are parsed, which imports what checks them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        name, *others = args or [""]
+        if others[-1:] == ["--help"] and "--" not in others and name in self.commands:
+            self.commands[name].make_context(name, ["--help"], parent=ctx)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="ltmp",
+    cls=_Commands,
     help="Take token-reducing Vision Transformers (LTMP, ToMe and kin) from a timm model or a "
     "checkpoint to a checked ONNX model.",
     epilog="Start with: ltmp demo",

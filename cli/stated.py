@@ -229,6 +229,12 @@ class Typed:
         return Choices(**vars(self) | parsed)
 
 
+@functools.cache
+def _hints() -> dict[str, Any]:
+    """The annotations of `Typed`, read once for all commands."""
+    return get_type_hints(Typed, include_extras=True)
+
+
 def stating(*panels: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a command the options of some panels in the place of its parameter `choices`.
 
@@ -238,10 +244,9 @@ def stating(*panels: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
     Args:
         panels: METHOD, UNSTATED, or both; what another asks for stays unstated.
     """
-    hints = get_type_hints(Typed, include_extras=True)
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in hints.items()
+        for name, option in _hints().items()
         if option.__metadata__[0].rich_help_panel in panels
     ]
 

@@ -5,8 +5,8 @@ This is what an exported file is compared with. It shares no code with the expor
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,10 @@ from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import eager as rounded
 from ltmp_export.precision.eager import Taken
+from ltmp_export.precision.widened import widened
 from ltmp_export.steps.tokens import Choice, Decision, Tokens, restore, take
+
+SMALL = 2**23  # weights up to which two threads take as long as one, and twice its processor time
 
 
 class Reference:
@@ -37,7 +40,7 @@ class Reference:
     Args:
         model: A timm model with the weights, in eval mode, that `describe` of its backbone knows.
         plan: The steps of each block.
-        dtype: Precision of everything; float64 copies the model.
+        dtype: Precision of everything; of float64 see `precision.widened`.
         outputs: What a trace is to tell beside logits and features, of `plan.outputs`.
     """
 
@@ -49,11 +52,13 @@ class Reference:
         outputs: Collection[str] = (),
     ) -> None:
         self.kind = chosen.by_class(model)
-        self.model: Any = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        self.model: Any = model if dtype == torch.float32 else widened(model, dtype)
         self.plan = plan
         self.dtype = dtype
         self.outputs = outputs
         self.positions = positions.of(self.model, plan)
+        self._rounded = rounded.layers(self.model)
+        self._small = _is_small(model)
 
     @torch.inference_mode()
     def run(
@@ -70,9 +75,12 @@ class Reference:
                 holds the own decisions all the same. Blocks beyond its end decide freely.
             taken: What int8 layers are to make of their inputs; those not in it round freely.
         """
-        rounded.set_taken(self.model, taken or {})
+        for path, layer in self._rounded.items():
+            layer.taken = (taken or {}).get(path)
         run = self._run_vit if self.kind in chosen.vits() else self._run_other
-        return replace(run(image.to(self.dtype), forced), excess=rounded.excesses(self.model))
+        with _single_thread(self._small):
+            trace = run(image.to(self.dtype), forced)
+        return replace(trace, excess={p: layer.excess for p, layer in self._rounded.items()})
 
     def _run_other(self, image: Tensor, forced: Sequence[Sequence[Choice]] | None) -> Trace:
         """Another network than a ViT."""
@@ -186,6 +194,24 @@ def attention(
     }
 
 
+def _is_small(model: nn.Module) -> bool:
+    return sum(weight.numel() for weight in model.parameters()) <= SMALL
+
+
+@contextlib.contextmanager
+def _single_thread(wanted: bool) -> Iterator[None]:
+    """Let PyTorch compute in this thread alone, if that is wanted."""
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def verify_against_timm(model: nn.Module, geometry: Geometry) -> None:
     """Compare with timm's own forward what the reference computes when nothing is reduced.
 
@@ -197,7 +223,7 @@ def verify_against_timm(model: nn.Module, geometry: Geometry) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(geometry.input_size, generator=generator) * 2 - 1
-    with torch.inference_mode():
+    with torch.inference_mode(), _single_thread(_is_small(model)):
         wanted = model(image[None])[0]
     got = Reference(model, dense_plan(geometry.depth)).run(image).logits
     error = float((wanted - got).abs().max())

@@ -52,6 +52,7 @@ def vits() -> tuple[str, ...]:
     return (VIT, *(kind for kind in others() if issubclass(_geometry(kind), Vit)))
 
 
+@functools.cache
 def module(kind: str, name: str) -> ModuleType:
     """A module of a backbone's folder."""
     return importlib.import_module(f"{_BACKBONES}.{kind}.{name}")

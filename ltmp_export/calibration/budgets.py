@@ -23,8 +23,8 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes.recording import TappedSession
+from ltmp_export.statements import wishes
 
-AUTO = "auto:"
 BATCH = 8
 
 
@@ -40,11 +40,6 @@ class Budget(NamedTuple):
     keep: tuple[int, ...]
     images: int = 0
     fitting: int = 0
-
-
-def is_automatic(text: str) -> bool:
-    """Whether a budget is to be measured."""
-    return text.startswith(AUTO)
 
 
 def require_learned(plan: Plan) -> None:
@@ -96,22 +91,6 @@ def _shares(vit: Vit) -> str:
     if vit.class_token and vit.prefix == 1:
         return "the class token included"
     return f"{vit.patches} patches and {vit.prefix} before them"
-
-
-def quantile(text: str) -> float:
-    """The quantile in `auto:p99`, as a share; `auto:max` is 1.
-
-    Raises:
-        InputError: It is no such thing.
-    """
-    level = text.removeprefix(AUTO)
-    try:
-        share = 1.0 if level == "max" else float(level.removeprefix("p")) / 100
-    except ValueError:
-        share = -1.0
-    if not 0.0 < share <= 1.0 or not level.startswith(("p", "max")):
-        raise InputError(f"--keep-tokens {text}: expected auto:p99, auto:p99.5, … or auto:max")
-    return share
 
 
 def measured(
@@ -178,19 +157,14 @@ def asked(
     Raises:
         InputError: Mode, budget and images do not go together, or not with the family.
     """
+    wishes.require_budget(mode, keep_tokens, images, samples)
     family = source.plan.family
-    if mode not in (None, "static", "dynamic"):
-        raise InputError(f"mode {mode!r}: expected static or dynamic")
     if mode == "dynamic" and source.plan.static:
         raise InputError(
             f"family {family} keeps the same number of tokens of every image, and has no dynamic "
             "form; drop --mode"
         )
-    if mode != "static" and keep_tokens is not None:
-        raise InputError("--keep-tokens is about --mode static; give that, too")
-    automatic = keep_tokens is not None and is_automatic(keep_tokens)
-    if (images is not None or samples is not None) and not automatic:
-        raise InputError("--images and --samples are about --keep-tokens auto:p99; give that, too")
+    automatic = keep_tokens is not None and wishes.is_automatic(keep_tokens)
     if keep_tokens is not None:
         require_learned(source.plan)
     if source.plan.static or mode != "static":
@@ -202,9 +176,8 @@ def asked(
         )
     if not automatic:
         return stated(keep_tokens, source.vit), ()
-    share = quantile(keep_tokens)
-    if images is None:
-        raise InputError(f"--keep-tokens {keep_tokens}: give pictures to measure it on (--images)")
+    share = wishes.quantile(keep_tokens)
+    assert images is not None
     inputs.require_normalisation(Path(images), source.preprocessing)
     found = inputs.load_images(Path(images), source.vit, source.preprocessing, samples)
     return measured(source, found, share, opset, progress), found.remarks

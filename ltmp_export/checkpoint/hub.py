@@ -10,6 +10,7 @@ from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
+from ltmp_export.statements import timm_listed
 
 PREFIX = "timm:"
 WEIGHTS = "model.safetensors"
@@ -43,6 +44,7 @@ def configured(source: Path) -> Outline:
         InputError: There is no such model, it has no weights on the Hub, or is no plain ViT; every
             feature that is not supported is named.
     """
+    timm_listed.require_listed(name_in(source))
     from ltmp_export.statements import timm_names
 
     name = _configuration(source)[0]

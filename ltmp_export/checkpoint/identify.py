@@ -13,6 +13,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.plan import DENSE
+from ltmp_export.statements import timm_listed
 from ltmp_export.statements.choices import OF_FAMILIES, Choices
 
 
@@ -280,9 +281,10 @@ def _told(
         raise InputError(f"{path} calls itself {names}; state the family with --family")
     warnings += [f"the file calls itself {contents.arch}, but also {o}" for o in contents.others]
     if choices.model is not None:
+        stated, name = families.split_arch(choices.model)
+        timm_listed.require_listed(name or "")
         from ltmp_export.statements import timm_names  # timm takes seconds
 
-        stated, name = families.split_arch(choices.model)
         asked = timm_names.require(name or "").name
         known = None if model.written is None else timm_names.resolve(model.written)
         mine = model.written if known is None else known.name

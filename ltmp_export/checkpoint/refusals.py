@@ -5,13 +5,15 @@ Of `timm:NAME` timm's configuration tells, before anything is downloaded.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ltmp_export import families
 from ltmp_export.backbones import chosen
-from ltmp_export.backbones.vit import facts, features, positions
+from ltmp_export.backbones.vit import facts, features, kinds, positions
+from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.checkpoint import bases, freeze, hub
 from ltmp_export.checkpoint.identify import Identity, identify
 from ltmp_export.checkpoint.outline import Outline, outline, require_floats
@@ -19,6 +21,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.statements import gather
 from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.gather import Answer, Statements
 
 
 class Told(NamedTuple):
@@ -88,9 +91,11 @@ def require_takeable(
         method = families.load(identity.family)
         freeze.require_tokens(method, class_token, path)
         freeze.require_stated(path, method, choices)
-    if identity.model.written is None and whole.by_timms_names:
-        says = gather.gather(whole.args, choices)
+    says = gather.gather(whole.args, choices)
+    if whole.by_timms_names:
         says = freeze.with_heads(path, says, identity.family, weights)
+        _require_stated(weights, says, str(source))
+    if identity.model.written is None and whole.by_timms_names:
         unplaced = True if says.assume_defaults and says.unplaced is None else says.unplaced
         positions.grid(
             weights, says.stored_size, says.image_size, usual=(says.usual_size,),
@@ -103,6 +108,16 @@ def require_takeable(
         freeze.require_classifier(path, "head.weight" in weights)
     required = freeze.require_trained if train else freeze.require_learned
     return required(path, choices.family, identity.family, class_token).name
+
+
+def _require_stated(weights: Mapping[str, Shaped], says: Statements, source: str) -> None:
+    """Refuse heads and sizes of images that the shapes of weights rule out."""
+    positions.require_ranks(weights)
+    if says.heads is not None:
+        facts.require_dividing(weights, Answer(*says.heads), source)
+    size = says.image_size
+    if size is not None and size != says.stored_size and not kinds.has_stem(weights):
+        positions.require_whole(size, kinds.embedding(weights)[2:])
 
 
 def _require_other(

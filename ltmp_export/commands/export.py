@@ -8,26 +8,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands.stages import calibration, loaded
-from ltmp_export.errors import InputError
+from ltmp_export.commands.stages import calibration, loaded, measured_on
 from ltmp_export.files import disk
+from ltmp_export.graph import detached
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
-from ltmp_export.model_file.model import require_batch_size, to_onnx
+from ltmp_export.model_file.model import to_onnx, weights_of
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan import outputs as plan_outputs
 from ltmp_export.plan import work
 from ltmp_export.plan.outputs import LOGITS
-from ltmp_export.precision.formats import FP16, INT8, STATIC, Precision
+from ltmp_export.precision.formats import FP16, FP32, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
+from ltmp_export.statements import wishes
 from ltmp_export.statements.choices import Choices
 
 SCHEMA_VERSION = 1
@@ -147,12 +149,13 @@ def export(
     started = time.perf_counter()
     output = Path(output)
     precision = precision or Precision()
+    wishes.require(
+        batch_size=batch_size, outputs=outputs, mode=mode, keep_tokens=keep_tokens, images=images,
+        samples=samples, precision=precision.kind, calibration_images=calibration_images,
+        calibration_samples=calibration_samples,
+    )  # fmt: skip
     opsets.require(opset, precision)
-    require_batch_size(batch_size)
-    source = loaded(checkpoint, choices, progress)
-    opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
-    base = source.choices.base_checkpoint
-    disk.require_outputs([output], [source.path, *([] if base is None else [base])])
+    source = _read(checkpoint, choices, output, opset, precision, progress)
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
@@ -164,16 +167,16 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
-    doubts = [*source.warnings, *remarks, *measured]
+    model, beside = _apart(model, source, precision)
     report = None
     if check:
         sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = compare.compare(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
-            progress=progress,
+            beside=beside, progress=progress,
         )  # fmt: skip
         _require(report, precision)
-    written, plan, vit = external.write_model(output, model), source.plan, source.geometry
+    written, plan, vit = external.write_model(output, model, beside), source.plan, source.geometry
     return ExportReport(
         output=output,
         data=written.data,
@@ -191,8 +194,37 @@ def export(
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
-        warnings=tuple(dict.fromkeys(doubts)),
+        warnings=tuple(dict.fromkeys([*source.warnings, *remarks, *measured])),
     )
+
+
+def _read(
+    checkpoint: str | Path | Checkpoint,
+    choices: Choices | None,
+    output: Path,
+    opset: int,
+    precision: Precision,
+    progress: Progress,
+) -> Checkpoint:
+    """The checkpoint, if `output` can be written of it; see `export`.
+
+    Raises:
+        InputError: It cannot.
+    """
+    source = loaded(checkpoint, choices, progress)
+    opsets.require(opset, precision, source.geometry.activation, source.geometry.kind)
+    base = source.choices.base_checkpoint
+    disk.require_outputs([output], [source.path, *([] if base is None else [base])])
+    return source
+
+
+def _apart(
+    model: ModelProto, source: Checkpoint, precision: Precision
+) -> tuple[ModelProto, dict[str, NDArray[Any]] | None]:
+    """A float32 model without its large weights, and these, in the checkpoint's own memory."""
+    if precision.kind != FP32:
+        return model, None
+    return detached.detach(model, weights_of(source))
 
 
 def _giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
@@ -238,18 +270,14 @@ def _written(
             opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
             progress=progress,
         )  # fmt: skip
-        return model, precision, _doubts(given, "float16 ranges", chosen[0])
+        return model, precision, measured_on(given, "float16 ranges", chosen[0])
     doubts: list[str] = []
     if precision.kind == INT8:
         pictures = calibration(source, *given)
         source, precision = quantise.prepare(source, pictures, precision, progress)
         doubts += pictures.remarks
         if precision.scales == STATIC:
-            doubts += _doubts(given, "int8 scales", pictures)
-    elif given != (None, None):
-        raise InputError(
-            "--calibration-images and --calibration-samples are about --precision int8 and fp16"
-        )
+            doubts += measured_on(given, "int8 scales", pictures)
     progress("writing the graph")
     model = to_onnx(
         source, opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,
@@ -267,15 +295,3 @@ def _require(report: CheckReport, precision: Precision) -> None:
     if precision.kept:
         report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
     report.require()
-
-
-def _doubts(
-    given: tuple[str | Path | None, int | None], measured: str, pictures: Images
-) -> list[str]:
-    """What is to be said where something is measured on images that nobody gave."""
-    if given[0] is not None:
-        return []
-    return [
-        f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
-        "see with --calibration-images"
-    ]

@@ -7,12 +7,14 @@ from pathlib import Path
 from ltmp_export.checkpoint.freeze import require_learned, require_trained
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.families import Family
+from ltmp_export.files import memory
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.progress import Progress
 from ltmp_export.statements.choices import Choices
 
 CALIBRATION_SAMPLES = 128
+LARGE = 2**28  # bytes of weights from which memory is spared before time
 
 
 def loaded(
@@ -26,7 +28,10 @@ def loaded(
     """
     if not isinstance(checkpoint, Checkpoint):
         progress("reading the checkpoint")
-        return load_checkpoint(checkpoint, choices)
+        read = load_checkpoint(checkpoint, choices)
+        if sum(weight.nbytes for weight in read.model.parameters()) > LARGE:
+            memory.return_freed()
+        return read
     if choices is not None:
         raise ValueError("choices belong to load_checkpoint when a Checkpoint is given")
     return checkpoint
@@ -64,3 +69,15 @@ def trained_family(source: Checkpoint) -> Family:
     """
     stated, own = source.choices.family, source.plan.family
     return require_trained(source.path, stated, own, source.vit.class_token)
+
+
+def measured_on(
+    given: tuple[str | Path | None, int | None], measured: str, pictures: Images
+) -> list[str]:
+    """What is to be said where something is measured on images that nobody gave."""
+    if given[0] is not None:
+        return []
+    return [
+        f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
+        "see with --calibration-images"
+    ]

@@ -136,7 +136,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         yield temporary
 
 
-def write_new(path: Path, parts: Iterable[bytes]) -> int:
+def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> int:
     """Write a file that is not there yet, part by part; how many bytes.
 
     Its permissions are those of any new file.

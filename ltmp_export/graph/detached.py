@@ -1,19 +1,21 @@
-"""A model in memory, taken apart where it is beyond the 2 GB that one serialised message holds.
+"""A model in memory, taken apart: the graph is a few hundred kB, its weights may be gigabytes.
 
 In memory a model is one `onnx.ModelProto` that holds its weights, however large: protobuf minds
-only when it is serialised. So it is taken apart where it leaves the process:
+only when it is serialised, which ends at 2 GB and copies all of them. So it is taken apart where it
+leaves the process:
 
     for onnxruntime  the graph as bytes, its large weights as arrays             `detach`
     for the checker  the graph, its large weights as inputs of their shape       `without_weights`
-    for a file       the graph, its large weights in a second file beside it     `rewritten`
+    for a file       the graph, beyond 2 GB its large weights in a second file    `rewritten`
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import EncodeError, Message
 from numpy.typing import NDArray
@@ -49,31 +51,39 @@ def nbytes(tensor: TensorProto) -> int:
     return (bits + 7) // 8
 
 
-def is_large(model: onnx.ModelProto) -> bool:
-    """Whether the weights that a model holds are too many for one file."""
-    held = [t for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL]
-    return sum(map(nbytes, held)) > INLINE_LIMIT and any(map(leaves, held))
+def is_large(model: onnx.ModelProto, beside: Container[str] = ()) -> bool:
+    """Whether the weights that a model holds, or has `beside` it, are too many for one file."""
+    held = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_location != TensorProto.EXTERNAL or tensor.name in beside
+    ]
+    large = any(leaves(tensor) or tensor.name in beside for tensor in held)
+    return sum(map(nbytes, held)) > INLINE_LIMIT and large
 
 
 def leaves(tensor: TensorProto) -> bool:
-    """Whether a tensor of a large model is stored beside it."""
+    """Whether a tensor is so large that it leaves the graph."""
     return nbytes(tensor) >= LARGE and tensor.HasField("raw_data")
 
 
 def rewritten(
-    model: onnx.ModelProto, stand_in: Callable[[onnx.GraphProto, TensorProto], None]
+    model: onnx.ModelProto,
+    stand_in: Callable[[onnx.GraphProto, TensorProto], None],
+    beside: Container[str] = (),
 ) -> onnx.ModelProto:
     """A copy of a model with something else for each of its large weights.
 
     Args:
         model: The model; its large weights are not copied.
         stand_in: Writes to the copy's graph what stands for one of them.
+        beside: Names of others for which something is to stand.
     """
     copy = onnx.ModelProto()
     _copy_fields(model, copy, without="graph")
     _copy_fields(model.graph, copy.graph, without="initializer")
     for tensor in model.graph.initializer:
-        if leaves(tensor):
+        if leaves(tensor) or tensor.name in beside:
             stand_in(copy.graph, tensor)
         else:
             copy.graph.initializer.add().CopyFrom(tensor)
@@ -104,25 +114,57 @@ def refer(graph: onnx.GraphProto, tensor: TensorProto, **where: str | int) -> No
         added.external_data.add(key=key, value=str(value))
 
 
-def detach(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
-    """The model itself, or for a large one a copy and by name the weights that it then lacks."""
-    if not is_large(model):
+def detach(
+    model: onnx.ModelProto, known: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The model itself, or a copy without its large weights, and these by name.
+
+    One whose bytes are not those of its shape stays in the graph: who reads that refuses it.
+
+    Args:
+        model: The model.
+        known: Arrays that stay in memory anyway; of what is one of them, bit for bit, under its
+            name, no second one is made.
+    """
+    if not any(map(leaves, model.graph.initializer)):
         return model, {}
     weights: dict[str, NDArray[Any]] = {}
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
-        weights[tensor.name] = numpy_helper.to_array(tensor)
+        array = _array(tensor)
+        if array is None:
+            graph.initializer.add().CopyFrom(tensor)
+            return
+        own = (known or {}).get(tensor.name)
+        weights[tensor.name] = array if own is None or not _same(array, own) else own
         refer(graph, tensor, location=IN_MEMORY, offset=0, length=nbytes(tensor))
 
     return rewritten(model, stand_in), weights
 
 
+def _array(tensor: TensorProto) -> NDArray[Any] | None:
+    """The elements, or None where the bytes are not as many as the shape says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays are the same bytes."""
+    alike = (one.dtype, one.shape) == (other.dtype, other.shape) and other.flags.c_contiguous
+    return alike and np.array_equal(one.view(np.uint8), other.view(np.uint8))
+
+
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model itself, or for a large one a copy that takes its large weights as inputs."""
-    if not is_large(model):
+    """The model itself, or a copy that takes its large weights as inputs, see `detach`."""
+    if not any(map(leaves, model.graph.initializer)):
         return model
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
+        if len(tensor.raw_data) != nbytes(tensor):
+            graph.initializer.add().CopyFrom(tensor)
+            return
         kind, shape = tensor.data_type, list(tensor.dims)
         graph.input.append(helper.make_tensor_value_info(tensor.name, kind, shape))
 

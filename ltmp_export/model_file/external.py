@@ -11,12 +11,14 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ltmp_export.files import disk, undo
@@ -28,6 +30,7 @@ from ltmp_export.graph.detached import (
     rewritten,
     serialised,
 )
+from ltmp_export.graph.pieces import content, pieces
 
 ALIGNMENT = 4096  # so that a reader can map a tensor into memory
 _PATIENCE = 10.0  # seconds to wait for another writer, which takes milliseconds
@@ -47,10 +50,13 @@ class Written:
     bytes: int
 
 
-def write_model(path: Path, model: onnx.ModelProto) -> Written:
+def write_model(
+    path: Path, model: onnx.ModelProto, beside: Mapping[str, NDArray[Any]] | None = None
+) -> Written:
     """Write a model whole or not at all, as one file or, beyond 2 GB of weights, as two.
 
-    What stood at `path`, its own weights included, stays until the new model is complete.
+    `beside` are weights that it only refers to, see `graph.detached.detach`. What stood at `path`,
+    its own weights included, stays until the new model is complete.
 
     Raises:
         InputError: It cannot be written there.
@@ -58,10 +64,12 @@ def write_model(path: Path, model: onnx.ModelProto) -> Written:
     """
     disk.require_outputs([path])
     with disk.telling(path):
-        return store(path.resolve(), model)
+        return store(path.resolve(), model, beside)
 
 
-def store(path: Path, model: onnx.ModelProto) -> Written:
+def store(
+    path: Path, model: onnx.ModelProto, beside: Mapping[str, NDArray[Any]] | None = None
+) -> Written:
     """`write_model` for a path that is known to be good.
 
     Raises:
@@ -70,8 +78,9 @@ def store(path: Path, model: onnx.ModelProto) -> Written:
     """
     with disk.temporary_beside(path) as graph_file, disk.temporary_beside(path) as data_file:
         data, size = None, 0
-        if is_large(model):
-            places, digest, size = _write_data(data_file, model)
+        weights = beside or {}
+        if is_large(model, weights):
+            places, digest, size = _write_data(data_file, model, weights)
             data = path.with_name(f"{_stem(path)}.{digest[:16]}.data")
             location = data.name
 
@@ -79,8 +88,9 @@ def store(path: Path, model: onnx.ModelProto) -> Written:
                 start = places[tensor.name]
                 refer(graph, tensor, location=location, offset=start, length=nbytes(tensor))
 
-            model = rewritten(model, stand_in)
-        size += disk.write_new(graph_file, [serialised(model)])
+            model, weights = rewritten(model, stand_in, weights), {}
+        parts = pieces(model, weights) if weights else [serialised(model)]
+        size += disk.write_new(graph_file, parts)
         _commit(path, graph_file, data_file, data)
         return Written(data, size)
 
@@ -90,16 +100,20 @@ def _stem(path: Path) -> str:
     return "".join(c if c.isprintable() and c != "\\" else "_" for c in path.name)
 
 
-def _write_data(path: Path, model: onnx.ModelProto) -> tuple[dict[str, int], str, int]:
+def _write_data(
+    path: Path, model: onnx.ModelProto, beside: Mapping[str, NDArray[Any]]
+) -> tuple[dict[str, int], str, int]:
     """Write the large weights one after the other: their places, a digest, the size."""
     digest, places, size = hashlib.sha256(), {}, 0
 
-    def parts() -> Iterator[bytes]:
+    def parts() -> Iterator[bytes | memoryview]:
         nonlocal size
-        for tensor in filter(leaves, model.graph.initializer):
+        for tensor in model.graph.initializer:
+            if not leaves(tensor) and tensor.name not in beside:
+                continue
             padding = bytes(-size % ALIGNMENT)
             places[tensor.name] = size + len(padding)
-            for part in (padding, tensor.raw_data):
+            for part in (padding, content(tensor, beside)):
                 digest.update(part)
                 size += len(part)
                 yield part

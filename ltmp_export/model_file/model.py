@@ -25,7 +25,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.runtimes import opsets
-from ltmp_export.statements import gather
+from ltmp_export.statements import gather, wishes
 from ltmp_export.statements.choices import Choices
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def to_onnx(
         InputError: The opset is out of range, or the batch size something else.
         ExportError: The graph is not what it must be.
     """
-    require_batch_size(batch_size)
+    wishes.require_batch_size(batch_size)
     precision = precision or Precision()
     opsets.require(opset, precision, checkpoint.geometry.activation, checkpoint.geometry.kind)
     model: onnx.ModelProto = _lower(checkpoint.geometry).lower(
         checkpoint.geometry,
         checkpoint.plan,
-        _weights(checkpoint),
+        weights_of(checkpoint),
         opset=opset,
         batch_size=batch_size,
         outputs=outputs,
@@ -147,7 +147,7 @@ def half_places(
     precision: Precision,
 ) -> dict[str, str]:
     """`lower.half_places` of a checkpoint."""
-    geometry, weights = checkpoint.geometry, _weights(checkpoint)
+    geometry, weights = checkpoint.geometry, weights_of(checkpoint)
     places: dict[str, str] = _lower(geometry).half_places(
         geometry, checkpoint.plan, weights, opset=opset, batch_size=batch_size, outputs=outputs,
         precision=precision,
@@ -160,22 +160,10 @@ def _lower(geometry: Geometry) -> ModuleType:
     return chosen.module(geometry.kind, "lower")
 
 
-def _weights(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+def weights_of(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    """What a graph is made of, by timm's names: the checkpoint's own memory where that has it."""
     tensors = chosen.arrays(checkpoint.model) | dict(checkpoint.plan.parameters)
     return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def require_batch_size(batch_size: int | None) -> None:
-    """Check that a graph can be written for this batch size.
-
-    Raises:
-        InputError: It cannot.
-    """
-    if batch_size not in (None, 1):
-        raise InputError(
-            f"batch size {batch_size}: a file is exported for single images (1) or, by default, "
-            "for batches of any size"
-        )
 
 
 def _metadata(checkpoint: Checkpoint, opset: int, precision: Precision) -> dict[str, str]:

@@ -22,12 +22,14 @@ the file alone: an image in a batch must come out as it does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ltmp_export.calibration import halves
@@ -62,6 +64,7 @@ def compare(
     warnings: Sequence[str] = (),
     stated: Plan | None = None,
     precision: Precision | None = None,
+    beside: Mapping[str, NDArray[Any]] | None = None,
     progress: Progress = silent,
 ) -> CheckReport:
     """Run the file in onnxruntime and the reference from the checkpoint, and compare.
@@ -79,6 +82,7 @@ def compare(
         warnings: What looks wrong already.
         stated: The steps that the file's metadata state, if it has any.
         precision: That they state, float32 by default.
+        beside: Weights that a float32 model only refers to, see `graph.detached.detach`.
         progress: Called with a few words as each image begins.
 
     Raises:
@@ -102,7 +106,7 @@ def compare(
     try:
         if reason := halves.overflow(model, images, progress):
             return replace(report, verdict="fail", reason=reason)
-        seen = _observed(Observer(model, checkpoint, images, passes, precision), progress)
+        seen = _observed(Observer(model, checkpoint, images, passes, precision, beside), progress)
     except ExportError as err:
         return replace(report, verdict="fail", reason=str(err))
     allowed = limits(seen)
@@ -113,7 +117,7 @@ def compare(
     reason = (
         _other_step(stated, checkpoint.plan)
         or _other_threshold(model, checkpoint.plan)
-        or _other_weights(model, checkpoint, precision, report)
+        or _other_weights(model, checkpoint, precision, report, beside)
     )
     verdict = "fail" if reason else check_report.worst([*comparisons, *in_batches])
     found = None
@@ -162,10 +166,14 @@ def _observed(observer: Observer, progress: Progress) -> list[Observation]:
 
 
 def _other_weights(
-    model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision, report: CheckReport
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    precision: Precision,
+    report: CheckReport,
+    beside: Mapping[str, NDArray[Any]] | None,
 ) -> str:
     """Which stored weights are not the checkpoint's, or not exact on every processor."""
-    faults = [weights.other(model, checkpoint, precision)]
+    faults = [weights.other(model, checkpoint, precision, beside)]
     if report.products is not None:
         faults.insert(0, report.products.fault(bool(report.saturates)))
     return "; ".join(filter(None, faults))

@@ -8,7 +8,8 @@ vectors to their own length, outputs as `outputs` says. A difference is NaN wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,3 +224,20 @@ def _unfounded(decision: Decision, choice: Choice, score: Tensor) -> int | None:
     if not wrong and choice.order is not None and own.order is not None:
         wrong = choice.order[choice.order != own.order].tolist()
     return wrong[0] if wrong else None
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two values are of the same numbers, bit for bit, however they are nested; no NaN."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if is_dataclass(one):
+        return alike(vars(one), vars(other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)

@@ -27,11 +27,19 @@ HALF_A_STEP = 0.5 + 1e-2
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 
-def other(model: onnx.ModelProto, checkpoint: Checkpoint, precision: Precision) -> str:
-    """Which stored weight is not the checkpoint's of that name, or nothing."""
+def other(
+    model: onnx.ModelProto,
+    checkpoint: Checkpoint,
+    precision: Precision,
+    beside: Arrays | None = None,
+) -> str:
+    """Which stored weight is not the checkpoint's of that name, or nothing.
+
+    `beside` are weights that the model only refers to.
+    """
     tensors = chosen.arrays(checkpoint.model) | dict(checkpoint.plan.parameters)
     wanted = {name: tensor.numpy() for name, tensor in tensors.items()}
-    stored = Weights(model)
+    stored = Weights(model, beside)
     derived: dict[str, NDArray[Any]] = {}
     if precision.kind == INT8:
         derived = _balanced(stored, wanted, rounded(checkpoint.geometry))

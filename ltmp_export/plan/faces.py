@@ -65,6 +65,12 @@ def folder(step: type[Step]) -> str:
     return step.__module__.split(".")[-2]
 
 
+@functools.cache
+def loaded(module: str) -> ModuleType:
+    """A module by its name, looked up once."""
+    return importlib.import_module(module)
+
+
 def face(step: type[Step], name: str) -> ModuleType:
     """A face of a step.
 
@@ -73,7 +79,7 @@ def face(step: type[Step], name: str) -> ModuleType:
     """
     module = f"{step.__module__.rpartition('.')[0]}.{name}"
     try:
-        return importlib.import_module(module)
+        return loaded(module)
     except ModuleNotFoundError as err:
         if err.name != module:
             raise

@@ -51,6 +51,23 @@ def of(geometry: Geometry, plan: Plan) -> tuple[str, ...]:
     return tuple(name for name in KNOWN if name in geometry.outputs and name not in unknown)
 
 
+def require_known(names: Sequence[str]) -> list[str]:
+    """The same names without blanks around them.
+
+    Raises:
+        InputError: One is no output's, or there twice.
+    """
+    asked = [name.strip() for name in names]
+    known = ", ".join(KNOWN)
+    if not asked or (unknown := [name for name in asked if name not in KNOWN]):
+        told = f"no output {unknown[0]!r}" if asked else "no output is named"
+        raise InputError(f"--outputs {','.join(asked)}: {told}; choose from {known}")
+    if len(set(asked)) < len(asked):
+        twice = next(name for name in asked if asked.count(name) > 1)
+        raise InputError(f"--outputs {','.join(asked)}: {twice} is there twice")
+    return asked
+
+
 def require(
     names: Sequence[str] | None, geometry: Geometry, plan: Plan, source: object
 ) -> tuple[str, ...]:
@@ -67,14 +84,7 @@ def require(
     """
     if names is None:
         return default(geometry)
-    asked = [name.strip() for name in names]
-    known = ", ".join(KNOWN)
-    if not asked or (unknown := [name for name in asked if name not in KNOWN]):
-        told = f"no output {unknown[0]!r}" if asked else "no output is named"
-        raise InputError(f"--outputs {','.join(asked)}: {told}; choose from {known}")
-    if len(set(asked)) < len(asked):
-        twice = next(name for name in asked if asked.count(name) > 1)
-        raise InputError(f"--outputs {','.join(asked)}: {twice} is there twice")
+    asked = require_known(names)
     able = of(geometry, plan)
     for name in asked:
         if name in able:

@@ -8,7 +8,6 @@ integers both sides compute the same, and differ as two float32 files do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -122,13 +121,6 @@ def _half(x: Tensor) -> Tensor:
     return x.half().to(x.dtype)
 
 
-def set_taken(model: nn.Module, taken: Mapping[str, Taken]) -> None:
-    """Tell the int8 layers of a model what to make of their next inputs."""
-    for path, module in model.named_modules():
-        if isinstance(module, RoundedLinear):
-            module.taken = taken.get(path)
-
-
-def excesses(model: nn.Module) -> dict[str, float]:
-    """`RoundedLinear.excess` of every int8 layer, by path."""
-    return {p: m.excess for p, m in model.named_modules() if isinstance(m, RoundedLinear)}
+def layers(model: nn.Module) -> dict[str, RoundedLinear]:
+    """The int8 layers of a model, by path."""
+    return {path: m for path, m in model.named_modules() if isinstance(m, RoundedLinear)}

@@ -87,13 +87,21 @@ def _largest(weight: NDArray[Any]) -> NDArray[np.float64]:
 
 
 class Weights:
-    """The initializers of a model by name, each read when it is asked for."""
+    """The initializers of a model by name, each read when it is asked for.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    `beside` are those that it only refers to, see `graph.detached.detach`.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, beside: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._beside = beside or {}
 
     def get(self, name: str) -> NDArray[Any] | None:
         """An array, or None if there is none of that name."""
+        if name in self._beside:
+            return self._beside[name]
         tensor = self._tensors.get(name)
         if tensor is None or tensor.data_type == TensorProto.STRING:
             return None

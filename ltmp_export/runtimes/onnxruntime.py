@@ -27,8 +27,8 @@ SHARES = True
 class OnnxRuntime:
     """A model in onnxruntime, see `runtimes.session.Engine`.
 
-    Its threads spin during a run, as they do where one model is deployed. Between rounds of a bench
-    they sleep: they stop spinning within milliseconds of a run.
+    Its threads spin during a run unless told not to, as where one model is deployed. Between rounds
+    of a bench they sleep: they stop spinning within milliseconds of a run.
 
     Args:
         source: A file, or a model in memory.
@@ -48,6 +48,9 @@ class OnnxRuntime:
         settings.log_severity_level = 4 if options.quiet else 3
         if not options.optimised:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if options.sparing:
+            settings.enable_cpu_mem_arena = False
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if profile is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)

@@ -38,6 +38,7 @@ from ltmp_export.steps.prune.step import Prune
 from ltmp_export.steps.prune_least.step import PruneLeast
 
 DEFAULT_ACTIVATION = "gelu"
+CERTAIN_OPSET = 19  # up to which any onnxruntime this package takes has all that float32 needs
 _LEARNED = Plan("ltmp", ((Merge(0.5), Prune(0.1)), (Prune(0.1), Merge(0.5))))
 _COUNTED = ((PruneLeast(2), MergeMost(2)), (MergeMost(1, ranked=True),))
 _KEPT, _RESTORED = (
@@ -93,6 +94,8 @@ def require(
         InputError: It is older or newer than supported, or onnxruntime lacks an operator there.
     """
     asked = precision or Precision()
+    if asked.kind == FP32 and OLDEST_OPSET <= opset <= CERTAIN_OPSET:
+        return
     form = Form(asked.kind, asked.io, asked.scales, asked.protected, activation, backbone)
     runtime = f"the installed onnxruntime {version('onnxruntime')}"
     if not OLDEST_OPSET <= opset <= newest_opset():
@@ -117,7 +120,7 @@ def newest_opset() -> int:
         g = GraphBuilder(opset, {})
         g.output(g.input("x", TensorProto.FLOAT, [1]), "y", TensorProto.FLOAT, [1])
         with contextlib.suppress(ExportError):
-            Session(g.build("probe", {}), quiet=True)
+            Session(g.build("probe", {}), threads=1, quiet=True)
             return opset
     return OLDEST_OPSET
 

@@ -21,6 +21,7 @@ class TappedSession:
     Args:
         model: An exported model; the file's graph is not changed.
         taps: Element type (`onnx.TensorProto`) by tensor name.
+        weights: Weights by name that the model only refers to.
         runtime: As for `Session`; so are the next three.
         providers: Execution providers.
         threads: Threads of an operator.
@@ -35,6 +36,7 @@ class TappedSession:
         model: onnx.ModelProto,
         taps: Mapping[str, int],
         *,
+        weights: Mapping[str, NDArray[Any]] | None = None,
         runtime: str = ONNXRUNTIME,
         providers: Sequence[str] = (),
         threads: int | None = None,
@@ -45,7 +47,9 @@ class TappedSession:
                 f"the model has no tensor {missing[0]}: its blocks do not take the steps expected, "
                 "or the graph was renamed; export it again with this version"
             )
-        copy, weights = detached.detach(model)
+        copy = model
+        if weights is None:
+            copy, weights = detached.detach(model)
         copy = tapped(copy, taps)
         self._names = [value.name for value in copy.graph.output]
         self._session = Session(

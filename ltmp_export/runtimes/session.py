@@ -62,6 +62,8 @@ class Options:
         only_first: Whether a run gives the first output alone.
         quiet: Keep the runtime from logging what it raises as an error anyway, where it would.
         optimised: Whether the runtime may rewrite the graph, where that can be left out.
+        sparing: Whether threads that wait for work leave their processors to others, and what a run
+            took goes back, where that can be chosen: slower by a little where nobody else runs.
     """
 
     threads: int
@@ -69,6 +71,7 @@ class Options:
     only_first: bool = False
     quiet: bool = False
     optimised: bool = True
+    sparing: bool = False
 
 
 class Engine(Protocol):
@@ -153,7 +156,7 @@ def processor_count() -> int:
 
 
 class Session:
-    """A model in memory, loaded in a runtime and run on images.
+    """A model in memory, loaded in a runtime and run on images. It spares the machine.
 
     Args:
         model: The model; it is not changed.
@@ -189,8 +192,9 @@ class Session:
         if weights is None:
             model, weights = detached.detach(model)
         options = Options(
-            threads or processor_count(), tuple(providers), quiet=quiet, optimised=optimised
-        )
+            threads or processor_count(), tuple(providers), quiet=quiet, optimised=optimised,
+            sparing=True,
+        )  # fmt: skip
         self._runtime = load(runtime)
         source = Serialised(detached.serialised(model), weights)
         try:

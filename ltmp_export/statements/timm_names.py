@@ -25,8 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 from ltmp_export.errors import InputError
 from ltmp_export.files.near_misses import did_you_mean
+from ltmp_export.statements.timm_listed import HUB, LIKE, SCRIPTS
 
-_HUB = ("hf-hub:", "hf_hub:")
 BUILD_ERRORS = (
     TypeError,
     ValueError,
@@ -36,25 +36,11 @@ BUILD_ERRORS = (
     LookupError,
     ArithmeticError,
 )
-_LIKE = ["vit*", "deit*", "swin_*", "mobilevit_*", "efficientvit_b*"]  # what somebody may mean
 # What initialisers are made of: they change numbers, never a shape or a kind.
 _FILLING = frozenset(
     ("add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "mul_", "normal_", "uniform_", "zero_")
 )
 _MOST_CONFIG = 2**20  # bytes of a config.json
-
-# Names that training scripts have for timm's architectures: MAE's main_finetune.py (models_vit.py)
-# and DeiT's main.py (models_v2.py).
-_SCRIPTS = {
-    "vit_base_patch16": "vit_base_patch16_224.mae",
-    "vit_large_patch16": "vit_large_patch16_224.mae",
-    "vit_huge_patch14": "vit_huge_patch14_224.mae",
-    "deit_small_patch16_LS": "deit3_small_patch16_224",
-    "deit_medium_patch16_LS": "deit3_medium_patch16_224",
-    "deit_base_patch16_LS": "deit3_base_patch16_224",
-    "deit_large_patch16_LS": "deit3_large_patch16_224",
-    "deit_huge_patch14_LS": "deit3_huge_patch14_224",
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ class TimmName:
 
         MAE's resizes to 256 for 224 pixels, and does not crop larger images.
         """
-        if self.said not in _SCRIPTS or not self.name.endswith(".mae"):
+        if self.said not in SCRIPTS or not self.name.endswith(".mae"):
             return None
         return 0.875 if side <= 224 else 1.0
 
@@ -102,10 +88,10 @@ class TimmName:
 
 def resolve(written: str) -> TimmName | None:
     """The model of timm's that a name stands for; None where it stands for none."""
-    prefix = next((p for p in _HUB if written.startswith(p)), None)
+    prefix = next((p for p in HUB if written.startswith(p)), None)
     if prefix is not None:
         return _on_the_hub(written, written.removeprefix(prefix).partition("@")[0])
-    name = _SCRIPTS.get(written, written)
+    name = SCRIPTS.get(written, written)
     arch, _, tag = name.partition(".")
     if not timm.is_model(arch):
         return None
@@ -126,7 +112,7 @@ def require(written: str) -> TimmName:
         InputError: timm has no such model, or not of that tag.
     """
     found = resolve(written)
-    if found is None and written.startswith(_HUB):
+    if found is None and written.startswith(HUB):
         raise InputError(
             f"{written}: its config.json is not in the cache of this machine, or names no model of "
             "timm's; state timm's own name with --model"
@@ -144,7 +130,7 @@ def require(written: str) -> TimmName:
 
 def did_you_mean_model(name: str) -> str:
     """'; did you mean …?' for the timm name of a network that is taken, or nothing."""
-    return did_you_mean(name, timm.list_models(_LIKE), cutoff=0.4)
+    return did_you_mean(name, timm.list_models([*LIKE]), cutoff=0.4)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -19,6 +19,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import read_exported
+from ltmp_export.statements import wishes
 from ltmp_export.timing.settings import Settings
 from tests.conftest import DIGITS_LTMP
 
@@ -76,8 +77,8 @@ def test_no_budget_says_which_tokens_there_are(
     ("text", "share"), [("auto:p99", 0.99), ("auto:p99.5", 0.995), ("auto:max", 1.0)]
 )
 def test_quantile(text: str, share: float) -> None:
-    assert budgets.is_automatic(text)
-    assert budgets.quantile(text) == pytest.approx(share)
+    assert wishes.is_automatic(text)
+    assert wishes.quantile(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_quantile(text: str, share: float) -> None:
 )
 def test_no_quantile(text: str) -> None:
     with pytest.raises(InputError, match=r"expected auto:p99, auto:p99.5, … or auto:max"):
-        budgets.quantile(text)
+        wishes.quantile(text)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 1.0])

@@ -109,6 +109,7 @@ def test_a_module_missing_inside_of_a_face_is_no_missing_face(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named 'other' in {name}", name="other")
 
+    faces.loaded.cache_clear()
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="'other'"):
         faces.face(OF_FOLDER["merge"], "slots")

@@ -146,15 +146,20 @@ def _require_no_flags(says: Statements, source: str) -> None:
             )
 
 
-def _require_possible(
-    weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
-) -> None:
-    heads, width = answers["num_heads"], kinds.attention_width(weights)
+def require_dividing(weights: Weights, heads: Answer, source: str) -> None:
+    """Refuse a number of heads that does not divide the attention width (InputError)."""
+    width = kinds.attention_width(weights)
     if heads.value < 1 or width % heads.value:
         raise InputError(
             f"{source}: {heads.value} heads ({heads.where}) do not divide the attention width "
             f"{width}; state the right number with --num-heads"
         )
+
+
+def _require_possible(
+    weights: Weights, answers: Mapping[str, Answer], says: Statements, source: str
+) -> None:
+    require_dividing(weights, answers["num_heads"], source)
     pool, act = answers["pool"], answers["act"]
     if LATENT in weights and says.pool is not None and says.pool.value != MAP:
         raise InputError(

@@ -73,7 +73,7 @@ def grid(
     Raises:
         InputError: The checkpoint contradicts itself, or what its rows are for has to be stated.
     """
-    _require_ranks(weights)
+    require_ranks(weights)
     stages = kinds.stages(weights)
     cells = stages.cells if cells is None and stages is not None else cells
     if kinds.has_stem(weights) and cells is None:
@@ -110,7 +110,7 @@ def grid(
     raise InputError(_question(rows, patch, prefix, possible, asked, source))
 
 
-def _require_ranks(weights: Mapping[str, Shaped]) -> None:
+def require_ranks(weights: Mapping[str, Shaped]) -> None:
     """Check that patches and positions have the dimensions of these.
 
     Raises:
@@ -211,6 +211,20 @@ def _shapes(patches: int) -> list[Size]:
     return []
 
 
+def require_whole(asked: Size, patch: Size) -> None:
+    """Check that images of that size, in pixels, can be, and are patches throughout.
+
+    Raises:
+        InputError: They are not.
+    """
+    by_name.require_sides(asked)
+    if asked[0] % patch[0] or asked[1] % patch[1]:
+        raise InputError(
+            f"--img-size {asked[0]},{asked[1]} is no whole number of patches of "
+            f"{patch[0]}x{patch[1]}"
+        )
+
+
 def resized(
     weights: Mapping[str, torch.Tensor], old: Grid, asked: Size | None
 ) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
@@ -224,11 +238,7 @@ def resized(
     if asked is None:
         return weights, ()
     (height, width), patch = asked, old.patch
-    by_name.require_sides(asked)
-    if height % patch[0] or width % patch[1]:
-        raise InputError(
-            f"--img-size {height},{width} is no whole number of patches of {patch[0]}x{patch[1]}"
-        )
+    require_whole(asked, patch)
     new = (height // patch[0], width // patch[1])
     if new == (old.rows, old.columns) or "pos_embed" not in weights:
         return weights, ()

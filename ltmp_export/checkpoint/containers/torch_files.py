@@ -51,19 +51,19 @@ def read_zip(path: Path) -> Any:
         DamagedError: The archive or its pickle is damaged, or asks for what is not allowed.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            root = _root(archive.namelist())
-            if archive.getinfo(f"{root}data.pkl").file_size > pickles.MOST_BYTES:
-                raise DamagedError(f"its pickle has more than {pickles.MOST_BYTES >> 20} MiB")
-            if f"{root}byteorder" in archive.namelist():
-                with archive.open(_plain_record(archive, f"{root}byteorder")) as file:
-                    if file.read(9) != b"little":
-                        raise DamagedError("it was written on a big-endian machine")
-            with archive.open(_plain_record(archive, f"{root}data.pkl")) as file:
-                content = file.read(pickles.MOST_BYTES)  # what it unpacks to, whatever it claims
+        archive = zipfile.ZipFile(path)  # open as long as its tensors can be read
+        root = _root(archive.namelist())
+        if archive.getinfo(f"{root}data.pkl").file_size > pickles.MOST_BYTES:
+            raise DamagedError(f"its pickle has more than {pickles.MOST_BYTES >> 20} MiB")
+        if f"{root}byteorder" in archive.namelist():
+            with archive.open(_plain_record(archive, f"{root}byteorder")) as file:
+                if file.read(9) != b"little":
+                    raise DamagedError("it was written on a big-endian machine")
+        with archive.open(_plain_record(archive, f"{root}data.pkl")) as file:
+            content = file.read(pickles.MOST_BYTES)  # what it unpacks to, whatever it claims
     except _ZIP_ERRORS as err:
         raise DamagedError(str(err)) from err
-    reader = partial(_zip_record, path, root)
+    reader = partial(_zip_record, archive, root)
     return pickles.load(io.BytesIO(content), lambda claim: _tensor(claim, reader))
 
 
@@ -91,16 +91,15 @@ def _root(names: list[str]) -> str:
     return root
 
 
-def _zip_record(path: Path, root: str, storage: StorageClaim) -> Bytes:
+def _zip_record(archive: zipfile.ZipFile, root: str, storage: StorageClaim) -> Bytes:
     try:
-        with zipfile.ZipFile(path) as archive:
-            record = _plain_record(archive, f"{root}data/{storage.key}")
-            if record.file_size != storage.nbytes:
-                raise DamagedError(
-                    f"{storage.nbytes} bytes are claimed, its record has {record.file_size}"
-                )
-            with archive.open(record) as file:
-                return _fill(file, storage.nbytes)
+        record = _plain_record(archive, f"{root}data/{storage.key}")
+        if record.file_size != storage.nbytes:
+            raise DamagedError(
+                f"{storage.nbytes} bytes are claimed, its record has {record.file_size}"
+            )
+        with archive.open(record) as file:
+            return _fill(file, storage.nbytes)
     except _ZIP_ERRORS as err:
         raise DamagedError(str(err)) from err
 
