@@ -215,7 +215,9 @@ def _timings(
 
     def run(size: int, count: int, iterations: int) -> list[Timing]:
         settings = Settings(batch_sizes=(size,), warmup=0, iterations=iterations)
-        return rounds.run(field, order[:count], rounds.no_rows, settings, silent)
+        return rounds.run(
+            field, order[:count], rounds.no_rows, settings, silent, rehearse=size == 1
+        )
 
     for size, (count, seconds) in SIZES.items():
         progress(f"timing {called} at batch {size}")

@@ -115,6 +115,7 @@ def run(
     rows: Rows,
     settings: Settings,
     progress: Progress,
+    rehearse: bool = True,
 ) -> list[Timing]:
     """Time all contenders in alternating rounds.
 
@@ -125,6 +126,7 @@ def run(
         rows: What each batch means to a contender of kind "gemms".
         settings: Batch sizes, rounds and warm-up runs.
         progress: Called at each round.
+        rehearse: Whether a round begins with a run that does not count, see `worker.Worker.round`.
 
     Returns:
         For each batch size the contenders in their order, as far as they take it.
@@ -142,7 +144,7 @@ def run(
         for number in range(total):
             progress(f"batch {size}: round {number + 1} of {total}")
             for contender in rotated(taking, number):
-                reply = field.ask(contender, "round")
+                reply = field.ask(contender, "round", rehearse=rehearse)
                 if reply is not None:
                     milliseconds = [1e3 * one / size for one in reply["seconds"]]
                     samples[contender.label].append(milliseconds)
