@@ -21,6 +21,8 @@ _LAYERED = re.compile(
     r"((?:.*\.)?)(?:classifier|head|heads|fc|linear|linear_head|cls_head)"
     r"\.(?!mlp\.|last_layer)[\w.]+\.weight"
 )
+_OWN = re.compile(r"head(_dist)?\.\w+")
+_BESIDE = re.compile(r"(\w+)\.(weight|parametrizations\.weight\.original1)")  # of a single layer
 _LONGEST_NAME = 200  # characters
 
 
@@ -80,13 +82,20 @@ def with_head(
     own = {key: value for key, value in stored.items() if not taken.parts or key in _used(taken)}
     weights: Mapping[str, Shaped] = taken.parts or stored
     patch = weights.get("patch_embed.proj.weight")
-    if patch is None or len(patch.shape) != 4 or (asked is None and "head.weight" in weights):
+    if patch is None or len(patch.shape) != 4:
+        return Model(own, taken.parts, unknown=taken.unknown)
+    if "head.weight" in weights and asked in (None, NONE):
+        if asked == NONE:
+            return _without(own, taken)
+        _require_no_other(path, dialect)
         return Model(own, taken.parts, unknown=taken.unknown)
     inside = {key: stored[key] for key in (taken.unknown if taken.parts else stored)}
     rest = {f"{dialect.prefix}{key}": value for key, value in inside.items()} | {**dialect.beside}
     head = classifier(path, rest, dialect.prefix, patch.shape[0], asked)
     if head is None:
-        return Model(own, taken.parts, unknown=taken.unknown)
+        left = None if asked == NONE or taken.parts else _perhaps(dialect, patch.shape[0])
+        hint = () if left is None else (f"{left} may be its classifier: --head-name",)
+        return Model(own, taken.parts, left and NONE, hint, taken.unknown)
     names = {leaf: key.removeprefix(dialect.prefix) for leaf, key in head.keys.items()}
     names = {leaf: name if name in inside else head.keys[leaf] for leaf, name in names.items()}
     own |= {names[leaf]: rest[key] for leaf, key in head.keys.items()}
@@ -96,6 +105,36 @@ def with_head(
     unknown = tuple(key for key in taken.unknown if key not in names.values())
     told = f"its classifier is {head.name}"
     return Model(own, parts, head.name if head.assumed else None, (told,), unknown)
+
+
+def _without(own: dict[str, StoredTensor], taken: Foreign) -> Model:
+    """The same without a classifier of timm's name."""
+    parts = {name: part for name, part in taken.parts.items() if not _OWN.fullmatch(name)}
+    used = {key for part in parts.values() for key in part.keys}
+    kept = {k: v for k, v in own.items() if (k in used if parts else not _OWN.fullmatch(k))}
+    return Model(kept, parts, unknown=taken.unknown)
+
+
+def _require_no_other(path: Path, dialect: Dialect) -> None:
+    """Refuse to choose between a model's own classifier and one beside it.
+
+    Raises:
+        InputError: There is one.
+    """
+    if others := list(_candidates(dialect.beside, dialect.prefix)):
+        raise InputError(
+            f"{path}: {' and '.join((f'{dialect.prefix}head', *others))} may be its classifier; "
+            f"state which: --head-name {'|'.join(('head', *others, NONE))}"
+        )
+
+
+def _perhaps(dialect: Dialect, width: int) -> str | None:
+    """A layer beside a model that takes what it gives, though it has no classifier's name."""
+    for key, value in dialect.beside.items():
+        match = _BESIDE.fullmatch(key) if len(key) <= _LONGEST_NAME else None
+        if match and tuple(value.shape[1:]) == (width,):
+            return match[1]
+    return None
 
 
 def _used(taken: Foreign) -> frozenset[str]:
@@ -138,14 +177,44 @@ def classifier(
     if name is None:
         known = f"; {', '.join(able)} may be it" if able else ""
         raise InputError(f"{path}: --head-name {asked}: it holds no {asked}.weight{known}")
+    if asked is not None:
+        _require_single(path, values, prefix, name)
     shape = tuple(values[f"{name}.weight"].shape)
-    if len(shape) != 2 or (width is not None and shape[1] not in (width, 2 * width)):
+    if len(shape) != 2:
+        raise InputError(
+            f"{path}: {name}.weight {list(shape)} is no linear layer's; --head-name {NONE} leaves "
+            "it out"
+        )
+    if width is not None and shape[1] not in (width, 2 * width):
         raise InputError(
             f"{path}: {name}.weight {list(shape)} takes other numbers than the {width} that the "
             f"model gives; --head-name {NONE} leaves it out"
         )
     leaves = (leaf for leaf in ("weight", "bias") if f"{name}.{leaf}" in values)
     return Head(name, {leaf: f"{name}.{leaf}" for leaf in leaves}, asked is None)
+
+
+def _require_single(path: Path, values: Mapping[str, Shaped], prefix: str, name: str) -> None:
+    """Refuse a layer among others that stand before or behind it.
+
+    Others of names, not numbers, that take as many numbers are another task's.
+
+    Raises:
+        InputError: It is one.
+    """
+    outer, _, leaf = name.rpartition(".")
+    if f"{outer}." in _places(prefix) or not outer:
+        return
+    takes = tuple(values[f"{name}.weight"].shape[1:])
+    for key, value in values.items():
+        if not key.startswith(f"{outer}.") or key.startswith(f"{name}.") or not value.shape:
+            continue
+        task = (len(value.shape) == 2 and tuple(value.shape[1:]) == takes) or key.endswith(".bias")
+        if leaf.isdecimal() or not task:
+            raise InputError(
+                f"{path}: {name} is one of several layers ({key} {list(value.shape)}), expected a "
+                f"classifier of a single one; --head-name {NONE} leaves it out"
+            )
 
 
 def _require_no_layers(

@@ -15,7 +15,7 @@ from typing import Any
 
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.built import Built
-from ltmp_export.checkpoint import bases, description, freeze, hub, processor, refusals
+from ltmp_export.checkpoint import bases, description, freeze, heads, hub, processor, refusals
 from ltmp_export.checkpoint.beside import PROCESSOR
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
@@ -161,7 +161,10 @@ def _head(contents: Contents) -> dict[str, Answer]:
     """The layer that was taken for the classifier, where nobody says which is."""
     if contents.head is None:
         return {}
-    return {"head_name": Answer(contents.head, "no other layer can be the classifier", True)}
+    why = "no layer has a classifier's name"
+    if contents.head != heads.NONE:
+        why = "no other layer can be the classifier"
+    return {"head_name": Answer(contents.head, why, True)}
 
 
 def _renamed(written: str | None, named: timm_names.TimmName | None) -> list[str]:

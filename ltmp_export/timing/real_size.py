@@ -26,6 +26,7 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan import work
 from ltmp_export.precision.formats import FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
+from ltmp_export.reference import single_thread
 from ltmp_export.runtimes import providers, session
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.timing import made_up, rounds, threads
@@ -123,7 +124,8 @@ def measure(progress: Progress, specimen: Specimen) -> RealSizeReport:
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workplace())
-        images, shares = _write(folder, specimen, progress)
+        with single_thread(True):  # of more, PyTorch's wait for one another on a busy machine
+            images, shares = _write(folder, specimen, progress)
         contenders = {
             _label(*key): Contender(
                 _label(*key), session.ONNXRUNTIME, _path(folder, *key), (providers.CPU,),

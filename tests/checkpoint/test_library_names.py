@@ -162,6 +162,8 @@ def test_a_classifier_that_leaves_something_open(
     two = {"classifier.weight": torch.ones(4, 32), "fc.weight": torch.ones(4, 32)}
     four = {"linear_head.weight": torch.ones(4, 160)}
     layers = {"classifier.0.weight": torch.ones(9, 32), "classifier.2.weight": torch.ones(4, 9)}
+    normed = {"classifier.0.weight": torch.ones(32), "classifier.1.weight": torch.ones(4, 32)}
+    own = {"backbone.head.weight": torch.ones(5, 32), "classifier.weight": torch.ones(4, 5)}
     for more, stated, message in (
         (
             two,
@@ -170,6 +172,9 @@ def test_a_classifier_that_leaves_something_open(
         ),
         (two, ("--head-name", "head"), "--head-name head: it holds no head.weight; classifier, fc"),
         (layers, (), "classifier.0.weight [9, 32] is of a classifier of several layers, expected"),
+        (layers, ("--head-name", "classifier.0"), "classifier.0 is one of several layers (class"),
+        (normed, ("--head-name", "classifier.1"), "classifier.1 is one of several layers (class"),
+        (own, (), "backbone.head and classifier may be its classifier; state which: --head-name h"),
         (four, (), "linear_head.weight [4, 160] takes other numbers than the 32 that the model"),
     ):
         torch.save(state | more, "c.pth")
@@ -178,6 +183,26 @@ def test_a_classifier_that_leaves_something_open(
         assert message in told.stderr
     features = load_checkpoint("c.pth", Choices(num_heads=2, head_name="none"), dense=True)
     assert features.vit.classes == 0
+
+
+def test_of_two_classifiers_the_stated_one(tmp_path: Path) -> None:
+    """One in the model that is wrapped, one beside it; other tasks' beside it are left out."""
+    state, _ = headless("backbone.")
+    own = {"backbone.head.weight": torch.ones(5, 32), "backbone.head.bias": torch.ones(5)}
+    tasks = {"heads.a.weight": torch.ones(3, 32), "heads.b.weight": torch.ones(2, 32)}
+    torch.save(state | own | {"classifier.weight": torch.ones(4, 32)} | tasks, tmp_path / "c.pth")
+    for stated, classes in (("head", 5), ("classifier", 4), ("heads.b", 2), ("none", 0)):
+        choices = Choices(num_heads=2, head_name=stated)
+        assert load_checkpoint(tmp_path / "c.pth", choices, dense=True).vit.classes == classes
+
+
+def test_a_layer_that_no_name_calls_a_classifier_is_told_of(tmp_path: Path) -> None:
+    state, _ = headless("backbone.")
+    torch.save(state | {"to_labels.weight": torch.ones(4, 32)}, tmp_path / "c.pth")
+    found = load_checkpoint(tmp_path / "c.pth", Choices(num_heads=2), dense=True)
+    assert found.vit.classes == 0
+    assert "classifier none (--head-name)" in found.notes
+    assert "to_labels may be its classifier: --head-name" in found.found
 
 
 def written(name: str, path: Path, config: State | None = None) -> Path:
