@@ -98,7 +98,9 @@ def test_what_pytorch_computes_knows_nothing_of_files(module: str) -> None:
     assert not beyond
 
 
-@pytest.mark.parametrize("module", of("graph", "*.packed", "*.slots", "*.lower", "steps.lowering"))
+@pytest.mark.parametrize(
+    "module", of("graph", "*.packed", "*.single", "*.slots", "*.lower", "steps.lowering")
+)
 def test_what_files_compute_knows_nothing_of_pytorch(module: str) -> None:
     assert not reached(module) & {"torch", "timm", "ltmp_export.reference"}
 
@@ -152,6 +154,7 @@ def test_every_step_has_its_faces(step: type) -> None:
     folder = ROOT / "steps" / faces.folder(step)
     assert {"step.py", "eager.py", "record.py"} <= {path.name for path in folder.iterdir()}
     assert (folder / "packed.py").exists() or (folder / "slots.py").exists()
+    assert (folder / "packed.py").exists() == (folder / "single.py").exists()
 
 
 def test_packages_are_a_docstring() -> None:

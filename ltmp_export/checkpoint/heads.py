@@ -79,7 +79,8 @@ def with_head(
     Raises:
         InputError: As of `classifier`.
     """
-    own = {key: value for key, value in stored.items() if not taken.parts or key in _used(taken)}
+    used = _used(taken.parts)
+    own = {key: value for key, value in stored.items() if not taken.parts or key in used}
     weights: Mapping[str, Shaped] = taken.parts or stored
     patch = weights.get("patch_embed.proj.weight")
     if patch is None or len(patch.shape) != 4:
@@ -110,7 +111,7 @@ def with_head(
 def _without(own: dict[str, StoredTensor], taken: Foreign) -> Model:
     """The same without a classifier of timm's name."""
     parts = {name: part for name, part in taken.parts.items() if not _OWN.fullmatch(name)}
-    used = {key for part in parts.values() for key in part.keys}
+    used = _used(parts)
     kept = {k: v for k, v in own.items() if (k in used if parts else not _OWN.fullmatch(k))}
     return Model(kept, parts, unknown=taken.unknown)
 
@@ -118,14 +119,24 @@ def _without(own: dict[str, StoredTensor], taken: Foreign) -> Model:
 def _require_no_other(path: Path, dialect: Dialect) -> None:
     """Refuse to choose between a model's own classifier and one beside it.
 
+    That of another model, averaged or not, is none.
+
     Raises:
         InputError: There is one.
     """
-    if others := list(_candidates(dialect.beside, dialect.prefix)):
+    able = _candidates(dialect.beside, dialect.prefix)
+    if others := [name for name in able if not _of_another(dialect, name)]:
         raise InputError(
             f"{path}: {' and '.join((f'{dialect.prefix}head', *others))} may be its classifier; "
             f"state which: --head-name {'|'.join(('head', *others, NONE))}"
         )
+
+
+def _of_another(dialect: Dialect, name: str) -> bool:
+    """Whether blocks stand beside a layer."""
+    outer = name.rpartition(".")[0]
+    blocks = f"{outer}.blocks." if outer else "blocks."
+    return any(key.startswith(blocks) for key in dialect.beside)
 
 
 def _perhaps(dialect: Dialect, width: int) -> str | None:
@@ -137,8 +148,8 @@ def _perhaps(dialect: Dialect, width: int) -> str | None:
     return None
 
 
-def _used(taken: Foreign) -> frozenset[str]:
-    return frozenset(key for part in taken.parts.values() for key in part.keys)
+def _used(parts: Mapping[str, Part]) -> frozenset[str]:
+    return frozenset(key for part in parts.values() for key in part.keys)
 
 
 def classifier(

@@ -114,7 +114,7 @@ def calibrate(
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
     name = saving.named(source, name)
-    voters = neighbours.require(knn, source.vit.classes, source.path)
+    neighbours.require(knn, source.vit.classes, source.path)
     if output is not None:
         output = Path(output)
         disk.require_outputs([output], [source.path, Path(images)])
@@ -123,8 +123,10 @@ def calibrate(
         raise InputError(f"family {family.name} has one kind of step; drop --split")
     progress("looking for images")
     kind = sets.Kind.of(source, class_map, class_order)
-    chosen = sets.held_out(Path(images), kind, classes=False).select(spread.samples)
+    chosen = sets.held_out(Path(images), kind, classes=knn is not None).select(spread.samples)
     scored, held_out = sets.halves(chosen, spread.seed)
+    vote = None if source.vit.classes else neighbours.vote(held_out, None, knn)
+    voters = neighbours.DEFAULT if vote is None else vote.k
     source.model.to(device_of(device))
     bench = Bench(source, family, held_out, workers, progress, voters)
     maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)

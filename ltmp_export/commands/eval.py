@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export import families
 from ltmp_export.calibration import neighbours
+from ltmp_export.calibration.neighbours import Vote
 from ltmp_export.checkpoint.contents import locate
 from ltmp_export.checkpoint.hub import names_a_model
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
@@ -123,8 +124,9 @@ def evaluate(
         providers: onnxruntime's execution providers, by exact or short name; the CPU by default.
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
-        knn: Of a model without classifier, neighbours that vote for the class of an image, 20 by
-            default. Its features are compared with the dense model's, labels or not.
+        knn: Of a model without classifier, neighbours that vote for the class of an image, by
+            default 20 or as many as there are. Its features are compared with the dense model's,
+            labels or not.
         knn_images: Labelled images that vote; by default the others in `data`.
         choices: What a checkpoint does not say.
         workers: Processes that read images.
@@ -169,15 +171,16 @@ def evaluate(
             torch.set_num_threads(threads)
         kind = Kind.of(checkpoint, class_map, class_order)
         subject = subjects.in_the_reference(checkpoint, workers)
-    voters = neighbours.require(knn, subject.geometry.classes, path)
-    if subject.geometry.classes and knn_images is not None:
-        raise InputError(f"{path} has a classifier, which tells its classes; drop --knn-images")
-    images = sets.held_out(source, kind, classes=bool(subject.geometry.classes)).select(samples)
-    if subject.geometry.classes:
+    classes = subject.geometry.classes
+    neighbours.require(knn, classes, path, knn_images)
+    needed = bool(classes) or knn is not None or knn_images is not None
+    images = sets.held_out(source, kind, classes=needed).select(samples)
+    if classes:
         images.require_labels()
         return _report(path, subject, images, progress)
-    references = None if knn_images is None else sets.held_out(Path(knn_images), kind)
-    return _of_features(path, subject, images, references, voters, progress)
+    others = None if knn_images is None else sets.held_out(Path(knn_images), kind)
+    vote = neighbours.vote(images, others, knn)
+    return _of_features(path, subject, images, vote, progress)
 
 
 def _require_family(checkpoint: Checkpoint) -> None:
@@ -224,8 +227,7 @@ def _of_features(
     path: Path,
     subject: Subject,
     images: Labelled,
-    references: Labelled | None,
-    knn: int,
+    vote: Vote | None,
     progress: Progress,
 ) -> EvalReport:
     """Of a model without classifier."""
@@ -244,23 +246,21 @@ def _of_features(
         _work(path, subject, images, counts, started, ()),
         cosine=float(np.mean(cosines)), least_cosine=float(np.min(cosines)),
     )  # fmt: skip
-    if images.labels is None or (references is None and len(images) < 2):
+    if vote is None:
         return report
-    others, known = None, images.labels
-    if references is not None:
+    others = None
+    if vote.others is not None:
         progress("images that vote")
-        others = np.concatenate([batch.answers for batch in subject.rows(references)])
-        known = references.require_labels()
-    classes = 1 + int(max(known.max(), images.labels.max()))
-    cast = neighbours.votes(np.concatenate(found), others, known, knn, classes)
-    ranks = [_rank(row, int(label)) for row, label in zip(cast, images.labels, strict=True)]
+        others = np.concatenate([batch.answers for batch in subject.rows(vote.others)])
+    top1, top5 = vote.right(np.concatenate(found), others, (1, TOP))
     return replace(
         report,
         seconds=time.perf_counter() - started,
-        top1=sum(rank == 0 for rank in ranks) / len(ranks),
-        top5=sum(rank < TOP for rank in ranks) / len(ranks),
-        knn=knn,
-        references=None if references is None else references.origin,
+        top1=top1,
+        top5=top5,
+        knn=vote.k,
+        references=None if vote.others is None else vote.others.origin,
+        warnings=(*report.warnings, *(() if vote.others is None else vote.others.remarks)),
     )
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from ltmp_export.errors import InputError
-from ltmp_export.plan import positions
 from ltmp_export.plan.cells import cells, membership
 from ltmp_export.plan.geometry import Size
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.positions import require_none
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import largest, share
@@ -236,7 +236,7 @@ def _targets(ratio: float, vit: Vit) -> int:
 def _placed(blocks: Sequence[int], targets: int, vit: Vit, *, hard: bool, restore: bool) -> Placed:
     """The steps, and what they come to."""
     if not restore:
-        positions.require_none(vit)
+        require_none(vit)
     if restore and vit.parallel:
         raise InputError("drop --restore: it gives back behind MLPs, which run beside attention")
     steps: dict[int, tuple[Step, ...]] = {

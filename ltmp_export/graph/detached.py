@@ -12,11 +12,12 @@ leaves the process:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import EncodeError, Message
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -80,8 +81,8 @@ def rewritten(
         beside: Names of others for which something is to stand.
     """
     copy = onnx.ModelProto()
-    _copy_fields(model, copy, without="graph")
-    _copy_fields(model.graph, copy.graph, without="initializer")
+    copy_fields(model, copy, lambda field: field.name != "graph")
+    copy_fields(model.graph, copy.graph, lambda field: field.name != "initializer")
     for tensor in model.graph.initializer:
         if leaves(tensor) or tensor.name in beside:
             stand_in(copy.graph, tensor)
@@ -90,9 +91,12 @@ def rewritten(
     return copy
 
 
-def _copy_fields(source: Message, target: Message, without: str) -> None:
+def copy_fields(
+    source: Message, target: Message, wanted: Callable[[FieldDescriptor], bool]
+) -> None:
+    """Copy those fields of a message that are wanted, by their descriptors."""
     for field, value in source.ListFields():
-        if field.name == without:
+        if not wanted(field):
             continue
         if hasattr(value, "extend"):
             getattr(target, field.name).extend(value)
@@ -119,7 +123,8 @@ def detach(
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model itself, or a copy without its large weights, and these by name.
 
-    One whose bytes are not those of its shape stays in the graph: who reads that refuses it.
+    One whose bytes are not those of its shape stays in the graph: who reads that refuses it. So
+    does one that no node reads, which onnxruntime drops: it then has no place for another.
 
     Args:
         model: The model.
@@ -129,9 +134,10 @@ def detach(
     if not any(map(leaves, model.graph.initializer)):
         return model, {}
     weights: dict[str, NDArray[Any]] = {}
+    read = {*_read(model.graph)}
 
     def stand_in(graph: onnx.GraphProto, tensor: TensorProto) -> None:
-        array = _array(tensor)
+        array = _array(tensor) if tensor.name in read else None
         if array is None:
             graph.initializer.add().CopyFrom(tensor)
             return
@@ -140,6 +146,16 @@ def detach(
         refer(graph, tensor, location=IN_MEMORY, offset=0, length=nbytes(tensor))
 
     return rewritten(model, stand_in), weights
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of what nodes read, inside of others as well, and of what the graph gives."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _read(inner)
 
 
 def _array(tensor: TensorProto) -> NDArray[Any] | None:

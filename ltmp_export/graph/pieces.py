@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.graph.detached import copy_fields
+
 _BYTES = 2  # wire type of what has a length
 
 
@@ -48,16 +50,8 @@ def _around(message: Message, name: str) -> tuple[bytes, bytes]:
     """A message's fields before one of them, and those after it."""
     number = message.DESCRIPTOR.fields_by_name[name].number
     before, after = type(message)(), type(message)()
-    for field, value in message.ListFields():
-        target = before if field.number < number else after
-        if field.number == number:
-            continue
-        if hasattr(value, "extend"):
-            getattr(target, field.name).extend(value)
-        elif isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)
+    copy_fields(message, before, lambda field: field.number < number)
+    copy_fields(message, after, lambda field: field.number > number)
     return before.SerializeToString(), after.SerializeToString()
 
 

@@ -11,7 +11,7 @@ these are made where they are asked for:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 import onnx
 
@@ -57,13 +57,10 @@ _TOLD: dict[str, tuple[str, _Made]] = {
 }
 
 
-def source(name: Name, named: Container[Name]) -> Name | None:
-    """The tensor that one which a graph does not name is told from, or None."""
+def source(name: Name) -> Name | None:
+    """The tensor that another is told from, or None."""
     scope, _, leaf = name.rpartition("/")
-    if leaf not in _TOLD:
-        return None
-    found = f"{scope}/{_TOLD[leaf][0]}"
-    return found if found in named else None
+    return f"{scope}/{_TOLD[leaf][0]}" if leaf in _TOLD else None
 
 
 def tell(model: onnx.ModelProto, names: list[Name]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +58,7 @@ class Labelled:
         origin: Where they come from, for a person.
         sha256: Digest of the `.npz`; None for a folder.
         remarks: What a person should know of where they come from.
+        numbers: The class of each folder, where folders are the classes.
     """
 
     reader: Reader = field(repr=False)
@@ -67,6 +68,7 @@ class Labelled:
     origin: str
     sha256: str | None = None
     remarks: tuple[str, ...] = ()
+    numbers: Mapping[str, int] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -107,6 +109,15 @@ class Labelled:
                 "'images' and 'labels'"
             )
         return self.labels
+
+    def class_names(self) -> list[str]:
+        """The class of each image in words: its folder, or the number where there are none.
+
+        Raises:
+            InputError: There are no labels.
+        """
+        names = {number: name for name, number in (self.numbers or {}).items()}
+        return [names.get(label, str(label)) for label in self.require_labels().tolist()]
 
     def batches(self, size: int, workers: int = 0) -> Iterator[Tensor]:
         """All images in order, in batches [at most size, channels, H, W]."""

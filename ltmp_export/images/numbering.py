@@ -59,15 +59,18 @@ def numbers(found: Found, kind: Kind) -> Numbers | None:
 
 
 def _of_anything(found: Found, kind: Kind) -> Numbers | None:
-    """The folders in natural order, where a model has no classes of its own.
+    """The folders as stated or in natural order, where a model has no classes of its own.
 
     Raises:
-        InputError: Their order is stated all the same.
+        InputError: A class map is given, which is for the classes of a model.
     """
-    if kind.class_map is not None or kind.class_order is not None:
-        flag = "--class-order" if kind.class_map is None else "--class-map"
-        raise InputError(f"the model has no classifier, whose classes have an order; drop {flag}")
+    if kind.class_map is not None:
+        raise InputError(
+            "the model has no classifier, whose classes a class map tells; drop --class-map"
+        )
     names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
+    if kind.class_order == STRING:
+        return _ordered(sorted(names)) if names else None
     return _ordered(sorted(names, key=lambda name: (natural_key(name), name))) if names else None
 
 

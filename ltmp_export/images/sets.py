@@ -231,13 +231,14 @@ def _from_folder(
     except InputError as err:
         if strict or kind.class_map is not None:
             raise
-        if isinstance(err, numbering.OpenOrderError):
+        if isinstance(err, numbering.OpenOrderError) or not kind.geometry.classes:
             remarks.append(f"no top-1: {err}")
+        numbers = None
     if numbers is not None and labels is not None:
         remarks += _missing(found, numbers, labels)
     names = tuple(path.as_posix() for path in found.inside)
     index, origin = np.arange(len(names)), str(found.folder)
-    return Labelled(reader, index, labels, names, origin, remarks=tuple(remarks))
+    return Labelled(reader, index, labels, names, origin, remarks=tuple(remarks), numbers=numbers)
 
 
 def _labels(found: Found, numbers: Numbers) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ltmp_export.graph import owners, packed, single
 from ltmp_export.graph.builder import GraphBuilder, Name
@@ -14,6 +15,8 @@ from ltmp_export.plan.faces import face
 from ltmp_export.plan.plan import demands
 from ltmp_export.plan.step import Step
 
+T = TypeVar("T", Candidates, Single)
+
 
 def decide(g: GraphBuilder, steps: Sequence[Step], tokens: Candidates) -> Reduced:
     """Take steps on images with rows of their own number.
@@ -21,10 +24,7 @@ def decide(g: GraphBuilder, steps: Sequence[Step], tokens: Candidates) -> Reduce
     Raises:
         InputError: A step has no such form.
     """
-    for place, step in enumerate(steps):
-        tokens = replace(tokens, needed=demands(steps[place + 1 :]))
-        tokens = face(type(step), "packed").write(g, step, tokens)
-    return packed.finish(g, tokens)
+    return packed.finish(g, _taken(g, steps, tokens, "packed"))
 
 
 def of_one(g: GraphBuilder, steps: Sequence[Step], tokens: Single) -> Single:
@@ -33,10 +33,15 @@ def of_one(g: GraphBuilder, steps: Sequence[Step], tokens: Single) -> Single:
     Raises:
         InputError: A step has no such form.
     """
+    return single.settled(g, _taken(g, steps, tokens, "single"))
+
+
+def _taken(g: GraphBuilder, steps: Sequence[Step], tokens: T, name: str) -> T:
+    """Tokens after steps by a face, each step told which scores those after it demand."""
     for place, step in enumerate(steps):
         tokens = replace(tokens, needed=demands(steps[place + 1 :]))
-        tokens = face(type(step), "single").write(g, step, tokens)
-    return single.settled(g, tokens)
+        tokens = face(type(step), name).write(g, step, tokens)
+    return tokens
 
 
 def reduce(g: GraphBuilder, steps: Sequence[Step], tokens: Slots) -> Slots:

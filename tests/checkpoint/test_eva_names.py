@@ -99,11 +99,13 @@ def pretrained(state: State) -> State:
     return made | {"lm_head.weight": torch.ones(9, 32), "mask_token": torch.ones(1, 1, 32)}
 
 
+LAYER_SCALE = "vit_pe_lang_large_patch14_448"  # PE with LayerScale, no norm behind
 FILES: dict[str, tuple[str, Callable[[State], State], str]] = {
     "DINOv3": (positioned.DINO, dinov3, "names of Meta's DINOv3: taken as timm's"),
     "DINOv3 plus": (positioned.PLUS, dinov3, "names of Meta's DINOv3: taken as timm's"),
     "PE core": (positioned.CORE, pe, "names of Meta's Perception Encoder: taken as timm's"),
     "PE spatial": (positioned.SPATIAL, pe, "names of Meta's Perception Encoder: taken as timm's"),
+    "PE lang": (LAYER_SCALE, pe, "names of Meta's Perception Encoder: taken as timm's"),
     "EVA-02 CLIP": (positioned.CLIP, eva02, "names of BAAI's EVA: taken as timm's"),
     "EVA-02 small": ("eva02_tiny_patch14_224", eva02, "names of BAAI's EVA: taken as timm's"),
     "EVA-02 pretrained": ("eva02_base_patch14_224", pretrained, "names of BAAI's EVA: taken as ti"),
@@ -122,7 +124,8 @@ def require_the_same(found: Checkpoint, theirs: Any) -> None:
 @pytest.mark.parametrize("kind", FILES)
 def test_files_of_the_authors(kind: str, tmp_path: Path) -> None:
     name, written, told = FILES[kind]
-    bare: State = {"num_classes": 0} if "pretrained" in kind or "spatial" in kind else {}
+    headless = any(word in kind for word in ("pretrained", "spatial", "lang"))
+    bare: State = {"num_classes": 0} if headless else {}
     sizes: State = {"patch_size": 16, "in_chans": 3} | bare
     theirs: Any = positioned.made(name, **sizes)
     state = written(dict(theirs.state_dict()))

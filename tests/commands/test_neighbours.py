@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from typer.testing import Result
 
 from ltmp_export import evaluate, export
 from ltmp_export.calibration import neighbours
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
+from ltmp_export.images import sets
 from ltmp_export.reference import Reference
 from tests.conftest import DIGITS_LTMP, load_torch
 from tests.makers.calibrated import EMBEDDED
-from tests.makers.commands import ltmp
+from tests.makers.commands import ltmp, refused
 
 GIVEN = ("--num-heads", "2", "--mean", "0.5", "--std", "0.5")
 
@@ -30,6 +33,23 @@ def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     content["state_dict"] = {k: v for k, v in state.items() if not k.startswith("head.")}
     torch.save(content, "features.pth.tar")
     return Path("features.pth.tar")
+
+
+def typed(line: str) -> Result:
+    """The command of a line."""
+    return ltmp(*line.split())
+
+
+def draw(folder: str, first: int, last: int, *digits: int) -> None:
+    """Some of the embedded images, in a folder for each digit, or for these."""
+    with np.load(EMBEDDED) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    for number in range(first, last):
+        if digits and labels[number] not in digits:
+            continue
+        path = Path(folder, str(labels[number]), f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(((images[number, 0] + 1) * 127.5).round().astype(np.uint8)).save(path)
 
 
 def test_votes_by_hand() -> None:
@@ -46,6 +66,8 @@ def test_votes_by_hand() -> None:
     assert other.shape == (1, 6)
     (found,) = neighbours.cosines(features[:1], features[1:2])
     assert found == pytest.approx(2 / np.hypot(2, 0.1))
+    voting = neighbours.Vote(1, np.array([2, 2, 1, 0]), None, labels)
+    assert voting.right(features, None, (1, 5)) == [0.75, 0.75]  # nobody votes for class 1
 
 
 def test_file_and_checkpoint_are_measured_alike(headless: Path) -> None:
@@ -107,3 +129,79 @@ def test_refused(headless: Path) -> None:
     export(headless, "tokens.onnx", outputs=["tokens", "token_map"], check=False)
     with pytest.raises(InputError, match="gives tokens, token_map; to be measured it must give lo"):
         evaluate("tokens.onnx", EMBEDDED)
+
+
+def test_class_folders_are_labels(headless: Path) -> None:
+    """The same as an `.npz` of the same inputs says, whatever the order of the folders."""
+    draw("data", 0, 24)
+    kind = sets.Kind.of(load_checkpoint(headless))
+    images = sets.held_out(Path("data"), kind)
+    (pixels,) = images.batches(len(images))
+    labels = [int(path.split("/")[0]) for path in images.names]
+    np.savez("same.npz", images=pixels.numpy(), labels=labels)
+    expected = evaluate(headless, "same.npz", knn=3)
+    assert expected.top1 is not None
+    assert 0.2 < expected.top1 < 1
+    for order in (None, "natural", "string"):
+        found = evaluate(headless, "data", knn=3, class_order=order)
+        assert (found.top1, found.top5, found.knn) == (expected.top1, expected.top5, 3)
+        assert found.cosine == pytest.approx(expected.cosine, abs=1e-6)
+
+
+def test_folders_agree_by_their_names(headless: Path) -> None:
+    """Voters of other classes too, so that the same folder has another number there."""
+    draw("some", 0, 48, 3, 5, 8)
+    draw("all", 0, 48)
+    for voters in ("all", EMBEDDED):
+        report = evaluate(headless, "some", knn=1, knn_images=voters)
+        assert report.top1 == 1.0, voters
+    draw("others", 0, 48, 1, 2)
+    with pytest.raises(InputError, match="some has the classes 3, 5, 8, others has 1, 2, and none"):
+        evaluate(headless, "some", knn_images="others")
+
+
+def test_what_cannot_vote_is_said(headless: Path) -> None:
+    """Each in a line, before anything is computed; by default as many vote as there are."""
+    with np.load(EMBEDDED) as arrays:
+        np.savez("bare.npz", images=arrays["images"][:10])
+        np.savez("ten.npz", images=arrays["images"][:10], labels=arrays["labels"][:10])
+    draw("mixed", 0, 10)
+    Image.new("L", (32, 32)).save("mixed/stray.png")
+    run, target = f"eval {headless} --data", "--reduction-target 0.6"
+    need = r"bare.npz has no labels, .*; give a folder for each class, or an .npz .*, or drop"
+    refused(typed(f"{run} bare.npz --knn 5"), f"{need} --knn")
+    refused(typed(f"{run} bare.npz --knn-images ten.npz"), f"{need} --knn-images")
+    refused(typed(f"calibrate {headless} --images bare.npz {target} --knn 2"), f"{need} --knn")
+    refused(typed(f"{run} ten.npz --knn-images bare.npz"), "bare.npz has no labels; expected")
+    few = r"10 nearest neighbours, but each of the 10 images measured \(ten.npz\) has 9 others"
+    refused(typed(f"{run} ten.npz --knn 10"), f"{few}; take --knn 9, or more images")
+    refused(
+        typed(f"{run} {EMBEDDED} --samples 1 --knn 1"), "has 0 others; give more, or drop --knn"
+    )
+    refused(
+        typed(f"{run} {EMBEDDED} --knn-images ten.npz --knn 11"),
+        "11 nearest neighbours, but ten.npz has 10 images that vote; take --knn 10, or more",
+    )
+    refused(
+        typed(f"calibrate {headless} --images ten.npz {target} --knn 5"),
+        r"5 nearest neighbours, but each of the 5 images measured \(ten.npz\) has 4 others",
+    )
+    refused(typed(f"{run} mixed --knn 2"), "mixed/stray.png stands beside the class folders")
+    told = evaluate(headless, "mixed")
+    assert (told.top1, told.knn) == (None, None)
+    assert told.warnings[-1].startswith("no top-1: mixed/stray.png stands beside")
+    assert evaluate(headless, "ten.npz").knn == 9
+
+
+def test_calibrate_takes_class_folders(headless: Path) -> None:
+    draw("data", 0, 48)
+    for order in ("", " --class-order natural"):
+        told = typed(
+            f"calibrate {headless} --images data --reduction-target 0.6 --knn 3{order} "
+            "-o c.pth.tar --json c.json"
+        )
+        assert told.exit_code == 0, told.stderr
+        report = json.loads(Path("c.json").read_text())
+        assert report["knn"] == 3
+        assert 0.2 < report["dense_accuracy"] <= 1
+        assert report["rows"][0]["accuracy"] is not None

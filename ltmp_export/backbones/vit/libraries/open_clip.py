@@ -18,14 +18,14 @@ from ltmp_export.backbones.vit.libraries.parts import (
     transposed,
     zeros,
 )
-from ltmp_export.backbones.vit.libraries.table import Table, named
+from ltmp_export.backbones.vit.libraries.table import Named, Table, named
 
 NAME = "open_clip"
 KEY = r"transformer\.resblocks\.\d+\.attn\.in_proj_weight"
 FIRST = r"(?:visual\.)?conv1"
 
 _VISUAL = "visual."
-_TABLE = Table(
+TABLE = Table(
     "transformer.resblocks.",
     {
         "class_embedding": "cls_token",
@@ -50,21 +50,31 @@ _TABLE = Table(
 )
 
 
-def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
-    """The model under timm's names.
+def tower(weights: Weights, table: Table, source: str) -> Named:
+    """The image tower of a file, of which there may be another for texts, by a table.
 
     Raises:
-        InputError: It has what open_clip's plain tower has not.
+        InputError: As of `named`.
     """
     whole = any(key.startswith(_VISUAL) for key in weights)
     own = {key: v for key, v in weights.items() if key.startswith(_VISUAL) or not whole}
-    parts, notes, unknown = named(own, _TABLE, source)
+    parts, notes, unknown = named(own, table, source)
     if len(own) < len(weights):
         notes = (*notes, f"left out: {len(weights) - len(own)} tensors for texts and comparison")
     for name in parts.keys() & {"cls_token", "pos_embed"}:
         parts[name] = batched(weights, parts[name].keys[0])
     if "head.weight" in parts:
         parts["head.weight"] = transposed(weights, parts["head.weight"].keys[0])
+    return Named(parts, notes, unknown)
+
+
+def take(weights: Weights, config: Mapping[str, Any], source: str) -> Taken:
+    """The model under timm's names.
+
+    Raises:
+        InputError: It has what open_clip's plain tower has not.
+    """
+    parts, notes, unknown = tower(weights, TABLE, source)
     if "norm_pre.weight" not in parts and "patch_embed.proj.weight" in parts:
         parts["patch_embed.proj.bias"] = zeros(*parts["patch_embed.proj.weight"].shape[:1])
     said = open_clip_config.words(config, parts, source, own_transformer=True)
