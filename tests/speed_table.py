@@ -3,13 +3,13 @@
     python -m tests.speed_table                       all models, printed
     python -m tests.speed_table --write               and what was measured into the READMEs
     python -m tests.speed_table --only DeiT-S --rounds 3
-    python -m tests.speed_table --keep FOLDER         leave the files there
-    python -m tests.speed_table --beside FOLDER       also time those of another build beside them
+    python -m tests.speed_table --beside CHECKOUT     also time the files of that build
 
-Each model is made up (`ltmp_export.timing.made_up`), dense and reduced, in float32 and int8, as a
-file for any batch and one for single images. Each file runs in a process of its own, in alternating
-rounds, so that what slows the machine meets all of them. A reduced file is compared with the dense
-file of its own numbers and form. With all models and ten rounds it takes about half an hour.
+The models (`tests.makers.timed_models`) are made up, dense and reduced, as files for any batch and
+for single images, in float32 and int8. Each file runs in a process of its own, at each batch size a
+new one, in alternating rounds, so that what slows the machine meets all of them. A reduced file is
+compared with the dense file of its own numbers and form. With all models and ten rounds it takes
+a quarter of an hour on two idle cores. What was measured is printed after each model.
 """
 
 from __future__ import annotations
@@ -19,107 +19,42 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 import ltmp_export
-from ltmp_export import load_checkpoint
-from ltmp_export.calibration import quantise
-from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.graph import interface
-from ltmp_export.images import inputs
-from ltmp_export.images.inputs import Images
-from ltmp_export.model_file import external
-from ltmp_export.model_file.model import to_onnx
-from ltmp_export.plan.plan import dense_plan
-from ltmp_export.plan.work import executed_share
-from ltmp_export.precision.formats import FP32, INT8, Precision
+from ltmp_export.precision.formats import INT8
+from ltmp_export.progress import silent
 from ltmp_export.runtimes import providers, session
-from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.timing import made_up, rounds
+from ltmp_export.timing import rounds
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
+from tests.makers import timed_models
+from tests.makers.timed_files import OPSET, Order
+from tests.makers.timed_models import FORMS, IMAGES, SUBJECTS, Key, Subject
 
 HOME = Path(ltmp_export.__path__[0])
 FRONT, MANUAL = HOME.parent / "README.md", HOME / "timing" / "README.md"
 BEGIN, END = "<!-- python -m tests.speed_table --write -->\n", "<!-- end -->\n"
-OPSET, ROUNDS, WARMUP = 17, 10, 2
-IMAGES, SCORED, CALIBRATED = 16, 16, 4
-SIZES = (1, 16)
-DIGITS = "digits"  # the checkpoint that ships inside
-DENSE, DYNAMIC, SINGLE = "dense", "any batch", "`--batch-size 1`"
-FORMS: Mapping[str, int | None] = {DYNAMIC: None, SINGLE: 1}
-PRECISIONS = (FP32, INT8)
+ROUNDS, WARMUP = 10, 2
 BEFORE = " before"  # ends the labels of another build's files
 # Where instruction sets are told: int8 depends on them more than on the processor's name.
 INSTRUCTIONS = {"avx512_vnni": "AVX-512 VNNI", "avx512f": "AVX-512", "avx_vnni": "AVX VNNI"}
 
 
-class Way(NamedTuple):
-    """How a model is reduced: thresholds for a share of the work, or so many tokens a block."""
-
-    called: str
-    family: str
-    share: float | None = None
-    rate: int = 0
-
-
 @dataclass(frozen=True)
-class Subject:
-    """A model, and how it is reduced.
+class Run:
+    """A file at a batch size: its times, and the largest memory of its process in MB."""
 
-    Attributes:
-        called: As the tables call it.
-        name: timm's; "" for the embedded checkpoint.
-        ways: How it is reduced.
-        kwargs: For timm's model.
-    """
-
-    called: str
-    name: str
-    ways: tuple[Way, ...]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _share(share: float) -> Way:
-    return Way("", "ltmp", share)
-
-
-SUBJECTS = (
-    Subject(DIGITS, "", (Way("", "ltmp"),)),
-    Subject("DeiT-tiny", "deit_tiny_patch16_224", (_share(0.53),)),
-    Subject(
-        "DeiT-S",
-        "deit_small_patch16_224",
-        (_share(0.52), _share(0.28), Way("`--family m --r 13`", "m", rate=13)),
-    ),
-    Subject("ViT-B", "vit_base_patch16_224", (_share(0.6),)),
-)
-
-
-class Key(NamedTuple):
-    """A file: of which way (by its number; -1 for the dense model), in which numbers and form."""
-
-    way: int
-    precision: str
-    form: str
-
-    @property
-    def label(self) -> str:
-        way = DENSE if self.way < 0 else str(self.way)
-        return f"{way} {self.precision} {'single' if FORMS[self.form] else 'dynamic'}"
-
-    @property
-    def dense(self) -> Key:
-        return self._replace(way=-1)
+    timing: Timing
+    peak: float | None
 
 
 @dataclass(frozen=True)
@@ -131,129 +66,124 @@ class Row:
         share: Of the dense multiply-accumulates, mean over the images.
         precision: In which numbers it computes.
         form: One of `FORMS`.
-        size: Images in one run.
-        own: Its times.
-        dense: The dense file's.
-        dense_fp32: The dense float32 file's.
-        before: The times of another build's file, where there is one.
+        threads: Of an operator.
+        own: What was measured.
+        dense: Of the dense file.
+        dense_fp32: Of the dense float32 file.
+        before: Of another build's file, where there is one.
     """
 
     model: str
     share: float
     precision: str
     form: str
-    size: int
-    own: Timing
-    dense: Timing
-    dense_fp32: Timing
-    before: Timing | None = None
+    threads: int
+    own: Run
+    dense: Run
+    dense_fp32: Run
+    before: Run | None = None
+
+    @property
+    def size(self) -> int:
+        return self.own.timing.batch_size
 
     @property
     def left(self) -> float:
         """Time as a share of the dense file's."""
-        return self.own.best / self.dense.best
+        return self.own.timing.best / self.dense.timing.best
+
+    @property
+    def left_of_fp32(self) -> float:
+        """Time as a share of the dense float32 file's."""
+        return self.own.timing.best / self.dense_fp32.timing.best
+
+    @property
+    def memory(self) -> float | None:
+        """Largest memory as a share of the dense file's; None where the system tells none."""
+        if self.own.peak is None or self.dense.peak is None:
+            return None
+        return self.own.peak / self.dense.peak
 
     @property
     def noise(self) -> float:
         """How far runs of the same images differ, the larger of both; 0 of a single round."""
-        return max(self.own.noise or 0.0, self.dense.noise or 0.0)
+        return max(self.own.timing.noise or 0.0, self.dense.timing.noise or 0.0)
 
 
-def files(subject: Subject, folder: Path) -> tuple[Images, dict[Key, float]]:
-    """Write every file of a subject, and the images; each file's share of the work."""
-    if subject.name:
-        dense = made_up.checkpoint(subject.name, **subject.kwargs)
-        images = inputs.synthetic(dense.geometry, IMAGES)
-    else:
-        whole = load_checkpoint(inputs.fixture(inputs.DIGITS))
-        dense = replace(whole, plan=dense_plan(whole.geometry.depth))
-        images = inputs.embedded_digits().select(IMAGES)
-    np.save(folder / "images.npy", images.pixels)
-    shares = {}
-    for number, source in enumerate([dense, *(_reduced(dense, w, images) for w in subject.ways)]):
-        for precision in PRECISIONS:
-            lowered = Precision(precision, protected=precision != INT8 or number > 0)
-            if precision == INT8:
-                source, lowered = quantise.prepare(source, images.select(CALIBRATED), lowered)
-            for form, batch_size in FORMS.items():
-                model = to_onnx(source, opset=OPSET, batch_size=batch_size, precision=lowered)
-                key = Key(number - 1, precision, form)
-                external.store(path(folder, subject, key), model)
-                shares[key] = 1.0 if number == 0 else _left(source, model, images)
-    return images, shares
-
-
-def path(folder: Path, subject: Subject, key: Key) -> Path:
-    """Where a file stands."""
-    return folder / f"{subject.called} {key.label}.onnx".replace(" ", "_")
-
-
-def _reduced(dense: Checkpoint, way: Way, images: Images) -> Checkpoint:
-    if way.rate:
-        return made_up.at_rate(dense, way.family, way.rate)
-    if way.share:
-        return made_up.at_share(dense, way.family, way.share, images.select(SCORED))
-    return load_checkpoint(dense.path)
-
-
-def _left(source: Checkpoint, model: Any, images: Images) -> float:
-    """From the tokens that the file keeps."""
-    taps = interface.count_taps(source.geometry.depth)
-    tapped = TappedSession(model, taps)
-    found = [tapped.run(pixels[None]) for pixels in images.pixels]
-    counts = [[int(one[name].reshape(-1)[0]) for name in taps] for one in found]
-    return executed_share(source.geometry, source.plan, counts)
-
-
-def rows(
-    subject: Subject, total: int, threads: int, keep: Path | None, beside: Path | None
-) -> Iterator[Row]:
+def rows(subject: Subject, total: int, threads: int, beside: Path | None) -> Iterator[Row]:
     """Write a subject's files and time them.
 
     Args:
         subject: The subject.
         total: Rounds.
         threads: Threads of an operator.
-        keep: Where the files stay.
-        beside: Where another build's files are.
+        beside: Another checkout, the files of whose build are timed, too.
     """
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(workplace()) if keep is None else keep
+    with workplace() as folder:
         _say(f"{subject.called}: writing")
-        images, shares = files(subject, folder)
-        contenders = [_contender(key, key.label, path(folder, subject, key)) for key in shares]
-        for key in shares if beside is not None else ():
-            other = path(Path(beside or ""), subject, key).resolve()
-            if key.way >= 0 and other.exists():
-                contenders.append(_contender(key, key.label + BEFORE, other))
-        shared = {"images": str((folder / "images.npy").resolve()), "threads": threads}
-        opened = Field(contenders, shared, stack.enter_context(workplace()), stack)
-        settings = Settings(batch_sizes=SIZES, warmup=WARMUP, iterations=total)
-        order, called = np.arange(len(images)), subject.called
-        timings = rounds.run(
-            opened, order, rounds.no_rows, settings, lambda words: _say(f"{called}: {words}")
-        )
-    found = {(timing.model, timing.batch_size): timing for timing in timings}
-    for key, share in shares.items():
-        for size in SIZES:
-            if key.way < 0 or (key.label, size) not in found:
-                continue
-            yield Row(
-                f"{subject.called}{', ' * bool(subject.ways[key.way].called)}"
-                f"{subject.ways[key.way].called}",
-                share, key.precision, key.form, size,
-                found[key.label, size],
-                found[key.dense.label, size],
-                found[key.dense._replace(precision=FP32).label, size],
-                found.get((key.label + BEFORE, size)),
-            )  # fmt: skip
+        seen = timed_models.images(subject)
+        orders = timed_models.orders(subject, seen, folder)
+        shares = {key: timed_models.write(order, seen) for key, order in orders.items()}
+        contenders = {key: [_contender(key, order)] for key, order in orders.items()}
+        if beside is not None:
+            others = {k: timed_models.elsewhere(o) for k, o in orders.items() if k.way >= 0}
+            timed_models.write_with(beside, list(others.values()))
+            for key, order in others.items():
+                contenders[key].append(_contender(key, order, BEFORE))
+        files = timed_models.keys(subject)
+        for size in sorted(set.union(*files.values())):
+            chosen = timed_models.chosen(len(seen), size)
+            np.save(folder / "images.npy", seen.pixels[chosen])
+            taking = [one for key in files if size in files[key] for one in contenders[key]]
+            left = {key: float(np.mean(np.take(of, chosen))) for key, of in shares.items()}
+            for count in sorted({1, threads} if subject.one_thread else {threads}):
+                _say(f"{subject.called}, batch {size}, threads {count}")
+                found = _timed(taking, folder, len(chosen), size, count, total)
+                yield from _rows(subject, count, left, found)
 
 
-def _contender(key: Key, label: str, file: Path) -> Contender:
+def _timed(
+    contenders: Sequence[Contender], folder: Path, images: int, size: int, threads: int, total: int
+) -> dict[str, Run]:
+    """By label what is timed at a batch size, in alternating rounds of new processes."""
+    shared = {"images": str(folder / "images.npy"), "threads": threads}
+    settings = Settings(batch_sizes=(size,), warmup=WARMUP, iterations=total)
+    with contextlib.ExitStack() as stack:
+        field = Field(contenders, shared, folder, stack)
+        order = np.arange(images)
+        once = size == 1  # a run that does not count costs little then
+        timings = rounds.run(field, order, rounds.no_rows, settings, silent, rehearse=once)
+        peaks = [(field.ask(one, "usage") or {}).get("peak_mb") for one in contenders]
+    return {timing.model: Run(timing, peak) for timing, peak in zip(timings, peaks, strict=True)}
+
+
+def _contender(key: Key, order: Order, ending: str = "") -> Contender:
     single = FORMS[key.form] is not None
+    file = Path(order.output)
     return Contender(
-        label, session.ONNXRUNTIME, file.resolve(), (providers.CPU,), single=single, required=True
-    )
+        key.label + ending, session.ONNXRUNTIME, file, (providers.CPU,), single=single,
+        required=True,
+    )  # fmt: skip
+
+
+def _rows(
+    subject: Subject, threads: int, left: Mapping[Key, float], found: Mapping[str, Run]
+) -> Iterator[Row]:
+    for key, share in left.items():
+        if key.way < 0 or key.label not in found:
+            continue
+        called = subject.ways[key.way].called
+        yield Row(
+            f"{subject.called}, {called}" if called else subject.called,
+            share,
+            key.precision,
+            key.form,
+            threads,
+            found[key.label],
+            found[key.dense.label],
+            found[key.dense_fp32.label],
+            found.get(key.label + BEFORE),
+        )
 
 
 def machine(total: int, threads: int, found: Sequence[Row]) -> str:
@@ -266,7 +196,8 @@ def machine(total: int, threads: int, found: Sequence[Row]) -> str:
     return (
         f"{here.processor} ({sets[0]}), threads: {threads} of {here.processors}; {packages}; opset "
         f"{OPSET}; milliseconds per image, best of {total} alternating rounds over {IMAGES} "
-        f"images. Runs of the same images differ by ±{usual:.0%}, in the worst row by ±{worst:.0%}."
+        f"images, or as many as a batch has. Runs of the same images differ by ±{usual:.0%}, in the "
+        f"worst row by ±{worst:.0%}."
     )
 
 
@@ -278,34 +209,39 @@ def _flags() -> frozenset[str]:
     return frozenset(told[1].split() if told else ())
 
 
-HEAD = ("model", "MACs left", "numbers", "batch", "dense", "reduced", "time left", "speed-up")
+HEAD = (
+    "model", "MACs left", "numbers", "file", "batch", "dense", "reduced", "time left", "speed-up",
+)  # fmt: skip
 FULL_HEAD = (
-    *HEAD[:3], "file", *HEAD[3:7], "of dense fp32", "runs by",
+    *HEAD[:5], "threads", *HEAD[5:8], "of dense fp32", "memory", "runs by",
 )  # fmt: skip
 
 
 def front(found: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The rows of the front page: files for any batch, int8 of the model with the most ways."""
-    most = max(SUBJECTS, key=lambda subject: len(subject.ways)).called
+    """The rows of the front page: with as many threads as the table says."""
+    most = max(row.threads for row in found)
     return [
-        (*_head(row), str(row.size), _ms(row.dense), _ms(row.own), f"{row.left:.0%}",
-         f"{1 / row.left:.2f}x")
-        for row in found
-        if row.form == DYNAMIC and (row.precision == FP32 or row.model == most)
-    ]  # fmt: skip
+        (*_head(row), *_times(row), f"{1 / row.left:.2f}x") for row in found if row.threads == most
+    ]
 
 
 def full(found: Sequence[Row]) -> list[tuple[str, ...]]:
     """All rows."""
     return [
-        (*_head(row), row.form, str(row.size), _ms(row.dense), _ms(row.own), f"{row.left:.0%}",
-         f"{row.own.best / row.dense_fp32.best:.0%}", f"±{row.noise:.0%}")
+        (
+            *_head(row), str(row.threads), *_times(row), f"{row.left_of_fp32:.0%}",
+            "–" if row.memory is None else f"{row.memory:.0%}", f"±{row.noise:.0%}",
+        )
         for row in found
     ]  # fmt: skip
 
 
-def _head(row: Row) -> tuple[str, str, str]:
-    return row.model, f"{row.share:.0%}", row.precision
+def _head(row: Row) -> tuple[str, ...]:
+    return row.model, f"{row.share:.0%}", row.precision, row.form, str(row.size)
+
+
+def _times(row: Row) -> tuple[str, str, str]:
+    return _ms(row.dense.timing), _ms(row.own.timing), f"{row.left:.0%}"
 
 
 def _ms(timing: Timing) -> str:
@@ -328,13 +264,23 @@ def write(readme: Path, text: str) -> None:
 
 
 def compared(found: Sequence[Row]) -> str:
-    """Beside another build: what of the dense time was left then and is left now."""
-    lines = [
-        f"{row.model} {row.share:.0%} {row.precision} {row.form} batch {row.size}: "
-        f"{row.before.best / row.dense.best:.3f} before, {row.left:.3f} now"
-        for row in found
-        if row.before is not None
-    ]
+    """Beside another build: what of the dense time, and memory, was left then and is left now."""
+    lines = []
+    for row in found:
+        if row.before is None:
+            continue
+        line = (
+            f"{row.model} {row.share:.0%} {row.precision} {row.form} batch {row.size} threads "
+            f"{row.threads}: {row.before.timing.best / row.dense.timing.best:.3f} before, "
+            f"{row.left:.3f} now"
+        )
+        if row.precision == INT8:
+            then = row.before.timing.best / row.dense_fp32.timing.best
+            line += f"; of dense fp32 {then:.3f} before, {row.left_of_fp32:.3f} now"
+        if row.memory is not None and row.before.peak and row.dense.peak:
+            then = row.before.peak / row.dense.peak
+            line += f"; memory {then:.3f} before, {row.memory:.3f} now"
+        lines.append(line)
     return "\n".join(lines)
 
 
@@ -347,13 +293,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append", choices=[s.called for s in SUBJECTS])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--threads", type=int, default=session.processor_count())
-    parser.add_argument("--keep", type=Path, help="an existing folder for the files")
-    parser.add_argument("--beside", type=Path, help="files of another build, from its --keep")
+    parser.add_argument("--beside", type=Path, help="another checkout, to time its build, too")
     parser.add_argument("--write", action="store_true", help="the tables into the READMEs")
     told = parser.parse_args(arguments)
-    chosen = [s for s in SUBJECTS if told.only is None or s.called in told.only]
-    how = (told.rounds, told.threads, told.keep, told.beside)
-    found = [row for subject in chosen for row in rows(subject, *how)]
+    if told.beside is not None and not (told.beside / "ltmp_export").is_dir():
+        parser.error(f"--beside {told.beside}: no checkout of ltmp is there (ltmp_export/ is not)")
+    for flag, value in (("--rounds", told.rounds), ("--threads", told.threads)):
+        if value < 1:
+            parser.error(f"{flag} {value}: at least 1")
+    if told.write and told.only is not None:
+        parser.error("--write replaces whole tables: leave --only out")
+    found: list[Row] = []
+    for subject in SUBJECTS:
+        if told.only is None or subject.called in told.only:
+            found += rows(subject, told.rounds, told.threads, told.beside)
+            _say(document(subject.called, FULL_HEAD, full(found)))
     said = machine(told.rounds, told.threads, found)
     texts = {
         FRONT: document(said, HEAD, front(found)),

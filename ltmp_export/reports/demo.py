@@ -59,8 +59,8 @@ def _speed(bench: BenchReport) -> str:
     if not found.told:
         return (
             f"{tiny}: w{best} the times of the file and of the dense model{_elsewhere(bench)} are "
-            f"{abs(found.change):.0%} apart, while runs of one image differ by "
-            f"±{found.noise or 0:.0%}, too near to tell which is faster."
+            f"{abs(found.change):.0%} apart at best and {abs(found.usual):.0%} usually, while runs "
+            f"of one image differ by ±{found.noise or 0:.0%}, too near to tell which is faster."
         )
     if found.change > 0:
         return (
@@ -91,7 +91,7 @@ def real_size_summary(report: RealSizeReport) -> RenderableType:
         f"only. {machine.processor}, {counted(report.threads)}, onnxruntime "
         f"{machine.onnxruntime}, {report.seconds:.0f} s in all."
     )
-    return Group(Text(first), _table(report), Text(_found(report)))
+    return Group(Text(first), _table(report), Text(_found(report)), *map(Text, _doubts(report)))
 
 
 def _table(report: RealSizeReport) -> Table:
@@ -125,6 +125,16 @@ def _found(report: RealSizeReport) -> str:
         f"{learned[0].model} at {share:.0%} of the multiply-accumulates ({1 / share:.2f}x would be "
         f"ideal) against the dense model in the same numbers: {'; '.join(parts)}."
     )
+
+
+def _doubts(report: RealSizeReport) -> list[str]:
+    """What to know where there was no time for a second round."""
+    once = dict.fromkeys(r.timing.batch_size for r in report.rows if r.timing.noise is None)
+    return [
+        f"Batch {size} was timed once only, since this machine is slow or busy: the figures may be "
+        "far off."
+        for size in once
+    ]
 
 
 def _gain(report: RealSizeReport, row: Row) -> str:

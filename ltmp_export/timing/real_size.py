@@ -41,10 +41,10 @@ from ltmp_export.timing.statistics import Timing
 OPSET = 17
 RATE, SHARE = 13, 0.5
 COUNTED, LEARNED = f"m r={RATE}", "ltmp"
-IMAGES, SCORED, CALIBRATED = 16, 4, 2
-# Batch sizes, images that are run at each, and the seconds that its rounds may take, two at least.
-SIZES = {1: (8, 7.0), 16: (16, 13.0)}
-LEAST, MOST = 2, 10  # rounds
+IMAGES, SCORED, CALIBRATED = 8, 4, 2  # a larger batch has each image several times
+SECONDS = 36.0  # that all of it may take; no round begins that would not end within them
+SIZES = {1: 0.35, 16: 1.0}  # batch sizes, and of the seconds left what the rounds of each may take
+MOST = 10  # rounds; the least is one
 FEW = 4  # processors: a model of real size takes all of so few
 
 
@@ -144,7 +144,7 @@ def measure(progress: Progress, specimen: Specimen) -> RealSizeReport:
             shared["threads"] = threads.best(tried, learned[0].label)
         progress(f"opening {len(contenders)} models")
         field = Field(list(contenders.values()), shared, folder, stack)
-        timings = list(_timings(field, order, specimen.called, progress))
+        timings = list(_timings(field, order, specimen.called, started + SECONDS, progress))
     rows = [
         Row(model, precision, shares[model, precision], timing)
         for timing in timings
@@ -211,21 +211,21 @@ def _share(source: Checkpoint, model: Any, images: Images) -> float:
 
 
 def _timings(
-    field: Field, order: NDArray[np.int64], called: str, progress: Progress
+    field: Field, order: NDArray[np.int64], called: str, end: float, progress: Progress
 ) -> Iterator[Timing]:
     """For each batch size the contenders, in as many rounds as there is time for."""
 
-    def run(size: int, count: int, iterations: int) -> list[Timing]:
+    def run(size: int, iterations: int) -> list[Timing]:
         settings = Settings(batch_sizes=(size,), warmup=0, iterations=iterations)
-        return rounds.run(
-            field, order[:count], rounds.no_rows, settings, silent, rehearse=size == 1
-        )
+        return rounds.run(field, order, rounds.no_rows, settings, silent, rehearse=size == 1)
 
-    for size, (count, seconds) in SIZES.items():
+    for size, part in SIZES.items():
         progress(f"timing {called} at batch {size}")
         began = time.perf_counter()
-        first = run(size, count, 1)
+        found = run(size, 1)
         each = time.perf_counter() - began
-        more = run(size, count, min(max(int(seconds / each), LEAST), MOST) - 1)
-        for one, other in zip(first, more, strict=True):
-            yield replace(one, samples=one.samples + other.samples)
+        further = min(int(part * (end - began) / each), MOST) - 1
+        if further > 0:
+            both = zip(found, run(size, further), strict=True)
+            found = [replace(one, samples=one.samples + other.samples) for one, other in both]
+        yield from found

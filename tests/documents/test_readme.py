@@ -210,7 +210,7 @@ def test_the_shown_demo_is_what_the_demo_prints(
     kwargs = {"img_size": 128, "depth": 3, "embed_dim": 64, "num_heads": 2, "num_classes": 10}
     small = real_size.Specimen("DeiT-S", "deit_tiny_patch16_224", kwargs)
     monkeypatch.setattr(real_size, "DEIT_S", small)
-    monkeypatch.setattr(real_size, "SIZES", {1: (2, 0.0), 16: (16, 0.0)})
+    monkeypatch.setattr(real_size, "IMAGES", 4)
     printed = without_figures(CliRunner().invoke(app, ["demo"]).stdout)
     for name, beginning in DEMO.items():
         texts = manuals.blocks(manuals.ROOT / name, "text")

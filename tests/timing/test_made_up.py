@@ -12,7 +12,7 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan.work import executed_share
 from ltmp_export.reference import Reference, verify_against_timm
 from ltmp_export.timing import made_up, real_size
-from ltmp_export.timing.real_size import LEARNED, SIZES, Specimen
+from ltmp_export.timing.real_size import LEARNED, Specimen
 
 NAME = "deit_tiny_patch16_224"
 SMALL = {"img_size": 128, "depth": 3, "embed_dim": 64, "num_heads": 2, "num_classes": 10}
@@ -56,7 +56,9 @@ def test_scores_are_spread(dense: Checkpoint) -> None:
 
 def test_a_model_of_real_size_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(real_size, "IMAGES", 3)
-    monkeypatch.setattr(real_size, "SIZES", {1: (2, 0.0), 2: (3, 0.0)})
+    monkeypatch.setattr(real_size, "SIZES", {1: 0.5, 2: 0.0})  # one round at batch 2
+    monkeypatch.setattr(real_size, "SECONDS", 1e4)
+    monkeypatch.setattr(real_size, "MOST", 2)
     monkeypatch.setattr(real_size, "FEW", 0)  # threads are tried, too
     monkeypatch.setattr("ltmp_export.timing.real_size.session.processor_count", lambda: 1)
     words: list[str] = []
@@ -68,13 +70,9 @@ def test_a_model_of_real_size_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
         for model in ("dense", "m r=13", "ltmp")
     ]
     for row in found.rows:
-        assert np.shape(row.timing.samples) == (2, 2)
+        assert np.shape(row.timing.samples) == {1: (2, 3), 2: (1, 2)}[row.timing.batch_size]
         assert (row.macs_share == 1) == (row.model == "dense")
     assert 0.4 < next(row.macs_share for row in found.rows if row.model == LEARNED) < 0.6
     assert found.threads == 1
     assert found.speedup(found.rows[0]) == 1
     assert "trying threads: ltmp fp32" in words
-
-
-def test_batches_are_full() -> None:
-    assert all(count >= size for size, (count, _) in SIZES.items())

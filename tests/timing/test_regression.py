@@ -146,6 +146,7 @@ def test_what_cannot_be_compared_is_told_before_the_measurement(tmp_path: Path) 
     for settings, message in (
         (Settings(iterations=9), "9 rounds do not tell noise"),
         (Settings(batch_sizes=(1, 8)), "the earlier one has no batch of 8 images"),
+        (Settings(threads="auto"), "threads auto beside an earlier report of 2: give that number"),
     ):
         with pytest.raises(InputError, match=message):
             regression.read(path, settings)
