@@ -196,8 +196,8 @@ def machine(total: int, threads: int, found: Sequence[Row]) -> str:
     return (
         f"{here.processor} ({sets[0]}), threads: {threads} of {here.processors}; {packages}; opset "
         f"{OPSET}; milliseconds per image, best of {total} alternating rounds over {IMAGES} "
-        f"images, or as many as a batch has. Runs of the same images differ by ±{usual:.0%}, in the "
-        f"worst row by ±{worst:.0%}."
+        "images, or as many as a batch has. Runs of the same images differ by "
+        f"±{usual:.0%}, in the worst row by ±{worst:.0%}."
     )
 
 

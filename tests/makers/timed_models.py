@@ -138,7 +138,8 @@ def images(subject: Subject) -> Images:
 
 def chosen(count: int, size: int) -> NDArray[np.int64]:
     """Indices of the images at a batch size, spread over all: the later, the busier they are."""
-    return np.linspace(0, count - 1, max(IMAGES, size)).round().astype(np.int64)
+    index: NDArray[np.int64] = np.linspace(0, count - 1, max(IMAGES, size)).round().astype(int)
+    return index
 
 
 def _made_up(subject: Subject) -> Checkpoint:
