@@ -173,7 +173,8 @@ def _checkpoint(subject: Subject, number: int, seen: Images, folder: Path) -> Pa
         return inputs.fixture(inputs.DIGITS)
     source, arch = _made_up(subject), subject.name
     if way.share is not None:
-        source = made_up.at_share(source, way.family, way.share, seen.select(IMAGES))
+        scored = seen.select(max(IMAGES, *way.sizes))
+        source = made_up.at_share(source, way.family, way.share, scored)
         arch = f"{way.family}_{arch}"
     state = dict(source.model.state_dict())
     for kind, values in source.plan.thresholds().items():
