@@ -74,6 +74,7 @@ def test_there_are_commands() -> None:
         "finetune",
         "eval",
         "models",
+        "show",
     }
 
 
