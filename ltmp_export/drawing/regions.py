@@ -19,7 +19,7 @@ def patch_of(height: int, width: int, grid: tuple[int, int]) -> Places:
 
 def mean_colours(seen: NDArray[np.uint8], owned: Owned) -> NDArray[np.uint8]:
     """[P, 3] of each patch the mean colour of its token's patches; of a pruned one its own."""
-    patch = patch_of(*seen.shape[:2], owned.grid).ravel()
+    patch = patch_of(len(seen), seen.shape[1], owned.grid).ravel()
     number = len(owned.places)
     area = np.bincount(patch, minlength=number)
     sums = np.stack(
@@ -30,7 +30,8 @@ def mean_colours(seen: NDArray[np.uint8], owned: Owned) -> NDArray[np.uint8]:
     pixels = np.zeros(owned.tokens + number)
     np.add.at(total, groups, sums)
     np.add.at(pixels, groups, area)
-    return (total[groups] / np.maximum(pixels[groups], 1)[:, None]).round().astype(np.uint8)
+    means = total[groups] / np.maximum(pixels[groups], 1)[:, None]
+    return np.asarray(means.round(), np.uint8)
 
 
 def edge(label: Places, thickness: int) -> NDArray[np.bool_]:

@@ -33,7 +33,7 @@ def draw(seen: NDArray[np.uint8], owned: Owned, hues: NDArray[np.int64], side: i
         side: Pixels of the picture's longer side.
     """
     shown = enlarged(seen, side)
-    patch = regions.patch_of(*shown.shape[:2], owned.grid)
+    patch = regions.patch_of(len(shown), shown.shape[1], owned.grid)
     canvas = regions.mean_colours(seen, owned)[patch]
     across = side / max(owned.grid)  # pixels of a patch
     living = owned.living[patch]

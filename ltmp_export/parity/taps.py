@@ -233,4 +233,5 @@ def _read_block(block: Block, image: int, behind: int) -> BlockRecord:
 
 def _choice(read: Decided) -> Choice:
     """A decision as the reference takes it."""
-    return Choice(*(None if part is None else torch.from_numpy(part) for part in read))
+    others = (None if part is None else torch.from_numpy(part) for part in read[1:])
+    return Choice(torch.from_numpy(read.chosen), *others)

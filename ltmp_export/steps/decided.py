@@ -82,7 +82,7 @@ def scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
 
 def names(plan: Plan) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors that decisions are read from."""
-    found = {}
+    found: dict[str, int] = {}
     for block, steps in enumerate(plan.blocks):
         tensors = {COUNT: INT64}
         for step, score in scored(steps):

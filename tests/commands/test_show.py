@@ -42,7 +42,7 @@ def here(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in files.iterdir():
         shutil.copy(file, tmp_path)
     (tmp_path / "photos/a").mkdir(parents=True)
-    ramp = np.arange(0, 240, 2, np.uint8)
+    ramp = np.arange(0, 240, 2, dtype=np.uint8)
     for number, name in enumerate(("photos/a/<b>&.png", "photos/c.jpg")):
         pixels = np.stack([np.tile(ramp, (90, 1)).T + number, *[np.tile(ramp, (90, 1)).T] * 2], 2)
         Image.fromarray(pixels).save(tmp_path / name)
