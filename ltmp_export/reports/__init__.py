@@ -11,6 +11,7 @@ from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
 from ltmp_export.reports.models import models_summary, timm_summary
 from ltmp_export.reports.plots import plot_png, require_matplotlib, sweep_png
+from ltmp_export.reports.show import show_summary
 
 __all__ = [
     "bench_summary",
@@ -27,6 +28,7 @@ __all__ = [
     "plot_png",
     "real_size_summary",
     "require_matplotlib",
+    "show_summary",
     "sweep_png",
     "timm_summary",
     "to_json",

@@ -75,6 +75,7 @@ def test_there_are_commands() -> None:
         "finetune",
         "eval",
         "models",
+        "show",
     }
 
 
@@ -100,6 +101,7 @@ MADE = {
     "README.md": {"single.onnx", "tome.onnx", "int8.onnx", "calibrated.pth.tar"},
     ".github/CONTRIBUTING.md": {"made.pth"},
     "ltmp_export/calibration/README.md": {"sweep.png", "calibrated.pth.tar", "finetuned.pth.tar"},
+    "ltmp_export/drawing/README.md": {"pictures"},
     "ltmp_export/families/README.md": {
         "pm.onnx",
         "mp.onnx",
