@@ -37,9 +37,10 @@ def require_plot(path: Path) -> None:
 def drawn(width: float, height: float) -> Iterator[Figure]:
     """A figure of so many inches, in colours that people with any colour vision tell apart."""
     import matplotlib as mpl
+    from cycler import cycler
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "axes.prop_cycle": mpl.cycler(color=_CYCLE)}):
+    with mpl.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=_CYCLE)}):
         yield Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
