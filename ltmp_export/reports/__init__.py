@@ -1,10 +1,12 @@
 """Reports shown: tables for people, JUnit and annotations for CI, JSON for scripts."""
 
-from ltmp_export.reports.bench import bench_summary, compare_summary
+from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import check_summary
 from ltmp_export.reports.ci import github_annotations, to_junit
+from ltmp_export.reports.comparison import compare_summary
+from ltmp_export.reports.demo import demo_summary, real_size_summary
 from ltmp_export.reports.documents import to_json
-from ltmp_export.reports.export import demo_summary, export_summary
+from ltmp_export.reports.export import export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
 from ltmp_export.reports.models import models_summary, timm_summary
@@ -25,6 +27,7 @@ __all__ = [
     "github_annotations",
     "inspect_summary",
     "models_summary",
+    "real_size_summary",
     "require_plot",
     "show_summary",
     "sweep_plot",

@@ -119,7 +119,8 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     "bench": {
         **dict.fromkeys(("--images", "--baseline", "--compare"), files),
         **dict.fromkeys(("--side-by-side", "--precisions"), files),
-        **dict.fromkeys(("--samples", "--threads", "--warmup", "--iterations"), counts),
+        **dict.fromkeys(("--samples", "--warmup", "--iterations"), counts),
+        "--threads": st.one_of(counts, st.just("auto")),
         **dict.fromkeys(("--plot", "--json"), outputs),
         **dict.fromkeys(("--providers", "--scenario"), words),
         **dict.fromkeys(("--roofline", "--profile"), None),
@@ -163,7 +164,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
         "--blocks": lists,
         "--json": outputs,
     },
-    "demo": {},
+    "demo": {"--quick": None},
 }
 _POSITIONAL = {"check": 2}
 _WRITES = {
