@@ -30,7 +30,13 @@ def bench(
             "-b", "--batch-size", help="Batch sizes to time, for example 1,8,32 (default: 1)."
         ),
     ] = None,
-    threads: options.Threads = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Threads of an operator (default: all processors); 'auto' tries 1, 2, … all and "
+            "takes what is best for the model."
+        ),
+    ] = None,
     warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
     iterations: Annotated[int, typer.Option(help="Rounds: counted runs of every image.")] = 10,
     providers: Annotated[
@@ -79,7 +85,8 @@ def bench(
         bool, typer.Option("--profile", help="Also take the time of each operator and block.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw time over tokens kept to this PNG (needs matplotlib).")
+        Path | None,
+        typer.Option(help="Draw time over tokens to this .svg or .png (needs matplotlib)."),
     ] = None,
     json: options.Json = None,
     compare: Annotated[
@@ -108,7 +115,7 @@ def bench(
 
         asked = ltmp_export.Settings(
             batch_sizes=sizes,
-            threads=threads,
+            threads=_threads(threads),
             warmup=warmup,
             iterations=iterations,
             providers=tuple(providers.split(",")),
@@ -120,7 +127,7 @@ def bench(
         allowed = regression.percentage("--max-regression", text)
         earlier = None if compare is None else regression.read(compare, asked)
         if plot is not None:
-            reports.require_matplotlib()
+            reports.require_plot(plot)
         measured = ltmp_export.bench(
             model,
             images=images,
@@ -141,6 +148,17 @@ def bench(
         raise typer.Exit(1 if slower else 0)
 
 
+def _threads(text: str | None) -> int | Literal["auto"] | None:
+    """A number, or "auto".
+
+    Raises:
+        InputError: Something else was given.
+    """
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    return parsing.integer("--threads", text, "2, or auto")
+
+
 def _report(measured: BenchReport, json: Path | None, plot: Path | None) -> None:
     """Show what was measured, and write what was asked for."""
     from ltmp_export import reports
@@ -149,5 +167,5 @@ def _report(measured: BenchReport, json: Path | None, plot: Path | None) -> None
     warn(*measured.warnings)
     write_json(json, measured.to_json())
     if plot is not None:
-        disk.write_bytes(plot, reports.plot_png(measured))
+        disk.write_bytes(plot, reports.bench_plot(measured, plot))
     show(reports.bench_summary(measured))

@@ -6,19 +6,21 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
 from ltmp_export import reports
-from ltmp_export.errors import UnavailableError
+from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.reports import plots
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import compare
-from ltmp_export.timing.report import Entry
+from ltmp_export.timing.report import Entry, Tried
 from tests.makers.benched import made_report, steady
 
 SAMPLES = {
@@ -50,6 +52,30 @@ def test_table() -> None:
         "50.0% of the dense multiply-accumulates: 2.00x would be ideal",
         "3 images (made up), CPUExecutionProvider, 2 threads, best of 2 rounds",
     ]
+
+
+def test_a_narrow_terminal_shows_the_models_and_no_rate() -> None:
+    """Else the column of the models is what gives way."""
+    lines = printed(reports.bench_summary(made_report(SAMPLES)), width=80)
+    assert lines[:3] == [
+        "batch  model    GMACs  tokens  best ms  p50   p90   p99  speed-up  efficiency",
+        "1      reduced      2    20.0        2  2.1  3.15  3.28     4.00x        200%",
+        "1      dense        4      40        8  8.4   8.8   8.8",
+    ]
+
+
+def test_threads_that_were_tried() -> None:
+    times = {(REDUCED, 1): 2.0, (REDUCED, 2): 3.0, (DENSE, 1): 5.0, (DENSE, 2): 4.0}
+    tried = tuple(Tried(model, 1, count, best) for (model, count), best in times.items())
+    report = made_report(SAMPLES, threads=1, threads_tried=tried)
+    lines = printed(reports.bench_summary(report))
+    assert lines[:4] == [
+        "batch  ms with  1 thread  2 threads",
+        "1      reduced         2          3",
+        "1      dense           5          4",
+        "best for this model: 1 thread, as timed here; best for dense: 2 threads",
+    ]
+    assert "1 thread, best of 2 rounds" in lines[-1]
 
 
 def test_nodes_on_several_providers_are_told() -> None:
@@ -166,6 +192,9 @@ def test_noise_that_hides_a_regression_is_told() -> None:
     assert lines[-1].startswith("no regression beyond 5%; noise would hide one of 5%: more --iter")
 
 
+PNG, SVG = Path("b.png"), Path("B.SVG")
+
+
 def png_size(content: bytes) -> tuple[int, int]:
     assert content.startswith(b"\x89PNG\r\n")
     width, height = struct.unpack(">II", content[16:24])
@@ -177,9 +206,29 @@ def test_png_has_a_panel_for_each_batch() -> None:
     one = made_report(SAMPLES)
     batches = {(model, 2): [[2.0, 3.0]] for model in (REDUCED, DENSE)}
     two = made_report(SAMPLES | batches)
-    sizes = [png_size(reports.plot_png(report)) for report in (one, two)]
+    sizes = [png_size(reports.bench_plot(report, PNG)) for report in (one, two)]
     assert sizes[1][0] > 1.5 * sizes[0][0]
-    png_size(reports.plot_png(made_report({(REDUCED, 1): [[1.0, 2.0, 3.0]]})))
+    png_size(reports.bench_plot(made_report({(REDUCED, 1): [[1.0, 2.0, 3.0]]}), PNG))
+
+
+def test_svg_has_units_and_no_formulas() -> None:
+    """Texts are texts, those of names as they are; the same report gives the same bytes."""
+    pytest.importorskip("matplotlib")
+    report = replace(made_report(SAMPLES), model="$x$ <b>&\x1b.onnx")
+    content = reports.bench_plot(report, SVG)
+    assert content == reports.bench_plot(report, SVG)
+    tree = ElementTree.fromstring(content)
+    texts = ["".join(text.itertext()) for text in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert any(text.startswith("$x$ <b>&?.onnx: ") for text in texts)
+    assert {"time per image (ms), best of the rounds", "tokens kept (mean over the blocks)"} <= {
+        *texts
+    }
+
+
+def test_plots_are_svg_or_png() -> None:
+    for name in ("b.jpg", "b", "b.svg.gz"):
+        with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
+            reports.require_plot(Path(name))
 
 
 def test_png_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,4 +237,4 @@ def test_png_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("importlib.util.find_spec", find)
     with pytest.raises(UnavailableError, match="--plot needs matplotlib"):
-        reports.require_matplotlib()
+        reports.require_plot(PNG)
