@@ -21,6 +21,7 @@ _DIM = 0.25  # of the brightness of pruned patches
 _GROUND = 20  # added to it
 _HATCH, _NEW_HATCH = 125, 235  # grey of the lines
 _FAINT, _FAINTEST = 0.6, 0.2  # how much is seen of the lines between pieces
+_ROOMY = 16  # pixels of a patch in which a thick outline leaves something to be seen
 _FEW = 40  # lines; the more there are beyond them, the fainter each
 
 
@@ -79,7 +80,8 @@ def _outline(
     label, hue = owned.places[patch], hues[patch]
     drawn = hue >= 0
     new = drawn & owned.merged_here[patch]
-    for which, thick in ((drawn & ~new, thin), (new, 2 * thin + 1)):
+    wide = 2 * thin + (across >= _ROOMY)
+    for which, thick in ((drawn & ~new, thin), (new, wide)):
         canvas[which & regions.edge(label, thick + 1)] = INK
         inner = which & regions.edge(label, thick)
         canvas[inner] = HUES[hue[inner]]
