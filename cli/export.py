@@ -17,7 +17,7 @@ from .stated import METHOD, UNSTATED, stating
 from .terminal import show, spinner, warn_of, write_json
 
 # Panels of --help.
-_STATIC, _PRECISION, _DECISIONS = "Static shapes", "Precision", "Precision of decisions"
+_STATIC, _PRECISION = "Static shapes", "Precision"
 
 
 @stating(METHOD, UNSTATED)
@@ -90,14 +90,18 @@ def export(
             rich_help_panel=_PRECISION,
         ),
     ] = "static",
-    protect_decisions: Annotated[
-        bool,
+    protect: Annotated[
+        Literal["all", "auto", "none"],
         typer.Option(
-            metavar=" ",
-            help="Compute what decides about tokens more exactly than the rest.",
-            rich_help_panel=_DECISIONS,  # of its own: its two long names leave no room for others
+            help="Compute what decides about tokens more exactly than the rest; auto, for int8: "
+            "only where the --calibration-images show that decisions need it, which is faster.",
+            rich_help_panel=_PRECISION,
         ),
-    ] = True,
+    ] = "all",
+    protect_decisions: Annotated[
+        bool | None,
+        typer.Option(hidden=True, help="As before: --no-protect-decisions is --protect none."),
+    ] = None,
     io: Annotated[
         Literal["fp32", "fp16"],
         typer.Option(help="For fp16: of images and outputs.", rich_help_panel=_PRECISION),
@@ -145,7 +149,10 @@ def export(
         from ltmp_export.precision.formats import Precision
         from ltmp_export.runtimes import opsets
 
-        computes = Precision(precision, protect_decisions, io, activation_scales)
+        protected = parsing.protection(protect, protect_decisions)
+        computes = Precision(
+            precision, protected != "none", io, activation_scales, auto=protected == "auto"
+        )
         opsets.require(opset, computes)
         done = ltmp_export.export(
             checkpoint,
