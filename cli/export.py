@@ -17,7 +17,7 @@ from .stated import METHOD, UNSTATED, stating
 from .terminal import show, spinner, warn_of, write_json
 
 # Panels of --help.
-_STATIC, _PRECISION = "Static shapes", "Precision"
+_STATIC, _PRECISION, _DECISIONS = "Static shapes", "Precision", "Precision of decisions"
 
 
 @stating(METHOD, UNSTATED)
@@ -100,7 +100,11 @@ def export(
     ] = "all",
     protect_decisions: Annotated[
         bool | None,
-        typer.Option(hidden=True, help="As before: --no-protect-decisions is --protect none."),
+        typer.Option(
+            metavar=" ",
+            help="The older switch: --protect all or none.",
+            rich_help_panel=_DECISIONS,  # of its own: its two long names leave no room for others
+        ),
     ] = None,
     io: Annotated[
         Literal["fp32", "fp16"],
