@@ -182,12 +182,17 @@ class Layout:
                 shape = g.op("Concat", batch, g.ints(1, 1, self.fixed), axis=0)
                 queries = g.op("Expand", queries, shape)
         else:
-            count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
-            share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
+            share = g.op("Gather", self._shares(heads), self.per_image)  # [B, 1]
             shares = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
             queries = g.op("Unsqueeze", shares, g.ints(1, 2))
         per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
         return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
+
+    def _shares(self, heads: int) -> Name:
+        """A constant: of 0, 1, … tokens what one adds to the mean over heads and queries."""
+        counts = np.arange(self.most + 1, dtype=np.float32).clip(min=1)
+        shares = np.float32(1.0 / heads) / counts
+        return self.g.stored(f"const/shares[{heads},{self.most}]", shares)
 
     def class_attention(self, weights: Name) -> Name:
         """[B, H, N, N] attention → [B, N]: what the class token, row 0, gives; mean over heads."""
@@ -220,25 +225,25 @@ class Layout:
         first = pairing.first_destination(self.protected)
         return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, first, step=2), self.g.ints(1))
 
-    def numbered(self, width: Name) -> Name:
-        """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
-        within = self.g.arange(self.most, width)
-        return self.g.op("Add", within, self.g.op("Mul", self.numbers, width))
-
 
 def make_layout(g: GraphBuilder, count: Name, most: int, images: Name, protected: int) -> Layout:
     """Lay out packed rows of a batch from token counts [B]."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
     largest = g.reduce("ReduceMax", count, [0], keepdims=True)
-    slots = g.op("Max", largest, g.ints(pairing.least(protected)))
-    fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
-    slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
+    slots = g.op("Gather", _slots_for(g, most, pairing.least(protected)), largest)  # [1]
     position = g.arange(most + SLOTS_STEP, slots)
     rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
     offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
     rows = g.op("Add", rows, offset)
     place = (per_image, offset, slots, position, rows, None, protected)
     return Layout(g, count, most, images, None, False, *place)
+
+
+def _slots_for(g: GraphBuilder, most: int, least: int) -> Name:
+    """A constant: how many slots 0, 1, … `most` tokens need."""
+    needed = np.arange(most + 1).clip(min=least)
+    fours = -(-needed // SLOTS_STEP) * SLOTS_STEP
+    return g.stored(f"const/slots[{most},{least}]", fours.astype(np.int64))
 
 
 def fixed_layout(
