@@ -137,12 +137,15 @@ class Layout:
     def join_heads(self, padded: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] → packed rows [T, H * D]."""
         g = self.g
+        if self.fixed is None:
+            rows = g.reshape(g.op("Transpose", padded, perm=[0, 2, 1, 3]), -1, heads * width)
+            return g.op("Compress", rows, g.reshape(self.valid, -1), axis=0)
         pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
         place = self.position  # of a slot's first head: b * H * N + n
         if self.images is not None:
             before = g.op("Mul", self.images, g.op("Mul", self.slots, g.index(heads)))
             place = g.op("Add", place, before)  # [B, N]
-        first = g.op("Unsqueeze", self.where_valid(place), g.ints(1))  # [T, 1]
+        first = g.op("Unsqueeze", g.reshape(place, -1), g.ints(1))  # [T, 1]
         steps = g.op("Mul", self.slots, g.ints(*range(heads)))  # [H]
         gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
         return g.reshape(gathered, -1, heads * width)
