@@ -6,9 +6,9 @@ A merge changes few rows:
 
 with sizes s and S_d = s_d + Σ_k s_k, which is the weighted mean of METHOD §1. It is computed for
 the K merging sources of an image, as a [K, K] product ("who shares my destination") with the [K, C]
-differences. Each puts its result in the place of its destination's row, and one Gather takes what is
-left: nothing is added up in an order that is open. Sources of one destination all compute its new
-row, the same one; which of them writes it makes no difference.
+differences. Each puts its result in the place of its destination's row, and one Gather takes what
+is left: nothing is added up in an order that is open. Sources of one destination all compute its
+new row, the same one; which of them writes it makes no difference.
 
 What steps decide stands in names of their own (`record`); `count` and `size` are written here.
 """
@@ -118,6 +118,6 @@ def merged_rows(g: GraphBuilder, reduced: Reduced, x: Name) -> Name:
 def pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:
     """[T'] rows of the living slots, and the layout they are in."""
     alive = g.reshape(tokens.alive, -1)
-    rows = g.op("Compress", g.reshape(tokens.rows, -1), alive, axis=0)
+    rows = g.op("Compress", tokens.rows, alive)
     counts = g.op("Cast", tokens.alive, to=TensorProto.INT64)
     return rows, tokens.layout.for_counts(g.reduce("ReduceSum", counts, [1], name=name))

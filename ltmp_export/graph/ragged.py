@@ -9,9 +9,10 @@ after the other, [T, C], in the order of the images:
             [c0 c0 c0 c0 c0]         1 0 0 0 0
 
 Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
-deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
-repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
-them out of every result. All integers are int64. Of single images see `graph.single`.
+deciding see slots, made by Gather, which also splits the heads; Compress leaves the padding out
+again. An image's empty slots repeat its own last row, so nothing (a NaN, say) passes from one image
+to another; `valid` keeps them out of every result. All integers are int64. Of single images see
+`graph.single`.
 
 A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
 as few as possible, and those that several blocks or steps share are written once.
@@ -100,13 +101,6 @@ class Layout:
         if self.offset is None:
             return self.g.ints(0)
         return self.g.reshape(self.offset, -1)
-
-    def where_valid(self, values: Name) -> Name:
-        """[B, N] → [T], the slots that have a row of their own."""
-        flat = self.g.reshape(values, -1)
-        if self.fixed is not None:
-            return flat
-        return self.g.op("Compress", flat, self.g.reshape(self.valid, -1), axis=0)
 
     # Attention
 
