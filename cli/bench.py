@@ -30,7 +30,13 @@ def bench(
             "-b", "--batch-size", help="Batch sizes to time, for example 1,8,32 (default: 1)."
         ),
     ] = None,
-    threads: options.Threads = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Threads of an operator (default: all processors); 'auto' tries 1, 2, … all and "
+            "takes what is best for the model."
+        ),
+    ] = None,
     warmup: Annotated[int, typer.Option(help="Runs before the first counted one.")] = 10,
     iterations: Annotated[int, typer.Option(help="Rounds: counted runs of every image.")] = 10,
     providers: Annotated[
@@ -108,7 +114,7 @@ def bench(
 
         asked = ltmp_export.Settings(
             batch_sizes=sizes,
-            threads=threads,
+            threads=_threads(threads),
             warmup=warmup,
             iterations=iterations,
             providers=tuple(providers.split(",")),
@@ -139,6 +145,17 @@ def bench(
         show(reports.compare_summary(changes))
         slower = any(change.verdict == regression.SLOWER for change in changes)
         raise typer.Exit(1 if slower else 0)
+
+
+def _threads(text: str | None) -> int | Literal["auto"] | None:
+    """A number, or "auto".
+
+    Raises:
+        InputError: Something else was given.
+    """
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    return parsing.integer("--threads", text, "2, or auto")
 
 
 def _report(measured: BenchReport, json: Path | None, plot: Path | None) -> None:

@@ -21,6 +21,7 @@ from .export import export
 from .finetune import finetune
 from .inspect import inspect
 from .models import models
+from .show import show
 from .terminal import reporting_errors
 
 
@@ -76,6 +77,7 @@ app.command("export")(reporting_errors(export))
 app.command("check")(reporting_errors(check))
 app.command("bench")(reporting_errors(bench))
 app.command("inspect")(reporting_errors(inspect))
+app.command("show")(reporting_errors(show))
 app.command("models")(reporting_errors(models))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))

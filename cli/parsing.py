@@ -26,6 +26,21 @@ def integers(flag: str, text: str, example: str, least: int = 1) -> tuple[int, .
     return values
 
 
+def integer(flag: str, text: str, example: str) -> int:
+    """One integer of at least 1.
+
+    Raises:
+        InputError: Something else was given.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise InputError(f"{flag} {text}: expected a whole number of 1 or more, like {example}")
+    return value
+
+
 def numbers(flag: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, ...]:
     """Numbers, separated by commas.
 

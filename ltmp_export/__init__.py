@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ltmp_export.commands.export import ExportReport, export
     from ltmp_export.commands.inspect import inspect
     from ltmp_export.commands.models import models
+    from ltmp_export.commands.show import show
+    from ltmp_export.drawing.report import ShowReport
     from ltmp_export.errors import (
         CheckFailedError,
         ExportError,
@@ -46,6 +48,8 @@ _HOME = {
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "commands.inspect": ("inspect",),
     "commands.models": ("models",),
+    "commands.show": ("show",),
+    "drawing.report": ("ShowReport",),
     "parity.report": ("CheckReport",),
     "calibration.targets": ("Spread",),
     "commands.calibrate": ("CalibrateReport", "calibrate"),
@@ -71,6 +75,7 @@ __all__ = [
     "InputError",
     "LtmpError",
     "Settings",
+    "ShowReport",
     "Spread",
     "UnavailableError",
     "bench",
@@ -84,6 +89,7 @@ __all__ = [
     "memory_limit",
     "models",
     "replay",
+    "show",
 ]
 
 

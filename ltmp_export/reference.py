@@ -78,7 +78,7 @@ class Reference:
         for path, layer in self._rounded.items():
             layer.taken = (taken or {}).get(path)
         run = self._run_vit if self.kind in chosen.vits() else self._run_other
-        with _single_thread(self._small):
+        with single_thread(self._small):
             trace = run(image.to(self.dtype), forced)
         return replace(trace, excess={p: layer.excess for p, layer in self._rounded.items()})
 
@@ -199,7 +199,7 @@ def _is_small(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _single_thread(wanted: bool) -> Iterator[None]:
+def single_thread(wanted: bool) -> Iterator[None]:
     """Let PyTorch compute in this thread alone, if that is wanted."""
     before = torch.get_num_threads()
     if not wanted or before == 1:
@@ -223,7 +223,7 @@ def verify_against_timm(model: nn.Module, geometry: Geometry) -> None:
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(geometry.input_size, generator=generator) * 2 - 1
-    with torch.inference_mode(), _single_thread(_is_small(model)):
+    with torch.inference_mode(), single_thread(_is_small(model)):
         wanted = model(image[None])[0]
     got = Reference(model, dense_plan(geometry.depth)).run(image).logits
     error = float((wanted - got).abs().max())

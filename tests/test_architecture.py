@@ -169,7 +169,17 @@ def test_there_is_no_flat_corridor() -> None:
     assert len(list(ROOT.glob("*.py"))) <= MOST_AT_THE_TOP
 
 
-@pytest.mark.parametrize("code", ["commands.inspect", "commands.bench", "reports", "families"])
+LIGHT = (
+    "commands.inspect",
+    "commands.bench",
+    "commands.show",
+    "drawing.pages",
+    "reports",
+    "families",
+)
+
+
+@pytest.mark.parametrize("code", LIGHT)
 def test_no_pytorch_is_imported_for(code: str) -> None:
     program = (
         f"import sys, importlib; importlib.import_module('ltmp_export.{code}');"

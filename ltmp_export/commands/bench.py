@@ -22,6 +22,7 @@ from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices
+from ltmp_export.timing import noise
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
 from ltmp_export.timing.report import BenchReport
@@ -114,7 +115,8 @@ def bench(
         lowered=lowered,
         progress=progress,
     )
-    return replace(report, warnings=tuple(dict.fromkeys((*chosen.remarks, *remarks))))
+    said = (*chosen.remarks, *remarks, *noise.doubts(report))
+    return replace(report, warnings=tuple(dict.fromkeys(said)))
 
 
 def _require_one_comparison(

@@ -15,11 +15,12 @@ from ltmp_export.images import inputs
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.progress import Progress, silent
 from ltmp_export.timing.report import BenchReport
+from ltmp_export.timing.settings import AUTO, Settings
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The three reports of the embedded example."""
+    """The three reports of the embedded example; a model of real size follows (`real_size`)."""
 
     export: ExportReport
     check: CheckReport
@@ -28,6 +29,8 @@ class DemoReport:
 
 def demo(folder: str | Path, progress: Progress = silent) -> DemoReport:
     """Export, check and time the embedded digits checkpoint.
+
+    It is timed with as many threads as are best for it.
 
     Args:
         folder: Where `digits_ltmp.pth.tar` (a copy of the checkpoint) and `model.onnx` go; it is
@@ -46,4 +49,5 @@ def demo(folder: str | Path, progress: Progress = silent) -> DemoReport:
     checkpoint = load_checkpoint(folder / inputs.DIGITS)
     exported = export(checkpoint, folder / "model.onnx", progress=progress)
     checked = check(exported.output, checkpoint, samples=48, progress=progress)
-    return DemoReport(exported, checked, bench(exported.output, progress=progress))
+    timed = bench(exported.output, settings=Settings(threads=AUTO), progress=progress)
+    return DemoReport(exported, checked, timed)

@@ -34,6 +34,7 @@ from ltmp_export.precision.formats import FP16, FP32, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.runtimes.session import Session
+from ltmp_export.steps import decided
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Observer:
         self.passes = passes
         self.plan = checkpoint.plan
         self.geometry = checkpoint.geometry
-        self.fresh = taps.fresh(checkpoint.geometry, checkpoint.plan)
+        self.fresh = decided.fresh(checkpoint.geometry, checkpoint.plan)
         self.precision = precision
         stated = single = checkpoint.model
         if precision.kind != FP32:

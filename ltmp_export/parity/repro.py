@@ -16,11 +16,8 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +30,7 @@ from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint import hub
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.files import disk, undo
+from ltmp_export.files import disk, folders
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import Preprocessing
@@ -119,7 +116,7 @@ def save(
         PIXELS: _npz({"images": given.pixels[index], "row": np.array(row)}),
         DECISIONS: _npz(_file_decisions(checkpoint.plan, record) | _reference_decisions(trace)),
     }
-    _write_folder(folder, contents)
+    folders.write(folder, contents.items())
 
 
 def _document(
@@ -155,21 +152,6 @@ def _document(
 
 def _resolved(path: Path | None) -> str | None:
     return None if path is None else str(hub.absolute(path))
-
-
-def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """A temporary folder beside it, then a rename."""
-    target = folder.resolve()
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
-    clear = partial(shutil.rmtree, temporary, ignore_errors=True)
-    with disk.telling(folder, "choose another folder"), undo.undone(clear):
-        temporary.mkdir()
-        for name, content in contents.items():
-            disk.write_new(temporary / name, [content])
-        with undo.postponed():
-            if os.name == "nt" and target.is_dir():
-                target.rmdir()  # elsewhere a rename replaces an empty folder
-            temporary.replace(target)
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -14,21 +14,20 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import Linear
 from ltmp_export.plan.plan import Plan, resizes
-from ltmp_export.plan.step import Step
 from ltmp_export.precision import record as precision_record
 from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import Precision
-from ltmp_export.steps import recorded
+from ltmp_export.steps import decided
+from ltmp_export.steps.decided import FLOAT, Block
+from ltmp_export.steps.recorded import Decided
 from ltmp_export.steps.tokens import Choice
 
 EMBEDDED = "embed/tokens"
-FLOAT, INT64 = int(TensorProto.FLOAT), int(TensorProto.INT64)
 
 Choices = tuple[tuple[Choice, ...], ...]
 
@@ -91,14 +90,12 @@ def names(
 ) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors a `Record` is read from."""
     found = {EMBEDDED: FLOAT} | precision_record.names(precision or Precision(), linears)
+    found |= decided.names(plan)
     for block, steps in enumerate(plan.blocks):
-        tensors = {"count": INT64, "tokens": FLOAT}
-        for step, score in _scored(steps):
-            tensors |= {score: FLOAT} | recorded.tensors(step)
+        found[f"{decided.scope(block)}tokens"] = FLOAT
         last = block == len(plan.blocks) - 1  # no later block needs its sizes; the logits tell
         if resizes(steps) and not last:
-            tensors["size"] = FLOAT
-        found |= {f"block_{block:02d}/{name}": kind for name, kind in tensors.items()}
+            found[f"{decided.scope(block)}size"] = FLOAT
     return found
 
 
@@ -129,26 +126,6 @@ def digest(choices: Choices, taken: Mapping[str, Taken] | None = None) -> bytes:
     return found.digest()
 
 
-def fresh(geometry: Geometry, plan: Plan) -> dict[int, int]:
-    """The tokens of an image that enter blocks before which something makes others of them.
-
-    A network in stages has such blocks; its plans are `counted`.
-    """
-    if not plan.counted:
-        return {}
-    rows = geometry.rows(plan)
-    left = [plan.behind(block, one.given, one.received, one.kept) for block, one in enumerate(rows)]
-    return {
-        block: one.given for block, one in enumerate(rows) if block and one.given != left[block - 1]
-    }
-
-
-def _scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
-    """Each step with the name of the scores it decides by."""
-    for place, step in enumerate(steps):
-        yield step, recorded.of(step).score_name(step, resizes(steps[:place]))
-
-
 def read(
     plan: Plan,
     tensors: Mapping[str, NDArray[Any]],
@@ -170,7 +147,7 @@ def read(
         protected: How many of them stand in front and never go.
         precision: Of the file.
         linears: The layers that may round what they are given.
-        fresh: See `fresh`.
+        fresh: See `decided.fresh`.
         gives: Names of what the file gives.
     """
     blocks, counts, broken = [], [], ""
@@ -181,31 +158,19 @@ def read(
     embedded = tensors[EMBEDDED]
     packed = embedded.ndim == 2
     images = len(embedded) // tokens if packed else len(embedded)
-    standing = np.full(images, tokens)  # [B] tokens between two blocks
+    standing = np.full(images, tokens)
     rows = embedded[image * tokens : (image + 1) * tokens] if packed else embedded[image]
-    for block, steps in enumerate(plan.blocks):
-        scope = f"block_{block:02d}/"
-        within = {k.removeprefix(scope): v for k, v in tensors.items() if k.startswith(scope)}
-        own = {name: array for name, array in within.items() if "/" not in name}
-        if block in fresh:
-            standing = np.full_like(standing, fresh[block])
-        given = standing
-        if block in plan.before:
-            made = plan.before[block].after(int(standing[image]), protected)
-            standing = standing if made is None else np.full_like(standing, made)
-        received = standing
-        entering.append(received)
-        tokens = int(standing[image])
+    for block in decided.blocks(plan, tensors, image, images, tokens, protected, fresh):
+        own = block.tensors
+        entering.append(block.received)
         try:
             _require_ranks(own, plan.static)
-            behind = plan.behind(block, given, received, own["count"])
-            place = image, tokens, int(behind[image]), protected
-            blocks.append(_read_block(steps, own, *place))
+            standing = plan.behind(block.number, block.given, block.received, own["count"])
+            blocks.append(_read_block(block, image, int(standing[image])))
         except (ValueError, IndexError) as err:
             broken = str(err)
             break
         leaving.append(own["count"])
-        standing = behind
         counts.append(int(own["count"][image]))
     else:
         pooled = _pooled(plan, standing, protected)
@@ -240,42 +205,33 @@ def _require_ranks(own: Mapping[str, NDArray[Any]], static: bool) -> None:
             raise ValueError(f"{name} has the shape {tensor.shape}; expected {expected} dimensions")
 
 
-def _read_block(
-    steps: tuple[Step, ...],
-    own: Mapping[str, NDArray[Any]],
-    image: int,
-    tokens: int,
-    behind: int,
-    protected: int,
-) -> BlockRecord:
+def _read_block(block: Block, image: int, behind: int) -> BlockRecord:
     """One image's share of a block's tensors; `behind`: tokens that stand behind the block.
 
     Raises:
         ValueError: The decisions are no decisions about so many tokens.
         IndexError: There are fewer slots than tokens.
     """
-    slot = np.arange(tokens)  # padded slot of each token
-    records = []
-    for step, scores in _scored(steps):
-        face = recorded.of(step)
-        arrays = {name: own[name][image] for name in recorded.tensors(step)}
-        arrays["score"] = own[scores][image]
-        found = face.read(step, arrays, slot, own["count"][image], protected)
-        records.append(StepRecord(found.choice, found.score))
-        slot = found.left
+    own, found = block.tensors, block.read(image)
+    records = tuple(StepRecord(_choice(read.choice), read.score) for read in found)
     count = own["count"]
-    if count[image] != len(slot):
-        raise ValueError(f"{count[image]} tokens are counted, {len(slot)} left by the decisions")
+    left = int(count[image])
     if own["tokens"].ndim == 3:  # slots, the first of them living
         rows, size = own["tokens"][image][:behind], own.get("size")
-        return BlockRecord(tuple(records), rows, None if size is None else size[image][: len(slot)])
+        return BlockRecord(records, rows, None if size is None else size[image][:left])
     if len(own["tokens"]) != count.sum():
         raise ValueError(f"{len(own['tokens'])} rows of tokens for counts of {count.sum()}")
     start = int(count[:image].sum())
-    place = slice(start, start + len(slot))
+    place = slice(start, start + left)
     size = None
     if "size" in own:
         size = own["size"][place]
-        if len(size) != len(slot):
+        if len(size) != left:
             raise ValueError(f"{len(own['size'])} sizes for {len(own['tokens'])} tokens")
-    return BlockRecord(tuple(records), own["tokens"][place], size)
+    return BlockRecord(records, own["tokens"][place], size)
+
+
+def _choice(read: Decided) -> Choice:
+    """A decision as the reference takes it."""
+    others = (None if part is None else torch.from_numpy(part) for part in read[1:])
+    return Choice(torch.from_numpy(read.chosen), *others)

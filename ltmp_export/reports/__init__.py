@@ -1,14 +1,17 @@
 """Reports shown: tables for people, JUnit and annotations for CI, JSON for scripts."""
 
-from ltmp_export.reports.bench import bench_summary, compare_summary
+from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import check_summary
 from ltmp_export.reports.ci import github_annotations, to_junit
+from ltmp_export.reports.comparison import compare_summary
+from ltmp_export.reports.demo import demo_summary, real_size_summary
 from ltmp_export.reports.documents import to_json
-from ltmp_export.reports.export import demo_summary, export_summary
+from ltmp_export.reports.export import export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
 from ltmp_export.reports.models import models_summary, timm_summary
 from ltmp_export.reports.plots import plot_png, require_matplotlib, sweep_png
+from ltmp_export.reports.show import show_summary
 
 __all__ = [
     "bench_summary",
@@ -23,7 +26,9 @@ __all__ = [
     "inspect_summary",
     "models_summary",
     "plot_png",
+    "real_size_summary",
     "require_matplotlib",
+    "show_summary",
     "sweep_png",
     "timm_summary",
     "to_json",

@@ -11,15 +11,14 @@ from rich.text import Text
 from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
-from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table, no_less
+from ltmp_export.reports.tables import UNKNOWN, Fitting, add_row, figure, new_table, no_less
+from ltmp_export.reports.threads import counted, threads_summary
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
-from ltmp_export.timing.regression import SAME, SLOWER, Change
 from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.statistics import Timing
 
 OPERATORS = 12  # shown of a profile
-CHANGE_COLOURS = {SLOWER: "red", SAME: "green"}
 
 
 def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
@@ -30,13 +29,14 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
         compact: Leave out what images and runs differ by, and the plot.
     """
     lines = [Text(line) for line in _closing_lines(report)]
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [threads_summary(report)] if report.threads_tried else []
     if _has_precisions(report):
         parts.append(_precisions(report))
     elif any(_is_rival(report, entry.label) for entry in report.entries):
         parts.append(_side_by_side(report))
     else:
-        parts.append(_throughput(report) if report.scenario == "offline" else _times(report))
+        fitting = Fitting(_times(report), _times(report, narrow=True))
+        parts.append(_throughput(report) if report.scenario == "offline" else fitting)
         if not compact:
             parts.append(_spreads(report))
             parts += [tokens_plot(report)] if 1 in report.batch_sizes else []
@@ -44,27 +44,6 @@ def bench_summary(report: BenchReport, compact: bool = False) -> RenderableType:
     if report.profile is not None:
         parts.append(_profile(report.profile))
     return Group(*parts, *lines)
-
-
-def compare_summary(changes: Sequence[Change]) -> RenderableType:
-    """A row for each batch size: then, now, and whether it is a regression."""
-    table = new_table("batch", "compared", "then", "now", "change", "noise", "verdict", left=2)
-    for one in changes:
-        cells = (
-            str(one.batch_size), one.measure, f"{one.old:.4g}", f"{one.new:.4g}",
-            f"{one.change:+.1%}", f"±{one.noise:.1%}",
-        )  # fmt: skip
-        colour = CHANGE_COLOURS.get(one.verdict, "")
-        table.add_row(*map(Text, cells), Text(one.verdict, colour))
-    allowed = f"{100 * changes[0].allowed:g}%"
-    line = Text(f"no regression beyond {allowed}")
-    if slower := sum(one.verdict == SLOWER for one in changes):
-        where = f"regression at {slower} of {len(changes)} batch sizes"
-        line = Text(f"{where}, beyond {allowed} and noise", "red")
-    if any(one.noise > one.allowed for one in changes):
-        hidden = f"; noise would hide one of {allowed}: more --iterations, or a quieter machine"
-        line.append(hidden, "yellow")
-    return Group(table, line)
 
 
 def _has_precisions(report: BenchReport) -> bool:
@@ -75,9 +54,10 @@ def _is_rival(report: BenchReport, label: str) -> bool:
     return label not in (REDUCED, report.baseline, GEMMS)
 
 
-def _times(report: BenchReport) -> Table:
-    """The distribution of each model's times."""
-    columns = ("best ms", "p50", "p90", "p99", "images/s", "speed-up", "efficiency")
+def _times(report: BenchReport, narrow: bool = False) -> Table:
+    """The distribution of each model's times; narrow without images a second."""
+    rate = () if narrow else ("images/s",)
+    columns = ("best ms", "p50", "p90", "p99", *rate, "speed-up", "efficiency")
     table = new_table("batch", "model", "GMACs", "tokens", *columns, left=2, folding=("model",))
     for timing in _main(report):
         speedup, efficiency = _ratios(report, timing)
@@ -85,7 +65,7 @@ def _times(report: BenchReport) -> Table:
             table,
             *_head(report, timing),
             *(figure(value) for value in (timing.best, *map(timing.quantile, (0.5, 0.9, 0.99)))),
-            f"{timing.images_per_second:.1f}",
+            *(f"{timing.images_per_second:.1f}" for _ in rate),
             speedup,
             efficiency,
         )
@@ -282,7 +262,7 @@ def _closing_lines(report: BenchReport) -> list[str]:
     return [
         *lines,
         f"{len(report.names)} images ({report.images}), {report.provider}, "
-        f"{report.threads} threads, best of {rounds} round{'s' if rounds > 1 else ''}",
+        f"{counted(report.threads)}, best of {rounds} round{'s' if rounds > 1 else ''}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What an export, and the demo, did, in a few lines."""
+"""What an export did, in a few lines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ltmp_export.precision.formats import FP32
-from ltmp_export.reports.bench import bench_summary
-from ltmp_export.reports.check import budget_line, check_summary
+from ltmp_export.reports.check import budget_line
 from ltmp_export.reports.tables import COLOURS, no_less
 
 if TYPE_CHECKING:
-    from ltmp_export.commands.demo import DemoReport
     from ltmp_export.commands.export import ExportReport
 
 
@@ -62,27 +60,3 @@ def _static_line(report: ExportReport) -> Text | None:
         line += f"; {fitting} of {images} images fit"
         line += "" if fitting == images else ", the others lose their least important tokens"
     return Text(line)
-
-
-def demo_summary(report: DemoReport) -> RenderableType:
-    """The check and bench tables and what they mean, in a few lines."""
-    bench = report.bench
-    saved, speedup = 1 - bench.gmacs / bench.dense_gmacs, bench.speedup(1)
-    if speedup is None or bench.accuracy is None or bench.baseline_accuracy is None:
-        raise ValueError("the demo times labelled images against the dense model")
-    story = (
-        f"What happened: a ViT fine-tuned with LTMP on handwritten digits became "
-        f"{report.export.output}. It drops {saved:.0%} of the multiply-accumulates, and is "
-        f"{speedup:.2f} times as fast as the dense model of the same weights, with "
-        f"{bench.accuracy:.1%} of the digits right against {bench.baseline_accuracy:.1%}. "
-        f"Each image keeps its own number of tokens, also inside a batch. "
-        f"Next: ltmp inspect {report.export.output}"
-    )
-    if not report.check.passed():
-        story = f"The check failed: do not use {report.export.output}, and report this."
-    return Group(
-        export_summary(report.export),
-        check_summary(report.check, blocks=False),
-        bench_summary(bench, compact=True),
-        Text(story),
-    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import JustifyMethod
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 UNKNOWN = "–"
+_ENDLESS = 10_000  # columns
 COLOURS = {
     "equal": "green",
     "borderline": "yellow",
@@ -21,6 +23,24 @@ COLOURS = {
 def no_less(share: float) -> str:
     """What to say behind a share of the dense multiply-accumulates that saves none."""
     return "" if share < 1.0 else ", no less than the dense model: nothing to gain"
+
+
+class Fitting:
+    """The first of some renderings that there is room for, else the last.
+
+    Args:
+        tables: The widest first.
+    """
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        *wider, narrowest = self.tables
+        endless = options.update(max_width=_ENDLESS)
+        widths = ((table, Measurement.get(console, endless, table).maximum) for table in wider)
+        fitting = (table for table, width in widths if width <= options.max_width)
+        yield next(fitting, narrowest)
 
 
 def new_table(*columns: str, left: int = 1, folding: Sequence[str] = ()) -> Table:

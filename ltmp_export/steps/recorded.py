@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ltmp_export.plan import faces
-from ltmp_export.plan.pairing import protected_sources
+from ltmp_export.plan import faces, pairing
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.plan.step import Step
-from ltmp_export.steps.tokens import Choice
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 BOOL, INT64 = int(TensorProto.BOOL), int(TensorProto.INT64)
 SIMILARITY = "similarity"
 IMPORTANCE, MERGED_IMPORTANCE = "importance", "merged_importance"
 PROTECTED = np.array([-np.inf], np.float32)  # a source's similarity that takes no part in matching
+
+HIDDEN = "hidden"  # among a step's own tensors, the one of `hidden`
+NOWHERE = -1  # of a token that no token is made of
 
 Places = NDArray[np.int64]
 
@@ -64,6 +68,22 @@ KEEPS = Words(
 )
 
 
+class Decided(NamedTuple):
+    """Whom a file chose in one step, as `steps.tokens.Choice` tells it to the reference.
+
+    Attributes:
+        chosen: [n] bool, the sources that merge, or the tokens that stay.
+        partner: [n] into whom those merge who do; None where nobody does.
+        order: Rows of the scores in the order they then stand in; None: their own.
+        merges: [n] bool, who has a partner that matters; None: those chosen.
+    """
+
+    chosen: NDArray[np.bool_]
+    partner: Places | None = None
+    order: Places | None = None
+    merges: NDArray[np.bool_] | None = None
+
+
 class Read(NamedTuple):
     """What a file decided in one step about one image.
 
@@ -71,11 +91,14 @@ class Read(NamedTuple):
         choice: The decision.
         score: [n] what it went by.
         left: The slots of the tokens that remain.
+        went: [tokens] the place, among those that remain, of what each token is part of then; -1 of
+            one that is part of none. None where the decisions do not tell.
     """
 
-    choice: Choice
+    choice: Decided
     score: NDArray[np.float32]
     left: Places
+    went: Places | None
 
 
 class Recorded(Protocol):
@@ -115,6 +138,18 @@ class Recorded(Protocol):
         """
 
 
+def hidden(step: Step, model: ModelProto, scope: str) -> str | None:
+    """A tensor with weights of a step that a file does not name; None where nothing is missing.
+
+    Args:
+        step: The step.
+        model: The file's graph.
+        scope: What the names of its block begin with.
+    """
+    find = getattr(of(step), "hidden", None)
+    return None if find is None else find(step, model, scope)
+
+
 def of(step: Step) -> Recorded:
     """The face `record` of a step.
 
@@ -152,7 +187,35 @@ def of_sources(score: NDArray[np.float32], sources: int, protected: int) -> NDAr
     """
     if len(score) < sources:
         raise ValueError(f"{len(score)} similarities of {sources} sources")
-    return np.concatenate([PROTECTED.repeat(protected_sources(protected)), score[:sources]])
+    return np.concatenate([PROTECTED.repeat(pairing.protected_sources(protected)), score[:sources]])
+
+
+def selected(order: NDArray[Any], tokens: int) -> Places:
+    """Where tokens go of which some stay, these rows in this order; see `Read.went`."""
+    went = np.full(tokens, NOWHERE)
+    went[order] = np.arange(len(order))
+    return went
+
+
+def paired(tokens: int, protected: int, stays: NDArray[Any], partner: NDArray[Any]) -> Places:
+    """Where tokens go of which sources merge into destinations; see `Read.went`.
+
+    Args:
+        tokens: N, before it.
+        protected: How many stand in front.
+        stays: Sources that do not merge, in their order, among those that take part.
+        partner: Of every source a destination, among those that take part.
+    """
+    sources = np.arange(pairing.first_source(protected), tokens, 2)
+    destinations = np.arange(pairing.first_destination(protected), tokens, 2)
+    went = np.arange(tokens)
+    went[destinations] = protected + len(stays) + np.arange(len(destinations))
+    into = np.full(len(sources), NOWHERE)
+    merging = np.setdiff1d(np.arange(len(sources)), stays)
+    into[merging] = went[destinations[partner[merging]]]
+    into[stays] = protected + np.arange(len(stays))
+    went[sources] = into
+    return went
 
 
 def require_ranking(ranking: NDArray[Any], patches: int) -> None:

@@ -54,7 +54,7 @@ class Handover:
         np.save(folder / "images.npy", images.pixels)
         self.shared: dict[str, Any] = {
             "images": str(folder / "images.npy"),
-            "threads": settings.threads or session.processor_count(),
+            "threads": settings.stated_threads or session.processor_count(),
         }
         self.count = len(images)
 

@@ -21,16 +21,16 @@ from ltmp_export.model_file.model import ExportedModel
 from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.plan.work import dense_macs, executed_macs
 from ltmp_export.progress import Progress
-from ltmp_export.runtimes import providers
+from ltmp_export.runtimes import providers, session
 from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.timing import profiling, roofline, rounds
+from ltmp_export.timing import profiling, roofline, rounds, threads
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
 from ltmp_export.timing.processes import filling, workplace
-from ltmp_export.timing.report import BenchReport, Entry
+from ltmp_export.timing.report import BenchReport, Entry, Tried
 from ltmp_export.timing.rounds import Field
-from ltmp_export.timing.settings import Settings
+from ltmp_export.timing.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from ltmp_export.checkpoint.load import Checkpoint
@@ -83,17 +83,19 @@ def measure(
         folder = stack.enter_context(workplace())
         with filling(folder):
             files = Handover(folder, exported.proto, exported.geometry, images, baseline, settings)
+        by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
+        own = files.contenders(baseline_name)
+        tried = _try_threads(own, files, by_tokens, settings, progress)
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         rivals, refused = _rivals(exported, files, checkpoint, lowered, progress)
-        contenders = files.contenders(baseline_name) + rivals
+        contenders = own + rivals
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
         rows = partial(_rows, exported, counts)
         progress("running every image once")
         classes = exported.geometry.classes if LOGITS in exported.outputs else 0
         top1 = _classify(field, images, rows, settings.sizes[0], checkpoint, classes)
-        by_tokens = np.argsort(counts.sum(axis=1), kind="stable")
         timings = rounds.run(field, by_tokens, rows, settings, progress)
         entries = _entries(field, contenders, refused, top1, images)
     summary = profiling.summarise(nodes, min(len(images), profiling.IMAGES))
@@ -116,7 +118,27 @@ def measure(
         timings=tuple(timings),
         profile=summary if settings.profile else None,
         environment=environment(),
+        threads_tried=tried,
     )
+
+
+def _try_threads(
+    contenders: Sequence[Contender],
+    files: Handover,
+    by_tokens: NDArray[np.int64],
+    settings: Settings,
+    progress: Progress,
+) -> tuple[Tried, ...]:
+    """Where it is to be found out, the threads that are best for the model, which all then get."""
+    if settings.threads != AUTO:
+        return ()
+    whole = [contender for contender in contenders if contender.kind != "gemms"]
+    found = threads.tried(
+        whole, files.shared, files.folder, by_tokens, settings.sizes, session.processor_count(),
+        progress,
+    )  # fmt: skip
+    files.shared["threads"] = threads.best(found)
+    return found
 
 
 def _rivals(
@@ -172,7 +194,7 @@ def _count_tokens(exported: ExportedModel, images: Images, settings: Settings) -
     """Tokens [n, depth] after each block of each image, alone."""
     taps = interface.count_taps(exported.geometry.depth)
     session = TappedSession(
-        exported.proto, taps, providers=settings.providers, threads=settings.threads
+        exported.proto, taps, providers=settings.providers, threads=settings.stated_threads
     )
     found = [session.run(pixels[None]) for pixels in images.pixels]
     return np.array([[int(one[name].reshape(-1)[0]) for name in taps] for one in found])

@@ -22,10 +22,10 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import SCHEMA_VERSION, BenchReport
-from ltmp_export.timing.settings import Settings
+from ltmp_export.timing.settings import AUTO, Settings
 
 LEAST_ROUNDS = 10  # of fewer, the standard error is too uncertain to tell noise from a change
-READABLE = (2, SCHEMA_VERSION)  # what is compared is the same in both
+READABLE = (2, 3, SCHEMA_VERSION)  # what is compared is the same in all
 SLOWER, FASTER, SAME, NOISY = "slower", "faster", "same", "within noise"
 
 
@@ -81,7 +81,7 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
 
     Raises:
         InputError: It is not a report of `bench` of a version that is known, or lacks a batch size;
-            or there are too few rounds in it or to come.
+            or there are too few rounds in it or to come, or the number of threads is to be found.
     """
     disk.require_file(path, "a report written by 'ltmp bench --json'")
     try:
@@ -95,6 +95,11 @@ def read(path: Path, settings: Settings) -> dict[str, Any]:
         raise InputError(
             f"{path} has kind {found}, schema_version {version}; expected bench, {expected}: "
             "write it again with 'ltmp bench --json'"
+        )
+    if settings.threads == AUTO:
+        raise InputError(
+            f"threads {AUTO} beside an earlier report of {document.get('threads')}: give that "
+            "number, so that both are timed alike"
         )
     if settings.iterations < LEAST_ROUNDS:
         raise _too_few(settings.iterations)

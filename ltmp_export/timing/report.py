@@ -10,11 +10,12 @@ import numpy as np
 
 from ltmp_export.files.plain import plain
 from ltmp_export.images.inputs import batches
+from ltmp_export.timing import noise
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
 from ltmp_export.timing.profiling import Profile
 from ltmp_export.timing.statistics import Timing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,23 @@ class Roofline:
     gflops: float
     gemm_ms: float
     gemm_gflops: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One number of threads in the short runs before, see `threads`.
+
+    Attributes:
+        model: Name of what was run.
+        batch_size: Images in one run.
+        threads: Threads of an operator.
+        best: Milliseconds per image, best of the rounds.
+    """
+
+    model: str
+    batch_size: int
+    threads: int
+    best: float
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,8 @@ class BenchReport:
         timings: For each batch size, one for each contender.
         profile: Where the time goes, if asked for.
         environment: The machine.
-        warnings: What should be known of the images.
+        threads_tried: Short runs with other numbers of threads, where these were to be found out.
+        warnings: What should be known of the images, and of figures that say little.
         outputs: What the file gives, token counts apart; all of it is read in each run.
     """
 
@@ -131,6 +150,7 @@ class BenchReport:
     timings: tuple[Timing, ...]
     profile: Profile | None
     environment: Environment
+    threads_tried: tuple[Tried, ...] = ()
     warnings: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 
@@ -226,6 +246,7 @@ class BenchReport:
             "macs_share": self.gmacs / self.dense_gmacs,
             "speedup": {str(size): self.speedup(size) for size in sizes},
             "efficiency": {str(size): self.efficiency(size) for size in sizes},
+            "differences": [asdict(d) | {"told": d.told} for d in noise.differences(self)],
             "roofline": [asdict(one) for one in rooflines if one is not None],
             "timings": [
                 timing.to_json() | {"gflops": self.gflops(timing)} for timing in self.timings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ltmp_export.timing.processes import Process
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
 
+T = TypeVar("T")
 Rows = Callable[[Contender, Sequence[NDArray[np.int64]]], list[list[int]]]
 
 
@@ -103,12 +104,18 @@ def prepare(
     )
 
 
+def no_rows(contender: Contender, groups: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+    """What batches mean to contenders of which none is of kind "gemms"."""
+    return [[] for _ in groups]
+
+
 def run(
     field: Field,
     by_tokens: NDArray[np.int64],
     rows: Rows,
     settings: Settings,
     progress: Progress,
+    rehearse: bool = True,
 ) -> list[Timing]:
     """Time all contenders in alternating rounds.
 
@@ -119,6 +126,7 @@ def run(
         rows: What each batch means to a contender of kind "gemms".
         settings: Batch sizes, rounds and warm-up runs.
         progress: Called at each round.
+        rehearse: Whether a round begins with a run that does not count, see `worker.Worker.round`.
 
     Returns:
         For each batch size the contenders in their order, as far as they take it.
@@ -136,7 +144,7 @@ def run(
         for number in range(total):
             progress(f"batch {size}: round {number + 1} of {total}")
             for contender in rotated(taking, number):
-                reply = field.ask(contender, "round")
+                reply = field.ask(contender, "round", rehearse=rehearse)
                 if reply is not None:
                     milliseconds = [1e3 * one / size for one in reply["seconds"]]
                     samples[contender.label].append(milliseconds)
@@ -148,7 +156,7 @@ def run(
     return timings
 
 
-def rotated(contenders: Sequence[Contender], number: int) -> list[Contender]:
+def rotated(items: Sequence[T], number: int) -> list[T]:
     """Another one is the first in every round."""
-    start = number % max(len(contenders), 1)
-    return [*contenders[start:], *contenders[:start]]
+    start = number % max(len(items), 1)
+    return [*items[start:], *items[:start]]

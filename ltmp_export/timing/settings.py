@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ltmp_export.errors import InputError
 
@@ -11,6 +11,8 @@ ROUNDS = 10
 WARMUP = 10
 Scenario: TypeAlias = Literal["single-stream", "offline"]
 OFFLINE_SIZES = (1, 8, 32)
+MOST_THREADS = 4096
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Settings:
     Attributes:
         batch_sizes: Images per run, one row of figures for each; by default 1, and 1, 8 and 32
             in the scenario "offline".
-        threads: Threads of an operator; all processors by default.
+        threads: Threads of an operator; all processors by default, "auto" for as many as are best
+            for the model, which is tried before.
         warmup: Runs before the first counted one, spread over images of few and many tokens.
         iterations: Rounds: counted runs of every image at each batch size.
         providers: onnxruntime's execution providers, by exact or short name; the first must run.
@@ -30,7 +33,7 @@ class Settings:
     """
 
     batch_sizes: tuple[int, ...] | None = None
-    threads: int | None = None
+    threads: int | Literal["auto"] | None = None
     warmup: int = WARMUP
     iterations: int = ROUNDS
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
@@ -40,7 +43,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {"batch size": min(self.sizes, default=0), "iterations": self.iterations}
-        least["threads"] = 1 if self.threads is None else self.threads
+        if isinstance(self.threads, str) and self.threads != AUTO:
+            raise InputError(f"threads {self.threads!r}; expected a number, or {AUTO}")
+        least["threads"] = 1 if self.stated_threads is None else self.stated_threads
+        if least["threads"] > MOST_THREADS:
+            raise InputError(f"threads is {self.threads}; expected at most {MOST_THREADS}")
         for what, value in least.items():
             if value < 1:
                 raise InputError(f"{what} is {value}; expected at least 1")
@@ -55,6 +62,11 @@ class Settings:
         if self.scenario == "single-stream" and self.sizes != (1,):
             given = ",".join(map(str, self.sizes))
             raise InputError(f"single-stream is one image at a time; drop the batch sizes {given}")
+
+    @property
+    def stated_threads(self) -> int | None:
+        """Threads where a number is stated."""
+        return None if isinstance(self.threads, str) else self.threads
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ def test_what_options_and_file_decide_is_refused_without_pytorch(
     assert len(refusal.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["export", "finetune", "bench"])
+@pytest.mark.parametrize("name", ["export", "finetune", "bench", "show"])
 def test_help_of_a_command_needs_nothing_that_checks_its_options(folder: Path, name: str) -> None:
     shown = run_without({*HEAVY, "numpy", "pydantic"}, [[name, "--help"]])
     assert f"{name} [OPTIONS]" in shown

@@ -35,7 +35,7 @@ def test_help_names_every_option_whole_at_80_columns(name: str) -> None:
 
 
 def test_demo(folder: Path) -> None:
-    result = ltmp("demo")
+    result = ltmp("demo", "--quick")
     assert result.exit_code == 0, result.stderr
     assert "equal: every decision" in result.stdout
     assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)
@@ -58,6 +58,11 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "report onto the output": (["export", CKPT, "-o", "x", "--json", "x"], 2, "x is also the out"),
     "report onto the input": (["check", "m", CKPT, "--json", CKPT], 2, "is the input fixtures"),
     "repeated batch": (["bench", "m", "-b", "2,2"], 2, "one is there twice"),
+    "threads in words": (
+        ["bench", "m", "--threads", "two"],
+        2,
+        "--threads two: expected a whole number of 1 or more, like 2, or auto",
+    ),
     "allowed of nothing": (["bench", "m", "--max-regression", "5%"], 2, "is about --compare"),
     "no percentage": (
         ["bench", "m", "--compare", "o", "--max-regression", "0.05"],

@@ -119,7 +119,8 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
     "bench": {
         **dict.fromkeys(("--images", "--baseline", "--compare"), files),
         **dict.fromkeys(("--side-by-side", "--precisions"), files),
-        **dict.fromkeys(("--samples", "--threads", "--warmup", "--iterations"), counts),
+        **dict.fromkeys(("--samples", "--warmup", "--iterations"), counts),
+        "--threads": st.one_of(counts, st.just("auto")),
         **dict.fromkeys(("--plot", "--json"), outputs),
         **dict.fromkeys(("--providers", "--scenario"), words),
         **dict.fromkeys(("--roofline", "--profile"), None),
@@ -156,7 +157,14 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
         "--providers": words,
         "--json": outputs,
     },
-    "demo": {},
+    "show": {
+        **dict.fromkeys(("--images", "--side-by-side"), files),
+        **dict.fromkeys(("--samples", "--threads", "--size"), counts),
+        **dict.fromkeys(("--grid", "--apart"), None),
+        "--blocks": lists,
+        "--json": outputs,
+    },
+    "demo": {"--quick": None},
 }
 _POSITIONAL = {"check": 2}
 _WRITES = {
@@ -169,6 +177,7 @@ _ENDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "check": (("--samples", "1"), ("--batch-size", "1")),
     "bench": (("--warmup", "-1"),),
     "finetune": (("--epochs", "1"), ("-b", "1")),
+    "show": (("--size", "1"),),
     "demo": (("one", "two"),),
 }
 _TOP = (
@@ -191,7 +200,7 @@ class CommandLine:
 def command_lines(draw: st.DrawFn) -> CommandLine:
     """A command with files, options, and perhaps a slip."""
     command = draw(st.sampled_from(("export", *OPTIONS)))
-    right = {"check": [MODEL, CHECKPOINT], "bench": [MODEL]}
+    right = {"check": [MODEL, CHECKPOINT], "bench": [MODEL], "show": [MODEL]}
     right["finetune"] = [CHECKPOINT, "--data", IMAGES, "--reduction-target", "0.5"]
     right["calibrate"] = [CHECKPOINT, "--images", IMAGES, "--reduction-target", "0.9"]
     right["eval"] = [draw(st.sampled_from((CHECKPOINT, MODEL))), "--data", IMAGES]

@@ -18,7 +18,7 @@ from ltmp_export.reports import plots
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
 from ltmp_export.timing.regression import compare
-from ltmp_export.timing.report import Entry
+from ltmp_export.timing.report import Entry, Tried
 from tests.makers.benched import made_report, steady
 
 SAMPLES = {
@@ -50,6 +50,30 @@ def test_table() -> None:
         "50.0% of the dense multiply-accumulates: 2.00x would be ideal",
         "3 images (made up), CPUExecutionProvider, 2 threads, best of 2 rounds",
     ]
+
+
+def test_a_narrow_terminal_shows_the_models_and_no_rate() -> None:
+    """Else the column of the models is what gives way."""
+    lines = printed(reports.bench_summary(made_report(SAMPLES)), width=80)
+    assert lines[:3] == [
+        "batch  model    GMACs  tokens  best ms  p50   p90   p99  speed-up  efficiency",
+        "1      reduced      2    20.0        2  2.1  3.15  3.28     4.00x        200%",
+        "1      dense        4      40        8  8.4   8.8   8.8",
+    ]
+
+
+def test_threads_that_were_tried() -> None:
+    times = {(REDUCED, 1): 2.0, (REDUCED, 2): 3.0, (DENSE, 1): 5.0, (DENSE, 2): 4.0}
+    tried = tuple(Tried(model, 1, count, best) for (model, count), best in times.items())
+    report = made_report(SAMPLES, threads=1, threads_tried=tried)
+    lines = printed(reports.bench_summary(report))
+    assert lines[:4] == [
+        "batch  ms with  1 thread  2 threads",
+        "1      reduced         2          3",
+        "1      dense           5          4",
+        "best for this model: 1 thread, as timed here; best for dense: 2 threads",
+    ]
+    assert "1 thread, best of 2 rounds" in lines[-1]
 
 
 def test_nodes_on_several_providers_are_told() -> None:

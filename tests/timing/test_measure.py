@@ -24,6 +24,7 @@ from ltmp_export.timing.measure import measure
 from ltmp_export.timing.profiling import Profile
 from ltmp_export.timing.report import BenchReport
 from ltmp_export.timing.settings import Settings
+from ltmp_export.timing.threads import best
 from tests.conftest import DIGITS_LTMP
 
 ONCE = Settings(warmup=0, iterations=1)
@@ -115,6 +116,25 @@ def test_json_is_as_the_schema_says(found: BenchReport, exported: Path) -> None:
             jsonschema.validate({k: v for k, v in document.items() if k != key}, schema)
 
 
+def test_threads_are_tried(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltmp_export.timing.threads.ROUNDS", 1)
+    monkeypatch.setattr("ltmp_export.timing.measure.session.processor_count", lambda: 2)
+    settings = Settings(threads="auto", batch_sizes=(1, 2), warmup=0, iterations=1)
+    found = bench(exported, samples=2, settings=settings)
+    assert [(t.model, t.batch_size, t.threads) for t in found.threads_tried] == [
+        (model, size, count)
+        for model in ("reduced", "dense")
+        for size in (1, 2)
+        for count in (1, 2)
+    ]
+    assert found.threads == best(found.threads_tried)
+    assert all(one.best > 0 for one in found.threads_tried)
+    schema = resources.files("ltmp_export") / "schemas" / "bench.schema.json"
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    jsonschema.validate(document, json.loads(schema.read_text()))
+    assert len(document["threads_tried"]) == 8
+
+
 def test_without_labels_or_baseline(exported: Path) -> None:
     model = read_exported(exported)
     found = measure(model, inputs.synthetic(model.vit, 2), ONCE, progress=silent)
@@ -140,6 +160,8 @@ def test_a_baseline_named_as_the_model(exported: Path, tmp_path: Path) -> None:
         ({"batch_sizes": (2, 2)}, "one is there twice"),
         ({"iterations": 0}, "iterations is 0"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": 10**30}, "expected at most 4096"),
+        ({"threads": "all"}, "threads 'all'; expected a number, or auto"),
         ({"warmup": -1}, "warmup is -1"),
         ({"providers": ()}, "no execution provider given"),
         ({"scenario": "server"}, "no scenario 'server'; choose single-stream or offline"),

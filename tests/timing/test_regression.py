@@ -118,7 +118,7 @@ def test_other_batches_and_too_few_rounds() -> None:
         ("no JSON", "is not JSON"),
         ("[]", "has kind None, schema_version None"),
         ('{"kind": "check", "schema_version": 2}', "has kind check"),
-        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2 or 3"),
+        ('{"kind": "bench", "schema_version": 1}', "schema_version 1; expected bench, 2 or 3 or 4"),
     ],
 )
 def test_unreadable(tmp_path: Path, content: str, message: str) -> None:
@@ -146,6 +146,7 @@ def test_what_cannot_be_compared_is_told_before_the_measurement(tmp_path: Path) 
     for settings, message in (
         (Settings(iterations=9), "9 rounds do not tell noise"),
         (Settings(batch_sizes=(1, 8)), "the earlier one has no batch of 8 images"),
+        (Settings(threads="auto"), "threads auto beside an earlier report of 2: give that number"),
     ):
         with pytest.raises(InputError, match=message):
             regression.read(path, settings)

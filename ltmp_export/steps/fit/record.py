@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.fit.step import Fit
-from ltmp_export.steps.recorded import INT64, KEEPS, Places, Read, by_importance
-from ltmp_export.steps.tokens import Choice
+from ltmp_export.steps.recorded import INT64, KEEPS, Decided, Places, Read, by_importance, selected
 
 TENSORS = {"fitted": INT64}
 WORDS = KEEPS
@@ -32,4 +30,5 @@ def read(
         raise ValueError("a budget keeps a slot that holds no token, or changes the order")
     if not chosen[:protected].all():
         raise ValueError("a budget drops a protected token")
-    return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], np.arange(len(places)))
+    went = selected(np.flatnonzero(chosen), len(slot))
+    return Read(Decided(chosen), own["score"][slot], np.arange(len(places)), went)

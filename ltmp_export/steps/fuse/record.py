@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.recorded import (
     INT64,
+    Decided,
     Places,
     Read,
     Words,
     by_class_attention,
     require_ranking,
+    selected,
 )
-from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64}
 WORDS = Words(
@@ -43,5 +43,8 @@ def read(
     order = np.append(np.arange(protected), protected + ranking[:kept])
     chosen = np.zeros(tokens, bool)
     chosen[order] = True
-    choice = Choice(torch.from_numpy(chosen), order=torch.from_numpy(order))
-    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)))
+    choice = Decided(chosen, order=order)
+    went = selected(order, tokens)
+    if step.fused:
+        went[~chosen] = len(order)
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)), went)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.plan import pairing
@@ -19,13 +18,14 @@ from ltmp_export.steps.recorded import (
     BOOL,
     INT64,
     MERGES,
+    Decided,
     Places,
     Read,
     by_similarity,
     of_sources,
+    paired,
     require_within,
 )
-from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"merged": BOOL, "partner": INT64}
 WORDS = MERGES
@@ -52,8 +52,9 @@ def read(
             protected + len(merged) + np.arange(destinations),
         ]
     )
+    went = paired(tokens, protected, np.flatnonzero(~chosen), target)
     score = of_sources(own["score"], sources, protected)
     front = np.zeros(pairing.protected_sources(protected), np.int64)  # they stay
     chosen = np.append(front > 0, chosen)
     target = np.append(front, target + pairing.protected_destinations(protected))
-    return Read(Choice(torch.from_numpy(chosen), torch.from_numpy(target)), score, left)
+    return Read(Decided(chosen, target), score, left, went)

@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 
+from ltmp_export.graph import searched
 from ltmp_export.steps.merge_mask.step import MergeMask
-from ltmp_export.steps.recorded import BOOL, INT64, Places, Read, Words, require_within
-from ltmp_export.steps.tokens import Choice
+from ltmp_export.steps.recorded import (
+    BOOL,
+    HIDDEN,
+    INT64,
+    NOWHERE,
+    Decided,
+    Places,
+    Read,
+    Words,
+    require_within,
+)
 
 WORDS = Words(
     "reached",
@@ -23,6 +33,13 @@ WORDS = Words(
     },
 )
 TENSORS = {"target": INT64, "reached": BOOL}
+
+
+def hidden(step: MergeMask, model: ModelProto, scope: str) -> str | None:
+    """The weights [B, N, P], of which a file that restores nothing names the largest alone."""
+    if step.restore or step.sets > 1:
+        return None
+    return searched.before(model, f"{scope}reach", "ReduceMax")
 
 
 def score_name(step: MergeMask, resized: bool) -> str:
@@ -45,10 +62,22 @@ def read(
     if step.hard:
         _require_length(own["target"], patches, "patches with a target")
         require_within(own["target"], step.tokens, patches)
-        into = torch.from_numpy(np.concatenate([np.zeros(protected, np.int64), own["target"]]))
-        merges = torch.arange(len(slot)) >= protected
-    choice = Choice(torch.from_numpy(np.asarray(chosen)), into, merges=merges)
-    return Read(choice, own["score"], np.arange(step.after(len(slot), protected)))
+        into = np.concatenate([np.zeros(protected, np.int64), own["target"]])
+        merges = np.arange(len(slot)) >= protected
+    left = np.arange(step.after(len(slot), protected))
+    choice = Decided(np.asarray(chosen), into, merges=merges)
+    return Read(choice, own["score"], left, _went(step, own, len(slot) - patches))
+
+
+def _went(step: MergeMask, own: Mapping[str, NDArray[Any]], protected: int) -> Places | None:
+    """Where a hard mask takes the tokens; a patch whose weights are all 0 goes nowhere."""
+    weights = own["score"] if step.restore else own.get(HIDDEN)
+    if not step.hard or weights is None:
+        return None
+    goes = weights.reshape(step.sets * step.of, step.tokens).max(1) > 0
+    first = step.tokens * np.arange(step.sets).repeat(step.of)
+    place = np.where(goes, protected + first + own["target"], NOWHERE)
+    return np.concatenate([np.arange(protected), place])
 
 
 def _require_length(values: NDArray[Any], expected: int, what: str) -> None:

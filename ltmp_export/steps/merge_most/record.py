@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.plan import pairing
@@ -14,13 +13,14 @@ from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.recorded import (
     INT64,
     MERGES,
+    Decided,
     Places,
     Read,
     by_similarity,
     of_sources,
+    paired,
     require_within,
 )
-from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64, "partner": INT64}
 WORDS = MERGES
@@ -45,8 +45,9 @@ def read(
     front = np.arange(even)
     target = np.append(front, partner + pairing.protected_destinations(protected))
     others = np.append(front, even + ranking[step.count :])
-    order = torch.from_numpy(others) if step.ranked else None
-    choice = Choice(torch.from_numpy(chosen), torch.from_numpy(target), order)
-    return Read(
-        choice, of_sources(own["score"], sources, protected), np.arange(tokens - step.count)
-    )
+    order = others if step.ranked else None
+    choice = Decided(chosen, target, order)
+    stays = ranking[step.count :]
+    went = paired(tokens, protected, stays if step.ranked else np.sort(stays), partner)
+    score = of_sources(own["score"], sources, protected)
+    return Read(choice, score, np.arange(tokens - step.count), went)

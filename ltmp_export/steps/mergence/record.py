@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.recorded import (
     INT64,
+    Decided,
     Places,
     Read,
     Words,
     by_class_attention,
     require_ranking,
     require_within,
+    selected,
 )
-from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"ranking": INT64, "partner": INT64}
 WORDS = Words(
@@ -49,7 +49,7 @@ def read(
     chosen[protected + ranking[: step.keep]] = True
     into = np.zeros(tokens, np.int64)
     into[~chosen] = partner
-    choice = Choice(
-        torch.from_numpy(chosen), torch.from_numpy(into), merges=torch.from_numpy(~chosen)
-    )
-    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)))
+    went = selected(np.flatnonzero(chosen), tokens)
+    went[~chosen] = protected + partner
+    choice = Decided(chosen, into, merges=~chosen)
+    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)), went)

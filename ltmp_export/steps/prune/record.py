@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export.steps.prune.step import Prune
-from ltmp_export.steps.recorded import BOOL, KEEPS, Places, Read, by_importance
-from ltmp_export.steps.tokens import Choice
+from ltmp_export.steps.recorded import BOOL, KEEPS, Decided, Places, Read, by_importance, selected
 
 TENSORS = {"kept": BOOL}
 WORDS = KEEPS
@@ -26,4 +25,5 @@ def read(
         raise ValueError("a protected token is pruned")
     if not chosen.any():
         raise ValueError("no token is left")
-    return Read(Choice(torch.from_numpy(chosen)), own["score"][slot], slot[chosen])
+    went = selected(np.flatnonzero(chosen), len(slot))
+    return Read(Decided(chosen), own["score"][slot], slot[chosen], went)

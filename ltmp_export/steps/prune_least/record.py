@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltmp_export.steps.prune_least.step import PruneLeast
 from ltmp_export.steps.recorded import (
     INT64,
     KEEPS,
+    Decided,
     Places,
     Read,
     by_importance,
     require_within,
+    selected,
 )
-from ltmp_export.steps.tokens import Choice
 
 TENSORS = {"order": INT64}
 WORDS = KEEPS
@@ -37,5 +37,5 @@ def read(
     require_within(order, tokens, tokens)
     chosen = np.zeros(tokens, bool)
     chosen[order] = True
-    choice = Choice(torch.from_numpy(chosen), order=torch.from_numpy(order))
-    return Read(choice, own["score"][slot], np.arange(len(order)))
+    choice = Decided(chosen, order=order)
+    return Read(choice, own["score"][slot], np.arange(len(order)), selected(order, tokens))
