@@ -85,7 +85,8 @@ def bench(
         bool, typer.Option("--profile", help="Also take the time of each operator and block.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw time over tokens kept to this PNG (needs matplotlib).")
+        Path | None,
+        typer.Option(help="Draw time over tokens to this .svg or .png (needs matplotlib)."),
     ] = None,
     json: options.Json = None,
     compare: Annotated[
@@ -126,7 +127,7 @@ def bench(
         allowed = regression.percentage("--max-regression", text)
         earlier = None if compare is None else regression.read(compare, asked)
         if plot is not None:
-            reports.require_matplotlib()
+            reports.require_plot(plot)
         measured = ltmp_export.bench(
             model,
             images=images,
@@ -166,5 +167,5 @@ def _report(measured: BenchReport, json: Path | None, plot: Path | None) -> None
     warn(*measured.warnings)
     write_json(json, measured.to_json())
     if plot is not None:
-        disk.write_bytes(plot, reports.plot_png(measured))
+        disk.write_bytes(plot, reports.bench_plot(measured, plot))
     show(reports.bench_summary(measured))

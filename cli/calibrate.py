@@ -64,7 +64,7 @@ def calibrate(
     name: options.Name = None,
     choices: Choices,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the targets to this PNG (needs matplotlib).")
+        Path | None, typer.Option(help="Draw the targets to this .svg or .png (needs matplotlib).")
     ] = None,
     json: options.Json = None,
 ) -> None:
@@ -86,7 +86,7 @@ def calibrate(
         from ltmp_export.files import disk
 
         if plot is not None:
-            reports.require_matplotlib()
+            reports.require_plot(plot)
         done = ltmp_export.calibrate(
             checkpoint,
             images,
@@ -111,7 +111,7 @@ def calibrate(
     warn_of(done)
     write_json(json, done.to_json())
     if plot is not None:
-        disk.write_bytes(plot, reports.sweep_png(done))
+        disk.write_bytes(plot, reports.sweep_plot(done, plot))
     show(reports.calibrate_summary(done))
 
 

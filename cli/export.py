@@ -90,14 +90,22 @@ def export(
             rich_help_panel=_PRECISION,
         ),
     ] = "static",
+    protect: Annotated[
+        Literal["all", "auto", "none"],
+        typer.Option(
+            help="Compute what decides about tokens more exactly than the rest; auto, for int8: "
+            "only where the --calibration-images show that decisions need it, which is faster.",
+            rich_help_panel=_PRECISION,
+        ),
+    ] = "all",
     protect_decisions: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             metavar=" ",
-            help="Compute what decides about tokens more exactly than the rest.",
+            help="The older switch: --protect all or none.",
             rich_help_panel=_DECISIONS,  # of its own: its two long names leave no room for others
         ),
-    ] = True,
+    ] = None,
     io: Annotated[
         Literal["fp32", "fp16"],
         typer.Option(help="For fp16: of images and outputs.", rich_help_panel=_PRECISION),
@@ -145,7 +153,10 @@ def export(
         from ltmp_export.precision.formats import Precision
         from ltmp_export.runtimes import opsets
 
-        computes = Precision(precision, protect_decisions, io, activation_scales)
+        protected = parsing.protection(protect, protect_decisions)
+        computes = Precision(
+            precision, protected != "none", io, activation_scales, auto=protected == "auto"
+        )
         opsets.require(opset, computes)
         done = ltmp_export.export(
             checkpoint,

@@ -53,6 +53,21 @@ def numbers(flag: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, 
         raise InputError(f"{flag} {text}: expected numbers, for example {example}") from err
 
 
+def protection(asked: str, before: bool | None) -> str:
+    """What of decisions is protected: all, auto or none; `before` is the older switch, if given.
+
+    Raises:
+        InputError: The two do not go together.
+    """
+    if before is None:
+        return asked
+    older = "all" if before else "none"
+    if asked not in ("all", older):
+        switch = "--protect-decisions" if before else "--no-protect-decisions"
+        raise InputError(f"{switch} is --protect {older}, and --protect {asked} another; give one")
+    return older
+
+
 def require_outputs(outputs: Sequence[Path | None], inputs: Sequence[Path | None] = ()) -> None:
     """Check report files before the work, not after it.
 

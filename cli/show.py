@@ -42,9 +42,16 @@ def show(
     apart: Annotated[
         bool, typer.Option("--apart", help="A file for each block instead of one with all of them.")
     ] = False,
+    heat: Annotated[
+        bool,
+        typer.Option(
+            "--heat", help="Where methods mix patches: what of each patch is in each token."
+        ),
+    ] = False,
     size: Annotated[
-        int, typer.Option(help="Pixels of the longer side of each block's picture.")
-    ] = 320,
+        int | None,
+        typer.Option(help="Pixels of the longer side of each block's picture (default: from 320)."),
+    ] = None,
     threads: options.Threads = None,
     json: options.Json = None,
 ) -> None:
@@ -68,6 +75,7 @@ def show(
             side_by_side=side_by_side,
             grid=grid,
             apart=apart,
+            heat=heat,
             size=size,
             threads=threads,
             progress=progress,

@@ -38,7 +38,7 @@ from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
 from tests.makers import timed_models
 from tests.makers.timed_files import OPSET, Order
-from tests.makers.timed_models import FORMS, IMAGES, SUBJECTS, Key, Subject
+from tests.makers.timed_models import DYNAMIC, FORMS, IMAGES, SUBJECTS, Key, Subject
 
 HOME = Path(ltmp_export.__path__[0])
 FRONT, MANUAL = HOME.parent / "README.md", HOME / "timing" / "README.md"
@@ -209,11 +209,9 @@ def _flags() -> frozenset[str]:
     return frozenset(told[1].split() if told else ())
 
 
-HEAD = (
-    "model", "MACs left", "numbers", "file", "batch", "dense", "reduced", "time left", "speed-up",
-)  # fmt: skip
+HEAD = ("model", "MACs left", "numbers", "batch", "dense", "reduced", "time left", "speed-up")
 FULL_HEAD = (
-    *HEAD[:5], "threads", *HEAD[5:8], "of dense fp32", "memory", "runs by",
+    *HEAD[:3], "file", "batch", "threads", *HEAD[4:7], "of dense fp32", "memory", "runs by",
 )  # fmt: skip
 
 
@@ -221,8 +219,13 @@ def front(found: Sequence[Row]) -> list[tuple[str, ...]]:
     """The rows of the front page: with as many threads as the table says."""
     most = max(row.threads for row in found)
     return [
-        (*_head(row), *_times(row), f"{1 / row.left:.2f}x") for row in found if row.threads == most
-    ]
+        (
+            row.model if row.form == DYNAMIC else f"{row.model}, {row.form}", *_head(row)[1:3],
+            str(row.size), *_times(row), f"{1 / row.left:.2f}x",
+        )
+        for row in found
+        if row.threads == most
+    ]  # fmt: skip
 
 
 def full(found: Sequence[Row]) -> list[tuple[str, ...]]:

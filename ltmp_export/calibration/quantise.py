@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from timm.layers import RmsNorm
 from torch import Tensor, nn
 
+from ltmp_export.calibration import protection
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.images.inputs import Images
@@ -75,7 +76,7 @@ def prepare(
     Args:
         checkpoint: The checkpoint; it is not changed.
         images: What to measure on.
-        asked: Scales and protection.
+        asked: Scales and protection, with `auto` to protect what the images show to need it.
         progress: Called with a few words as each image begins.
 
     Returns:
@@ -84,6 +85,7 @@ def prepare(
     Raises:
         InputError: The images lead to numbers that are not finite.
     """
+    asked = replace(asked, protected=asked.protected or asked.auto)
     given = observe(checkpoint, images, progress)
     linears = rounded(checkpoint.geometry)
     model, changed = balanced(checkpoint.model, linears, given)
@@ -92,7 +94,12 @@ def prepare(
         path: _activation(seen, asked, path in fine) for path, seen in (given | changed).items()
     }  # in the order of the computation
     precision = replace(asked, layers=layers, calibration=images.described)
-    return replace(checkpoint, model=model), precision
+    prepared = replace(checkpoint, model=model)
+    if asked.auto:
+        deciding = [one.path for one in linears if one.fine and one.block is not None]
+        coarse = {path: _activation((given | changed)[path], asked, False) for path in deciding}
+        precision = protection.where_needed(prepared, precision, coarse, images, progress)
+    return prepared, precision
 
 
 def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[str, Given]:

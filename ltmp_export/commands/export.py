@@ -276,8 +276,9 @@ def _written(
         pictures = calibration(source, *given)
         source, precision = quantise.prepare(source, pictures, precision, progress)
         doubts += pictures.remarks
-        if precision.scales == STATIC:
-            doubts += measured_on(given, "int8 scales", pictures)
+        if precision.scales == STATIC or precision.auto:
+            measured = "int8 scales" if precision.scales == STATIC else "what to protect and not"
+            doubts += measured_on(given, measured, pictures)
     progress("writing the graph")
     model = to_onnx(
         source, opset=opset, batch_size=batch_size, outputs=outputs, token_counts=token_counts,

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltmp_export.drawing import courses, pages, seen, sheets
-from ltmp_export.drawing.names import SUFFIX, Names
+from ltmp_export.drawing import seen
+from ltmp_export.drawing.mixed import Mixtures
 from ltmp_export.drawing.owned import Owners
-from ltmp_export.drawing.report import Model, Shown, ShowReport
+from ltmp_export.drawing.report import Model, ShowReport
+from ltmp_export.drawing.work import A, Done, Heats, Strips, Subject
 from ltmp_export.errors import InputError
 from ltmp_export.files import folders, memory
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import read_exported
+from ltmp_export.plan.outputs import DENSE
+from ltmp_export.precision.formats import FP32
 from ltmp_export.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from ltmp_export.drawing.courses import Course
-    from ltmp_export.drawing.sheets import Row
-    from ltmp_export.images.inputs import Images
     from ltmp_export.model_file.model import ExportedModel
 
-SAMPLES, SIDE, FEW = 12, 320, 6
+SAMPLES, FEW = 12, 6
+SIDE, PATCH = 320, 12  # pixels of a picture and of a patch, at least, where no size is asked for
 SMALLEST, LARGEST = 96, 2048  # pixels of a picture's longer side
-GRID, ALL = "grid", "all"
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """A file that is asked, and its images."""
-
-    exported: ExportedModel
-    owners: Owners
-    images: Images
-    model: Model
+ALL = "all"
 
 
 def show(
@@ -51,7 +41,8 @@ def show(
     side_by_side: str | Path | None = None,
     grid: bool = False,
     apart: bool = False,
-    size: int = SIDE,
+    heat: bool = False,
+    size: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ShowReport:
@@ -67,7 +58,11 @@ def show(
         side_by_side: Another file, of the same images.
         grid: Also draw all images on one picture.
         apart: A picture for each block instead of one with all of them.
-        size: Pixels of the longer side of each block's picture, 96 to 2048.
+        heat: Instead, for methods that mix tokens: what of each patch is in each of them. A block
+            is then one before or in which tokens are mixed, the number of blocks stands for the
+            place before the head, and the last one is drawn by default.
+        size: Pixels of the longer side of each block's picture, 96 to 2048; by default 320, or more
+            where there are many patches.
         threads: Threads of an operator; all processors by default.
         progress: Called with a few words as each stage begins.
 
@@ -76,112 +71,85 @@ def show(
         CheckFailedError: A file's decisions are none, or not what its token_map says.
         ExportError: onnxruntime does not run a model.
     """
-    if not SMALLEST <= size <= LARGEST:
+    if size is not None and not SMALLEST <= size <= LARGEST:
         raise InputError(f"pictures of {size} pixels; expected {SMALLEST} to {LARGEST}")
+    if heat and (grid or apart or side_by_side is not None):
+        raise InputError(
+            "--heat draws the tokens of one file; drop --grid, --apart and --side-by-side"
+        )
     folder = Path(output)
     folders.require_folder(folder)
+    _require_elsewhere(folder, images)
     paths = [Path(model), *([] if side_by_side is None else [Path(side_by_side)])]
     source = None if images is None else Path(images)
     asked = SAMPLES if samples is None else samples
     progress("opening the model")
-    subjects = [_subject(path, source, asked, threads) for path in paths]
-    _require_alike(subjects)
-    chosen = _blocks(subjects, blocks)
-    _require_room(len(subjects[0].images), len(subjects) * len(chosen), size, grid)
-    drawn: list[Shown] = []
-    grids: list[str] = []
-    work = _Work(subjects, chosen, size, grid, apart)
-    folders.write(folder, work.files(drawn, grids, progress))
-    first = subjects[0]
+    opened = [read_exported(path) for path in paths]
+    size = _usual(opened) if size is None else size
+    work: Strips | Heats
+    if heat:
+        mixing = _subject(opened[0], Mixtures(opened[0], threads=threads), source, asked)
+        subjects: list[Any] = [mixing]
+        work = Heats(mixing, _blocks(subjects, blocks, last=True), size)
+    else:
+        owned = [_subject(one, Owners(one, threads=threads), source, asked) for one in opened]
+        _require_alike(owned)
+        subjects = [*owned]
+        work = Strips(owned, _blocks(owned, blocks), size, grid, apart)
+    shown = len(subjects[0].images)
+    memory.require_memory(
+        (shown if grid else 1) * (work.tiles + 1) * size * size * 6, "the pictures"
+    )
+    done = Done()
+    folders.write(folder, work.files(done, progress))
     notes = [note for one in subjects for note in one.exported.notes]
-    warnings = [w for one in subjects for w in (*one.owners.remarks, *one.images.remarks)]
+    warnings = [w for one in subjects for w in (*one.asked.remarks, *one.images.remarks)]
     return ShowReport(
-        folder, tuple(one.model for one in subjects), first.images.described, chosen, tuple(drawn),
-        tuple(grids), tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings)),
+        folder, tuple(one.model for one in subjects), subjects[0].images.described, work.blocks,
+        tuple(done.shown), tuple(done.grids), tuple(dict.fromkeys(notes)),
+        tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is to be drawn."""
-
-    subjects: Sequence[_Subject]
-    blocks: tuple[int, ...]
-    side: int
-    grid: bool
-    apart: bool
-
-    def files(
-        self, drawn: list[Shown], grids: list[str], progress: Progress
-    ) -> Iterator[tuple[str, bytes]]:
-        """Names and contents, one after the other; what they are of is put down in the lists."""
-        rows: list[Row] = []
-        names, told = Names(), [one.model.description for one in self.subjects]
-        names.of(GRID)
-        count = len(self.subjects[0].images)
-        for number in range(count):
-            progress(f"drawing image {number + 1} of {count}")
-            found = [self._course(one, number) for one in self.subjects]
-            files = []
-            for name, content in self._of_image(names, found, told):
-                files.append(name)
-                yield name, content
-            drawn.append(_shown(found, files, self.blocks))
-            if self.grid:
-                rows += pages.grid_rows(found, told, self.blocks, self.side)
-        most = pages.rows_of_a_page(self.side) // len(self.subjects) * len(self.subjects)
-        for page, start in enumerate(range(0, len(rows), max(1, most))):
-            name = f"{GRID}{f'-{page + 1}' if page else ''}{SUFFIX}"
-            grids.append(name)
-            images, saw = self.subjects[0].images.described, self.subjects[0].model.prepared
-            title = f"{' and '.join(told)}: {images}"
-            yield name, sheets.png(pages.grid(title, rows[start : start + max(1, most)], saw))
-
-    def _course(self, subject: _Subject, number: int) -> Course:
-        images = subject.images
-        name, pixels = images.names[number], images.pixels[number]
-        return courses.follow(subject.exported, subject.owners, name, pixels)
-
-    def _of_image(
-        self, names: Names, found: Sequence[Course], told: Sequence[str]
-    ) -> Iterator[tuple[str, bytes]]:
-        """The pictures of one image."""
-        name, saw = names.of(found[0].image), self.subjects[0].model.prepared
-        if not self.apart:
-            strip = pages.strip(found, told, self.blocks, self.side, saw)
-            yield f"{name}{SUFFIX}", sheets.png(strip)
-            return
-        for number, course in enumerate(found):
-            which = f"_model_{number + 1}" if len(found) > 1 else ""
-            for block in self.blocks:
-                picture = course.picture(block, self.side)
-                yield f"{name}{which}_block_{block:02d}{SUFFIX}", sheets.png(picture)
+def _usual(opened: Sequence[ExportedModel]) -> int:
+    """Pixels of a picture's longer side where none are asked for."""
+    grids = [one.geometry.outputs.get(DENSE, ()) for one in opened]
+    patches = max((side or 0 for shape in grids for side in shape[1:]), default=0)
+    return min(LARGEST, max(SIDE, PATCH * patches))
 
 
-def _shown(found: Sequence[Course], files: Sequence[str], blocks: Sequence[int]) -> Shown:
-    alt = tuple(course.alternative(blocks) for course in found)
-    plain = tuple(course.to_json(blocks) for course in found)
-    return Shown(found[0].image, tuple(files), alt, plain)
+def _require_elsewhere(folder: Path, images: str | Path | None) -> None:
+    """Check that pictures do not go among the images, where the next run would take them for some.
+
+    Raises:
+        InputError: They do.
+    """
+    if images is None or not os.path.isdir(images):
+        return
+    source = Path(images).resolve()
+    if source in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(
+            f"the pictures would go to {folder}, among the images in {images}; choose another "
+            "folder with --output"
+        )
 
 
-def _subject(path: Path, source: Path | None, samples: int, threads: int | None) -> _Subject:
+def _subject(exported: ExportedModel, asked: A, source: Path | None, samples: int) -> Subject[A]:
     """A file, opened, with its images.
 
     Raises:
-        InputError: It cannot be shown, or the images not be read.
+        InputError: The images cannot be read.
     """
-    exported = read_exported(path)
-    owners = Owners(exported, threads=threads)
-    geometry, preprocessing = exported.geometry, exported.preprocessing
+    geometry, preprocessing, path = exported.geometry, exported.preprocessing, exported.path
     images = inputs.load_images(source, geometry, preprocessing, samples)
     pictures = source is not None and os.path.isdir(source)
     prepared = seen.words(geometry.image_size, preprocessing, pictures=pictures)
-    kind = "" if exported.precision.kind == "fp32" else f", {exported.precision.kind}"
+    kind = "" if exported.precision.kind == FP32 else f", {exported.precision.kind}"
     told = f"{path.name} ({exported.plan.family}, {geometry.name}{kind})"
-    return _Subject(exported, owners, images, Model(path, told, owners.grid, prepared))
+    return Subject(exported, asked, images, Model(path, told, asked.grid, prepared))
 
 
-def _require_alike(subjects: Sequence[_Subject]) -> None:
+def _require_alike(subjects: Sequence[Subject[Any]]) -> None:
     """Check that two files were given the same images.
 
     Raises:
@@ -195,19 +163,23 @@ def _require_alike(subjects: Sequence[_Subject]) -> None:
         )
 
 
-def _blocks(subjects: Sequence[_Subject], asked: Sequence[int] | str | None) -> tuple[int, ...]:
-    """The blocks to show, each once, in their order.
+def _blocks(
+    subjects: Sequence[Subject[Any]], asked: Sequence[int] | str | None, *, last: bool = False
+) -> tuple[int, ...]:
+    """The blocks to show, each once, in their order; where none is asked for a few, or the last.
 
     Raises:
         InputError: A file cannot tell of one.
     """
-    known = [block for block in subjects[0].owners.blocks if block in subjects[-1].owners.blocks]
+    known = [block for block in subjects[0].asked.blocks if block in subjects[-1].asked.blocks]
     if not known:
         raise InputError(
             f"{subjects[0].model.path} and {subjects[-1].model.path} tell of no block in common"
         )
     if asked == ALL:
         return tuple(known)
+    if asked is None and last:
+        return (known[-1],)
     if asked is None:
         places = np.linspace(0, len(known) - 1, min(FEW, len(known))).round().astype(int)
         return tuple(known[place] for place in places)
@@ -215,21 +187,13 @@ def _blocks(subjects: Sequence[_Subject], asked: Sequence[int] | str | None) -> 
         raise InputError("no block is asked for; --blocks 0,5,11 or --blocks all")
     for block in asked:
         for one in subjects:
-            if block not in one.owners.blocks:
-                told = _span(one.owners.blocks)
+            if block not in one.asked.blocks:
+                told = _span(one.asked.blocks)
                 raise InputError(f"--blocks: no block {block}; {one.model.path} tells of {told}")
     return tuple(sorted(set(asked)))
 
 
 def _span(blocks: Sequence[int]) -> str:
-    return f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {blocks[0]} to {blocks[-1]}"
-
-
-def _require_room(images: int, tiles: int, side: int, grid: bool) -> None:
-    """Check that the pictures fit into memory.
-
-    Raises:
-        InputError: They do not.
-    """
-    at_once = images if grid else 1
-    memory.require_memory(at_once * (tiles + 2) * side * side * 3 * 2, "the pictures")
+    if len(blocks) > 1 and [*blocks] == [*range(blocks[0], blocks[-1] + 1)]:
+        return f"blocks {blocks[0]} to {blocks[-1]}"
+    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"

@@ -219,9 +219,10 @@ def _remarks(exported: ExportedModel, missing: Sequence[str]) -> tuple[str, ...]
             f"{exported.path} has no tensor {missing[0]}: shown is what its token_map says behind "
             "the last block",
         )
-    if exported.plan.restores:
-        return (
-            f"{exported.path}: family {exported.plan.family} gives back every patch behind each "
-            "block; shown is what a block merges within",
-        )
-    return ()
+    plan = exported.plan
+    if not plan.restores:
+        return ()
+    told = f"{exported.path}: family {plan.family} gives back every patch behind each block"
+    if plan.before:
+        return (f"{told}, so that each is its own; --heat shows what blocks run on",)
+    return (f"{told}; shown is what a block merges within",)

@@ -77,8 +77,8 @@ def links(owned: Owned, token: int) -> list[tuple[int, int]]:
         return []
     patches = np.concatenate([np.array(part) for part in parts])
     piece = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    at = np.stack(np.divmod(patches, owned.grid[1]), axis=1)
-    far = ((at[:, None] - at[None]) ** 2).sum(2)
+    y, x = (one.astype(np.int32) for one in np.divmod(patches, owned.grid[1]))
+    far = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
     far[piece[:, None] == piece[None]] = 0
     found, reached = [], np.zeros(len(patches), bool)
     best, whence = far[0].copy(), np.zeros(len(patches), np.int64)

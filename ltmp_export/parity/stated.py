@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from ltmp_export.backbones import chosen
-from ltmp_export.backbones.vit import eager
+from ltmp_export.backbones import rounded
+from ltmp_export.backbones.rounded import Stored
 from ltmp_export.errors import ExportError
-from ltmp_export.precision.eager import MeanKey, RoundedConv, RoundedLinear
-from ltmp_export.precision.formats import Activation, Precision
+from ltmp_export.precision.formats import Precision
 from ltmp_export.precision.weights import Weights, integer_weight
 
 
@@ -43,33 +40,16 @@ def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> 
                 )
             state[name] = torch.from_numpy(array.astype(np.float32))
     found.load_state_dict(state)
-    for path, given in precision.layers.items():
-        single = isinstance(found.get_submodule(path), nn.Conv2d)  # of single cells
-        kind = RoundedConv if single else RoundedLinear
-        found.set_submodule(path, _integer_linear(kind, arrays, path, given))
-    if precision.protects and chosen.by_class(found) in chosen.vits():
-        blocks: Any = found.blocks
-        for index, block in enumerate(blocks):
-            attn, path = eager.attends(block), f"blocks.{index}"
-            path = path if attn is block else f"{path}.attn"
-            weight, bias = (arrays.get(f"{path}.metric.{part}") for part in ("weight", "bias"))
-            if weight is not None:
-                norm = getattr(attn, "k_norm", nn.Identity())
-                heads = getattr(attn, "num_kv_heads", eager.maps(attn))
-                attn.mean_key = MeanKey(_tensor(weight), _optional(bias), norm, heads)
+
+    def integers(path: str) -> Stored:
+        weight = integer_weight(arrays, path, precision.layers[path])
+        return Stored(weight, arrays.get(f"{path}.bias"))
+
+    def metric(path: str) -> Stored | None:
+        weight = arrays.get(f"{path}.metric.weight")
+        return None if weight is None else Stored(weight, arrays.get(f"{path}.metric.bias"))
+
+    rounded.put_integers(found, precision, integers)
+    if precision.protects:
+        rounded.put_mean_keys(found, metric)
     return found
-
-
-def _integer_linear(
-    kind: type[RoundedLinear], stored: Weights, path: str, given: Activation
-) -> RoundedLinear:
-    weight = integer_weight(stored, path, given).astype(np.float32)
-    return kind(_tensor(weight), _optional(stored.get(f"{path}.bias")), given)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(array.copy())
-
-
-def _optional(array: NDArray[Any] | None) -> Tensor | None:
-    return None if array is None else _tensor(array)

@@ -19,7 +19,8 @@ from ltmp_export.plan.linears import Linear, rounded
 from ltmp_export.plan.parallel import attention
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import INT8, REST, Activation, Precision
-from ltmp_export.precision.weights import Weights, column_scales, integer_weight, of_keys
+from ltmp_export.precision.integers import column_scales, of_keys
+from ltmp_export.precision.weights import Weights, integer_weight
 
 CLOSE = 1e-4  # relative: what was computed in float32 for the file is computed again here
 HALF_A_STEP = 0.5 + 1e-2
@@ -114,7 +115,7 @@ def _difference(stored: Weights, name: str, own: NDArray[Any], close: float) -> 
 
 
 def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) -> Iterator[str]:
-    """How int8 weights are not what `precision.weights.quantised` makes of a weight [out, in].
+    """How int8 weights are not what `precision.integers.quantised` makes of a weight [out, in].
 
     Their scale must be the one that the weight leads to, whatever the file states, and each integer
     within half a step of the number it stands for.

@@ -31,6 +31,8 @@ _SHOWN = 6  # of what is kept in float32
 # Suffixes of the names of what int8 layers quantise, see `precision.record.names`.
 INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
 
+SIMILARITY = "similarity"  # the metric's own projection, among what may be protected
+
 
 class Activation(NamedTuple):
     """What an int8 layer is given, x ≈ scale * (q - zero_point) with q of 0 to 255.
@@ -74,6 +76,10 @@ class Precision:
             largest number there: linear layers by the path of their weights, of a block's attention
             `attn.scores` (queries times keys) and `attn.mixed` (attention times values), and the
             activation `mlp.act`.
+        auto: Whether in int8 only what needs it on these images is protected; it is asked for
+            with everything protected.
+        effects: What was measured then, by the path of a layer or `SIMILARITY`: how many more
+            decisions change without its protection, as a share of those that change with it.
 
     Raises:
         InputError: One is not among these, or they do not go together.
@@ -86,6 +92,8 @@ class Precision:
     layers: Mapping[str, Activation] = field(default_factory=dict)
     calibration: str = ""
     kept: Mapping[str, float] = field(default_factory=dict)
+    auto: bool = False
+    effects: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -96,6 +104,11 @@ class Precision:
             raise InputError(
                 f"activation scales {self.scales!r} with --precision {self.kind}: int8 has static "
                 "and dynamic ones"
+            )
+        if self.auto and self.kind != INT8:
+            raise InputError(
+                f"--protect auto with --precision {self.kind}: what must be protected is measured "
+                "for int8; choose all or none"
             )
 
     @property
@@ -114,6 +127,7 @@ class Precision:
     def describe(self) -> str:
         """One clause for a person."""
         decisions = "protected" if self.protected else "not protected"
+        decisions = "protected where measured to matter" if self.auto else decisions
         if self.kind == FP32:
             return FP32
         if self.kind == FP16:
@@ -146,6 +160,8 @@ class Precision:
                 "weights": "int8, symmetric, a scale per output",
                 "layers": {path: given._asdict() for path, given in self.layers.items()},
             }
+        if self.auto:
+            document["changed_without"] = dict(self.effects)
         return document
 
     @classmethod
@@ -172,6 +188,11 @@ class Precision:
             raise ValueError(f"{len(kept)} places kept in float32 in {document['kind']}")
         if not all(type(value) in (int, float) and 0 < value < math.inf for value in kept.values()):
             raise ValueError(f"kept in float32 for reaching {list(kept.values())[:5]}")
+        effects = dict(document.get("changed_without", {}))
+        if not all(type(e) in (int, float) and math.isfinite(e) for e in effects.values()):
+            raise ValueError(f"changed without protection: {list(effects.values())[:5]}")
+        if not effects.keys() <= {SIMILARITY, *layers}:
+            raise ValueError(f"changed without protection: {list(effects)[:5]}")
         try:
             return cls(
                 kind=document["kind"],
@@ -181,6 +202,8 @@ class Precision:
                 layers=layers,
                 calibration=calibration,
                 kept={str(place): float(value) for place, value in kept.items()},
+                auto="changed_without" in document,
+                effects=effects,
             )
         except InputError as err:
             raise ValueError(str(err)) from err

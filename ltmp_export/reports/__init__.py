@@ -10,10 +10,12 @@ from ltmp_export.reports.export import export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
 from ltmp_export.reports.models import models_summary, timm_summary
-from ltmp_export.reports.plots import plot_png, require_matplotlib, sweep_png
+from ltmp_export.reports.plots import bench_plot, sweep_plot
+from ltmp_export.reports.plotted import require_plot
 from ltmp_export.reports.show import show_summary
 
 __all__ = [
+    "bench_plot",
     "bench_summary",
     "calibrate_summary",
     "check_summary",
@@ -25,11 +27,10 @@ __all__ = [
     "github_annotations",
     "inspect_summary",
     "models_summary",
-    "plot_png",
     "real_size_summary",
-    "require_matplotlib",
+    "require_plot",
     "show_summary",
-    "sweep_png",
+    "sweep_plot",
     "timm_summary",
     "to_json",
     "to_junit",

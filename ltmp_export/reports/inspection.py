@@ -148,9 +148,21 @@ def _precision_rows(precision: Mapping[str, Any]) -> dict[str, str]:
         depends = "no" if precision["batch_invariant"] else "yes: scales are measured on the batch"
         rows["depends on the batch"] = depends
         rows["calibrated on"] = precision["calibration"] or "not stated"
+        if precision.get("changed_without"):
+            rows["decisions changed without"] = _effects(precision)
     elif precision.get("calibration"):
         rows["ranges measured on"] = precision["calibration"]
     return rows
+
+
+def _effects(precision: Mapping[str, Any]) -> str:
+    """By how much more decisions rounding would change, by what is then not protected."""
+    told = []
+    for name, effect in precision["changed_without"].items():
+        layer = precision["layers"].get(name)
+        protected = precision["protected_decisions"] if layer is None else layer["terms"] > 1
+        told.append(f"{name} {effect:+.0%} ({'protected' if protected else 'left out'})")
+    return ", ".join(told)
 
 
 def _quantised(precision: Mapping[str, Any]) -> list[RenderableType]:

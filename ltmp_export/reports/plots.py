@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
 
-from ltmp_export.errors import UnavailableError
+from ltmp_export.reports import plotted
 from ltmp_export.reports.tables import add_row, figure, new_table
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.report import BenchReport
 
 if TYPE_CHECKING:
-    from ltmp_export.commands.calibrate import CalibrateReport
-
-if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from ltmp_export.commands.calibrate import CalibrateReport
 
 BINS = 6
 WIDTH = 40  # characters of the longest bar
@@ -66,67 +63,60 @@ def bins(
     ]
 
 
-def require_matplotlib() -> None:
-    """Check before the work that pictures can be drawn.
-
-    Raises:
-        UnavailableError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UnavailableError("--plot needs matplotlib; install it, or ltmp with the extra 'plot'")
-
-
-def plot_png(report: BenchReport) -> bytes:
-    """A picture: time over tokens of each image or batch, a panel for each batch size.
+def bench_plot(report: BenchReport, path: Path) -> bytes:
+    """Time over tokens of each image or batch, a panel for each batch size.
 
     With the line of the dense model, and what the saved multiply-accumulates alone would give.
+
+    Args:
+        report: What was measured.
+        path: A name with the ending of what is drawn, see `plotted.require_plot`.
     """
-    from matplotlib.figure import Figure
-
     sizes = report.batch_sizes
-    canvas = Figure(figsize=(1.0 + 5.6 * len(sizes), 4.6), dpi=120, layout="constrained")
-    panels = canvas.subplots(1, len(sizes), squeeze=False, sharex=True, sharey=True)[0]
-    highest = max(_panel(axes, report, size) for axes, size in zip(panels, sizes, strict=True))
-    panels[0].set_ylim(0, 1.35 * highest)  # room for the legends
-    panels[0].set_ylabel("time per image (ms), best of the rounds")
-    canvas.suptitle(f"{report.model}: {report.images}, {report.provider}, {report.threads} threads")
-    return _png(canvas)
+    with plotted.drawn(1.0 + 5.6 * len(sizes), 4.6) as canvas:
+        panels = canvas.subplots(1, len(sizes), squeeze=False, sharex=True, sharey=True)[0]
+        highest = max(_panel(axes, report, size) for axes, size in zip(panels, sizes, strict=True))
+        panels[0].set_ylim(0, 1.35 * highest)  # room for the legends
+        panels[0].set_ylabel("time per image (ms), best of the rounds")
+        where = f"{report.provider}, {report.threads} threads"
+        plotted.entitle(canvas, f"{report.model}: {report.images}, {where}")
+        return plotted.written(canvas, path)
 
 
-def sweep_png(report: CalibrateReport) -> bytes:
-    """A picture: what several targets do to the classes, and to the tokens of each block."""
-    from matplotlib.figure import Figure
+def sweep_plot(report: CalibrateReport, path: Path) -> bytes:
+    """What several targets do to the classes, and to the tokens of each block.
 
-    canvas = Figure(figsize=(11.4, 4.6), dpi=120, layout="constrained")
-    classes, tokens = canvas.subplots(1, 2)
-    rows = sorted(report.rows, key=lambda row: row.mac_ratio)
-    work = [row.mac_ratio for row in rows]
-    agrees = "agrees with the dense model"
-    if report.knn is not None:
-        agrees = "cosine of features with the dense model's"
-    classes.plot(work, [row.agreement for row in rows], "o-", label=agrees)
-    if report.dense_accuracy is not None:
-        classes.plot(work, [row.accuracy for row in rows], "s-", label="top-1 right")
-        classes.axhline(report.dense_accuracy, color="C3", ls="--", label="top-1 right, dense")
-    classes.set_ylabel("share of the images held out")
-    classes.set_xlabel("share of the dense multiply-accumulates")
-    for row in reversed(rows):
-        tokens.plot(range(len(row.tokens)), row.tokens, "o-", ms=4, label=f"{row.mac_ratio:.2f}")
-    tokens.set_ylabel("tokens after the block, mean")
-    tokens.set_xlabel("block")
-    tokens.set_ylim(bottom=0)
-    tokens.legend(title="MACs", fontsize="small")
-    classes.legend(fontsize="small")
-    for axes in (classes, tokens):
-        axes.grid(alpha=0.3)
-    canvas.suptitle(f"{report.family}, by {report.method}: {report.held_out} images held out")
-    return _png(canvas)
-
-
-def _png(canvas: Figure) -> bytes:
-    written = io.BytesIO()
-    canvas.savefig(written, format="png")
-    return written.getvalue()
+    Args:
+        report: What was measured.
+        path: As of `bench_plot`.
+    """
+    with plotted.drawn(11.4, 4.6) as canvas:
+        classes, tokens = canvas.subplots(1, 2)
+        rows = sorted(report.rows, key=lambda row: row.mac_ratio)
+        work = [row.mac_ratio for row in rows]
+        agrees = "agrees with the dense model"
+        if report.knn is not None:
+            agrees = "cosine of features with the dense model's"
+        classes.plot(work, [row.agreement for row in rows], "o-", label=agrees)
+        if report.dense_accuracy is not None:
+            dense = "top-1 right, dense"
+            classes.plot(work, [row.accuracy for row in rows], "s-", label="top-1 right")
+            classes.axhline(report.dense_accuracy, color=plotted.RED, ls="--", label=dense)
+        classes.set_ylabel("images held out (share)" if report.knn is None else "share, or cosine")
+        classes.set_xlabel("multiply-accumulates (share of the dense model's)")
+        for row in reversed(rows):
+            label = f"{row.mac_ratio:.2f}"
+            tokens.plot(range(len(row.tokens)), row.tokens, "o-", ms=4, label=label)
+        tokens.set_ylabel("tokens after the block (mean over images)")
+        tokens.set_xlabel("block (number, from 0)")
+        tokens.set_ylim(bottom=0)
+        tokens.legend(title="MACs", fontsize="small")
+        classes.legend(fontsize="small")
+        for axes in (classes, tokens):
+            axes.grid(alpha=0.3)
+        held = f"{report.held_out} images held out"
+        plotted.entitle(canvas, f"{report.family}, by {report.method}: {held}")
+        return plotted.written(canvas, path)
 
 
 def _panel(axes: Axes, report: BenchReport, size: int) -> float:
@@ -141,11 +131,11 @@ def _panel(axes: Axes, report: BenchReport, size: int) -> float:
     highest = float(times.max())
     dense = report.timing(DENSE, size) if report.baseline == DENSE else None
     if dense is not None:
-        axes.axhline(dense.best, color="C3", label=f"dense: {figure(dense.best)} ms")
+        axes.axhline(dense.best, color=plotted.RED, label=f"dense: {figure(dense.best)} ms")
         work = np.array(report.per_run(report.image_gmacs, size))
         ideal, order = work / report.dense_gmacs * dense.best, np.argsort(tokens)
         text = "ideal: share of the dense MACs left"
-        axes.plot(tokens[order], ideal[order], "--", color="C2", label=text)
+        axes.plot(tokens[order], ideal[order], "--", color=plotted.GREEN, label=text)
         highest = max(highest, dense.best)
     axes.set_xlabel("tokens kept (mean over the blocks)")
     axes.set_title(f"batch {size}", fontsize="medium")

@@ -18,20 +18,21 @@ def show_summary(report: ShowReport) -> RenderableType:
     several = len(report.models) > 1
     heads = ("image", *(("model",) if several else ()))
     blocks = (f"block {block}" for block in report.blocks)
-    table = new_table(*heads, *blocks, "merged", "pruned", left=len(heads))
+    owned = not any("mixtures" in course for one in report.pictures for course in one.courses)
+    more = ("merged", "pruned") if owned else ()
+    table = new_table(*heads, *blocks, *more, left=len(heads))
     for shown in report.pictures:
         for model, course in zip(report.models, shown.courses, strict=True):
-            found = course["blocks"]
+            found = course["blocks" if owned else "mixtures"]
             name = (shown.image, *((model.path.name,) if several else ()))
-            last = found[-1]
-            counts = (str(one["tokens"]) for one in found)
-            add_row(
-                table, *name, *counts, str(last["merged_tokens"]), str(last["pruned_patches"])
-            )  # fmt: skip
+            last = [str(found[-1][key]) for key in ("merged_tokens", "pruned_patches") if owned]
+            add_row(table, *name, *(str(one["tokens"]) for one in found), *last)
     legend = (
         "tokens behind each block; behind the last one, tokens of several patches and patches that "
         "are pruned"
     )
+    if not owned:
+        legend = "tokens that are mixed in a block or in front of it, rows in front apart"
     files = sum(len(shown.files) for shown in report.pictures) + len(report.grids)
     where = f"{report.output}: {files} {'picture' if files == 1 else 'pictures'}"
     if report.grids:

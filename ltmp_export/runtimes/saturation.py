@@ -2,7 +2,7 @@
 
 On x86-64 processors without VNNI instructions onnxruntime adds two neighbouring products in 16
 bits. What a file's weights can lead to there follows from them alone, see
-`precision.weights.heaviest_pairs`.
+`precision.integers.heaviest_pairs`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import OLDEST_OPSET, GraphBuilder
 from ltmp_export.precision.formats import LEVELS
-from ltmp_export.precision.weights import PAIR, WEIGHT_LEVELS, Weights, heaviest_pairs
+from ltmp_export.precision.integers import PAIR, WEIGHT_LEVELS, heaviest_pairs
+from ltmp_export.precision.weights import Weights
 from ltmp_export.runtimes.session import Session
 
 _DEEP = 64  # of the probe: its product is 64 * 255 * 127

@@ -150,6 +150,27 @@ def hidden(step: Step, model: ModelProto, scope: str) -> str | None:
     return None if find is None else find(step, model, scope)
 
 
+def mixing(step: Step, model: ModelProto, scope: str) -> str | None:
+    """The tensor by which a step mixes tokens; None where it does not, or a file has none."""
+    find = getattr(of(step), "mixing", None)
+    return None if find is None else find(step, model, scope)
+
+
+def shares(step: Step, values: NDArray[Any], protected: int) -> NDArray[np.float64]:
+    """What of the tokens before a step that mixes is in each token behind it.
+
+    Args:
+        step: The step.
+        values: Of one image, the tensor of `mixing`.
+        protected: How many tokens in front pass by.
+
+    Returns:
+        [tokens, tokens before], rows in front in neither.
+    """
+    found: NDArray[np.float64] = faces.face(type(step), "record").shares(step, values, protected)
+    return found
+
+
 def of(step: Step) -> Recorded:
     """The face `record` of a step.
 

@@ -59,7 +59,7 @@ def tried(
                 count: Field([contender], {**shared, "threads": count}, folder, stack)
                 for count in counts(processors)
             }
-            for size in (size for size in sizes if size == 1 or not contender.single):
+            for size in sizes:
                 best = _best(contender, fields, _groups(by_tokens, size), size)
                 found += [Tried(contender.label, size, count, ms) for count, ms in best.items()]
     return tuple(found)

@@ -71,6 +71,23 @@ def test_int8(facts: Callable[[Precision], dict[str, Any]]) -> None:
     assert lines[start + 7] == f"head: {cell(layers['head'])}"
 
 
+def test_int8_protected_where_measured_to_matter(
+    facts: Callable[[Precision], dict[str, Any]],
+) -> None:
+    """What each candidate's protection is worth, and whether it has it."""
+    found = facts(Precision(INT8, auto=True))
+    text = " ".join("\n".join(shown(found)).split())
+    precision = found["precision"]
+    names = ["similarity", *(f"blocks.0.{leaf}" for leaf in ("attn.proj", "mlp.fc1", "mlp.fc2"))]
+    assert list(precision["changed_without"]) == names
+    for name, effect in precision["changed_without"].items():
+        layer = precision["layers"].get(name)
+        has = precision["protected_decisions"] if layer is None else layer["terms"] == 2
+        assert f"{name} {effect:+.0%} ({'protected' if has else 'left out'})" in text
+    assert "decisions changed without similarity" in text
+    assert "decisions protected where measured to matter" in text
+
+
 def test_int8_with_scales_of_each_batch(facts: Callable[[Precision], dict[str, Any]]) -> None:
     found = facts(Precision(INT8, protected=False, scales=DYNAMIC))
     assert not found["precision"]["batch_invariant"]

@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 import ltmp_export
@@ -20,6 +21,7 @@ from ltmp_export import ExportError
 from ltmp_export.drawing import sheets
 from ltmp_export.runtimes.session import Session
 from tests.commands.test_startup import MODELS
+from tests.conftest import cluster_layers, load_torch
 from tests.makers.commands import left, ltmp, refused, run_without, succeeded
 
 
@@ -28,6 +30,13 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_base: Path, exported:
     """Files of the digits: ltmp.onnx, single.onnx, tome.onnx; soft.onnx."""
     place = tmp_path_factory.mktemp("files")
     shutil.copy(exported, place / "ltmp.onnx")
+    weights = load_torch(digits_base) | cluster_layers(128, 24, 9)
+    torch.save(weights, place / "soft.pth")
+    soft = ltmp_export.Choices(
+        family="patchmerger", merge_at=(2, 6), merge_scale="sqrt", num_heads=2, mean=(0.5,),
+        std=(0.5,),
+    )  # fmt: skip
+    ltmp_export.export(place / "soft.pth", place / "soft.onnx", choices=soft, check=False)
     stated = ltmp_export.Choices(family="m", rate="8", num_heads=2)
     ltmp_export.export(digits_base, place / "tome.onnx", choices=stated, check=False)
     ltmp_export.export(
@@ -106,6 +115,21 @@ def test_two_files_side_by_side(here: Path) -> None:
     assert left(here / "pictures") == ["digit_0_a_2.png"]
 
 
+def test_heat_of_a_method_that_mixes(here: Path) -> None:
+    refused(ltmp("show", "soft.onnx"), "family patchmerger makes every token .* --heat shows")
+    refused(ltmp("show", "soft.onnx", "--heat", "--grid"), "--heat draws the tokens of one file")
+    refused(ltmp("show", "soft.onnx", "--heat", "--blocks", "1"), "tells of blocks 2, 6")
+    refused(ltmp("show", "ltmp.onnx", "--heat"), "family ltmp mixes no tokens.*drop --heat")
+    succeeded(
+        ltmp("show", "soft.onnx", "--heat", "--samples", "1", "--blocks", "all", "--size", "96",
+             "--json", "s.json")
+    )  # fmt: skip
+    assert left(here / "pictures") == [f"digit_0_a_2_block_0{n}_heat.png" for n in (2, 6)]
+    (course,) = document("s.json")["pictures"][0]["courses"]
+    assert [one["tokens"] for one in course["mixtures"]] == [24, 9]
+    assert {len(shares) for one in course["mixtures"] for shares in one["shares"]} == {64}
+
+
 def test_arrays_need_no_pytorch(here: Path) -> None:
     np.savez("i.npz", images=np.full((2, 32, 32, 3), 90, np.uint8))
     arguments = ["show", "tome.onnx", "--images", "i.npz", "-o", "p", "--size", "96"]
@@ -120,6 +144,7 @@ BAD: dict[str, tuple[Sequence[str], str]] = {
     "a folder without pictures": (["--images", "empty"], "empty holds no pictures"),
     "no samples": (["--samples", "0"], "0 samples asked for"),
     "into a file": (["-o", "ltmp.onnx"], "ltmp.onnx"),
+    "among the images": (["--images", "photos", "-o", "photos/a"], "among the images in photos"),
     "into nowhere": (["-o", "no/where"], "no does not exist; make it"),
     "another that is no model": (["--side-by-side", "photos/c.jpg"], "photos/c.jpg"),
     "report onto the model": (["--json", "ltmp.onnx"], "is the input ltmp.onnx"),

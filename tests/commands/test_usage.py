@@ -71,6 +71,7 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     ),
     "compare with nothing": (["bench", "m", "--compare", "o"], 2, "o does not exist; expected a r"),
     "compare with itself": (["bench", "m", "--compare", CKPT, "--json", CKPT], 2, "is the input"),
+    "plot of another kind": (["bench", "m", "--plot", "x.jpg"], 2, r"ends in \.svg or \.png"),
     "plot onto the report": (["bench", "m", "--plot", "x", "--json", "x"], 2, "also the output"),
     "base of nothing": (["bench", "m", "--base-checkpoint", "b"], 2, "is about --side-by-side"),
     "report onto the checkpoint": (

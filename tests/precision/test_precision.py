@@ -37,6 +37,8 @@ class TestPrecision:
             ({"kind": FP16, "io": "int8"}, "--io int8 with --precision fp16: fp16 has --io fp16"),
             ({"kind": FP16, "scales": DYNAMIC}, "'dynamic' with --precision fp16: int8 has static"),
             ({"kind": INT8, "scales": "both"}, "activation scales 'both' with --precision int8"),
+            ({"auto": True}, "--protect auto with --precision fp32: what must be protected is"),
+            ({"kind": FP16, "auto": True}, "for int8; choose all or none"),
         ],
     )
     def test_refused(self, arguments: dict[str, Any], message: str) -> None:
@@ -58,6 +60,13 @@ class TestPrecision:
             ),
             Precision(INT8, scales=DYNAMIC, layers={"head": Activation(None, terms=2)}),
             Precision(FP16, kept={"blocks.1.attn.scores": 8.1e5}, calibration="digits, 3 images"),
+            Precision(INT8, protected=False, auto=True),
+            Precision(
+                INT8,
+                auto=True,
+                layers={"head": Activation(0.1)},
+                effects={"head": 0.25, "similarity": -0.01},
+            ),
         ],
     )
     def test_json(self, precision: Precision) -> None:
@@ -86,6 +95,11 @@ class TestPrecision:
             {"layers": {"head_dist": {"scale": 0.1, "zero_point": 0, "terms": 1}}},
             {"layers": {"head": {"scale": 0.1, "zero_point": 1, "terms": 3}}},
             {"kept_in_float32": {"head": 1e5}},  # in int8
+            {"changed_without": {"head": "much"}},
+            {"changed_without": {"head": float("nan")}},
+            {"changed_without": {"blocks.6.mlp.fc1": 0.1}},
+            {"changed_without": 0.1},
+            {"changed_without": None},
         ],
         ids=str,
     )

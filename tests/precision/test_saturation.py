@@ -24,7 +24,7 @@ from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.precision.formats import DYNAMIC, INT8, Precision
-from ltmp_export.precision.weights import quantised
+from ltmp_export.precision.integers import quantised
 from ltmp_export.runtimes import saturation
 from tests.conftest import DIGITS_LTMP
 from tests.makers.lower_precision import Array, prepared, weights_of

@@ -6,14 +6,16 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
 from ltmp_export import reports
-from ltmp_export.errors import UnavailableError
+from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.reports import plots
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
@@ -190,6 +192,9 @@ def test_noise_that_hides_a_regression_is_told() -> None:
     assert lines[-1].startswith("no regression beyond 5%; noise would hide one of 5%: more --iter")
 
 
+PNG, SVG = Path("b.png"), Path("B.SVG")
+
+
 def png_size(content: bytes) -> tuple[int, int]:
     assert content.startswith(b"\x89PNG\r\n")
     width, height = struct.unpack(">II", content[16:24])
@@ -201,9 +206,29 @@ def test_png_has_a_panel_for_each_batch() -> None:
     one = made_report(SAMPLES)
     batches = {(model, 2): [[2.0, 3.0]] for model in (REDUCED, DENSE)}
     two = made_report(SAMPLES | batches)
-    sizes = [png_size(reports.plot_png(report)) for report in (one, two)]
+    sizes = [png_size(reports.bench_plot(report, PNG)) for report in (one, two)]
     assert sizes[1][0] > 1.5 * sizes[0][0]
-    png_size(reports.plot_png(made_report({(REDUCED, 1): [[1.0, 2.0, 3.0]]})))
+    png_size(reports.bench_plot(made_report({(REDUCED, 1): [[1.0, 2.0, 3.0]]}), PNG))
+
+
+def test_svg_has_units_and_no_formulas() -> None:
+    """Texts are texts, those of names as they are; the same report gives the same bytes."""
+    pytest.importorskip("matplotlib")
+    report = replace(made_report(SAMPLES), model="$x$ <b>&\x1b.onnx")
+    content = reports.bench_plot(report, SVG)
+    assert content == reports.bench_plot(report, SVG)
+    tree = ElementTree.fromstring(content)
+    texts = ["".join(text.itertext()) for text in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert any(text.startswith("$x$ <b>&?.onnx: ") for text in texts)
+    assert {"time per image (ms), best of the rounds", "tokens kept (mean over the blocks)"} <= {
+        *texts
+    }
+
+
+def test_plots_are_svg_or_png() -> None:
+    for name in ("b.jpg", "b", "b.svg.gz"):
+        with pytest.raises(InputError, match=r"expected a name that ends in \.svg or \.png"):
+            reports.require_plot(Path(name))
 
 
 def test_png_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,4 +237,4 @@ def test_png_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("importlib.util.find_spec", find)
     with pytest.raises(UnavailableError, match="--plot needs matplotlib"):
-        reports.require_matplotlib()
+        reports.require_plot(PNG)

@@ -32,7 +32,7 @@ from ltmp_export.precision.formats import (
     Activation,
     Precision,
 )
-from ltmp_export.precision.weights import of_keys, quantised
+from ltmp_export.precision.integers import mean_keys, quantised
 
 
 class Shaped(Protocol):
@@ -212,14 +212,10 @@ class VitLayers(Layers):
             [T, D]: the mean over heads, of unit length.
         """
         g, vit = self.g, self.vit
-        keys = of_keys(g.weights, path, vit.key_width)
         separate = f"{path}.k_norm.weight" in g.weights  # each head is normalised before the mean
         inputs = [x]
-        for part, array in keys.items():
-            shown = array if separate else array.mean(axis=0, dtype=np.float64, keepdims=True)
-            shown = shown.astype(np.float32).reshape(-1, array.shape[-1])
-            stored = shown if part == "weight" else shown[:, 0]
-            inputs.append(g.stored(f"{path}.metric.{part}", stored))
+        for part, array in mean_keys(g.weights, path, vit.key_width, separate).items():
+            inputs.append(g.stored(f"{path}.metric.{part}", array))
         metric = g.op("Gemm", *inputs, transB=1)
         if separate:
             per_head = g.reshape(metric, -1, vit.maps, vit.key_width)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ltmp_export.graph import searched
-from ltmp_export.steps.merge_mask.step import MergeMask
+from ltmp_export.steps.merge_mask.step import EPS, MergeMask
 from ltmp_export.steps.recorded import (
     BOOL,
     HIDDEN,
@@ -40,6 +40,17 @@ def hidden(step: MergeMask, model: ModelProto, scope: str) -> str | None:
     if step.restore or step.sets > 1:
         return None
     return searched.before(model, f"{scope}reach", "ReduceMax")
+
+
+def mixing(step: MergeMask, model: ModelProto, scope: str) -> str | None:
+    """Its weights, by the name that they have or do not have."""
+    return f"{scope}mask" if step.restore else hidden(step, model, scope)
+
+
+def shares(step: MergeMask, values: NDArray[Any], protected: int) -> NDArray[np.float64]:
+    """[P, N] of each target the shares of the patches, from weights [N, P] before relu or after."""
+    weights = np.maximum(values.astype(np.float64).reshape(step.of, step.tokens), 0)
+    return np.asarray((weights / (weights.sum(0) + EPS)).T)
 
 
 def score_name(step: MergeMask, resized: bool) -> str:

@@ -1,0 +1,101 @@
+"""Heat maps: what of each patch is in one token, over what the model saw in grey."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ltmp_export.drawing import regions, sheets
+from ltmp_export.drawing.courses import SAW
+from ltmp_export.drawing.mixed import Mixture
+from ltmp_export.drawing.seen import enlarged
+from ltmp_export.drawing.sheets import Row, Tile
+
+# From nothing to the most, brighter and brighter, told apart by people with any colour vision.
+RAMP = np.array(
+    [(0, 32, 76), (60, 75, 108), (124, 123, 120), (190, 175, 108), (255, 234, 70)], np.float64
+)
+_OVER = 0.65  # how much of a colour lies over the picture
+_COLUMNS = 8
+LEGEND = (
+    "Each picture is one token: the brighter a patch, the more of it is in the token, of dark blue "
+    "nothing, of yellow the most (the share is under it). Counted is what merging mixes, not "
+    "attention."
+)
+
+
+def draw(
+    seen: NDArray[np.uint8], shares: NDArray[np.float64], grid: tuple[int, int], side: int
+) -> Image.Image:
+    """One token.
+
+    Args:
+        seen: [H, W, 3] what the model saw.
+        shares: [P] what of each patch is in it.
+        grid: Rows and columns of the patches.
+        side: Pixels of the longer side.
+    """
+    shown = enlarged(seen, side)
+    most = float(np.abs(shares).max(initial=0.0))
+    level = np.clip(shares / most, 0, 1) if most > 0 else np.zeros_like(shares)
+    stops = np.linspace(0, 1, len(RAMP))
+    colour = np.stack([np.interp(level, stops, channel) for channel in RAMP.T], axis=1)  # [P, 3]
+    patch = regions.patch_of(len(shown), shown.shape[1], grid)
+    grey = shown.astype(np.float64) @ (0.299, 0.587, 0.114)
+    mixed = _OVER * colour[patch] + (1 - _OVER) * grey[..., None]
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def sheet(
+    image: str, told: str, seen: NDArray[np.uint8], mixture: Mixture, side: int, saw: str
+) -> Image.Image:
+    """All tokens of a place.
+
+    Args:
+        image: Its name.
+        told: What the file is.
+        seen: [H, W, 3] what the model saw.
+        mixture: The tokens.
+        side: Pixels of the longer side of each picture.
+        saw: How what the model saw was prepared.
+    """
+    tiles = [Tile(Image.fromarray(enlarged(seen, side)), (SAW,))]
+    for number, shares in enumerate(mixture.shares):
+        picture = draw(seen, shares, mixture.grid, side)
+        tiles.append(Tile(picture, (f"token {number}: {_most(shares)}",)))
+    columns = min(_COLUMNS, len(tiles))
+    rows = [Row("", tuple(tiles[at : at + columns])) for at in range(0, len(tiles), columns)]
+    title = f"{image}, tokens made {mixture.place}: {told}"
+    return sheets.sheet(title, rows, f"What the model saw: {saw}. {LEGEND}")
+
+
+def alternative(image: str, model: Path, mixture: Mixture) -> str:
+    """The same for who does not see it."""
+    shares = mixture.shares
+    patches = shares.shape[1]
+    parts = [f"{image} through {model.name}: {len(shares)} tokens made {mixture.place}."]
+    for number, one in enumerate(shares):
+        if not np.abs(one).max(initial=0.0) > 0:
+            parts.append(f"Token {number} is empty.")
+            continue
+        row, column = divmod(int(one.argmax()), mixture.grid[1])
+        half = _half(one)
+        parts.append(
+            f"Token {number} is most of the patch in row {row}, column {column}; half of it is of "
+            f"{half} of {patches} patches."
+        )
+    return " ".join(parts)
+
+
+def _half(shares: NDArray[np.float64]) -> int:
+    """The fewest patches that are half of a token."""
+    falling = np.sort(np.maximum(shares, 0))[::-1].cumsum()
+    return int(np.searchsorted(falling, falling[-1] / 2) + 1)
+
+
+def _most(shares: NDArray[np.float64]) -> str:
+    most = float(shares.max(initial=0.0))
+    return f"up to {most:.1%}" if most > 0 else "empty"
