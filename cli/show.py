@@ -49,8 +49,9 @@ def show(
         ),
     ] = False,
     size: Annotated[
-        int, typer.Option(help="Pixels of the longer side of each block's picture.")
-    ] = 320,
+        int | None,
+        typer.Option(help="Pixels of the longer side of each block's picture (default: from 320)."),
+    ] = None,
     threads: options.Threads = None,
     json: options.Json = None,
 ) -> None:

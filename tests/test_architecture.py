@@ -99,7 +99,12 @@ def test_what_pytorch_computes_knows_nothing_of_files(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", of("graph", "*.packed", "*.single", "*.slots", "*.lower", "steps.lowering")
+    "module",
+    [
+        *of("graph", "*.packed", "*.single", "*.slots", "*.lower", "steps.lowering", "drawing"),
+        *of("steps.recorded", "steps.decided"),
+        *(name for name in of("*.record") if ".steps." in name),
+    ],
 )
 def test_what_files_compute_knows_nothing_of_pytorch(module: str) -> None:
     assert not reached(module) & {"torch", "timm", "ltmp_export.reference"}
@@ -115,7 +120,13 @@ def test_runtimes_know_nothing_of_files_on_disk_or_of_what_uses_them(module: str
     assert not reached(module) & {*of("model_file", "parity", "timing", "checkpoint")}
 
 
-BRIDGES = ("*.record", "steps.recorded", "calibration.budgets", "calibration.halves", "parity")
+BRIDGES = (
+    "precision.record",
+    "training.record",
+    "calibration.budgets",
+    "calibration.halves",
+    "parity",
+)
 ABOVE = ("timing", "commands", "reports")
 
 

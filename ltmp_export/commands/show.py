@@ -18,13 +18,15 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import folders, memory
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import read_exported
+from ltmp_export.plan.outputs import DENSE
 from ltmp_export.precision.formats import FP32
 from ltmp_export.progress import Progress, silent
 
 if TYPE_CHECKING:
     from ltmp_export.model_file.model import ExportedModel
 
-SAMPLES, SIDE, FEW = 12, 320, 6
+SAMPLES, FEW = 12, 6
+SIDE, PATCH = 320, 12  # pixels of a picture and of a patch, at least, where no size is asked for
 SMALLEST, LARGEST = 96, 2048  # pixels of a picture's longer side
 ALL = "all"
 
@@ -40,7 +42,7 @@ def show(
     grid: bool = False,
     apart: bool = False,
     heat: bool = False,
-    size: int = SIDE,
+    size: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> ShowReport:
@@ -59,7 +61,8 @@ def show(
         heat: Instead, for methods that mix tokens: what of each patch is in each of them. A block
             is then one before or in which tokens are mixed, the number of blocks stands for the
             place before the head, and the last one is drawn by default.
-        size: Pixels of the longer side of each block's picture, 96 to 2048.
+        size: Pixels of the longer side of each block's picture, 96 to 2048; by default 320, or more
+            where there are many patches.
         threads: Threads of an operator; all processors by default.
         progress: Called with a few words as each stage begins.
 
@@ -68,7 +71,7 @@ def show(
         CheckFailedError: A file's decisions are none, or not what its token_map says.
         ExportError: onnxruntime does not run a model.
     """
-    if not SMALLEST <= size <= LARGEST:
+    if size is not None and not SMALLEST <= size <= LARGEST:
         raise InputError(f"pictures of {size} pixels; expected {SMALLEST} to {LARGEST}")
     if heat and (grid or apart or side_by_side is not None):
         raise InputError(
@@ -82,6 +85,7 @@ def show(
     asked = SAMPLES if samples is None else samples
     progress("opening the model")
     opened = [read_exported(path) for path in paths]
+    size = _usual(opened) if size is None else size
     work: Strips | Heats
     if heat:
         mixing = _subject(opened[0], Mixtures(opened[0], threads=threads), source, asked)
@@ -105,6 +109,13 @@ def show(
         tuple(done.shown), tuple(done.grids), tuple(dict.fromkeys(notes)),
         tuple(dict.fromkeys(warnings)),
     )  # fmt: skip
+
+
+def _usual(opened: Sequence[ExportedModel]) -> int:
+    """Pixels of a picture's longer side where none are asked for."""
+    grids = [one.geometry.outputs.get(DENSE, ()) for one in opened]
+    patches = max((side or 0 for shape in grids for side in shape[1:]), default=0)
+    return min(LARGEST, max(SIDE, PATCH * patches))
 
 
 def _require_elsewhere(folder: Path, images: str | Path | None) -> None:

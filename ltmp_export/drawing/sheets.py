@@ -22,7 +22,7 @@ class Tile:
     """A picture with a few words.
 
     Attributes:
-        picture: All pictures of a sheet are of one size.
+        picture: It has the room of the largest of a sheet.
         lines: Under it, one after the other; what is too long is cut.
     """
 
@@ -51,7 +51,8 @@ def sheet(title: str, rows: Sequence[Row], legend: str) -> Image.Image:
         rows: At least one, with tiles.
         legend: Below all.
     """
-    wide, high = rows[0].tiles[0].picture.size
+    pictures = [tile.picture for row in rows for tile in row.tiles]
+    wide, high = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
     letters = min(LARGEST, max(SMALLEST, max(wide, high) // 20))
     font, line = _font(letters), letters + letters // 3
     columns = max(len(row.tiles) for row in rows)

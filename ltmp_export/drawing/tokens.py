@@ -20,7 +20,9 @@ INK = (16, 16, 16)  # beside a hue, so that it is seen on any ground
 _DIM = 0.25  # of the brightness of pruned patches
 _GROUND = 20  # added to it
 _HATCH, _NEW_HATCH = 125, 235  # grey of the lines
-_FAINT = 0.6  # how much is seen of the lines between pieces
+_FAINT, _FAINTEST = 0.6, 0.2  # how much is seen of the lines between pieces
+_ROOMY = 16  # pixels of a patch in which a thick outline leaves something to be seen
+_FEW = 40  # lines; the more there are beyond them, the fainter each
 
 
 def draw(seen: NDArray[np.uint8], owned: Owned, hues: NDArray[np.int64], side: int) -> Image.Image:
@@ -78,7 +80,8 @@ def _outline(
     label, hue = owned.places[patch], hues[patch]
     drawn = hue >= 0
     new = drawn & owned.merged_here[patch]
-    for which, thick in ((drawn & ~new, thin), (new, 2 * thin + 1)):
+    wide = 2 * thin + (across >= _ROOMY)
+    for which, thick in ((drawn & ~new, thin), (new, wide)):
         canvas[which & regions.edge(label, thick + 1)] = INK
         inner = which & regions.edge(label, thick)
         canvas[inner] = HUES[hue[inner]]
@@ -97,9 +100,12 @@ def _connected(
     def middle(patch: int) -> tuple[float, float]:
         return (patch % columns + 0.5) * wide, (patch // columns + 0.5) * high
 
+    count = 0
     for token in np.unique(owned.places[hues >= 0]).tolist():
         red, green, blue = HUES[hues[owned.places == token][0]].tolist()
         for a, b in regions.links(owned, token):
+            count += 1
             pen.line((middle(a), middle(b)), fill=INK, width=thin + 2)
             pen.line((middle(a), middle(b)), fill=(red, green, blue), width=thin)
-    return np.array(Image.blend(plain, lined, _FAINT))
+    seen = max(_FAINTEST, _FAINT * min(1.0, _FEW / max(count, 1)))
+    return np.array(Image.blend(plain, lined, seen))

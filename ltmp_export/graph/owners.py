@@ -12,15 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.graph.packed import Reduced, all_rows
+from ltmp_export.graph.packed import Reduced, merged_rows
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.graph.slots import Slots
 
 _NOBODY = -1
-_FAR = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def first(
 
 
 def through_packed(
-    g: GraphBuilder, owners: Owners, reduced: Reduced, old: Name, x: Name, width: int, drops: bool
+    g: GraphBuilder, owners: Owners, reduced: Reduced, total: Name, x: Name, drops: bool
 ) -> Owners:
     """Owners after what a block's steps have decided about packed rows.
 
@@ -94,32 +91,22 @@ def through_packed(
         g: Where to write.
         owners: Before it.
         reduced: What they have decided.
-        old: [1] T.
+        total: [1] T.
         x: [T, C] the rows they have decided about.
-        width: C.
         drops: Whether a patch may be pruned.
     """
-    counting = _range(g, old)  # [T]
-    became, left, total = counting, reduced.rows, old
+    became = _range(g, total)  # [T]
     if reduced.merges is not None:
         merges = reduced.merges
-        alike = g.op(
-            "Where", g.op("Equal", g.op("Unsqueeze", merges.target, g.ints(2)),
-                          g.op("Unsqueeze", merges.target, g.ints(1))),
-            g.op("Unsqueeze", merges.made, g.ints(1)), g.index(int(_FAR)),
-        )  # fmt: skip
-        one = g.reshape(g.reduce("ReduceMin", alike, [2]), -1)  # [B * K] one new row of those equal
         present = g.op("Greater", merges.present, g.number(0.5))
         joins = g.op("Where", present, merges.source, merges.target)
-        gone = g.op("Concat", g.reshape(joins, -1), g.reshape(merges.target, -1), axis=0)
-        became = g.op("ScatterElements", counting, gone, g.op("Concat", one, one, axis=0), axis=0)
-        alias = g.op("Concat", counting, one, axis=0)  # [T + B * K]
-        left, total = g.op("Gather", alias, left, axis=0), g.op("Shape", alias)
-    stays = _scattered(g, g.op("Expand", g.index(_NOBODY), total), left, _range_of(g, left))
+        became = _scattered(g, became, g.reshape(joins, -1), g.reshape(merges.target, -1))
+    nobody, left = g.op("Expand", g.index(_NOBODY), total), reduced.rows
+    stays = _scattered(g, nobody, left, _range_of(g, left))
     last = g.op("Gather", became, owners.somewhere(g), axis=0)  # [B, P]
     vectors = None
     if drops and owners.wanted:
-        vectors = g.op("Gather", all_rows(g, reduced, x, width), last, axis=0)
+        vectors = g.op("Gather", merged_rows(g, reduced, x), last, axis=0)
     return owners.moved(g, g.op("Gather", stays, last, axis=0), vectors)
 
 

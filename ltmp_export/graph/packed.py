@@ -6,9 +6,9 @@ A merge changes few rows:
 
 with sizes s and S_d = s_d + Σ_k s_k, which is the weighted mean of METHOD §1. It is computed for
 the K merging sources of an image, as a [K, K] product ("who shares my destination") with the [K, C]
-differences. The new rows are appended to the old ones, and one Gather takes what is left from both:
-no scatter of rows, and no sum whose order is open. Sources of one destination all compute its new
-row, the same one; which of them is taken makes no difference.
+differences. Each puts its result in the place of its destination's row, and one Gather takes what
+is left: nothing is added up in an order that is open. Sources of one destination all compute its
+new row, the same one; which of them writes it makes no difference.
 
 What steps decide stands in names of their own (`record`); `count` and `size` are written here.
 """
@@ -29,9 +29,9 @@ class Candidates:
 
     Attributes:
         layout: Their slots.
-        rows: [B, N] row of each slot's token, among the old and the new ones of `merges`.
+        rows: [B, N] row of each slot's token.
         alive: [B, N] bool, the slots that hold a token that stays so far.
-        old_rows: [1] how many rows there were.
+        total: [1] T.
         size: [T] patches of each row, or None while every token stands for one patch.
         importance: [B, N], or None if no later step needs it.
         metric: [B, N, D] unit vectors, or None if no later step needs it.
@@ -44,7 +44,7 @@ class Candidates:
     layout: Layout
     rows: Name
     alive: Name
-    old_rows: Name
+    total: Name
     size: Name | None
     importance: Name | None
     metric: Name | None
@@ -62,16 +62,17 @@ class Merges:
         source: [B, K] row of each.
         target: [B, K] row of its destination.
         mixing: [B, K, K] weight of source j in the destination of source i, 0 if it has another.
-        made: [B, K] row of what its destination becomes, behind all old ones; of some that are the
-            same one is taken.
         present: [B, K] 1 for those that merge, 0 for those that fill up.
     """
 
     source: Name
     target: Name
     mixing: Name
-    made: Name
     present: Name
+
+    def placed(self, g: GraphBuilder, values: Name, new: Name) -> Name:
+        """Values [T, …] with the new ones [B, K, …] in the places of destinations."""
+        return g.op("ScatterND", values, g.op("Unsqueeze", self.target, g.ints(2)), new)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Reduced:
 
     Attributes:
         layout: Of the tokens that are left.
-        rows: [T'] row of each, among the old and the new ones.
+        rows: [T'] row of each.
         size: [T'] patches of each, or None while every token stands for one patch.
         merges: What was merged, or None.
     """
@@ -98,25 +99,25 @@ def finish(g: GraphBuilder, tokens: Candidates) -> Reduced:
     return Reduced(layout, rows, size, tokens.merges)
 
 
-def reduce_rows(g: GraphBuilder, reduced: Reduced, x: Name, width: int) -> Name:
+def reduce_rows(g: GraphBuilder, reduced: Reduced, x: Name) -> Name:
     """Rows [T, C] → the rows [T', C] that are left, merged."""
-    return g.op("Gather", all_rows(g, reduced, x, width), reduced.rows, axis=0)
+    return g.op("Gather", merged_rows(g, reduced, x), reduced.rows, axis=0)
 
 
-def all_rows(g: GraphBuilder, reduced: Reduced, x: Name, width: int) -> Name:
-    """Rows [T, C], and behind them those that destinations become [T + B * K, C]."""
+def merged_rows(g: GraphBuilder, reduced: Reduced, x: Name) -> Name:
+    """Rows [T, C], of destinations what they become."""
     merges = reduced.merges
     if merges is None:
         return x
     target = g.op("Gather", x, merges.target, axis=0)  # [B, K, C]
     difference = g.op("Sub", g.op("Gather", x, merges.source, axis=0), target)
     new = g.op("Add", target, g.op("MatMul", merges.mixing, difference))
-    return g.op("Concat", x, g.reshape(new, -1, width), axis=0)
+    return merges.placed(g, x, new)
 
 
 def pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:
     """[T'] rows of the living slots, and the layout they are in."""
     alive = g.reshape(tokens.alive, -1)
-    rows = g.op("Compress", g.reshape(tokens.rows, -1), alive, axis=0)
+    rows = g.op("Compress", tokens.rows, alive)
     counts = g.op("Cast", tokens.alive, to=TensorProto.INT64)
     return rows, tokens.layout.for_counts(g.reduce("ReduceSum", counts, [1], name=name))

@@ -75,13 +75,9 @@ def of_images(
 def reduced(g: GraphBuilder, decided: Reduced, places: Positions) -> Positions:
     """Of the packed rows that a block's steps leave, see `packed.reduce_rows`."""
     rows, merges = places.rows, decided.merges
-    if merges is not None:
-        new = g.op("Gather", rows, merges.target, axis=0)  # [B, K, 1 or 3]
-        if places.summed:
-            going = g.op("Greater", merges.mixing, g.number(0.0))
-            going = g.op("Cast", going, to=TensorProto.FLOAT)  # [B, K, K]
-            coming = g.op("Gather", rows, merges.source, axis=0)
-            new = g.op("Add", new, g.op("MatMul", going, coming))
-        width = SUMMED if places.summed else 1
-        rows = g.op("Concat", rows, g.reshape(new, -1, width), axis=0)
+    if merges is not None and places.summed:
+        going = g.op("Greater", merges.mixing, g.number(0.0))
+        going = g.op("Cast", going, to=TensorProto.FLOAT)  # [B, K, K]
+        own, coming = (g.op("Gather", rows, w, axis=0) for w in (merges.target, merges.source))
+        rows = merges.placed(g, rows, g.op("Add", own, g.op("MatMul", going, coming)))
     return replace(places, rows=g.op("Gather", rows, decided.rows, axis=0))

@@ -9,9 +9,10 @@ after the other, [T, C], in the order of the images:
             [c0 c0 c0 c0 c0]         1 0 0 0 0
 
 Every pointwise layer runs on packed rows and never computes padding. Attention, matching and
-deciding see slots, made by Gather, which also splits and joins the heads. An image's empty slots
-repeat its own last row, so nothing (a NaN, say) passes from one image to another; `valid` keeps
-them out of every result. All integers are int64. Of single images see `graph.single`.
+deciding see slots, made by Gather, which also splits the heads; Compress leaves the padding out
+again. An image's empty slots repeat its own last row, so nothing (a NaN, say) passes from one image
+to another; `valid` keeps them out of every result. All integers are int64. Of single images see
+`graph.single`.
 
 A small operator costs an onnxruntime session about a microsecond whatever it computes, so there are
 as few as possible, and those that several blocks or steps share are written once.
@@ -101,13 +102,6 @@ class Layout:
             return self.g.ints(0)
         return self.g.reshape(self.offset, -1)
 
-    def where_valid(self, values: Name) -> Name:
-        """[B, N] → [T], the slots that have a row of their own."""
-        flat = self.g.reshape(values, -1)
-        if self.fixed is not None:
-            return flat
-        return self.g.op("Compress", flat, self.g.reshape(self.valid, -1), axis=0)
-
     # Attention
 
     def split_heads(self, qkv: Name, heads: int, width: int) -> tuple[Name, Name, Name]:
@@ -137,12 +131,15 @@ class Layout:
     def join_heads(self, padded: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] → packed rows [T, H * D]."""
         g = self.g
+        if self.fixed is None:
+            rows = g.reshape(g.op("Transpose", padded, perm=[0, 2, 1, 3]), -1, heads * width)
+            return g.op("Compress", rows, g.reshape(self.valid, -1), axis=0)
         pieces = g.reshape(padded, -1, width)  # [B * H * N, D]
         place = self.position  # of a slot's first head: b * H * N + n
         if self.images is not None:
             before = g.op("Mul", self.images, g.op("Mul", self.slots, g.index(heads)))
             place = g.op("Add", place, before)  # [B, N]
-        first = g.op("Unsqueeze", self.where_valid(place), g.ints(1))  # [T, 1]
+        first = g.op("Unsqueeze", g.reshape(place, -1), g.ints(1))  # [T, 1]
         steps = g.op("Mul", self.slots, g.ints(*range(heads)))  # [H]
         gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
         return g.reshape(gathered, -1, heads * width)
@@ -182,12 +179,17 @@ class Layout:
                 shape = g.op("Concat", batch, g.ints(1, 1, self.fixed), axis=0)
                 queries = g.op("Expand", queries, shape)
         else:
-            count = g.op("Cast", self.per_image, to=TensorProto.FLOAT)
-            share = g.op("Div", g.number(1.0 / heads), count)  # [B, 1]
+            share = g.op("Gather", self._shares(heads), self.per_image)  # [B, 1]
             shares = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
             queries = g.op("Unsqueeze", shares, g.ints(1, 2))
         per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
         return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
+
+    def _shares(self, heads: int) -> Name:
+        """A constant: of 0, 1, … tokens what one adds to the mean over heads and queries."""
+        counts = np.arange(self.most + 1, dtype=np.float32).clip(min=1)
+        shares = np.float32(1.0 / heads) / counts
+        return self.g.stored(f"const/shares[{heads},{self.most}]", shares)
 
     def class_attention(self, weights: Name) -> Name:
         """[B, H, N, N] attention → [B, N]: what the class token, row 0, gives; mean over heads."""
@@ -220,25 +222,25 @@ class Layout:
         first = pairing.first_destination(self.protected)
         return self.g.op("Unsqueeze", self.g.slice(self.valid, 1, first, step=2), self.g.ints(1))
 
-    def numbered(self, width: Name) -> Name:
-        """[B, K] 0, 1, 2, … through all images, K [1] entries each."""
-        within = self.g.arange(self.most, width)
-        return self.g.op("Add", within, self.g.op("Mul", self.numbers, width))
-
 
 def make_layout(g: GraphBuilder, count: Name, most: int, images: Name, protected: int) -> Layout:
     """Lay out packed rows of a batch from token counts [B]."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
     largest = g.reduce("ReduceMax", count, [0], keepdims=True)
-    slots = g.op("Max", largest, g.ints(pairing.least(protected)))
-    fours = g.op("Div", g.op("Add", slots, g.ints(SLOTS_STEP - 1)), g.ints(SLOTS_STEP))
-    slots = g.op("Mul", fours, g.ints(SLOTS_STEP))
+    slots = g.op("Gather", _slots_for(g, most, pairing.least(protected)), largest)  # [1]
     position = g.arange(most + SLOTS_STEP, slots)
     rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
     offset = g.op("CumSum", per_image, g.index(0), exclusive=1)
     rows = g.op("Add", rows, offset)
     place = (per_image, offset, slots, position, rows, None, protected)
     return Layout(g, count, most, images, None, False, *place)
+
+
+def _slots_for(g: GraphBuilder, most: int, least: int) -> Name:
+    """A constant: how many slots 0, 1, … `most` tokens need."""
+    needed = np.arange(most + 1).clip(min=least)
+    fours = -(-needed // SLOTS_STEP) * SLOTS_STEP
+    return g.stored(f"const/slots[{most},{least}]", fours.astype(np.int64))
 
 
 def fixed_layout(

@@ -68,8 +68,8 @@ def _plain_mean(right: Wrong) -> Wrong:
 
     def wrong(g: GraphBuilder, tokens: Candidates, *chosen: str) -> tuple[str, str, str]:
         mixing, _, _ = right(g, replace(tokens, size=None), *chosen)
-        _, shared, size = right(g, tokens, *chosen)
-        return mixing, shared, size
+        _, shared, total = right(g, tokens, *chosen)
+        return mixing, shared, total
 
     return wrong
 

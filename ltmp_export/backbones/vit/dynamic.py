@@ -27,7 +27,7 @@ def candidates(
         layout=layout,
         rows=layout.rows,
         alive=layout.valid,
-        old_rows=g.op("Shape", tokens.x, end=1),
+        total=g.op("Shape", tokens.x, end=1),
         size=tokens.size,
         importance=attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE),
         metric=metric,
@@ -41,10 +41,10 @@ def owned(
     """Who owns the patches behind the steps of a block on the rows of a batch."""
     if tokens.owners is None:
         return None
-    g, width = layers.g, layers.vit.width
-    old = g.op("Shape", tokens.x, end=1)
+    g = layers.g
+    total = g.op("Shape", tokens.x, end=1)
     drops = any(step.drops for step in steps)
-    return owners.through_packed(g, tokens.owners, reduced, old, x, width, drops)
+    return owners.through_packed(g, tokens.owners, reduced, total, x, drops)
 
 
 def of_one(

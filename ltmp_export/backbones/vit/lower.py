@@ -160,7 +160,7 @@ class Lowering:
             x = g.op("Add", tokens.x, self.shaped(self.scaled(path, 1, update), layout))
         if reduced is not None:
             owned = dynamic.owned(self.layers, steps, tokens, reduced, x)
-            x = packed.reduce_rows(g, reduced, x, self.vit.width)
+            x = packed.reduce_rows(g, reduced, x)
             where = self.moved(tokens, reduced)
             left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
         elif isinstance(layout, OneLayout):

@@ -33,12 +33,12 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     to = g.op("GatherElements", partner, chosen, axis=1)  # [B, K] ordinals of destinations
     source = g.op("GatherElements", source_rows, chosen, axis=1)
     target = g.op("GatherElements", destination_rows, to, axis=1)
-    mixing, shared, size = _mix(g, tokens, source, target, present)
+    mixing, shared, total = _mix(g, tokens, source, target, present)
+    merges = Merges(source, target, mixing, present)
+    size = tokens.size or g.op("Expand", g.number(1.0), tokens.total)
 
-    new_rows = g.op("Add", tokens.layout.numbered(width), tokens.old_rows)  # [B, K]
     front_alive, source_alive, destination_alive = _parts(g, tokens.alive, protected)
     stays = g.op("And", source_alive, g.op("Not", merged))
-    destination_rows = g.op("ScatterElements", destination_rows, to, new_rows, axis=1)
     importance = None
     if IMPORTANCE in tokens.needed:
         carried = _merged_importance(g, tokens, present, chosen, to, shared)
@@ -49,10 +49,10 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
         tokens,
         rows=g.op("Concat", *front_rows, source_rows, destination_rows, axis=1),
         alive=g.op("Concat", *front_alive, stays, destination_alive, axis=1),
-        size=size,
+        size=merges.placed(g, size, total),
         importance=importance,
         metric=None,
-        merges=Merges(source, target, mixing, new_rows, present),
+        merges=merges,
         gaps=True,
     )
 
@@ -111,21 +111,18 @@ def _mix(
 
     Returns:
         `Merges.mixing`; [B, K, K] 1 where two sources share a destination, else 0; and the sizes
-        [T + B * K] of the old and the new rows.
+        [B, K] of their destinations then.
     """
     mine, theirs = (g.op("Unsqueeze", target, g.ints(axis)) for axis in (2, 1))
     shared = g.op("Cast", g.op("Equal", mine, theirs), to=TensorProto.FLOAT)
     if tokens.size is None:
         weight, own = present, g.number(1.0)
-        old_sizes = g.op("Expand", own, tokens.old_rows)
     else:
         weight = g.op("Mul", present, g.op("Gather", tokens.size, source, axis=0))
-        own = g.op("Gather", tokens.size, mine, axis=0)  # [B, K, 1]
-        old_sizes = tokens.size
+        own = g.op("Gather", tokens.size, target, axis=0)
     weighted = g.op("Mul", shared, g.op("Unsqueeze", weight, g.ints(1)))
-    total = g.op("Add", g.reduce("ReduceSum", weighted, [2], keepdims=True), own)  # [B, K, 1]
-    size = g.op("Concat", old_sizes, g.reshape(total, -1), axis=0)
-    return g.op("Div", weighted, total), shared, size
+    total = g.op("Add", g.reduce("ReduceSum", weighted, [2]), own)
+    return g.op("Div", weighted, g.op("Unsqueeze", total, g.ints(2))), shared, total
 
 
 def _merged_importance(
