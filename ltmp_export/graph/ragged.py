@@ -227,6 +227,7 @@ def make_layout(g: GraphBuilder, count: Name, most: int, images: Name, protected
     """Lay out packed rows of a batch from token counts [B]."""
     per_image = g.op("Unsqueeze", count, g.ints(1))
     largest = g.reduce("ReduceMax", count, [0], keepdims=True)
+    largest = g.op("Max", largest, g.ints(0))  # of no images it is the lowest number there is
     slots = g.op("Gather", _slots_for(g, most, pairing.least(protected)), largest)  # [1]
     position = g.arange(most + SLOTS_STEP, slots)
     rows = g.op("Min", position, g.op("Sub", per_image, g.index(1)))  # [B, N]
