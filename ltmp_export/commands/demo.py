@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.commands.bench import bench
@@ -56,7 +57,7 @@ def demo(folder: str | Path, progress: Progress = silent) -> DemoReport:
     checked = check(exported.output, checkpoint, samples=48, progress=progress)
     timed = bench(exported.output, settings=Settings(threads=AUTO), progress=progress)
     chosen = inputs.embedded_digits()
-    known = {
+    known: dict[str, Any] = {
         "check": checked,
         "bench": timed,
         "margins": measured_margins(checkpoint, chosen, progress),

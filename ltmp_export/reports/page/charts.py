@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltmp_export.reports.page.axes import TOP, WIDTH, RIGHT, Axes, chart
+from ltmp_export.reports.page.axes import RIGHT, TOP, WIDTH, Axes, chart
 from ltmp_export.reports.page.elements import Html, element, joined
 from ltmp_export.reports.page.tables import table
 from ltmp_export.reports.tables import figure

@@ -1,7 +1,8 @@
 """HTML by elements: a string is text and is escaped, only `Html` is markup.
 
 `element` is the one way to markup. Names of files, of images and of classes are anybody's: what is
-no printable character is written out, also what turns the direction of writing, and lone surrogates.
+no printable character is written out, with what turns the direction of writing, and lone
+surrogates.
 """
 
 from __future__ import annotations
