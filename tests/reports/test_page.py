@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_axes_keep_order_and_ends() -> None:
     assert plain.down(5) == axes.TOP == plain.down(99)
     steep = axes.Axes((0, 10), (1e-6, 1e-2), "x", "y", logarithmic=True)
     downs = [steep.down(10.0**-power) for power in (2, 3, 4, 5, 6)]
-    steps = {round(b - a, 6) for a, b in zip(downs, downs[1:], strict=False)}
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(downs)}
     assert len(steps) == 1
     assert steep.down(0.0) == downs[-1]
 
@@ -106,7 +107,7 @@ def test_the_box_of_a_block() -> None:
     frame = axes.Axes((-0.6, 0.6), (0, 60), "", "")
     assert math.isclose(float(box["y"]), frame.down(40), abs_tol=0.01)
     assert math.isclose(float(box["height"]), frame.down(20) - frame.down(40), abs_tol=0.01)
-    assert [words for words in page.texts[-6:]] == ["0", "10", "20", "30", "40", "50"]
+    assert page.texts[-6:] == ["0", "10", "20", "30", "40", "50"]
 
 
 def test_margins_of_nothing_and_of_no_distance() -> None:
@@ -123,7 +124,7 @@ def test_margins_of_nothing_and_of_no_distance() -> None:
 
 
 def test_many_large_pictures_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve of noise, with twelve blocks of 196 patches that nothing merged: the worst there is."""
+    """Twelve of noise, with twelve blocks of 196 patches that nothing merged: the worst."""
     random = np.random.default_rng(0)
     saw = random.integers(0, 256, (224, 224, 3), np.uint8)
     places = np.arange(1, 197)

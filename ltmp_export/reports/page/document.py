@@ -184,7 +184,8 @@ def _margins(
     if found is not None:
         if charts.smallest(found):
             shown.append(charts.margins(found))
-        shown.append(rendered(margins_table(found), "margins"))
+        whose = "Margins are those of the checkpoint itself, computed by the reference in float64."
+        shown += [element("p", whose, class_="told"), rendered(margins_table(found), "margins")]
     return joined(*shown)
 
 
