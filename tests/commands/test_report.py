@@ -69,7 +69,7 @@ def test_all_parts(here: Path) -> None:
     found = page("r.html")
     parts = ["check", "model", "tokens", "pictures", "margins", "times", "assumed"]
     assert found.headings() == parts
-    assert len(found.of("svg")) == 4
+    assert len(found.of("svg")) == 5  # thresholds of merging and of pruning apart
     images = found.of("img")
     assert len(images) == 2 * 7
     assert [image["alt"].startswith(NAME) for image in images] == [True] * 7 + [False] * 7

@@ -147,3 +147,14 @@ def test_many_large_pictures_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {image["alt"].count(SHOWN) for image in page.of("img")} == {1}
     assert [one["value"] for one in page.of("input")] == ["7"] * 13
     assert min(drawn) >= 128
+
+
+def test_thresholds_of_each_kind_have_their_own_scale() -> None:
+    """Those of pruning are a hundredth of those of merging."""
+    found = {"merge": [(0, 0.9), (1, 0.95)], "prune": [(0, 0.006), (1, 0.007), (3, 0.0065)]}
+    page = Page(charts.thresholds(found).source.encode())
+    lines = [one["points"].split() for one in page.of("polyline")]
+    assert [len(points) for points in lines] == [2, 3]
+    for points in lines:
+        downs = [float(point.split(",")[1]) for point in points]
+        assert max(downs) - min(downs) > 0.5 * (axes.HEIGHT - axes.TOP - axes.BOTTOM)

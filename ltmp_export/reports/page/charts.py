@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltmp_export.reports.page.axes import RIGHT, TOP, WIDTH, Axes, chart
+from ltmp_export.reports.page.axes import LEFT, TOP, Axes, chart
 from ltmp_export.reports.page.elements import Html, element, joined
 from ltmp_export.reports.page.tables import table
 from ltmp_export.reports.tables import figure
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1.0}
 SERIES = 4  # looks that the style knows; more kinds of lines than that repeat
+LEGEND = 110.0  # from one name above a chart to the next
 LEAST = 1e-9  # the lower end of margins: what is less stands there
 Points = Sequence[tuple[float, float]]
 
@@ -62,18 +63,21 @@ def tokens(counts: Sequence[Sequence[int]], initial: int) -> Html:
 
 
 def thresholds(found: Mapping[str, Points]) -> Html:
-    """Thresholds by block, a line for each kind: its points (block, threshold)."""
-    values = [value for points in found.values() for _, value in points]
-    blocks = [block for points in found.values() for block, _ in points]
-    low, high = min(0.0, *values), max(values)
-    across = (min(blocks) - 0.5, max(blocks) + 0.5)
-    axes = Axes(across, (low, high if high > low else low + 1.0), "block", "threshold (score)")
-    drawn = [*axes.frame(), *_series(axes, found)]
-    told = "; ".join(
-        f"{kind}: {min(v for _, v in points):.4g} to {max(v for _, v in points):.4g}"
-        for kind, points in found.items()
-    )
-    return chart("thresholds", "Thresholds by block", f"Lines over blocks. {told}.", drawn)
+    """Thresholds by block, a chart for each kind of step: its points (block, threshold)."""
+    return joined(*(_of_kind(kind, points) for kind, points in found.items()))
+
+
+def _of_kind(kind: str, points: Points) -> Html:
+    blocks, values = zip(*points, strict=True)
+    low, high = min(values), max(values)
+    room = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+    axes = Axes(
+        (min(blocks) - 0.5, max(blocks) + 0.5), (low - room, high + room), "block",
+        f"{kind} threshold (score)",
+    )  # fmt: skip
+    told = f"A line over {len(points)} blocks, from {low:.4g} to {high:.4g}."
+    drawn = [*axes.frame(), *_series(axes, {kind: points})]
+    return chart(f"thresholds-{kind}", f"Thresholds of {kind} by block", told, drawn)
 
 
 def margins(found: Mapping[str, Any]) -> Html:
@@ -138,7 +142,7 @@ def times(report: BenchReport) -> Html:
 
 
 def _series(axes: Axes, found: Mapping[str, Points]) -> list[Html]:
-    """A line with a mark at each point for each kind, and its name at the right end."""
+    """A line with a mark at each point for each kind, and above all its name."""
     drawn = []
     for number, (kind, points) in enumerate(found.items()):
         look = f"series look-{number % SERIES}"
@@ -146,9 +150,9 @@ def _series(axes: Axes, found: Mapping[str, Points]) -> list[Html]:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         drawn.append(element("polyline", points=path, class_=look))
         drawn += [_mark(number % SERIES, x, y) for x, y in places]
-        y = TOP + 14.0 + 17 * number
-        drawn.append(_mark(number % SERIES, WIDTH - RIGHT - 96.0, y - 4))
-        drawn.append(element("text", kind, x=WIDTH - RIGHT - 84.0, y=y, class_="legend"))
+        x = LEFT + LEGEND * number
+        drawn.append(_mark(number % SERIES, x, TOP / 2 - 4))
+        drawn.append(element("text", kind, x=x + 12, y=TOP / 2))
     return drawn
 
 
