@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ltmp_export.commands.bench import bench as time_it
 from ltmp_export.commands.inspect import inspect
 from ltmp_export.drawing import courses, seen
-from ltmp_export.drawing.owned import Owners, require_owners
-from ltmp_export.errors import InputError
+from ltmp_export.drawing.owned import Owners
+from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
@@ -139,12 +139,19 @@ def gathered(
         known: Parts of `Findings`.
 
     Raises:
-        CheckFailedError: The file's decisions are none.
+        CheckFailedError: The file's decisions are none, and no check tells of it.
         ExportError: onnxruntime does not run it.
-        InputError: The images cannot be shown.
     """
     tokens, remarks = _tokens(exported, chosen, threads, progress), list(chosen.remarks)
-    shown, more = _pictures(exported, chosen.select(SHOWN), threads, progress, pictures)
+    few, shown, more = chosen.select(SHOWN), None, tuple[str, ...]()
+    try:
+        shown, more = _pictures(exported, few, threads, progress, pictures)
+    except InputError as err:  # patches have no one owner, or inputs are no pictures
+        more = (f"no pictures: {err}",)
+    except CheckFailedError as err:
+        if known.get("check") is None:
+            raise
+        more = (f"no pictures: {err}",)  # the check tells what is wrong
     if tokens is None:
         remarks.append(f"{exported.path} lacks the named tensors that tell its tokens")
     for part in ("check", "bench"):
@@ -226,14 +233,14 @@ def _tokens(
 
 def _pictures(
     exported: ExportedModel, chosen: Images, threads: int | None, progress: Progress, pictures: bool
-) -> tuple[Pictures | None, tuple[str, ...]]:
-    """Who owns which patch, with what to know of it; None where patches have no one owner."""
-    try:
-        require_owners(exported)
-        owners = Owners(exported, threads=threads)
-    except InputError as err:
-        return None, (f"no pictures: {err}",)
-    found = []
+) -> tuple[Pictures, tuple[str, ...]]:
+    """Who owns which patch, with what to know of it.
+
+    Raises:
+        CheckFailedError: The file's decisions are none.
+        InputError: Patches have no one owner, or cannot be shown.
+    """
+    owners, found = Owners(exported, threads=threads), []
     for number, name in enumerate(chosen.names):
         progress(f"following image {number + 1} of {len(chosen)}")
         found.append(courses.follow(exported, owners, name, chosen.pixels[number]))
