@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 import ltmp_export
-from ltmp_export import ExportError
+from ltmp_export import CheckFailedError, ExportError
 from ltmp_export.commands import report as reporting
+from ltmp_export.drawing.owned import Owners
 from tests.commands.test_startup import MODELS
 from tests.conftest import DIGITS_LTMP, cluster_layers, load_torch
 from tests.makers.commands import left, ltmp, refused, run_without, succeeded
@@ -136,3 +137,20 @@ def test_the_page_is_whole_or_what_it_was(here: Path, monkeypatch: pytest.Monkey
     refused(ltmp("report", "tome.onnx", "--samples", "1"), "as if the runtime", code=3)
     assert left(here) == before
     assert Path("report.html").read_text() == "old"
+
+
+def test_decisions_that_are_none_leave_the_verdict(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the check tells; a file alone is refused."""
+
+    def none(*_: object) -> None:
+        raise CheckFailedError("its decisions are none")
+
+    monkeypatch.setattr(Owners, "of", none)
+    refused(ltmp("report", "ltmp.onnx", "--samples", "1"), "its decisions are none", code=1)
+    assert not Path("report.html").exists()
+    ltmp_export.report("ltmp.onnx", "tuned.pth.tar", samples=1, threads=1)
+    found = page()
+    assert found.headings() == ["check", "model", "tokens", "margins", "assumed"]
+    assert "no pictures: its decisions are none" in found.texts
