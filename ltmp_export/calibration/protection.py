@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ltmp_export.backbones import rounded
 from ltmp_export.backbones.rounded import Stored
-from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import Images
 from ltmp_export.plan import positions
@@ -107,8 +106,8 @@ class _Measure:
         self.pixels = [torch.from_numpy(image) for image in images.pixels]
         self.weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
         exact = Reference(checkpoint.model, checkpoint.plan)
-        self.exact = [exact.run(image) for image in self.pixels]
-        self.taken = [_choices(checkpoint.plan.blocks, trace) for trace in self.exact]
+        self.exact = [exact.run(image).decisions for image in self.pixels]
+        self.taken = [_choices(checkpoint.plan.blocks, decisions) for decisions in self.exact]
         self.model = copy.deepcopy(checkpoint.model)
         rounded.put_integers(self.model, precision, self._integers)
 
@@ -123,7 +122,7 @@ class _Measure:
         pairs: dict[tuple[int, int], list[tuple[Decision, Decision]]] = {}
         for image, exact, taken in zip(self.pixels, self.exact, self.taken, strict=True):
             trace = reference.run(image, taken)
-            for block, both in enumerate(zip(exact.decisions, trace.decisions, strict=True)):
+            for block, both in enumerate(zip(exact, trace.decisions, strict=True)):
                 for place, pair in enumerate(zip(*both, strict=True)):
                     pairs.setdefault((block, place), []).append(pair)
         return sum(map(crossing, pairs.values()))
@@ -143,10 +142,10 @@ class _Measure:
         return self.weights.get(f"{path}.bias")
 
 
-def _choices(blocks: Sequence[Sequence[Any]], trace: Trace) -> Choices:
-    """The decisions of a trace, to be taken by another model; none of a step that takes none."""
+def _choices(blocks: Sequence[Sequence[Any]], taken: Sequence[Sequence[Decision]]) -> Choices:
+    """Decisions of one model, to be taken by another; none of a step that takes none."""
     found: list[list[Any]] = []
-    for steps, decisions in zip(blocks, trace.decisions, strict=True):
+    for steps, decisions in zip(blocks, taken, strict=True):
         left = list(decisions)
         found.append([_choice(left.pop(0)) if left and left[0].step == s else None for s in steps])
     return found

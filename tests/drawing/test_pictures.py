@@ -187,3 +187,14 @@ def test_a_line_is_thin_at_any_size() -> None:
     assert [tokens.line_width(width) for width in (3.0, 16.0, 23.0, 38.0, 73.0, 300.0)] == [
         1, 1, 1, 2, 4, 4,
     ]  # fmt: skip
+
+
+def test_nothing_left_and_all_in_one() -> None:
+    gone = Owned(0, (4, 5), np.full(20, -1), np.arange(20) + 1, 1, 1)
+    one = Owned(1, (4, 5), np.full(20, 1), np.arange(20) + 1, 2, 1)
+    for owned_by, told in ((gone, "0 merged, 20 patches pruned"), (one, "1 merged, 0 patches")):
+        (hues,) = colours.of([owned_by])
+        drawn = np.asarray(tokens.draw(ground(), owned_by, hues, 100))
+        assert drawn.shape == (80, 100, 3)
+        assert words.caption(owned_by)[1].startswith(told)
+    assert (drawn[40, 50] == ground().mean((0, 1)).round()).all()

@@ -25,6 +25,7 @@ from ltmp_export.statements.choices import Choices
 
 OPSET = 17
 CALIBRATED = 4  # synthetic images: scales need not be good, they only have to be there
+MEASURED = 16  # what needs protection is measured on more
 
 
 class Order(NamedTuple):
@@ -37,6 +38,8 @@ class Order(NamedTuple):
         precision: In which numbers the file computes.
         batch_size: Of the file, None for any.
         output: The file.
+        auto: Whether in int8 only what is measured to need it is protected; a build that cannot
+            measure it protects everything.
     """
 
     checkpoint: str
@@ -45,6 +48,7 @@ class Order(NamedTuple):
     precision: str
     batch_size: int | None
     output: str
+    auto: bool = False
 
 
 def write(order: Order) -> tuple[Checkpoint, Any]:
@@ -54,8 +58,9 @@ def write(order: Order) -> tuple[Checkpoint, Any]:
         source = replace(source, plan=dense_plan(source.geometry.depth))
     precision = Precision(order.precision)
     if order.precision == INT8:
-        images = inputs.synthetic(source.geometry, CALIBRATED)
-        asked = Precision(INT8, protected=not order.dense)
+        auto = order.auto and not order.dense and hasattr(Precision, "auto")
+        images = inputs.synthetic(source.geometry, MEASURED if auto else CALIBRATED)
+        asked = Precision(INT8, protected=not order.dense, **({"auto": True} if auto else {}))
         source, precision = quantise.prepare(source, images, asked)
     model = to_onnx(source, opset=OPSET, batch_size=order.batch_size, precision=precision)
     external.store(Path(order.output), model)

@@ -42,6 +42,7 @@ class Way(NamedTuple):
         precision: In which numbers.
         forms: Of the file; one for single images is timed at batch 1 alone.
         sizes: Batch sizes.
+        auto: As of `Order`.
     """
 
     called: str
@@ -51,6 +52,7 @@ class Way(NamedTuple):
     precision: str = FP32
     forms: tuple[str, ...] = (DYNAMIC,)
     sizes: tuple[int, ...] = (1,)
+    auto: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,15 @@ SUBJECTS = (
             Way("", "ltmp", 0.28),
             Way("`--family m --r 13`", "m", rate=13, sizes=(1, 16)),
             Way("", "ltmp", 0.50, precision=INT8, sizes=(1, 16)),
+            Way(
+                "`--protect auto`",
+                "ltmp",
+                0.50,
+                precision=INT8,
+                forms=BOTH,
+                sizes=(1, 16),
+                auto=True,
+            ),
         ),
     ),
     Subject("ViT-B", "vit_base_patch16_224", (Way("", "ltmp", 0.6),)),
@@ -157,6 +168,7 @@ def orders(subject: Subject, seen: Images, folder: Path) -> dict[Key, Order]:
             key.precision,
             FORMS[key.form],
             str(folder / f"{key.label}.onnx".replace(" ", "_")),
+            subject.ways[key.way].auto,
         )
         for key in keys(subject)
     }
