@@ -21,6 +21,7 @@ from .export import export
 from .finetune import finetune
 from .inspect import inspect
 from .models import models
+from .report import report
 from .show import show
 from .terminal import reporting_errors
 
@@ -78,6 +79,7 @@ app.command("check")(reporting_errors(check))
 app.command("bench")(reporting_errors(bench))
 app.command("inspect")(reporting_errors(inspect))
 app.command("show")(reporting_errors(show))
+app.command("report")(reporting_errors(report))
 app.command("models")(reporting_errors(models))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))

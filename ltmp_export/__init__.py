@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.export import ExportReport, export
     from ltmp_export.commands.inspect import inspect
     from ltmp_export.commands.models import models
+    from ltmp_export.commands.report import PageReport, report
     from ltmp_export.commands.show import show
     from ltmp_export.drawing.report import ShowReport
     from ltmp_export.errors import (
@@ -48,6 +49,7 @@ _HOME = {
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "commands.inspect": ("inspect",),
     "commands.models": ("models",),
+    "commands.report": ("PageReport", "report"),
     "commands.show": ("show",),
     "drawing.report": ("ShowReport",),
     "parity.report": ("CheckReport",),
@@ -74,6 +76,7 @@ __all__ = [
     "ExportReport",
     "InputError",
     "LtmpError",
+    "PageReport",
     "Settings",
     "ShowReport",
     "Spread",
@@ -89,6 +92,7 @@ __all__ = [
     "memory_limit",
     "models",
     "replay",
+    "report",
     "show",
 ]
 

@@ -10,6 +10,7 @@ from ltmp_export.reports.export import export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
 from ltmp_export.reports.models import models_summary, timm_summary
+from ltmp_export.reports.pages import page_summary
 from ltmp_export.reports.plots import bench_plot, sweep_plot
 from ltmp_export.reports.plotted import require_plot
 from ltmp_export.reports.show import show_summary
@@ -27,6 +28,7 @@ __all__ = [
     "github_annotations",
     "inspect_summary",
     "models_summary",
+    "page_summary",
     "real_size_summary",
     "require_plot",
     "show_summary",

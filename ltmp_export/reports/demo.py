@@ -35,6 +35,7 @@ def demo_summary(report: DemoReport) -> RenderableType:
         f"{bench.baseline_accuracy:.1%}. Each image keeps its own number of tokens, also inside a "
         f"batch.",
         _speed(bench),
+        f"See it: open {report.page.output} in a browser; it shows which patches became one token.",
         f"Next: ltmp inspect {report.export.output}",
     ]
     if not report.check.passed():

@@ -38,7 +38,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     if facts["kind"] == "model" and facts["precision"].get("layers"):
         parts += _quantised(facts["precision"])
     if "margins" in facts:
-        parts.append(_margins(facts["margins"]))
+        parts.append(margins_table(facts["margins"]))
     parts += [Text(f"warning: {text}", "yellow") for text in facts.get("warnings", ())]
     return Group(*parts)
 
@@ -216,7 +216,7 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def _margins(found: Mapping[str, Any]) -> RenderableType:
+def margins_table(found: Mapping[str, Any]) -> RenderableType:
     """Distances of the decisions from their thresholds, and what they put at risk."""
     limits = [f"<{limit:.0e}".replace("e-0", "e-") for limit in found["limits"]]
     shown = ("smallest", "1 %", "median")

@@ -40,7 +40,7 @@ def test_demo(folder: Path) -> None:
     assert "equal: every decision" in result.stdout
     assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)
     assert "97.9% of the digits right against 97.9%" in result.stdout
-    assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx"]
+    assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx", "report.html"]
 
 
 BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {

@@ -76,6 +76,7 @@ def test_there_are_commands() -> None:
         "eval",
         "models",
         "show",
+        "report",
     }
 
 
@@ -112,6 +113,7 @@ MADE = {
     },
     "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
     "ltmp_export/precision/README.md": {"int8.onnx", "dynamic.onnx", "fp16.onnx", "half.onnx"},
+    "ltmp_export/reports/page/README.md": {"report.html"},
     "ltmp_export/timing/README.md": {"bench.json", "bench.png"},
     "ltmp_export/training/README.md": {
         "digits_ltmp.pth.tar",

@@ -164,13 +164,22 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[str] | None]] = {
         "--blocks": lists,
         "--json": outputs,
     },
+    "report": {
+        **_CHOICES,
+        **_RATES,
+        **dict.fromkeys(("-o", "--output"), outputs),
+        "--images": files,
+        **dict.fromkeys(("--samples", "--threads"), counts),
+        "--bench": None,
+    },
     "demo": {"--quick": None},
 }
-_POSITIONAL = {"check": 2}
+_POSITIONAL = {"check": 2, "report": 2}
 _WRITES = {
     "export": "model.onnx",
     "calibrate": "calibrated.pth.tar",
     "finetune": "finetuned.pth.tar",
+    "report": "report.html",
 }
 _ENDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (("--no-check",),),
@@ -178,6 +187,7 @@ _ENDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "bench": (("--warmup", "-1"),),
     "finetune": (("--epochs", "1"), ("-b", "1")),
     "show": (("--size", "1"),),
+    "report": (("--samples", "0"),),
     "demo": (("one", "two"),),
 }
 _TOP = (
