@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ltmp_export.reports.page.elements import Html, element
 
 WIDTH, HEIGHT = 680, 320  # of the picture, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46  # margins; names of lines stand in the upper one
+LEFT, RIGHT, TOP, BOTTOM = 80, 16, 34, 46  # margins; names of lines stand in the upper one
 TICKS = 5
 
 
