@@ -105,9 +105,10 @@ class Row:
         return self.own.peak / self.dense.peak
 
     @property
-    def noise(self) -> float:
-        """How far runs of the same images differ, the larger of both; 0 of a single round."""
-        return max(self.own.timing.noise or 0.0, self.dense.timing.noise or 0.0)
+    def noise(self) -> float | None:
+        """How far runs of the same images differ, the larger of both; None of a single round."""
+        both = (self.own.timing.noise, self.dense.timing.noise)
+        return max((one for one in both if one is not None), default=None)
 
 
 def rows(subject: Subject, total: int, threads: int, beside: Path | None) -> Iterator[Row]:
@@ -190,14 +191,16 @@ def machine(total: int, threads: int, found: Sequence[Row]) -> str:
     """What the tables were made with, and how far runs differ."""
     here = environment()
     sets = [name for flag, name in INSTRUCTIONS.items() if flag in _flags()][:1] or ["AVX2"]
-    noises = sorted(row.noise for row in found)
+    noises = sorted(row.noise for row in found if row.noise is not None)
     packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch", "timm"))
-    usual, worst = noises[len(noises) // 2], noises[-1]
+    differ = "One round does not tell how far runs differ."
+    if noises:
+        usual, worst = noises[len(noises) // 2], noises[-1]
+        differ = f"Runs of the same images differ by ±{usual:.0%}, in the worst row by ±{worst:.0%}."
     return (
         f"{here.processor} ({sets[0]}), threads: {threads} of {here.processors}; {packages}; opset "
         f"{OPSET}; milliseconds per image, best of {total} alternating rounds over {IMAGES} "
-        "images, or as many as a batch has. Runs of the same images differ by "
-        f"±{usual:.0%}, in the worst row by ±{worst:.0%}."
+        f"images, or as many as a batch has. {differ}"
     )
 
 
@@ -233,7 +236,8 @@ def full(found: Sequence[Row]) -> list[tuple[str, ...]]:
     return [
         (
             *_head(row), str(row.threads), *_times(row), f"{row.left_of_fp32:.0%}",
-            "–" if row.memory is None else f"{row.memory:.0%}", f"±{row.noise:.0%}",
+            "–" if row.memory is None else f"{row.memory:.0%}",
+            "–" if row.noise is None else f"±{row.noise:.0%}",
         )
         for row in found
     ]  # fmt: skip
