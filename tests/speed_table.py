@@ -196,7 +196,7 @@ def machine(total: int, threads: int, found: Sequence[Row]) -> str:
     differ = "One round does not tell how far runs differ."
     if noises:
         usual, worst = noises[len(noises) // 2], noises[-1]
-        differ = f"Runs of the same images differ by ±{usual:.0%}, in the worst row by ±{worst:.0%}."
+        differ = f"Runs of the same images differ by ±{usual:.0%}, in the worst row ±{worst:.0%}."
     return (
         f"{here.processor} ({sets[0]}), threads: {threads} of {here.processors}; {packages}; opset "
         f"{OPSET}; milliseconds per image, best of {total} alternating rounds over {IMAGES} "
