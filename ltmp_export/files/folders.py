@@ -26,7 +26,7 @@ def require_folder(folder: Path) -> None:
     disk.require_outputs([folder / "x.tmp" if inside else folder])
 
 
-def write(folder: Path, parts: Iterable[tuple[str, bytes]]) -> None:
+def write(folder: Path, parts: Iterable[tuple[str, bytes]], *, fresh: bool = False) -> None:
     """Write files to a folder, all or none: a temporary folder beside it, then a rename.
 
     What is there already stays, but for files of the same names, each of which is replaced whole.
@@ -34,9 +34,10 @@ def write(folder: Path, parts: Iterable[tuple[str, bytes]]) -> None:
     Args:
         folder: Where; its own folder must be there.
         parts: Names and contents, made one after the other.
+        fresh: Whether nothing may be there.
 
     Raises:
-        InputError: The system refuses.
+        InputError: The system refuses, or something is there that may not be.
     """
     target = folder.resolve()
     temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
@@ -55,6 +56,8 @@ def write(folder: Path, parts: Iterable[tuple[str, bytes]]) -> None:
                     target.rmdir()  # elsewhere a rename replaces an empty folder
                 temporary.replace(target)
                 return
+            if fresh:
+                raise InputError(f"cannot write {folder}: it is not empty; {WAY_OUT}")
             taken = [name for name in names if (target / name).is_dir()]
             if taken:
                 raise InputError(f"{folder / taken[0]} is a folder; {WAY_OUT}")

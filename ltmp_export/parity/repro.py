@@ -116,7 +116,7 @@ def save(
         PIXELS: _npz({"images": given.pixels[index], "row": np.array(row)}),
         DECISIONS: _npz(_file_decisions(checkpoint.plan, record) | _reference_decisions(trace)),
     }
-    folders.write(folder, contents.items())
+    folders.write(folder, contents.items(), fresh=True)
 
 
 def _document(

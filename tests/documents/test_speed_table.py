@@ -17,7 +17,7 @@ SAID = (
     r".+ \((AVX-512 VNNI|AVX-512|AVX VNNI|AVX2)\), threads: \d+ of \d+; onnxruntime [\d.]+, "
     r"torch [^,]+, timm [\d.]+; opset 17; milliseconds per image, best of (\d+) alternating rounds "
     r"over 16 images, or as many as a batch has\. Runs of the same images differ by ±\d+%, in the "
-    r"worst row by ±\d+%\."
+    r"worst row ±\d+%\."
 )
 
 

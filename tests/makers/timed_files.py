@@ -60,7 +60,8 @@ def write(order: Order) -> tuple[Checkpoint, Any]:
     if order.precision == INT8:
         auto = order.auto and not order.dense and hasattr(Precision, "auto")
         images = inputs.synthetic(source.geometry, MEASURED if auto else CALIBRATED)
-        asked = Precision(INT8, protected=not order.dense, **({"auto": True} if auto else {}))
+        asked = Precision(INT8, protected=not order.dense)
+        asked = replace(asked, auto=True) if auto else asked
         source, precision = quantise.prepare(source, images, asked)
     model = to_onnx(source, opset=OPSET, batch_size=order.batch_size, precision=precision)
     external.store(Path(order.output), model)

@@ -27,10 +27,9 @@ from typer.testing import CliRunner
 
 import ltmp_export
 from ltmp_export.errors import InputError
-from ltmp_export.files import disk
+from ltmp_export.files import disk, folders
 from ltmp_export.graph import detached
 from ltmp_export.model_file import external
-from ltmp_export.parity import repro
 from tests.conftest import DIGITS_LTMP
 from tests.makers.commands import command, said
 from tests.makers.interrupted import large_model, value
@@ -220,7 +219,7 @@ def test_a_read_only_folder(others_folder: Path) -> None:
     with pytest.raises(InputError, match="is not writable|Permission denied"):
         external.write_model(path, large_model(1.0))
     with pytest.raises(InputError, match="is not writable|Permission denied"):
-        repro._write_folder(others_folder / "repro", {"a": b"a"})
+        folders.write(others_folder / "repro", [("a", b"a")])
     assert path.read_bytes() == b"old"
     assert names(others_folder) == ["model.onnx"]
 
@@ -350,12 +349,12 @@ def test_a_folder_is_written_whole(
             fill_up(changed, stage, room=20)
             changed.setattr(Path, "replace", os.replace if stage != "rename" else no_room)
             with pytest.raises(InputError, match="No space left on device; choose another folder"):
-                repro._write_folder(target, {"a": b"a", "b": bytes(100_000)})
+                folders.write(target, [("a", b"a"), ("b", bytes(100_000))])
     assert names(tmp_path) == ["empty"]
     assert names(tmp_path / "empty") == []
-    repro._write_folder(tmp_path / "empty", {"a": b"a"})
-    repro._write_folder(tmp_path / "new", {"b": b"b"})
+    folders.write(tmp_path / "empty", [("a", b"a")])
+    folders.write(tmp_path / "new", [("b", b"b")], fresh=True)
     assert names(tmp_path) == ["empty", "new"]
     with pytest.raises(InputError, match="cannot write"):  # another one was there first
-        repro._write_folder(tmp_path / "new", {"c": b"c"})
+        folders.write(tmp_path / "new", [("c", b"c")], fresh=True)
     assert names(tmp_path / "new") == ["b"]
