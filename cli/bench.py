@@ -154,8 +154,10 @@ def _threads(text: str | None) -> int | Literal["auto"] | None:
     Raises:
         InputError: Something else was given.
     """
-    if text is None or text == "auto":
-        return text  # type: ignore[return-value]
+    if text is None:
+        return None
+    if text.strip().lower() == "auto":
+        return "auto"
     return parsing.integer("--threads", text, "2, or auto")
 
 

@@ -124,10 +124,19 @@ class Precision:
         """Whether the metric of similarity has a projection of its own."""
         return self.protected and self.kind != FP32
 
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """What `auto` was measured for, and left without protection."""
+        rounded = {path for path, given in self.layers.items() if given.terms == 1}
+        without = rounded | ({SIMILARITY} if not self.protected else set())
+        return tuple(name for name in self.effects if name in without)
+
     def describe(self) -> str:
         """One clause for a person."""
         decisions = "protected" if self.protected else "not protected"
-        decisions = "protected where measured to matter" if self.auto else decisions
+        if self.auto:
+            without = ", ".join(self.unprotected) or "nothing"
+            decisions = f"protected where measured to matter, {without} left out"
         if self.kind == FP32:
             return FP32
         if self.kind == FP16:

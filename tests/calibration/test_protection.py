@@ -71,6 +71,8 @@ class TestWhatIsProtected:
         assert not precision.protected
         assert {**precision.layers, "head": None} == {**bare.layers, "head": None}
         assert fine(precision) == {"head"}
+        assert precision.unprotected == (PROJ, FC1, FC2)
+        assert f"{PROJ}, {FC1}, {FC2} left out" in precision.describe()
 
 
 def test_the_file_is_checked_and_tells_what_was_measured(digits: Digits, tmp_path: Path) -> None:
