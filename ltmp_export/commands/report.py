@@ -15,6 +15,7 @@ from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
+from ltmp_export.images.folders import are_pictures
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reports.page.document import document
@@ -113,7 +114,8 @@ def report(
         known["bench"] = time_it(
             model, images=images, samples=count, settings=settings, progress=progress
         )
-    found = gathered(exported, chosen, threads, progress, pictures=_pictured(source), **known)
+    pictures = are_pictures(source)
+    found = gathered(exported, chosen, threads, progress, pictures=pictures, **known)
     return write(output, found)
 
 
@@ -209,10 +211,6 @@ def _against(
     distances = measured_margins(belonging.as_in_file(exported, owner), chosen, progress)
     decided = distances if distances["steps"] else None
     return {"check": checked, "margins": decided, "notes": owner.notes}
-
-
-def _pictured(source: Path | None) -> bool:
-    return source is not None and os.path.isdir(source)
 
 
 def _tokens(

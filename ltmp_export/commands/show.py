@@ -17,6 +17,7 @@ from ltmp_export.drawing.work import A, Done, Heats, Strips, Subject
 from ltmp_export.errors import InputError
 from ltmp_export.files import folders, memory
 from ltmp_export.images import inputs
+from ltmp_export.images.folders import are_pictures
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.plan.outputs import DENSE
 from ltmp_export.precision.formats import FP32
@@ -142,7 +143,7 @@ def _subject(exported: ExportedModel, asked: A, source: Path | None, samples: in
     """
     geometry, preprocessing, path = exported.geometry, exported.preprocessing, exported.path
     images = inputs.load_images(source, geometry, preprocessing, samples)
-    pictures = source is not None and os.path.isdir(source)
+    pictures = are_pictures(source)
     prepared = seen.words(geometry.image_size, preprocessing, pictures=pictures)
     kind = "" if exported.precision.kind == FP32 else f", {exported.precision.kind}"
     told = f"{path.name} ({exported.plan.family}, {geometry.name}{kind})"

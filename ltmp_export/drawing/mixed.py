@@ -103,8 +103,7 @@ class Mixtures:
     @property
     def grid(self) -> Size:
         """Rows and columns of the patches."""
-        shape = self._exported.geometry.outputs[DENSE]
-        return int(shape[-2] or 0), int(shape[-1] or 0)
+        return self._exported.vit.grid
 
     def of(self, pixels: NDArray[np.float32]) -> tuple[Mixture, ...]:
         """Of one image [channels, H, W], what is in the tokens of each place.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.graph.interface import missing_tensors
 from ltmp_export.plan import outputs
-from ltmp_export.plan.outputs import DENSE, TOKEN_MAP
+from ltmp_export.plan.outputs import TOKEN_MAP
 from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.steps import decided
 from ltmp_export.steps.recorded import NOWHERE, Places, Read
@@ -112,8 +112,7 @@ class Owners:
     @property
     def grid(self) -> Size:
         """Rows and columns of the patches."""
-        shape = self._exported.geometry.outputs[DENSE]
-        return int(shape[-2] or 0), int(shape[-1] or 0)
+        return self._exported.vit.grid
 
     def of(self, pixels: NDArray[np.float32]) -> tuple[Owned, ...]:
         """Of one image [channels, H, W], the patches behind each of the `blocks`.

@@ -52,6 +52,11 @@ class Found:
         return (f"{self.folder}: left out {self.left_out}",) if self.left_out else ()
 
 
+def are_pictures(source: Path | None) -> bool:
+    """Whether `inputs.load_images` reads a folder of pictures there, not arrays."""
+    return source is not None and os.path.isdir(source)
+
+
 def find(folder: Path) -> Found:
     """All pictures in a folder and its folders.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tokenize
 import zipfile
 import zlib
@@ -91,7 +90,7 @@ def load_images(
         if digits.pixels.shape[1:] == vit.input_size:
             return digits.select(samples)
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
-    if os.path.isdir(source):
+    if folders.are_pictures(source):
         return _from_folder(source, vit, preprocessing, samples)
     return from_npz(source, vit, preprocessing).select(samples)
 
@@ -114,7 +113,7 @@ def require_normalisation(source: Path, preprocessing: Preprocessing) -> None:
 
 def _holds_pictures(source: Path) -> bool:
     """Whether there are pixels to be normalised: a folder, or an `.npz` of integers."""
-    if os.path.isdir(source):
+    if folders.are_pictures(source):
         return True
     try:
         with zipfile.ZipFile(source) as archive, archive.open("images.npy") as file:
