@@ -19,7 +19,13 @@ ROOT = Path(ltmp_export.__path__[0])
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_AT_THE_TOP = 300, 50, 8
 TESTS = Path(__file__).parent
 TEST_MODULES_BELOW = 400
-NO_PACKAGE = {"makers", "oracles", "fixtures", "documents"}  # folders of tests for all the others
+NO_PACKAGE = {
+    "makers",
+    "oracles",
+    "fixtures",
+    "browser",
+    "documents",
+}  # folders of tests for all the others
 
 
 @functools.cache
