@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ltmp_export.drawing import regions, sheets
+from ltmp_export.drawing import regions, sheets, words
 from ltmp_export.drawing.courses import SAW
 from ltmp_export.drawing.mixed import Mixture
 from ltmp_export.drawing.seen import enlarged
@@ -81,11 +81,10 @@ def alternative(image: str, model: Path, mixture: Mixture) -> str:
         if not np.abs(one).max(initial=0.0) > 0:
             parts.append(f"Token {number} is empty.")
             continue
-        row, column = divmod(int(one.argmax()), mixture.grid[1])
-        half = _half(one)
+        patch = words.where(np.array([one.argmax()]), mixture.grid)
         parts.append(
-            f"Token {number} is most of the patch in row {row}, column {column}; half of it is of "
-            f"{half} of {patches} patches."
+            f"Token {number} is most of the patch in {patch}; half of it is of {_half(one)} of "
+            f"{patches} patches."
         )
     return " ".join(parts)
 

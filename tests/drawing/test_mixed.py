@@ -107,6 +107,6 @@ def test_a_picture_of_one_token_and_its_words() -> None:
     assert patches[2, 0] > patches[2, 2]  # yellow
     told = heat.alternative("a.png", Path("m.onnx"), Mixture(1, "in block 1", (2, 3), shares))
     assert told == (
-        "a.png through m.onnx: 2 tokens made in block 1. Token 0 is most of the patch in row 0, "
-        "column 2; half of it is of 1 of 6 patches. Token 1 is empty."
+        "a.png through m.onnx: 2 tokens made in block 1. Token 0 is most of the patch in row 1 "
+        "column 3; half of it is of 1 of 6 patches. Token 1 is empty."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,27 @@ def test_words() -> None:
         "cat.jpg through model.onnx, 20 patches. Behind block 3: 14 tokens, 2 merged, the largest "
         "of 4 patches; 3 patches pruned."
     )
+
+
+def test_what_a_block_did_in_words() -> None:
+    """Of 3 by 4 patches behind a class token: two pairs and two patches joined, three gone."""
+    before = np.array([1, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, -1])
+    places = np.array([1, 1, 2, 3, 1, 1, 4, 2, -1, -1, -1, -1])
+    one = Owned(2, (3, 4), places, before, 5, 1)
+    (hues,) = colours.of([one])
+    assert words.here(one) == "This block merged 4 tokens into 2 and pruned 3 patches in 2 tokens."
+    assert words.so_far(one) == "So far: 2 tokens of several patches, 4 patches pruned."
+    assert list(words.merges(one, hues)) == [
+        f"{colours.NAMES[hues[0]]}: row 1 columns 1 to 2 with row 2 columns 1 to 2",
+        f"{colours.NAMES[hues[2]]}: row 1 column 3 with row 2 column 4",
+    ]
+    assert (
+        words.where(np.array([0, 2, 3, 9]), (3, 4)) == "row 1 columns 1 and 3 to 4, row 3 column 2"
+    )
+    same = replace(one, before=np.where(places < 0, -1, places))
+    assert words.here(same) == "This block merged and pruned nothing."
+    gone = replace(one, before=np.where(places < 0, np.arange(12) + 1, places))
+    assert words.here(gone) == "This block pruned 4 patches."
 
 
 def test_names_of_files() -> None:

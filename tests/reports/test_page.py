@@ -17,6 +17,7 @@ from ltmp_export.drawing.owned import Owned
 from ltmp_export.reports.page import axes, charts, document, elements, pictures, tables
 from ltmp_export.reports.page.elements import Html, element
 from ltmp_export.reports.page.findings import Findings, Tokens
+from ltmp_export.reports.page.strips import Strip, of_course
 from tests.makers.pages import Page, require_policy, require_valid
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&</script></style>\u202e\x00\x1b\udc80"
@@ -133,14 +134,14 @@ def test_many_large_pictures_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Course(HOSTILE, Path("m.onnx"), saw, blocks, hues)
     drawn: dict[int, list[str]] = {}
 
-    def once(course: Course, side: int) -> list[str]:
+    def once(strip: Strip, side: int) -> list[str]:
         if side not in drawn:
-            drawn[side] = encoded(course, side)
+            drawn[side] = encoded(strip, side)
         return drawn[side]
 
     encoded = pictures._encoded
     monkeypatch.setattr(pictures, "_encoded", once)
-    shown = pictures.pictures([one] * 12, HOSTILE).source
+    shown = pictures.pictures([of_course(one)] * 12, HOSTILE, HOSTILE).source
     assert len(shown) < 2_700_000
     page = Page(shown.encode())
     assert len(page.of("img")) == 12 * 13

@@ -97,10 +97,11 @@ def chart(name: str, title: str, described: str, content: Sequence[Html]) -> Htm
         element("title", title, id=f"{name}-title"),
         element("desc", described, id=f"{name}-desc"),
     )
-    return element(
+    drawn = element(
         "svg", *heads, *content, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", class_="chart",
         aria_labelledby=f"{name}-title", aria_describedby=f"{name}-desc",
     )  # fmt: skip
+    return element("div", drawn, class_="wide", tabindex=0, role="group", aria_label=title)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ltmp_export.drawing import words
 from ltmp_export.plan.faces import made
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import check_summary
@@ -20,6 +21,7 @@ from ltmp_export.reports.page import charts
 from ltmp_export.reports.page.elements import Html, element, joined
 from ltmp_export.reports.page.findings import Findings, Pictures, Tokens
 from ltmp_export.reports.page.pictures import pictures
+from ltmp_export.reports.page.strips import of_course
 from ltmp_export.reports.page.tables import rendered, table
 
 LONGEST = 600  # characters of one value of the metadata
@@ -161,9 +163,13 @@ def _tokens(found: Tokens) -> Html:
 
 
 def _pictures(found: Pictures) -> Html:
+    legend = (
+        f'{words.LEGEND} Under "which patches" are those of each token that a block made: "with" '
+        "stands between the tokens it is made of; rows and columns count from 1, from the top left."
+    )
     return joined(
         element("p", f"{found.images}, by the file's own decisions."),
-        pictures(found.courses, found.prepared),
+        pictures([of_course(course) for course in found.courses], found.prepared, legend),
     )
 
 

@@ -10,6 +10,10 @@ const courses = [...document.querySelectorAll(".course")].map((figure) => {
     told.value = frames[place].dataset.told;
     slider.setAttribute("aria-valuetext", frames[place].dataset.told);
   };
+  const unfolded = [...list.querySelectorAll("details")];
+  unfolded.forEach((one) => one.addEventListener("toggle", () => {
+    unfolded.forEach((other) => { other.open = one.open; });
+  }));
   slider.addEventListener("input", () => show(Number(slider.value)));
   list.classList.add("one");
   figure.querySelector(".controls").hidden = false;

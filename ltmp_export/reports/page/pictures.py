@@ -8,54 +8,52 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from ltmp_export.drawing import courses, seen, words
-from ltmp_export.drawing.courses import Course
 from ltmp_export.reports.page.elements import Html, element, joined
+from ltmp_export.reports.page.strips import Frame, Strip
 
-SIDES = (320, 288, 256, 224, 192, 160, 128, 96)  # pixels of a picture's longer side, at most
-ROOM = 2_300_000  # characters of all pictures together
+SIDES = (480, 400, 320, 288, 256, 224, 192, 160, 128, 96)  # pixels of the longer side, at most
+FEW = 4  # images that are shown larger than SIDES[2]
+ROOM = 2_300_000  # characters of all pictures together, and of what is told of them
 _QUALITY = 85  # of the JPEG of what the model saw
-Encoded = list[list[str]]  # of each image: what the model saw, and each of its blocks
+Encoded = list[list[str]]  # of each image, each of its frames
 
 
-def pictures(found: Sequence[Course], prepared: str) -> Html:
-    """Images, each with what the model saw and the tokens behind each block.
+def pictures(found: Sequence[Strip], prepared: str, legend: str) -> Html:
+    """Images, each with what the model saw and what became of it from block to block.
 
     Args:
         found: At least one, all of the same file.
         prepared: What became of the images before the model saw them.
+        legend: What is seen.
     """
     encoded = _fitting(found)
-    told = [courses.SAW, *(f"block {owned.block}" for owned in found[0].blocks)]
-    start = 1 + len(found[0].blocks) // 2
+    names = [frame.name for frame in found[0].frames]
+    start = 1 + (len(names) - 1) // 2
     every = element(
         "div",
         element("label", "All pictures, after block: ", for_="all-blocks"),
-        element("input", type="range", id="all-blocks", min=0, max=len(told) - 1, step=1,
-                value=start, data_told="|".join(told), autocomplete="off"),
+        element("input", type="range", id="all-blocks", min=0, max=len(names) - 1, step=1,
+                value=start, data_told="|".join(names), autocomplete="off"),
         " ",
-        element("output", told[start], id="all-told", for_="all-blocks"),
+        element("output", names[start], id="all-told", for_="all-blocks"),
         class_="controls", hidden=True,
     )  # fmt: skip
     figures = (
-        _course(number, course, pages, start)
-        for number, (course, pages) in enumerate(zip(found, encoded, strict=True))
+        _strip(number, strip, drawn, start)
+        for number, (strip, drawn) in enumerate(zip(found, encoded, strict=True))
     )
     return joined(
-        element("p", words.LEGEND, class_="told"),
+        element("p", legend, class_="told"),
         element("p", f"What the model saw: {prepared}.", class_="prepared"),
         every,
         element("div", *figures, class_="courses"),
     )
 
 
-def _course(number: int, course: Course, encoded: Sequence[str], start: int) -> Html:
+def _strip(number: int, strip: Strip, encoded: Sequence[str], start: int) -> Html:
     """One image."""
-    slider, alone = f"blocks-{number}", f"{course.image}: {courses.SAW}"
-    frames = [_frame(encoded[0], alone, (courses.SAW, ""))]
-    for owned, content in zip(course.blocks, encoded[1:], strict=True):
-        alt = words.alternative(course.image, course.model.name, [owned])
-        frames.append(_frame(content, alt, words.caption(owned)))
+    slider = f"blocks-{number}"
+    frames = [_frame(*both) for both in zip(strip.frames, encoded, strict=True)]
     control = element(
         "div",
         element("label", "Block: ", for_=slider),
@@ -66,37 +64,42 @@ def _course(number: int, course: Course, encoded: Sequence[str], start: int) -> 
         class_="controls", hidden=True,
     )  # fmt: skip
     listed = element("ol", *frames, class_="frames")
-    return element(
-        "figure", element("figcaption", course.image), control, listed, class_="course"
-    )  # fmt: skip
+    return element("figure", element("figcaption", strip.image), control, listed, class_="course")
 
 
-def _frame(content: str, alt: str, told: tuple[str, str]) -> Html:
-    shown = element("img", src=content, alt=alt)
-    lines = [element("p", line) for line in told if line]
-    return element("li", shown, *lines, data_told=told[0])
+def _frame(frame: Frame, content: str) -> Html:
+    shown = element("img", src=content, alt=frame.alt)
+    place = element("p", frame.told, class_="place")
+    lines = [element("p", line) for line in frame.lines]
+    return element("li", shown, place, *lines, _listed(frame), data_told=frame.told)
 
 
-def _fitting(found: Sequence[Course]) -> Encoded:
+def _listed(frame: Frame) -> Html:
+    if not frame.listed:
+        return joined()
+    items = (element("li", line) for line in frame.listed)
+    return element("details", element("summary", "which patches"), element("ul", *items))
+
+
+def _fitting(found: Sequence[Strip]) -> Encoded:
     """The pictures in the largest size in which there is room for all, or the smallest."""
-    room = ROOM // len(found)
-    for side in SIDES[:-1]:
-        if _weight([_encoded(found[0], side)]) > 1.2 * room:
+    room = ROOM - sum(len(f.alt) + sum(map(len, f.listed)) for s in found for f in s.frames)
+    for side in SIDES[0 if len(found) <= FEW else 2 : -1]:
+        if _weight([_encoded(found[0], side)]) > 1.2 * room / len(found):
             continue  # hopeless: spares drawing the others
-        encoded = [_encoded(course, side) for course in found]
-        if _weight(encoded) <= ROOM:
+        encoded = [_encoded(strip, side) for strip in found]
+        if _weight(encoded) <= room:
             return encoded
-    return [_encoded(course, SIDES[-1]) for course in found]
+    return [_encoded(strip, SIDES[-1]) for strip in found]
 
 
 def _weight(encoded: Encoded) -> int:
     return sum(len(content) for pages in encoded for content in pages)
 
 
-def _encoded(course: Course, side: int) -> list[str]:
-    saw = Image.fromarray(seen.enlarged(course.seen, side))
-    blocks = (course.picture(owned.block, side) for owned in course.blocks)
-    return [_jpeg(saw), *map(_png, blocks)]
+def _encoded(strip: Strip, side: int) -> list[str]:
+    kinds = (_jpeg if frame.photograph else _png for frame in strip.frames)
+    return [kind(frame.draw(side)) for kind, frame in zip(kinds, strip.frames, strict=True)]
 
 
 def _png(picture: Image.Image) -> str:
