@@ -91,13 +91,14 @@ def export(
         ),
     ] = "static",
     protect: Annotated[
-        Literal["all", "auto", "none"],
+        Literal["all", "auto", "none"] | None,
         typer.Option(
+            show_default="all",
             help="Compute what decides about tokens more exactly than the rest; auto, for int8: "
             "only where the --calibration-images show that decisions need it, which is faster.",
             rich_help_panel=_PRECISION,
         ),
-    ] = "all",
+    ] = None,
     protect_decisions: Annotated[
         bool | None,
         typer.Option(

@@ -53,16 +53,20 @@ def numbers(flag: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, 
         raise InputError(f"{flag} {text}: expected numbers, for example {example}") from err
 
 
-def protection(asked: str, before: bool | None) -> str:
+def protection(asked: str | None, before: bool | None) -> str:
     """What of decisions is protected: all, auto or none; `before` is the older switch, if given.
 
+    Args:
+        asked: None where it is not said: all.
+        before: None where it is not said.
+
     Raises:
-        InputError: The two do not go together.
+        InputError: The two do not say the same.
     """
     if before is None:
-        return asked
+        return asked or "all"
     older = "all" if before else "none"
-    if asked not in ("all", older):
+    if asked not in (None, older):
         switch = "--protect-decisions" if before else "--no-protect-decisions"
         raise InputError(f"{switch} is --protect {older}, and --protect {asked} another; give one")
     return older

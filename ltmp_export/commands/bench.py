@@ -12,6 +12,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
+from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import reading
 from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import ExportedModel, read_exported, to_onnx
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def bench(
     model: str | Path,
     *,
-    images: str | Path | None = None,
+    images: str | Path | Images | None = None,
     samples: int | None = None,
     baseline: str | Path | None = DENSE,
     side_by_side: str | Path | None = None,
@@ -51,7 +52,8 @@ def bench(
 
     Args:
         model: File written by `export`.
-        images: A folder of pictures or an `.npz`, see `images.inputs.load_images`.
+        images: A folder of pictures or an `.npz`, see `images.inputs.load_images`, or what that
+            gave.
         samples: Time at most so many images; all by default.
         baseline: "dense" for the dense model of the same weights, an ONNX file, or None.
         side_by_side: The checkpoint the file was exported from: time what one would pick instead,
@@ -91,9 +93,8 @@ def bench(
 
         lowered = Origin(checkpoint, calibration(checkpoint, calibration_images, None))
         remarks += lowered.calibration.remarks
-    source = None if images is None else Path(images)
-    chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, samples)
-    if source is None and exported.checkpoint_sha256 != disk.sha256(inputs.fixture(inputs.DIGITS)):
+    chosen = inputs.load_images(images, exported.geometry, exported.preprocessing, samples)
+    if images is None and exported.checkpoint_sha256 != disk.sha256(inputs.fixture(inputs.DIGITS)):
         chosen = replace(chosen, labels=None)  # another model's classes need not be digits
     if LOGITS not in exported.outputs:
         chosen = replace(chosen, labels=None)

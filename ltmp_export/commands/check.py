@@ -28,7 +28,7 @@ def check(
     model: str | Path,
     checkpoint: str | Path | Checkpoint,
     *,
-    images: str | Path | None = None,
+    images: str | Path | Images | None = None,
     samples: int | None = None,
     batch_sizes: Sequence[int] | None = None,
     choices: Choices | None = None,
@@ -43,7 +43,8 @@ def check(
         model: File written by `export`.
         checkpoint: The checkpoint, or one loaded before (then `choices` must be None). For the
             very file that was exported, what `choices` leaves open is as stated at the export.
-        images: A folder of pictures or an `.npz`, see `images.inputs.load_images`.
+        images: A folder of pictures or an `.npz`, see `images.inputs.load_images`, or what that
+            gave.
         samples: Compare at most so many images, 16 by default.
         batch_sizes: Batch sizes to run at, 1, 2 and 7 by default, or the only one the file takes;
             every image is run alone as well.
@@ -61,9 +62,8 @@ def check(
     if not isinstance(checkpoint, Checkpoint):
         choices = belonging.as_exported(exported, Path(checkpoint), choices or Choices())
     owner = loaded(checkpoint, choices, progress)
-    source = None if images is None else Path(images)
     count = CHECK_SAMPLES if samples is None else samples
-    chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, count)
+    chosen = inputs.load_images(images, exported.geometry, exported.preprocessing, count)
     if masked and owner.plan.family not in families.learned():
         raise InputError(f"--masked: family {owner.plan.family} has no masked form")
     if masked and not owner.geometry.classes:

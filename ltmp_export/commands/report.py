@@ -109,10 +109,11 @@ def report(
     chosen = inputs.load_images(source, exported.geometry, exported.preprocessing, count)
     known: dict[str, Any] = {}
     if checkpoint is not None:
-        known |= _against(exported, checkpoint, choices, (source, samples), chosen, progress)
+        known |= _against(exported, checkpoint, choices, chosen, samples, progress)
     if bench:
+        given = None if images is None else chosen
         known["bench"] = time_it(
-            model, images=images, samples=count, settings=settings, progress=progress
+            model, images=given, samples=count, settings=settings, progress=progress
         )
     pictures = are_pictures(source)
     found = gathered(exported, chosen, threads, progress, pictures=pictures, **known)
@@ -187,8 +188,8 @@ def _against(
     exported: ExportedModel,
     checkpoint: str | Path | Checkpoint,
     choices: Choices | None,
-    given: tuple[Path | None, int | None],
     chosen: Images,
+    samples: int | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """The check, the margins and what was assumed of the checkpoint.
@@ -204,9 +205,8 @@ def _against(
     if not isinstance(checkpoint, Checkpoint):
         choices = belonging.as_exported(exported, Path(checkpoint), choices or Choices())
     owner = loaded(checkpoint, choices, progress)
-    images, samples = given
     checked: CheckReport = check(
-        exported.path, owner, images=images, samples=samples, progress=progress
+        exported.path, owner, images=chosen, samples=samples, progress=progress
     )
     distances = measured_margins(belonging.as_in_file(exported, owner), chosen, progress)
     decided = distances if distances["steps"] else None

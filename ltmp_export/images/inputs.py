@@ -67,15 +67,16 @@ class Images:
 
 
 def load_images(
-    source: Path | None, vit: Geometry, preprocessing: Preprocessing, samples: int | None = None
-) -> Images:
+    source: str | Path | Images | None, vit: Geometry, preprocessing: Preprocessing,
+    samples: int | None = None,
+) -> Images:  # fmt: skip
     """Images of the model's geometry.
 
     Args:
         source: A folder of pictures (resized, cropped and normalised as timm does), or an `.npz`
             with `images` and perhaps `labels`: float arrays are taken as model inputs as they
             are, uint8 arrays are scaled to [0, 1] and normalised. None takes the embedded
-            handwritten digits if the geometry is theirs, else synthetic pictures.
+            handwritten digits if the geometry is theirs, else synthetic pictures; or `Images`.
         vit: Geometry the images must have.
         preprocessing: Normalisation and resize.
         samples: Take at most so many, evenly spread; all by default.
@@ -85,11 +86,14 @@ def load_images(
     """
     if samples is not None and samples < 1:
         raise InputError(f"{samples} samples asked for; expected at least 1")
+    if isinstance(source, Images):
+        return source.select(samples)
     if source is None:
         digits = embedded_digits()
         if digits.pixels.shape[1:] == vit.input_size:
             return digits.select(samples)
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
+    source = Path(source)
     if folders.are_pictures(source):
         return _from_folder(source, vit, preprocessing, samples)
     return from_npz(source, vit, preprocessing).select(samples)

@@ -89,13 +89,16 @@ def test_the_file_is_checked_and_tells_what_was_measured(digits: Digits, tmp_pat
 
 @pytest.mark.parametrize(
     ("asked", "before", "wanted"),
-    [("auto", None, "auto"), ("all", False, "none"), ("none", False, "none"), ("all", True, "all")],
-)
-def test_the_older_switch(asked: str, before: bool | None, wanted: str) -> None:
+    [(None, None, "all"), ("auto", None, "auto"), (None, False, "none"), ("none", False, "none"),
+     (None, True, "all"), ("all", True, "all")],
+)  # fmt: skip
+def test_the_older_switch(asked: str | None, before: bool | None, wanted: str) -> None:
     assert parsing.protection(asked, before) == wanted
 
 
-@pytest.mark.parametrize(("asked", "before"), [("auto", False), ("auto", True), ("none", True)])
+@pytest.mark.parametrize(
+    ("asked", "before"), [("auto", False), ("auto", True), ("none", True), ("all", False)]
+)
 def test_the_older_switch_against_the_newer(asked: str, before: bool) -> None:
     with pytest.raises(InputError, match=f"and --protect {asked} another; give one"):
         parsing.protection(asked, before)
