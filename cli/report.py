@@ -12,7 +12,7 @@ from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
 from .stated import METHOD, UNSTATED, stating
-from .terminal import show, spinner, warn_of
+from .terminal import show, spinner, warn_of, write_json
 
 
 @stating(METHOD, UNSTATED)
@@ -41,13 +41,14 @@ def report(
         bool, typer.Option("--bench", help="Also time it against the dense model.")
     ] = False,
     threads: options.Threads = None,
+    json: options.Json = None,
 ) -> None:
     """Tell of an exported model on one page of HTML that can be sent: nothing is loaded for it.
 
     What it is, tokens by block, pictures of what was merged and pruned (12 images at most),
     thresholds; with its checkpoint the verdict of the check, and margins.
     """
-    parsing.require_outputs([output], [exported, checkpoint, choices.base_checkpoint, images])
+    parsing.require_outputs([output, json], [exported, checkpoint, choices.base_checkpoint, images])
     if checkpoint is not None:
         from ltmp_export.checkpoint import refusals
         from ltmp_export.files import disk
@@ -69,5 +70,6 @@ def report(
             progress=progress,
         )
     warn_of(written)
+    write_json(json, written.to_json())
     show(reports.page_summary(written))
     raise typer.Exit(0 if written.passed() else 1)

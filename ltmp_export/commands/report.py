@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ltmp_export.commands.bench import bench as time_it
 from ltmp_export.commands.inspect import inspect
-from ltmp_export.drawing import courses, seen
-from ltmp_export.drawing.owned import Owners
+from ltmp_export.drawing import seen
+from ltmp_export.drawing.followed import followed
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
@@ -58,6 +58,10 @@ class PageReport:
     def warnings(self) -> tuple[str, ...]:
         """What else to know."""
         return self.findings.warnings
+
+    def to_json(self) -> dict[str, Any]:
+        """The same facts for scripts, see `schemas/report.schema.json`."""
+        return self.findings.to_json() | {"output": str(self.output)}
 
     def passed(self) -> bool:
         """Whether nothing was checked, or the check passed."""
@@ -111,9 +115,9 @@ def report(
     if checkpoint is not None:
         known |= _against(exported, checkpoint, choices, chosen, samples, progress)
     if bench:
-        given = None if images is None else chosen
+        timed = None if images is None else chosen  # labels of digits are not any model's
         known["bench"] = time_it(
-            model, images=given, samples=count, settings=settings, progress=progress
+            model, images=timed, samples=count, settings=settings, progress=progress
         )
     pictures = are_pictures(source)
     found = gathered(exported, chosen, threads, progress, pictures=pictures, **known)
@@ -149,7 +153,7 @@ def gathered(
     few, shown, more = chosen.select(SHOWN), None, tuple[str, ...]()
     try:
         shown, more = _pictures(exported, few, threads, progress, pictures)
-    except InputError as err:  # patches have no one owner, or inputs are no pictures
+    except InputError as err:  # there are no patches to follow, or inputs are no pictures
         more = (f"no pictures: {err}",)
     except CheckFailedError as err:
         if known.get("check") is None:
@@ -232,16 +236,13 @@ def _tokens(
 def _pictures(
     exported: ExportedModel, chosen: Images, threads: int | None, progress: Progress, pictures: bool
 ) -> tuple[Pictures, tuple[str, ...]]:
-    """Who owns which patch, with what to know of it.
+    """What became of which patch, with what to know of it.
 
     Raises:
         CheckFailedError: The file's decisions are none.
-        InputError: Patches have no one owner, or cannot be shown.
+        InputError: There are no patches to follow, or inputs cannot be shown.
     """
-    owners, found = Owners(exported, threads=threads), []
-    for number, name in enumerate(chosen.names):
-        progress(f"following image {number + 1} of {len(chosen)}")
-        found.append(courses.follow(exported, owners, name, chosen.pixels[number]))
+    found, remarks = followed(exported, chosen, threads, progress)
     size, preprocessing = exported.geometry.image_size, exported.preprocessing
     prepared = seen.words(size, preprocessing, pictures=pictures)
-    return Pictures(chosen.described, prepared, tuple(found)), owners.remarks
+    return Pictures(chosen.described, prepared, found), remarks

@@ -63,8 +63,9 @@ class Course:
         found = [self.owned(block) for block in blocks]
         return words.alternative(self.image, self.model.name, found)
 
-    def to_json(self, blocks: Sequence[int]) -> dict[str, Any]:
-        """Plain values."""
+    def to_json(self, blocks: Sequence[int] | None = None) -> dict[str, Any]:
+        """Plain values, of some blocks or of all."""
+        blocks = [one.block for one in self.blocks] if blocks is None else blocks
         found = [self.owned(block) for block in blocks]
         return {
             "model": str(self.model),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +24,37 @@ RAMP = np.array(
 )
 _OVER = 0.65  # how much of a colour lies over the picture
 _COLUMNS = 8
-LEGEND = (
+_GAP = 4  # pixels between the tokens of a mosaic
+_BRIGHT = (
     "Each picture is one token: the brighter a patch, the more of it is in the token, of dark blue "
-    "nothing, of yellow the most (the share is under it). Counted is what merging mixes, not "
-    "attention."
+    "nothing, of yellow the most"
 )
+_COUNTED = "Counted is what merging mixes, not attention."
+LEGEND = f"{_BRIGHT} (the share is under it). {_COUNTED}"
+PAGE_LEGEND = f"{_BRIGHT}. {_COUNTED}"
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """An image through a file whose tokens are of many patches each.
+
+    Attributes:
+        image: Its name.
+        model: The file.
+        seen: [H, W, 3] what the model saw, as `seen.pixels` gives it.
+        mixtures: Its tokens, of each place that makes new ones.
+    """
+
+    image: str
+    model: Path
+    seen: NDArray[np.uint8] = field(repr=False)
+    mixtures: tuple[Mixture, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        alt = " ".join(alternative(self.image, self.model, one) for one in self.mixtures)
+        mixtures = [one.to_json() for one in self.mixtures]
+        return {"model": str(self.model), "alt": alt, "mixtures": mixtures}
 
 
 def draw(
@@ -72,21 +102,44 @@ def sheet(
     return sheets.sheet(title, rows, f"What the model saw: {saw}. {LEGEND}")
 
 
+def mosaic(
+    seen: NDArray[np.uint8], mixture: Mixture, tokens: Sequence[int], side: int
+) -> Image.Image:
+    """Some tokens in one picture, row by row, without words.
+
+    Args:
+        seen: [H, W, 3] what the model saw.
+        mixture: The tokens.
+        tokens: Which, at least one.
+        side: Pixels of the longer side of all together, about.
+    """
+    columns = math.ceil(math.sqrt(len(tokens)))
+    each = max(8, (side - (columns - 1) * _GAP) // columns)
+    drawn = [draw(seen, mixture.shares[token], mixture.grid, each) for token in tokens]
+    wide, high = drawn[0].width + _GAP, drawn[0].height + _GAP
+    rows = math.ceil(len(drawn) / columns)
+    page = Image.new("RGB", (columns * wide - _GAP, rows * high - _GAP), "white")
+    for place, picture in enumerate(drawn):
+        page.paste(picture, (place % columns * wide, place // columns * high))
+    return page
+
+
 def alternative(image: str, model: Path, mixture: Mixture) -> str:
     """The same for who does not see it."""
-    shares = mixture.shares
-    patches = shares.shape[1]
-    parts = [f"{image} through {model.name}: {len(shares)} tokens made {mixture.place}."]
-    for number, one in enumerate(shares):
-        if not np.abs(one).max(initial=0.0) > 0:
-            parts.append(f"Token {number} is empty.")
-            continue
-        patch = words.where(np.array([one.argmax()]), mixture.grid)
-        parts.append(
-            f"Token {number} is most of the patch in {patch}; half of it is of {_half(one)} of "
-            f"{patches} patches."
-        )
-    return " ".join(parts)
+    parts = [f"{image} through {model.name}: {len(mixture.shares)} tokens made {mixture.place}."]
+    return " ".join([*parts, *(told(mixture, token) for token in range(len(mixture.shares)))])
+
+
+def told(mixture: Mixture, token: int) -> str:
+    """One token in a sentence."""
+    shares = mixture.shares[token]
+    if not np.abs(shares).max(initial=0.0) > 0:
+        return f"Token {token} is empty."
+    patch = words.where(np.array([shares.argmax()]), mixture.grid)
+    return (
+        f"Token {token} is most of the patch in {patch}; half of it is of {_half(shares)} of "
+        f"{len(shares)} patches."
+    )
 
 
 def _half(shares: NDArray[np.float64]) -> int:

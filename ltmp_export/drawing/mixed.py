@@ -125,6 +125,11 @@ class Mixtures:
         return tuple(found)
 
 
+def mixes(exported: ExportedModel) -> bool:
+    """Whether a file makes tokens of many patches each, so that `Mixtures` can tell of it."""
+    return DENSE in exported.geometry.outputs and any(_steps(exported))
+
+
 def _steps(exported: ExportedModel) -> Iterator[_Mixing]:
     """The steps that mix, in their order."""
     plan, depth = exported.plan, len(exported.plan.blocks)

@@ -14,7 +14,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 
-from ltmp_export import bench, export, inspect
+from ltmp_export import bench, export, inspect, report
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.swin import build
 from ltmp_export.checkpoint.load import load_checkpoint
@@ -28,6 +28,7 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.timing.settings import Settings
 from tests.makers import swins
 from tests.makers.commands import ltmp, refused, run_without, succeeded
+from tests.makers.pages import require_valid
 
 MERGES = ("--family", "ltm_transformer", "--soft", "--compression-ratio", "0.5")
 
@@ -66,6 +67,16 @@ def test_bench_times_it_beside_the_dense_model(folder: Path) -> None:
     exported = read_exported(folder / "t.onnx")
     assert report.dense_gmacs == dense_macs(exported.geometry) / 1e9
     assert report.tokens == ((144, 144, 36, 36),) * 2
+
+
+def test_the_page_has_no_pictures_and_says_why(folder: Path, tmp_path: Path) -> None:
+    found = report(folder / "t.onnx", output=tmp_path / "r.html", samples=2, threads=1)
+    assert require_valid((tmp_path / "r.html").read_bytes()).headings() == [
+        "model", "tokens", "assumed",
+    ]  # fmt: skip
+    assert "pictures" not in found.to_json()
+    (told,) = (line for line in found.warnings if "no pictures" in line)
+    assert "a swin network makes other tokens of its tokens from stage to stage" in told
 
 
 def test_the_dense_model_is_in_the_file(folder: Path) -> None:

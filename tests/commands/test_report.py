@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -15,6 +19,7 @@ import ltmp_export
 from ltmp_export import CheckFailedError, ExportError
 from ltmp_export.commands import report as reporting
 from ltmp_export.drawing.owned import Owners
+from ltmp_export.images import inputs
 from tests.commands.test_startup import MODELS
 from tests.conftest import DIGITS_LTMP, cluster_layers, load_torch
 from tests.makers.commands import left, ltmp, refused, run_without, succeeded
@@ -60,11 +65,27 @@ def page(path: str = "report.html") -> Page:
     return found
 
 
-def test_all_parts(here: Path) -> None:
+def document(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    schema = resources.files("ltmp_export") / "schemas" / "report.schema.json"
+    jsonschema.validate(found, json.loads(schema.read_text()))
+    return found
+
+
+def test_all_parts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    reader = inputs._from_folder
+
+    def reading(source: Path, *rest: Any) -> inputs.Images:
+        read.append(source)
+        return reader(source, *rest)
+
+    monkeypatch.setattr(inputs, "_from_folder", reading)
     told = succeeded(
         ltmp("report", "ltmp.onnx", "tuned.pth.tar", "--images", "photos", "-o", "r.html",
-             "--samples", "2", "--bench", "--threads", "1")
+             "--samples", "2", "--bench", "--threads", "1", "--json", "r.json")
     )  # fmt: skip
+    assert read == [Path("photos")]
     assert "r.html: 0." in told
     assert "check: equal, 2 images" in told
     found = page("r.html")
@@ -76,6 +97,14 @@ def test_all_parts(here: Path) -> None:
     assert [image["alt"].startswith(NAME) for image in images] == [True] * 7 + [False] * 7
     assert NAME in found.texts
     assert len(found.of("input")) == 3
+    facts = document("r.json")
+    assert facts["output"] == "r.html"
+    assert facts["check"]["verdict"] == "equal"
+    assert facts["bench"]["kind"] == "bench"
+    assert [one["image"] for one in facts["pictures"]["courses"]] == [NAME, "c.jpg"]
+    kept = [[b["tokens"] for b in one["blocks"]] for one in facts["pictures"]["courses"]]
+    assert facts["tokens"]["counts"] == kept
+    assert facts["margins"]["count"] == 2
 
 
 def test_of_a_file_alone_without_pytorch(here: Path) -> None:
@@ -87,13 +116,21 @@ def test_of_a_file_alone_without_pytorch(here: Path) -> None:
     assert "block 5: 17 tokens" in found.texts
 
 
-def test_tokens_of_many_patches_have_no_pictures(here: Path) -> None:
-    told = ltmp_export.report("soft.onnx", samples=2, threads=1)
-    assert any("makes every token of many patches" in line for line in told.warnings)
-    assert told.bytes == Path("report.html").stat().st_size
+def test_tokens_of_many_patches_are_heat_maps(here: Path) -> None:
+    assert "2 images" in succeeded(
+        ltmp("report", "soft.onnx", "--samples", "2", "--threads", "1", "--json", "s.json")
+    )
     found = page()
-    assert found.headings() == ["model", "tokens", "assumed"]
-    assert not found.of("script")
+    assert found.headings() == ["model", "tokens", "pictures", "assumed"]
+    assert [image["alt"].partition(": ")[2] for image in found.of("img")][:3] == [
+        "what the model saw", "24 tokens; heat maps of 16.", "9 tokens; heat maps of 9.",
+    ]  # fmt: skip
+    assert "Tokens 0 to 8, row by row." in found.texts
+    assert sum(words.startswith("Token 8 is most of the patch in row ") for words in found.texts)
+    facts = document("s.json")
+    assert "check" not in facts
+    places = [one["place"] for one in facts["pictures"]["courses"][1]["mixtures"]]
+    assert places == ["before block 2", "before the head"]
 
 
 def test_a_failed_check_is_told_and_exits_with_1(here: Path) -> None:

@@ -105,6 +105,12 @@ def test_a_picture_of_one_token_and_its_words() -> None:
     assert brightness[0] < brightness[1] < brightness[2]
     assert patches[0, 2] > patches[0, 0]  # blue
     assert patches[2, 0] > patches[2, 2]  # yellow
+    mixture = Mixture(1, "in block 1", (2, 3), shares[[0, 1, 0, 0, 0]])
+    mosaic = np.asarray(heat.mosaic(seen, mixture, [0, 2, 4], 244))
+    assert mosaic.shape == (164, 244, 3)
+    for top, left in ((0, 0), (0, 124), (84, 0)):
+        np.testing.assert_array_equal(mosaic[top : top + 80, left : left + 120], drawn)
+    assert (mosaic[84:, 124:] == 255).all()
     told = heat.alternative("a.png", Path("m.onnx"), Mixture(1, "in block 1", (2, 3), shares))
     assert told == (
         "a.png through m.onnx: 2 tokens made in block 1. Token 0 is most of the patch in row 1 "

@@ -14,10 +14,10 @@ from rich.text import Text
 
 from ltmp_export.drawing.courses import Course
 from ltmp_export.drawing.owned import Owned
-from ltmp_export.reports.page import axes, charts, document, elements, pictures, tables
+from ltmp_export.reports.page import axes, charts, document, elements, pictures, strips, tables
 from ltmp_export.reports.page.elements import Html, element
 from ltmp_export.reports.page.findings import Findings, Tokens
-from ltmp_export.reports.page.strips import Strip, of_course
+from ltmp_export.reports.page.strips import Strip
 from tests.makers.pages import Page, require_policy, require_valid
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&</script></style>\u202e\x00\x1b\udc80"
@@ -141,7 +141,7 @@ def test_many_large_pictures_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
     encoded = pictures._encoded
     monkeypatch.setattr(pictures, "_encoded", once)
-    shown = pictures.pictures([of_course(one)] * 12, HOSTILE, HOSTILE).source
+    shown = pictures.pictures([strips.of(one)] * 12, HOSTILE, HOSTILE).source
     assert len(shown) < 2_700_000
     page = Page(shown.encode())
     assert len(page.of("img")) == 12 * 13

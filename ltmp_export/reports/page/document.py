@@ -12,16 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ltmp_export.drawing import words
 from ltmp_export.plan.faces import made
 from ltmp_export.reports.bench import bench_summary
 from ltmp_export.reports.check import check_summary
 from ltmp_export.reports.inspection import inspect_summary, margins_table
-from ltmp_export.reports.page import charts
+from ltmp_export.reports.page import charts, strips
 from ltmp_export.reports.page.elements import Html, element, joined
 from ltmp_export.reports.page.findings import Findings, Pictures, Tokens
 from ltmp_export.reports.page.pictures import pictures
-from ltmp_export.reports.page.strips import of_course
 from ltmp_export.reports.page.tables import rendered, table
 
 LONGEST = 600  # characters of one value of the metadata
@@ -67,7 +65,7 @@ def parts(found: Findings) -> Iterator[Part]:
     if found.tokens is not None:
         yield Part("tokens", "Tokens by block", _tokens(found.tokens))
     if found.pictures is not None:
-        yield Part("pictures", "What was merged and pruned", _pictures(found.pictures))
+        yield Part("pictures", strips.title(found.pictures.courses), _pictures(found.pictures))
     lines = _thresholds(found.facts)
     if lines or found.margins is not None:
         title = "Thresholds" if found.margins is None else "Thresholds and margins"
@@ -163,13 +161,10 @@ def _tokens(found: Tokens) -> Html:
 
 
 def _pictures(found: Pictures) -> Html:
-    legend = (
-        f'{words.LEGEND} Under "which patches" are those of each token that a block made: "with" '
-        "stands between the tokens it is made of; rows and columns count from 1, from the top left."
-    )
+    drawn = [strips.of(course) for course in found.courses]
     return joined(
         element("p", f"{found.images}, by the file's own decisions."),
-        pictures([of_course(course) for course in found.courses], found.prepared, legend),
+        pictures(drawn, found.prepared, strips.legend(found.courses)),
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltmp_export.drawing.courses import Course
+    from ltmp_export.drawing.followed import Followed
     from ltmp_export.parity.report import CheckReport
     from ltmp_export.timing.report import BenchReport
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,17 @@ class Pictures:
     Attributes:
         images: Where they come from, and how many.
         prepared: What became of them before the model saw them.
-        courses: At least one.
+        courses: What became of each of them, at least one.
     """
 
     images: str
     prepared: str
-    courses: tuple[Course, ...]
+    courses: Followed
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        courses = [{"image": one.image} | one.to_json() for one in self.courses]
+        return {"images": self.images, "prepared": self.prepared, "courses": courses}
 
 
 @dataclass(frozen=True)
@@ -67,3 +74,22 @@ class Findings:
     bench: BenchReport | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `schemas/report.schema.json` describes; no more parts than the page."""
+        parts = {
+            "check": None if self.check is None else self.check.to_json(),
+            "tokens": None if self.tokens is None else asdict(self.tokens),
+            "pictures": None if self.pictures is None else self.pictures.to_json(),
+            "margins": self.margins,
+            "bench": None if self.bench is None else self.bench.to_json(),
+        }
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "report",
+            "model": self.facts,
+            "sha256": self.sha256,
+            **{name: part for name, part in parts.items() if part is not None},
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }

@@ -31,7 +31,7 @@ def pictures(found: Sequence[Strip], prepared: str, legend: str) -> Html:
     start = 1 + (len(names) - 1) // 2
     every = element(
         "div",
-        element("label", "All pictures, after block: ", for_="all-blocks"),
+        element("label", "All pictures: ", for_="all-blocks"),
         element("input", type="range", id="all-blocks", min=0, max=len(names) - 1, step=1,
                 value=start, data_told="|".join(names), autocomplete="off"),
         " ",
@@ -56,7 +56,7 @@ def _strip(number: int, strip: Strip, encoded: Sequence[str], start: int) -> Htm
     frames = [_frame(*both) for both in zip(strip.frames, encoded, strict=True)]
     control = element(
         "div",
-        element("label", "Block: ", for_=slider),
+        element("label", "Shown: ", for_=slider),
         element("input", type="range", id=slider, min=0, max=len(frames) - 1, step=1, value=start,
                 autocomplete="off"),
         " ",
