@@ -21,7 +21,7 @@ from .terminal import show, training_progress, warn_of, write_json
 _STEPS, _THRESHOLDS, _WEIGHTS = (
     "How to train",
     f"How thresholds learn ({', '.join(families.learned())})",
-    f"How weights learn ({', '.join(families.stated())})",
+    f"How weights learn ({', '.join(families.trainable())})",
 )
 _OF_THRESHOLDS = (
     *("paper", "lr_merge", "lr_prune", "start_merge", "start_prune"),

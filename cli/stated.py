@@ -139,8 +139,8 @@ class Typed:
     merge_at: Annotated[
         str | None,
         typer.Option(
-            help="Blocks before which PatchMerger's layers stand, or in which multiscale_mergence "
-            "merges, like 3,6,9.",
+            help="Blocks before which PatchMerger's layers stand, or in which others keep or "
+            "merge, like 3,6,9.",
             rich_help_panel=METHOD,
         ),
     ] = None
@@ -164,11 +164,27 @@ class Typed:
     keep_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of the patches that multiscale_mergence keeps each time (default: 0.7).",
+            help="Share of the patches that topk, evit and others keep each time, or "
+            "multiscale_mergence (default there: 0.7).",
             rich_help_panel=METHOD,
         ),
     ] = None
-
+    keep_rule: Annotated[
+        Literal["zoo", "official"] | None,
+        typer.Option(
+            help="How many that is: int(196 times its power), as TokenReduction has it, or a share "
+            "of those that are there (default: as the file's script has it, or official).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    fuse_token: Annotated[
+        bool | None,
+        typer.Option(
+            "--fuse-token/--no-fuse-token",
+            help="Whether the others become one token in evit (default: the file's, or yes).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
     compression_ratio: Annotated[
         float | None,
         typer.Option(

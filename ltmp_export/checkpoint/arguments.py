@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltmp_export import families
+from ltmp_export.checkpoint import scripts
 from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import share
 from ltmp_export.statements.choices import Choices
 
@@ -25,43 +24,7 @@ if TYPE_CHECKING:
     from ltmp_export.checkpoint.contents import Contents
 
 COSTS_MORE = "the method's own products cost more than fewer tokens save"
-_LONGEST_ARGUMENT = 1000  # characters, far more than a list of blocks
 _OF_TRAINING = "reduction_target"  # an argument of training, not of what became of it
-
-
-def from_args(path: Path, args: Mapping[str, Any], family: Family, vit: Vit) -> Frozen:
-    """The plan that a training script's arguments state; a step that takes no token is left out."""
-    said = ", ".join(f"{name} {args[name]}" for name in family.args)
-    values = {name: _plain(args[name]) for name in family.args}
-    try:
-        stated = dict(family.from_args(**values)) if family.from_args is not None else {}
-    except ValueError as err:
-        raise InputError(
-            f"{path}: its arguments ({said:.200}) are not those of {family.name}: {err!s:.200}"
-        ) from err
-    if any(not 0 <= block < vit.depth for block in stated):
-        raise InputError(f"{path}: its arguments ({said}) name a block beyond the {vit.depth}")
-    tokens, blocks = vit.tokens, []
-    for block in range(vit.depth):
-        steps = [step for step in stated.get(block, ()) if step.possible(tokens, vit.prefix)]
-        for step in steps:
-            tokens = step.after(tokens, vit.prefix) or tokens
-        blocks.append(tuple(steps))
-    plan = Plan(family.name, tuple(blocks))
-    counts = " ".join(map(str, plan.counts(vit.tokens, vit.prefix)))
-    note = f"{said}: tokens after each block {counts}"
-    doubt = f"family {family.name} with these arguments reduces nothing"
-    return Frozen(plan, (note,), warnings=() if any(blocks) else (doubt,))
-
-
-def _plain(value: Any) -> Any:
-    """What a script's argument stands for: scripts keep lists as the text they were given as."""
-    if not isinstance(value, str) or len(value) > _LONGEST_ARGUMENT:
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
 
 
 def from_stated(
@@ -83,17 +46,7 @@ def placed(
     place: Callable[..., Placed],
 ) -> Frozen:
     """The plan of what is stated, see `from_stated`, by what the family makes of it."""
-    said = Choices()
-    if families.split_arch(contents.arch)[0] == family.name:
-        open_ones = [name for name in family.stated if getattr(choices, name) is None]
-        said = _arguments(path, contents.args, open_ones)
-    stated = choices.over(said)
-    values = {name: getattr(stated, name) for name in family.stated}
-    told = [
-        f"{n} {v} (args)"
-        for n, v in values.items()
-        if v is not None and getattr(choices, n) is None
-    ]
+    values, told = _values(path, contents, family, choices)
     try:
         found = place(**values)
     except InputError as err:
@@ -108,10 +61,34 @@ def placed(
     return Frozen(plan, (*told, *found.found), found.assumed, doubts)
 
 
+def _values(
+    path: Path, contents: Contents, family: Family, choices: Choices
+) -> tuple[dict[str, Any], list[str]]:
+    """What is stated by the names of `Choices`, and what of it the file says, for a person."""
+    said, script = Choices(), contents.script
+    if script is not None and script.family == family.name:
+        own = {name: getattr(choices, name, None) for name in family.stated}
+        values = {n: script.said.get(n) if v is None else v for n, v in own.items()}
+        told = [f"{arg} {script.said[n]} (args)" for n, arg in script.where.items()
+                if own.get(n) is None and n in own]  # fmt: skip
+        return values, told
+    if families.split_arch(contents.arch)[0] == family.name:
+        open_ones = [name for name in family.stated if getattr(choices, name, None) is None]
+        said = _arguments(path, contents.args, open_ones)
+    stated = choices.over(said)
+    values = {name: getattr(stated, name, None) for name in family.stated}
+    told = [
+        f"{n} {v} (args)"
+        for n, v in values.items()
+        if v is not None and getattr(choices, n) is None
+    ]
+    return values, told
+
+
 def _overruled(args: Mapping[str, Any], family: Family, choices: Choices) -> Iterator[str]:
     """A warning for each switch that the user wants otherwise than the file's arguments say."""
     for name in family.stated:
-        said, asked = _plain(args.get(name)), getattr(choices, name)
+        said, asked = scripts.plain(args.get(name)), getattr(choices, name, None)
         if type(said) is bool and type(asked) is bool and said != asked:
             yield f"{name} {asked} as asked, though the file's args say {said}"
 
@@ -133,9 +110,9 @@ def _arguments(path: Path, args: Mapping[str, Any], names: Sequence[str]) -> Cho
     """
     said = Choices()
     for name in names:
-        if name == _OF_TRAINING or args.get(name) is None:
+        if name == _OF_TRAINING or not hasattr(said, name) or args.get(name) is None:
             continue  # the target is that of training
-        value = _plain(args[name])
+        value = scripts.plain(args[name])
         listed = tuple(value) if isinstance(value, list) else value
         try:
             said = Choices.from_json({name: listed}).over(said)

@@ -24,9 +24,10 @@ from typing import Any
 
 from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit.libraries import index, open_clip_config, open_clip_trunk
-from ltmp_export.checkpoint import description
+from ltmp_export.checkpoint import description, scripts
 from ltmp_export.checkpoint.beside import Beside, beside
 from ltmp_export.checkpoint.containers.stored import StoredTensor
+from ltmp_export.checkpoint.scripts import Script
 from ltmp_export.errors import InputError
 from ltmp_export.statements.gather import CONFIG
 
@@ -56,6 +57,7 @@ class Dialect:
         library: Whose names they are, if not timm's: see `libraries.index`.
         lies: Configurations that lie beside the file.
         configured: Where those of `args` stand that are not arguments of a script.
+        script: What wrote it, of those that train token-reducing ViTs, or None.
     """
 
     state: Mapping[str, Any]
@@ -70,6 +72,7 @@ class Dialect:
     library: ModuleType | None
     lies: Beside
     configured: Mapping[str, str]
+    script: Script | None
 
 
 def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dialect:
@@ -105,7 +108,7 @@ def understand(path: Path, top: Mapping[Any, Any], use_ema: bool | None) -> Dial
     found = (_writer(top, lies), *description.origin(top), *finder.found)
     where = "" if arch is None else names[arch]
     more = tuple(map(str, others))
-    rest = finder.prefix, finder.beside, library, lies, configured
+    rest = finder.prefix, finder.beside, library, lies, configured, scripts.told(path, top, args)
     return Dialect(state, arch, where, more, args, trained, found, *rest)
 
 
@@ -178,11 +181,15 @@ class _Finder:
                 f"{self.path} holds weights under 'student' and 'teacher'; state which: --use-ema "
                 "for the teacher, which DINO evaluates, --no-ema for the student"
             )
-        if averaged is not None and (self.use_ema or plain is None):
+        best = scripts.averaged(top) if self.use_ema is None else None
+        if averaged is not None and (self.use_ema or best or plain is None):
             if self.use_ema is False:
                 raise InputError(f"{self.path} holds averaged weights only; drop --no-ema")
-            self._take_averaged(averaged, plain is None)
+            why = f"{scripts.BEST} says that these count" if best else ""
+            self._take_averaged(averaged, plain is None, why)
             return dict(top[averaged])
+        if best:
+            self.found.append(f"{scripts.BEST} is True, but there are no averaged weights")
         if plain is not None:
             if averaged is not None:
                 self.found.append(f"weights of {plain!r}; {averaged} is there, too (--use-ema)")
@@ -197,8 +204,8 @@ class _Finder:
             "'model'"
         )
 
-    def _take_averaged(self, where: str, alone: bool) -> None:
-        why = "there are no others" if alone else "asked for"
+    def _take_averaged(self, where: str, alone: bool, why: str = "") -> None:
+        why = why or ("there are no others" if alone else "asked for")
         self.found.append(f"averaged weights ({where}): {why}")
 
     def _under_prefix(self, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,9 +99,6 @@ def _frozen(path: Path, contents: Contents, family: str, choices: Choices, vit: 
         return arguments.from_stated(path, contents, method, choices, vit)
     if method.counts:
         return _counted(path, method, choices, vit)
-    if method.from_args is not None:
-        plain = require_vit(vit, path, f"family {family}")
-        return arguments.from_args(path, contents.args, method, plain)
     plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
@@ -161,12 +158,12 @@ def require_trained(path: Path, stated: str | None, own: str, class_token: bool)
     Raises:
         InputError: There is none, or it does not take the model.
     """
-    name, able = stated or own, (*families.learned(), *families.stated())
+    name, able = stated or own, (*families.learned(), *families.trainable())
     if name in families.names() and name not in (*able, *families.counted()):
         raise InputError(
             f"{path}: family {name} cannot be trained; of dense weights {', '.join(able)} can"
         )
-    if name not in families.stated():
+    if name not in families.trainable():
         return require_learned(path, stated, own, class_token)
     family = families.load(name)
     require_tokens(family, class_token, path)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ltmp_export import families
 from ltmp_export.backbones import chosen
+from ltmp_export.checkpoint import contradictions
 from ltmp_export.checkpoint.outline import KINDS, Outline
 from ltmp_export.errors import InputError
-from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.statements import timm_listed
@@ -159,20 +159,20 @@ def _without_thresholds(
         require_known(choices.family)
     asked = choices.family or written
     own = families.owner(contents.weights)
-    counted = families.counted()
+    counted, script = families.counted(), contents.script
+    if script is not None and choices.family in (None, script.family) and not dense:
+        contradictions.require_scripted(path, choices, script, own)
+        return script.family, script.reason
     if own is not None:
-        _require_own(path, contents, choices, own, asked, dense)
+        contradictions.require_own(path, contents, choices, own, asked, dense)
         return own.name, "the only one with weights of such names"
     if asked in families.stated():
         method = families.load(str(asked))
-        _require_taken(path, choices, method)
-        _require_asked(path, method, choices)
+        contradictions.require_taken(path, choices, method)
+        contradictions.require_asked(path, method, choices)
         if choices.rate is not None:
             raise InputError(f"--r is for {', '.join(counted)}; drop it")
         return method.name, "as --family says" if choices.family else None
-    told = families.told(contents.args)
-    if told is not None and asked in (None, told.name) and not dense and not choices.rated:
-        return told.name, f"its script's {', '.join(told.args)} say so"
     if choices.merge_at is not None or choices.merge_scale is not None:
         raise InputError(
             f"{path} holds no layers of PatchMerger: drop --merge-at, --merge-scale, or state "
@@ -180,7 +180,7 @@ def _without_thresholds(
         )
     if given := [name for name in OF_FAMILIES if getattr(choices, name) is not None]:
         able = "|".join(n for n in families.stated() if {*given} <= {*families.load(n).stated})
-        flags = ", ".join(map(_flag, given))
+        flags = ", ".join(map(contradictions.flag, given))
         raise InputError(f"{flags}: state the family, --family {able or 'that takes them'}")
     if asked in counted and (choices.rated or not dense):
         return str(asked), "as --family says" if choices.family else None
@@ -191,68 +191,7 @@ def _without_thresholds(
         )
     if asked in families.names() and families.load(str(asked)).weights is not None:
         raise InputError(f"{path} holds no weights of {asked}")
-    if asked in families.names() and families.load(str(asked)).args and not dense:
-        names = ", ".join(families.load(str(asked)).args)
-        raise InputError(
-            f"{path} holds no arguments {names}, which tell of {asked}; give the checkpoint as its "
-            "training script wrote it"
-        )
     return None
-
-
-def _require_own(
-    path: Path,
-    contents: Outline,
-    choices: Choices,
-    own: Family,
-    asked: str | None,
-    dense: bool,
-) -> None:
-    """Check what is stated of a file with weights of a family's own.
-
-    Raises:
-        InputError: It contradicts them, or leaves open where they stand.
-    """
-    if asked not in (None, own.name):
-        raise InputError(
-            f"{path} holds layers of {own.name}, which {asked} has none of; if they are to "
-            f"be used, state --family {own.name}"
-        )
-    _require_taken(path, choices, own)
-    asks = own.from_stated is None and "merge_at" in own.stated and choices.merge_at is None
-    if dense and asks and "cls_token" in contents.weights:
-        raise InputError(
-            f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
-            "its places have to be stated (--merge-at 3,6,9)"
-        )
-    if choices.rated:
-        counted = ", ".join(families.counted())
-        raise InputError(f"--r and --reduction-target are for {counted}; drop them")
-
-
-def _require_asked(path: Path, family: Family, choices: Choices) -> None:
-    """Refuse a file that alone names a family whose own weights it lacks, by `InputError`."""
-    if family.weights is not None and choices.family is None:
-        raise InputError(
-            f"{path} holds no weights of {family.name}, which it calls itself; to begin with new "
-            f"ones, state --family {family.name}"
-        )
-
-
-def _require_taken(path: Path, choices: Choices, family: Family) -> None:
-    """Check that a family takes all that is stated for one.
-
-    Raises:
-        InputError: It does not.
-    """
-    for name in OF_FAMILIES:
-        if getattr(choices, name) is not None and name not in family.stated:
-            raise InputError(f"{path}: family {family.name} takes no {_flag(name)}; drop it")
-
-
-def _flag(name: str) -> str:
-    """What a user types for one of `Choices`."""
-    return f"--{name.replace('_', '-')}"
 
 
 def _overruled(
@@ -273,6 +212,8 @@ def _told(
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
     written, name = families.split_arch(contents.arch)
+    if contents.script is not None:  # its names are none of timm's
+        written, name = None, None
     model = ModelName(name, contents.arch_in, authors=written is not None)
     reason = f"as the name {contents.arch} says"
     prefixes = {prefix for other in contents.others if (prefix := families.split_arch(other)[0])}

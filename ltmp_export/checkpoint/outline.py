@@ -22,6 +22,7 @@ from ltmp_export.checkpoint import beside, dialects, foreign, heads
 from ltmp_export.checkpoint.containers.elements import FLOATS
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
+from ltmp_export.checkpoint.scripts import Script
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
 
@@ -50,6 +51,7 @@ class Outline:
         configured: Where those of `args` stand that are not arguments of a script.
         parts: What timm's tensors are made of, where the names are another library's.
         head: The layer that was taken for its classifier, where nobody says which is.
+        script: What wrote it, see `dialects.Dialect`.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Outline:
     configured: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     head: str | None = None
+    script: Script | None = None
 
     @property
     def by_timms_names(self) -> bool:
@@ -155,6 +158,7 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
         },
         parts=model.parts,
         head=model.assumed,
+        script=dialect.script,
     )
 
 

@@ -1,6 +1,6 @@
 """Token-reduction methods, one file each; the file's name is the family's name.
 
-A family file says in one of five ways what it needs beside the weights of a ViT:
+A family file says in one of four ways what it needs beside the weights of a ViT:
 
 * `START`: the learned scalars each block must have, by kind (`merge`, `prune`), with the value
   training starts from.
@@ -8,17 +8,16 @@ A family file says in one of five ways what it needs beside the weights of a ViT
 * `WEIGHTS`: the names of tensors of its own, as a regular expression; `STATED`: the `Choices` that
   say of them what names and shapes do not; `UNREAD`: names of tensors beside them that no forward
   pass reads.
-* `ARGS`: the arguments of its training script that tell of it, which such a file holds.
 * `from_stated` and `STATED` alone: the `Choices` that a user or the file's arguments state.
 
 With the first two, `block_steps(**scalars)` gives the steps one block takes, in order, from one
 scalar per kind (`unprotected_steps` those of a model without protected rows, if they are others);
 with the third, `from_weights(source, shapes, vit, **stated)` what happens before which block; with
-the fourth, `from_args(**arguments)` the steps of the blocks that take any, by block; with the last,
-`from_stated(source, vit, **stated)` both.
-`CLASS_TOKEN = True` says that it goes by a class token, `HEAD_WIDTH` how many channels each head of
-its ViTs has, `BACKBONES` which networks it takes, by the names of their folders, where these are
-not all kinds of ViTs.
+the last, `from_stated(source, vit, **stated)` both. What a training script's arguments say of the
+names in `STATED`, `checkpoint.scripts` knows; those that are no `Choices` stand there alone.
+`CLASS_TOKEN = True` says that it goes by a class token, `TRAINABLE = True` that weights can be
+trained under its plan, `HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES` which
+networks it takes, by the names of their folders, where these are not all kinds of ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -53,13 +52,12 @@ class Family:
         weights: Names of tensors of its own, or None.
         unread: Names of tensors beside them that mean nothing, or None.
         stated: What a user may have to state about them, by the names of `Choices`.
-        args: Names of the arguments of its training script that tell of it.
+        trainable: Whether weights can be trained under its plan.
         class_token: Whether it needs a class token.
         head_width: Channels of each head of its ViTs, where it fixes them.
         backbones: The networks that it takes.
         block_steps: From one scalar per kind to the block's steps.
         unprotected_steps: The same of a model without protected rows.
-        from_args: From these arguments to steps by block, or None.
         from_weights: From the shapes of tensors of its own to where they stand, or None.
         from_stated: From statements to the steps and where they stand, or None.
     """
@@ -70,13 +68,12 @@ class Family:
     weights: re.Pattern[str] | None
     unread: re.Pattern[str] | None
     stated: tuple[str, ...]
-    args: tuple[str, ...]
+    trainable: bool
     class_token: bool
     head_width: int | None
     backbones: tuple[str, ...]
     block_steps: Callable[..., tuple[Step, ...]]
     unprotected_steps: Callable[..., tuple[Step, ...]]
-    from_args: Callable[..., Mapping[int, tuple[Step, ...]]] | None
     from_weights: Callable[..., Placed] | None
     from_stated: Callable[..., Placed] | None
 
@@ -140,17 +137,14 @@ def owner(keys: Iterable[str]) -> Family | None:
     return None
 
 
+def trainable() -> tuple[str, ...]:
+    """Names of those of the `stated` whose weights can be trained under their plan, sorted."""
+    return tuple(name for name in stated() if load(name).trainable)
+
+
 def stated() -> tuple[str, ...]:
     """Names of the families that statements alone tell of, sorted."""
     return tuple(name for name in names() if load(name).from_stated)
-
-
-def told(args: Mapping[str, Any]) -> Family | None:
-    """The family whose training script writes such arguments."""
-    for family in map(load, names()):
-        if family.args and all(name in args for name in family.args):
-            return family
-    return None
 
 
 def split_arch(arch: str | None) -> tuple[str | None, str | None]:
@@ -183,8 +177,7 @@ def load(name: str) -> Family:
         weights=None if weights is None else re.compile(weights),
         unread=None if unread is None else re.compile(unread),
         stated=getattr(module, "STATED", ()),
-        args=getattr(module, "ARGS", ()),
-        from_args=getattr(module, "from_args", None),
+        trainable=getattr(module, "TRAINABLE", False),
         class_token=getattr(module, "CLASS_TOKEN", False),
         head_width=getattr(module, "HEAD_WIDTH", None),
         backbones=getattr(module, "BACKBONES", VITS),

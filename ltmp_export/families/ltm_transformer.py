@@ -23,13 +23,9 @@ from ltmp_export.steps.merge_mask import stages, weights, windows
 from ltmp_export.steps.merge_mask.step import MergeMask
 
 BACKBONES = (Vit.kind, "beit", "eva", *stages.KINDS, *windows.KINDS)
-WEIGHTS = "|".join(
-    (
-        r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)",
-        stages.WEIGHTS,
-        windows.WEIGHTS,
-    )
-)
+_PLAIN = r"ltm\.mask0|blocks\.(0|[1-9][0-9]{0,5})\.ltm\.(center|step)"
+WEIGHTS = "|".join((_PLAIN, stages.WEIGHTS, windows.WEIGHTS))
+TRAINABLE = True
 STATED = ("compression_ratio", "merge_at", "hard", "restore", "reduction_target")
 
 _OTHERS = {kind: networks for networks in (stages, windows) for kind in networks.KINDS}

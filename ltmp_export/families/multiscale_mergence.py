@@ -16,7 +16,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import largest, share
 from ltmp_export.steps.mergence.step import UNIFORM, WEIGHTINGS, Mergence
 
-CLASS_TOKEN = True
+CLASS_TOKEN = TRAINABLE = True
 STATED = ("keep_rate", "merge_at", "merge_weights", "reduction_target")
 
 _KEEP_RATE = 0.7

@@ -23,6 +23,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "merge_scale": (str,),
     "merge_weights": (str,),
     "keep_rate": (int, float),
+    "keep_rule": (str,),
+    "fuse_token": (bool,),
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
@@ -35,7 +37,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 # What only some families take, which then say so (`families.Family.stated`).
 OF_FAMILIES = (
-    "merge_at", "merge_scale", "merge_weights", "keep_rate", "compression_ratio", "hard", "restore",
+    "merge_at", "merge_scale", "merge_weights", "keep_rate", "keep_rule", "fuse_token",
+    "compression_ratio", "hard", "restore",
 )  # fmt: skip
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
@@ -62,6 +65,8 @@ class Choices:
         merge_scale: "one" or "sqrt": PatchMerger's scores as they are, or divided by √C.
         merge_weights: Of the mean of what merges, one of `steps.mergence.step.WEIGHTINGS`.
         keep_rate: Share of the patches that each selection keeps.
+        keep_rule: How many patches that is, one of `plan.kept.RULES`.
+        fuse_token: Whether the patches that are not kept become a token.
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
@@ -89,6 +94,8 @@ class Choices:
     merge_scale: str | None = None
     merge_weights: str | None = None
     keep_rate: float | None = None
+    keep_rule: str | None = None
+    fuse_token: bool | None = None
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None

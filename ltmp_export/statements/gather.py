@@ -6,6 +6,7 @@ this tool's own), or the configuration beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class Statements:
     Attributes:
         heads: Attention heads; of one attention, where several stand side by side.
         attentions: How many do.
+        usual_heads: What a model of the name in `args.model` usually has, for a question; or "".
         pool: timm's `global_pool`.
         act: One of `plan.geometry.ACTIVATIONS`.
         norm_eps: Epsilon of every LayerNorm.
@@ -62,6 +64,7 @@ class Statements:
 
     heads: Said | None = None
     attentions: int = 1
+    usual_heads: str = ""
     pool: Said | None = None
     act: Said | None = None
     norm_eps: Said | None = None
@@ -104,6 +107,7 @@ def gather(
     return Statements(
         heads=_first(Said(choices.num_heads, "--num-heads"), _whole(words, "num_heads")),
         attentions=1 if many is None else many.value,
+        usual_heads=_usual_heads(words.get("model")),
         pool=_first(Said(choices.pool, "--pool"), _pool(words)),
         act=_first(Said(choices.act, "--act"), _act(words)),
         norm_eps=_first(Said(choices.norm_eps, "--norm-eps"), _eps(words)),
@@ -157,6 +161,7 @@ _ARGUMENTS = (
     *("pre_norm", "final_norm", "fc_norm", "no_embed_class", "scale_attn_norm", "scale_mlp_norm"),
     INCLUDE,
 )
+_HEADS = {"t": 3, "s": 6, "b": 12, "l": 16}  # of DeiT's and ViT's sizes
 _OTHER_MODEL = ("block_fn", "mlp_layer", "attn_layer", "rope")
 
 
@@ -178,6 +183,14 @@ def _require_supported(words: Words) -> None:
 def _whole(words: Words, key: str) -> Said | None:
     value = words.get(key)
     return words.said(key, value) if type(value) is int and value > 0 else None
+
+
+def _usual_heads(name: object) -> str:
+    """The number in a name's usual meaning, and the name."""
+    size = re.search(r"(?:^|_)(tiny|small|base|large)(?:_|$)|^deit-([tsb])$", str(name)[:200])
+    if size is None:
+        return ""
+    return f" {_HEADS[(size[1] or size[2])[0]]} (usual of {name})"
 
 
 def _pool(words: Words) -> Said | None:

@@ -175,7 +175,9 @@ def test_a_file_and_what_is_told_of_it(evit: Checkpoint, tmp_path: Path) -> None
     assert made.tokens == COUNTS
     told = inspect(tmp_path / "m.onnx")
     assert (told["family"], told["mode"], told["tokens"]) == ("evit", "static", COUNTS)
-    assert told["plan"]["blocks"][1] == [{"step": "Fuse", "keep_rate": 0.7, "fused": True}]
+    assert told["plan"]["blocks"][1] == [
+        {"step": "Fuse", "keep_rate": 0.7, "fused": True, "keep": 0}
+    ]
     assert check(tmp_path / "m.onnx", evit, samples=2, batch_sizes=[2]).verdict == "equal"
 
 
@@ -195,10 +197,10 @@ def changed(tmp_path: Path) -> Callable[..., Path]:
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ({"base_keep_rate": 1.5}, "not those of evit"),
-        ({"drop_loc": "(1, x)"}, "not those of evit"),
-        ({"drop_loc": "(3, 9)"}, "name a block beyond the 5"),
-        ({"fuse_token": 1}, "not those of evit"),
+        ({"base_keep_rate": 1.5}, "not those of youweiliang/evit: base_keep_rate 1.5; expected"),
+        ({"drop_loc": "(1, x)"}, "expected blocks, like"),
+        ({"drop_loc": "(3, 9)"}, "expected rising numbers of the 5 blocks"),
+        ({"fuse_token": 1}, "expected True or False"),
     ],
 )
 def test_other_arguments(changed: Callable[..., Path], others: dict[str, Any], words: str) -> None:
@@ -207,14 +209,14 @@ def test_other_arguments(changed: Callable[..., Path], others: dict[str, Any], w
 
 
 def test_without_the_arguments(changed: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="holds no arguments base_keep_rate, drop_loc, fuse_token"):
+    with pytest.raises(InputError, match="state them, like --merge-at 1,2,3"):
         load_checkpoint(changed(drop_loc=None), Choices(num_heads=3, family="evit"))
 
 
 def test_a_share_of_all_is_left_out(changed: Callable[..., Path]) -> None:
     found = load_checkpoint(changed(base_keep_rate=1.0), HEADS)
     assert not any(found.plan.blocks)
-    assert "reduces nothing" in found.warnings[-1]
+    assert "keeps all patches" in found.warnings[-1]
 
 
 def test_it_cannot_be_trained() -> None:

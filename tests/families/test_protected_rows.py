@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltmp_export import families
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
+from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.mergence.step import Mergence
@@ -33,12 +32,8 @@ def drawn(*shape: int) -> torch.Tensor:
 
 def plan(family: str, vit: Vit) -> Plan:
     """Something that each family does, with weights of its own where it has some."""
-    blocks: list[tuple[Step, ...]] = [(), ()]
     if family == "evit":
-        made = families.load(family).from_args
-        assert made is not None
-        blocks[0] = made(base_keep_rate=0.6, drop_loc=(0,), fuse_token=True)[0]
-        return Plan(family, tuple(blocks))
+        return Plan(family, ((Fuse(0.6),), ()))
     if family == "multiscale_mergence":
         return Plan(family, ((Mergence(7, "size"),), (Mergence(4, "similarity"),)))
     if family == "patchmerger":

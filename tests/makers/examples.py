@@ -21,6 +21,7 @@ from ltmp_export.families import Family
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
@@ -113,9 +114,19 @@ def _evit_content(weights: Weights) -> dict[str, Any]:
 
 
 def _evit_plan(method: Family, draw: Draw) -> Plan:
-    assert method.from_args is not None
-    steps = method.from_args(base_keep_rate=0.7, drop_loc=(0, 2), fuse_token=True)
-    return Plan(method.name, tuple(steps.get(block, ()) for block in range(3)))
+    return Plan(method.name, ((Fuse(0.7),), (), (Fuse(0.7),)))
+
+
+def _topk_content(weights: Weights) -> dict[str, Any]:
+    args = argparse.Namespace(
+        model="topk_small_patch4_32", reduction_loc=[1, 2, 4], keep_rate=[0.25, 0.2, 0.1],
+        model_ema=False,
+    )  # fmt: skip
+    return {"model": weights, "args": args, "ema_best": False}
+
+
+def _topk_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((Fuse(0.7, False, 5),), (), (Fuse(0.7, False, 3),)))
 
 
 def _patchmerger_content(weights: Weights) -> dict[str, Any]:
@@ -187,4 +198,5 @@ EXAMPLES = {
     "multiscale_mergence": Example(_mergence_content, {}, _mergence_plan),
     "patchmerger": Example(_patchmerger_content, {"merge_at": (2, 4)}, _patchmerger_plan),
     "pmvit": Example(_pmvit_content, {}, _pmvit_plan),
+    "topk": Example(_topk_content, {}, _topk_plan),
 }

@@ -205,7 +205,7 @@ def _heads(weights: Weights, named: Named | None, says: Statements) -> Answer | 
     why = f"width {width}"
     if width in SIXTEEN_HEADS:
         why += ", at which published ViTs have 16"
-    return Question("the number of heads", "--num-heads", why)
+    return Question("the number of heads", f"--num-heads{says.usual_heads}", why)
 
 
 def _act(weights: Weights, named: Named | None, says: Statements) -> Answer | Question:

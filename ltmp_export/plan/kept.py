@@ -1,0 +1,104 @@
+"""How many patches the selections of a model keep, and in which blocks (METHOD §1).
+
+Two rules that public scripts have for a keep rate, told apart by the file and never by a name:
+
+    zoo       int(196 · κ^(i+1)) at the i-th place: of 14 x 14 patches, whatever the grid is;
+              with one share for each place int(196 · κ_i)
+    official  ⌈κ · n⌉ of the n patches that are there, an earlier fused token among them
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ltmp_export.errors import InputError
+
+ZOO, OFFICIAL = "zoo", "official"
+RULES = (ZOO, OFFICIAL)
+ZOO_PATCHES = 196  # its scripts have this number, not that of the model
+USUAL = {12: (3, 6, 9)}  # blocks, by depth
+USUAL_RATE = 0.7
+
+Rates = float | Sequence[float]
+
+
+def listed(rate: Rates) -> tuple[float, ...]:
+    """One share for all places, or one for each."""
+    return (float(rate),) if isinstance(rate, (int, float)) else tuple(map(float, rate))
+
+
+def by_zoo(rate: Rates, places: int) -> tuple[int, ...]:
+    """Patches that are kept at each place by the zoo's rule; a single share is cumulative."""
+    rates = listed(rate)
+    if len(rates) == 1:
+        return tuple(int(ZOO_PATCHES * rates[0] ** (place + 1)) for place in range(places))
+    return tuple(int(ZOO_PATCHES * share) for share in rates)
+
+
+def by_official(rate: float, patches: int) -> int:
+    """Patches that are kept of those that are there."""
+    return math.ceil(rate * patches)
+
+
+def require_places(
+    source: str, depth: int, at: Sequence[int] | None, what: str, *, first: int = 0
+) -> tuple[int, ...]:
+    """The blocks that are stated, in their order.
+
+    Args:
+        source: The file, for messages.
+        depth: Of the model.
+        at: What is stated.
+        what: Is done there, for messages.
+        first: The first block that there can be.
+
+    Raises:
+        InputError: None are, or they are no blocks.
+    """
+    usual = ",".join(map(str, USUAL.get(depth, (1, 2, 3))))
+    if at is None:
+        told = "usual is" if depth in USUAL else "like"
+        raise InputError(
+            f"{source}: nothing tells the blocks that {what}; state them, {told} --merge-at {usual}"
+        )
+    rising = list(at) == sorted(set(at))
+    if not at or not rising or not first <= at[0] <= at[-1] < depth:
+        more = f" from {first}" if first else ""
+        raise InputError(
+            f"{source}: blocks {','.join(map(str, at)) or 'none'} (--merge-at): expected rising "
+            f"numbers{more} of the {depth} blocks"
+        )
+    return tuple(at)
+
+
+def require_rates(source: str, rate: Rates | None, places: int) -> tuple[float, ...]:
+    """The shares that are stated: one, or one for each place.
+
+    Raises:
+        InputError: None are, or they are no shares.
+    """
+    if rate is None:
+        raise InputError(
+            f"{source}: nothing tells the share of the patches that stay; state it, usual is "
+            f"--keep-rate {USUAL_RATE:g}"
+        )
+    rates = listed(rate)
+    if not all(0.0 < share <= 1.0 for share in rates):
+        raise InputError(f"{source}: keep rate {rate}: expected shares above 0, at most 1")
+    if len(rates) not in (1, places):
+        raise InputError(
+            f"{source}: {len(rates)} keep rates for {places} blocks; expected one, or one for each"
+        )
+    return rates
+
+
+def require_rule(rule: str | None) -> str:
+    """The rule that is stated, or the official one.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if rule not in (None, *RULES):
+        raise InputError(f"--keep-rule {rule}: expected {', '.join(RULES)}")
+    return rule or OFFICIAL

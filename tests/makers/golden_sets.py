@@ -1,0 +1,78 @@
+"""Golden sets of public reducers: files as their scripts write them, and what the originals gave.
+
+They are too large for the repository and lie beside it, in `shared/fixtures/reducers` of a folder
+above; where they are missing, tests of them are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ltmp_export.backbones.trace import Trace
+from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.images.inputs import Images
+from ltmp_export.plan.plan import dense_plan
+from ltmp_export.reference import Reference
+from ltmp_export.statements.choices import Choices
+
+_PLACE = Path("shared") / "fixtures" / "reducers"
+HEADS = Choices(num_heads=3)  # no file says it
+
+
+def folder(name: str) -> Path:
+    """Of one set; without it the test is skipped."""
+    for above in Path(__file__).resolve().parents:
+        if (found := above / _PLACE / name).is_dir():
+            return found
+    pytest.skip(f"no golden set {name} beside the checkout ({_PLACE})")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One set.
+
+    Attributes:
+        checkpoint: Its file, read.
+        arrays: What the original gave.
+    """
+
+    checkpoint: Checkpoint
+    arrays: Mapping[str, NDArray[Any]]
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """[6, 3, 224, 224] images."""
+        return self.arrays["images"].astype(np.float32)
+
+    def images(self, number: int) -> Images:
+        """The first of them."""
+        return Images(self.pixels[:number], None, tuple(map(str, range(number))), "golden")
+
+    def traces(self, number: int = 6) -> tuple[Trace, ...]:
+        """The reference in float64 on the first of them."""
+        reference = Reference(self.checkpoint.model, self.checkpoint.plan, torch.float64)
+        return tuple(reference.run(image) for image in torch.from_numpy(self.pixels[:number]))
+
+    def dense(self) -> NDArray[np.float64]:
+        """Logits [1, classes] of the first image without any reduction."""
+        plan = dense_plan(len(self.checkpoint.plan.blocks))
+        reference = Reference(self.checkpoint.model, plan, torch.float64)
+        image = torch.from_numpy(self.pixels[0])
+        return reference.run(image).logits.numpy()[None]
+
+
+@cache
+def golden(name: str, choices: Choices = HEADS) -> Golden:
+    """A set, read once."""
+    place = folder(name)
+    with np.load(place / "golden.npz") as arrays:
+        return Golden(load_checkpoint(place / "checkpoint.pth", choices), dict(arrays))
