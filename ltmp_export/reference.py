@@ -100,16 +100,19 @@ class Reference:
             state, pruned = ownership.first(state)
         tokens, sizes, counts, decisions = [], [], [], []
         choices: list[Sequence[Choice | None]] = list(forced or ())
-        choices += [[None] * len(steps) for steps in self.plan.blocks[len(choices) :]]
+        depth = len(self.plan.blocks)
+        choices += [[None] * len(self.plan.deciding(at)) for at in range(len(choices), depth)]
         for index, (steps, taken) in enumerate(zip(self.plan.blocks, choices, strict=True)):
-            entered = self._entering(index, state)
-            left, count, decided = self._block(index, steps, taken, entered, pruned)
+            first = len(taken) - len(steps)  # of those in the block
+            entered, before = self._entering(index, state, taken[:first], pruned)
+            left, count, decided = self._block(index, steps, taken[first:], entered, pruned)
+            decided = (*before, *decided)
             state = self._behind(index, state, entered, left)
             counts.append(count)
             tokens.append(state.x)
             sizes.append(state.size)
             decisions.append(decided)
-        state = self._entering(len(tokens), state)
+        state, _ = self._entering(len(tokens), state, (), pruned)
         logits = vit.classify(model, state.x, state.size)
         final = {FEATURES: vit.features(model, state.x, state.size)}
         final |= ownership.outputs(model, state, pruned, self.outputs)
@@ -118,10 +121,16 @@ class Reference:
             final=final,
         )  # fmt: skip
 
-    def _entering(self, block: int, tokens: Tokens) -> Tokens:
-        """Tokens as they enter a block, or after all blocks the head."""
+    def _entering(
+        self, block: int, tokens: Tokens, choices: Sequence[Choice | None], pruned: Tensor | None
+    ) -> tuple[Tokens, tuple[Decision, ...]]:
+        """Tokens as they enter a block, or after all blocks the head, and what was decided."""
         step = self.plan.before.get(block)
-        return tokens if step is None else take(step, tokens, None, self.plan.parameters)[0]
+        if step is None:
+            return tokens, ()
+        left, decision = take(step, tokens, choices[0] if choices else None, self.plan.parameters)
+        ownership.note(tokens, left, pruned)
+        return left, () if decision is None else (decision,)
 
     def _behind(self, block: int, given: Tokens, made: Tokens, left: Tokens) -> Tokens:
         """Tokens as they leave a block."""

@@ -107,7 +107,9 @@ class _Measure:
         self.weights = {k: v.numpy() for k, v in checkpoint.model.state_dict().items()}
         exact = Reference(checkpoint.model, checkpoint.plan)
         self.exact = [exact.run(image).decisions for image in self.pixels]
-        self.taken = [_choices(checkpoint.plan.blocks, decisions) for decisions in self.exact]
+        plan = checkpoint.plan
+        steps = [plan.deciding(block) for block in range(len(plan.blocks))]
+        self.taken = [_choices(steps, decisions) for decisions in self.exact]
         self.model = copy.deepcopy(checkpoint.model)
         rounded.put_integers(self.model, precision, self._integers)
 

@@ -17,9 +17,11 @@ from ltmp_export.checkpoint.frozen import Frozen
 from ltmp_export.checkpoint.identify import require_backbone
 from ltmp_export.checkpoint.outline import KINDS
 from ltmp_export.checkpoint.placed import placed
+from ltmp_export.checkpoint.scripts import Script
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files.near_misses import did_you_mean
+from ltmp_export.plan import kept
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
 from ltmp_export.plan.vit import Vit, require_vit
@@ -98,12 +100,12 @@ def _frozen(path: Path, contents: Contents, family: str, choices: Choices, vit: 
     if method.from_stated is not None:
         return arguments.from_stated(path, contents, method, choices, vit)
     if method.counts:
-        return _counted(path, method, choices, vit)
+        return _counted(path, contents, method, choices, vit)
     plan = method.freeze(_complete(path, contents.thresholds, method, vit.depth))
     return Frozen(plan, warnings=tuple(_untrained(plan)))
 
 
-def require_stated(path: Path, family: Family, choices: Choices) -> None:
+def require_stated(path: Path, family: Family, choices: Choices, script: Script | None) -> None:
     """Check that it is said how many tokens a family with fixed numbers takes.
 
     Raises:
@@ -113,7 +115,7 @@ def require_stated(path: Path, family: Family, choices: Choices) -> None:
         return
     if choices.rate is not None and choices.reduction_target is not None:
         raise InputError("--r and --reduction-target say the same in two ways; give one")
-    if not choices.rated:
+    if not choices.rated and (script is None or script.family != family.name):
         raise InputError(
             f"{path}: family {family.name} takes a fixed number of tokens from each block, which "
             "no file holds; state it with --r 8, or --reduction-target 0.6 to have it picked"
@@ -197,12 +199,19 @@ def require_tokens(family: Family, class_token: bool, path: Path) -> None:
         )
 
 
-def _counted(path: Path, family: Family, choices: Choices, geometry: Geometry) -> Frozen:
-    """The plan of r as it is stated, or as the target picks it."""
-    require_stated(path, family, choices)
+def _counted(
+    path: Path, contents: Contents, family: Family, choices: Choices, geometry: Geometry
+) -> Frozen:
+    """The plan of r as it is stated, as the target picks it, or as the file's script has it."""
+    require_stated(path, family, choices, contents.script)
     vit = require_vit(geometry, path, f"family {family.name}")
     if choices.rate is not None:
         stated = rates.parse(choices.rate, vit.depth)
+    elif contents.script is not None and not choices.rated:
+        at, counts = (contents.script.said[name] for name in ("merge_at", "counts"))
+        places = kept.require_places(str(path), vit.depth, at, "merge")
+        lost = kept.lost(counts, places)
+        stated = tuple(lost.get(block, 0) for block in range(vit.depth))
     else:
         stated = rates.reaching(family, float(choices.reduction_target or 0), vit)
     plan = rates.plan(family, stated, vit)

@@ -105,7 +105,7 @@ def load_checkpoint(
     Raises:
         InputError: The file cannot be read or used, or something must be stated.
     """
-    path, choices = Path(path), choices or Choices()
+    path, (choices, renamed_family) = Path(path), (choices or Choices()).named()
     base, pretrained = choices.base_checkpoint, hub.names_a_model(path)
     refusals.require_takeable(path, choices, dense=dense)
     if pretrained:
@@ -149,7 +149,7 @@ def load_checkpoint(
         preprocessing=prepared.preprocessing,
         label_names=_label_names(contents.args, built.geometry),
         choices=choices,
-        found=(*contents.found, *renamed, identity.reason, *frozen.found),
+        found=(*contents.found, *renamed_family, *renamed, identity.reason, *frozen.found),
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),

@@ -71,7 +71,7 @@ def require_takeable(
     Raises:
         InputError: It cannot be used; the message says why and what to do.
     """
-    path, choices = Path(path), choices or Choices()
+    path, (choices, _) = Path(path), (choices or Choices()).named()
     if hub.names_a_model(path):
         choices = replace(choices, model=choices.model or hub.name_in(path))
     own, whole, source = require_readable(path, choices)
@@ -90,7 +90,7 @@ def require_takeable(
     if identity.family != DENSE:
         method = families.load(identity.family)
         freeze.require_tokens(method, class_token, path)
-        freeze.require_stated(path, method, choices)
+        freeze.require_stated(path, method, choices, whole.script)
     says = gather.gather(whole.args, choices)
     if whole.by_timms_names:
         says = freeze.with_heads(path, says, identity.family, weights)
@@ -147,7 +147,7 @@ def _require_other(
         method = families.load(identity.family)
         if plain:
             freeze.require_tokens(method, class_token, path)
-        freeze.require_stated(path, method, choices)
+        freeze.require_stated(path, method, choices, None)
 
 
 def _taken(path: Path, choices: Choices) -> Outline:

@@ -34,7 +34,15 @@ REPOSITORIES = {
 ZOO, PT, EVIT, DYNAMICVIT = REPOSITORIES
 
 # By the first word of args.model, the family.
-METHODS = {"topk": "topk", "evit": "evit"}
+METHODS = {
+    "topk": "topk",
+    "evit": "evit",
+    "tome": "m",
+    "patchmerger": "patchmerger",
+    "dyvit": "dynamicvit",
+    "sit": "sit",
+    "sinkhorn": "sinkhorn",
+}
 _OF_ZOO = ("topk", "evit", "dyvit", "ats", "tome", "sit", "patchmerger", "sinkhorn", "kmedoids",
            "heuristic", "dpcknn")  # fmt: skip
 _WITH_LISTS = ("topk", "evit", "dyvit", "ats")  # whose code takes a share for each place
@@ -81,6 +89,9 @@ def told(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
     """
     if {"base_keep_rate", "drop_loc", "fuse_token"} <= args.keys():
         return _evit(path, args)
+    if type(args.get("base_rate")) is float and _holds(top.get("model"), "score_predictor."):
+        said = {"keep_rate": args["base_rate"], "keep_rule": kept.OFFICIAL}
+        return Script(DYNAMICVIT, "dynamicvit", said, {"keep_rate": "base_rate"})
     if {"reduction_loc", "keep_rate"} <= args.keys() and description.is_name(args.get("model")):
         return _zoo(path, top, args)
     return None
@@ -150,6 +161,8 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
         "keep_rule": kept.OFFICIAL if pt else kept.ZOO,
         "trained_by": wrote,
     }
+    if len(rates) == 1:
+        said["counts"] = kept.by_zoo(rates, len(at))
     where = {"merge_at": "reduction_loc", "keep_rate": "keep_rate"}
     for key in _MORE.get(method, ()):
         if args.get(key) is not None:
@@ -157,7 +170,9 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
     return Script(wrote, METHODS[method], said, where, doubt)
 
 
-_MORE: Mapping[str, tuple[str, ...]] = {}  # by method, arguments that it alone reads
+_MORE: Mapping[str, tuple[str, ...]] = {
+    "sinkhorn": ("sinkhorn_eps", "cluster_iters")
+}  # by method, arguments that it alone reads
 
 
 def _unread(method: str, args: Mapping[str, Any]) -> bool:
@@ -176,6 +191,10 @@ def _doubt(pt: bool, name: str, top: Mapping[Any, Any], args: Mapping[str, Any])
     if not pt and not has_averaged and args.get("model_ema") is not False:
         return f"{name} is a name of {REPOSITORIES[ZOO]}, whose files hold model_ema"
     return ""
+
+
+def _holds(state: object, prefix: str) -> bool:
+    return isinstance(state, Mapping) and any(str(key).startswith(prefix) for key in state)
 
 
 def _are(value: object, kinds: type | tuple[type, ...]) -> bool:

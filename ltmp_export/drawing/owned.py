@@ -167,7 +167,8 @@ class Owners:
         places, found = self._first(), []
         walk = decided.blocks(plan, tensors, 0, 1, geometry.tokens, geometry.prefix, fresh)
         for block in walk:
-            if block.number in plan.before:  # of constant matrices, which are recovered
+            step = plan.before.get(block.number)
+            if step is not None and not step.decides:  # of constant matrices, which are recovered
                 found.append(self._owned(block.number, places, places, int(block.given[0])))
                 continue
             reads = block.read(0)

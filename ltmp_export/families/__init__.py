@@ -38,6 +38,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 
+ALIASES = {"tome": "m", "dyvit": "dynamicvit"}  # other names of families
 VITS = (Vit.kind, "beit", "eva")  # kinds of ViTs; steps carry along where their tokens lie
 
 

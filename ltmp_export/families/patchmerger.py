@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan import kept
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
@@ -16,7 +17,7 @@ from ltmp_export.steps.patch_merge.step import PatchMerge
 
 BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"
-STATED = ("merge_at", "merge_scale")
+STATED = ("merge_at", "merge_scale", "counts")
 
 _EPS = 1e-5  # of its LayerNorm in both public dialects
 _PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
@@ -29,6 +30,7 @@ def from_weights(
     *,
     merge_at: tuple[int, ...] | None,
     merge_scale: str | None,
+    counts: tuple[int, ...] | None = None,
 ) -> Placed:
     """The mixtures of the tokens that enter some blocks; nothing happens inside blocks.
 
@@ -38,6 +40,7 @@ def from_weights(
         vit: Geometry.
         merge_at: Before which blocks the layers stand.
         merge_scale: "one" or "sqrt": the scores as they are, or divided by √C.
+        counts: Tokens that its script would make, where the file tells.
 
     Raises:
         InputError: Something is missing, has to be stated, or does not fit the model.
@@ -45,6 +48,8 @@ def from_weights(
     layers = sorted({int(key.split(".")[1]) for key in shapes})
     if layers != list(range(len(layers))):
         raise InputError(f"{source} holds the layers {layers} of patchmerger; expected 0, 1, …")
+    made = {index: shapes.get(f"cluster_layers.{index}.queries", (0,))[0] for index in layers}
+    kept.require_made(source, tuple(made.values()), counts)
     places = _positions(source, len(layers), merge_at, vit)
     scale = _scale(merge_scale, len(layers), vit)
     assumed: dict[str, Any] = {}

@@ -254,7 +254,8 @@ def _summaries(
     allowed: Limits,
 ) -> Iterator[StepSummary]:
     """A row for each step of each block that was reached."""
-    for block, steps in enumerate(plan.blocks):
+    for block in range(len(plan.blocks)):
+        steps = plan.deciding(block)
         reached = [one for one in seen if block < len(one.deviation.blocks)]
         for place in range(len(steps) if reached else 0):
             found = [(one.number, one.deviation.blocks[block].steps[place]) for one in reached]

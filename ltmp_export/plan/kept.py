@@ -10,7 +10,7 @@ Two rules that public scripts have for a keep rate, told apart by the file and n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ltmp_export.errors import InputError
 
@@ -102,3 +102,72 @@ def require_rule(rule: str | None) -> str:
     if rule not in (None, *RULES):
         raise InputError(f"--keep-rule {rule}: expected {', '.join(RULES)}")
     return rule or OFFICIAL
+
+
+def require_made(source: str, made: Sequence[int], counts: Sequence[int] | None) -> None:
+    """Check that a file's layers make as many tokens as its script makes at its keep rate.
+
+    Raises:
+        InputError: They do not: another rule, or another script, wrote it.
+    """
+    if counts is not None and tuple(made) != tuple(counts):
+        raise InputError(
+            f"{source}: its layers make {', '.join(map(str, made))} tokens, its args.keep_rate "
+            f"{', '.join(map(str, counts))} (int(196 · rate^i)); another rule wrote it, or other "
+            "arguments"
+        )
+
+
+def lost(counts: Sequence[int], places: Sequence[int]) -> dict[int, int]:
+    """Patches that go in each block, of which so many are left; 196 at first."""
+    before = (ZOO_PATCHES, *counts)
+    return {
+        block: max(0, before[i] - left)
+        for i, (block, left) in enumerate(zip(places, counts, strict=True))
+    }
+
+
+def layers(
+    source: str, names: Iterable[str], at: Sequence[int] | None, depth: int
+) -> dict[int, str]:
+    """By block, the layer of a file that stands before it: `cluster_layers.0`, …
+
+    Args:
+        source: The file, for messages.
+        names: Of its weights, the number of the layer second.
+        at: The blocks that are stated.
+        depth: Of the model.
+
+    Raises:
+        InputError: A layer is missing, or there are more or fewer than blocks.
+    """
+    listed = {name.split(".")[0] for name in names}
+    numbers = sorted({int(name.split(".")[1]) for name in names})
+    (kind,) = listed
+    if numbers != list(range(len(numbers))):
+        raise InputError(f"{source} holds {kind} {', '.join(map(str, numbers))}; expected 0, 1, …")
+    places = require_places(source, depth, at, f"its {kind} stand before")
+    if len(places) != len(numbers):
+        raise InputError(
+            f"{source}: {len(numbers)} {kind} for {len(places)} blocks "
+            f"({','.join(map(str, places))}, --merge-at)"
+        )
+    return {block: f"{kind}.{number}" for number, block in zip(numbers, places, strict=True)}
+
+
+def require_shapes(
+    source: str,
+    shapes: Mapping[str, Sequence[int]],
+    name: str,
+    wanted: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Check that a layer is whole, by the shapes of its parts.
+
+    Raises:
+        InputError: A part is missing, or has another shape.
+    """
+    for part, expected in wanted.items():
+        shape = shapes.get(f"{name}.{part}")
+        if shape is None or tuple(shape) != expected:
+            found = "missing" if shape is None else str(list(shape))
+            raise InputError(f"{source}: {name}.{part} is {found}; expected {list(expected)}")

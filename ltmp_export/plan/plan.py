@@ -86,6 +86,13 @@ class Plan:
         found = [most for most in budgets if most is not None]
         return tuple(found) if found else None
 
+    def deciding(self, block: int) -> tuple[Step, ...]:
+        """The steps of a block that decide: one before it, if it does, and those in it."""
+        step = self.before.get(block)
+        return (
+            self.blocks[block] if step is None or not step.decides else (step, *self.blocks[block])
+        )
+
     def within(self, keep: Sequence[int]) -> Plan:
         """The same with a budget for each block."""
         fit: Callable[..., Step] = faces.by_name()["Fit"]

@@ -36,6 +36,11 @@ class Step:
         return False
 
     @property
+    def decides(self) -> bool:
+        """Whether, where it stands before a block, it decides by scores of its own."""
+        return False
+
+    @property
     def mixes(self) -> bool:
         """Whether a patch may be part of several tokens afterwards."""
         return False

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ltmp_export import families
+
 # What the parts of a stated choice may be.
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "family": (str,),
@@ -105,6 +107,13 @@ class Choices:
     act: str | None = None
     norm_eps: float | None = None
     assume_defaults: bool | None = None
+
+    def named(self) -> tuple[Choices, tuple[str, ...]]:
+        """The same with the family's own name, and what is to be said of another one."""
+        own = families.ALIASES.get(self.family or "")
+        if own is None:
+            return self, ()
+        return replace(self, family=own), (f"{self.family} is family {own} here",)
 
     def to_json(self) -> dict[str, Any]:
         """What was stated, as plain values; the base checkpoint's path is left out."""

@@ -36,6 +36,7 @@ class Block:
         tensors: Its own, of the batch, by the names that they have in the block.
         given: [B] tokens before it, and before what stands in front of it.
         received: [B] tokens that its attention sees.
+        entering: Whether the first of the steps stands before the block.
         protected: How many of them stand in front and never go.
     """
 
@@ -45,6 +46,7 @@ class Block:
     given: Places
     received: Places
     protected: int
+    entering: bool = False
 
     def read(self, image: int) -> tuple[Read, ...]:
         """What its steps decided about an image.
@@ -54,7 +56,8 @@ class Block:
             IndexError: There are fewer slots than tokens.
         """
         own, counted = self.tensors, self.tensors[COUNT][image]
-        slot = np.arange(int(self.received[image]))  # padded slot of each token
+        seen = self.given if self.entering else self.received
+        slot = np.arange(int(seen[image]))  # padded slot of each token
         found = []
         for step, scores in scored(self.steps):
             arrays = {name: own[name][image] for name in recorded.tensors(step)}
@@ -83,7 +86,8 @@ def scored(steps: tuple[Step, ...]) -> Iterator[tuple[Step, str]]:
 def names(plan: Plan) -> dict[str, int]:
     """Names and element types (`onnx.TensorProto`) of the tensors that decisions are read from."""
     found: dict[str, int] = {}
-    for block, steps in enumerate(plan.blocks):
+    for block in range(len(plan.blocks)):
+        steps = plan.deciding(block)
         tensors = {COUNT: INT64}
         for step, score in scored(steps):
             tensors |= {score: FLOAT} | recorded.tensors(step)
@@ -94,8 +98,8 @@ def names(plan: Plan) -> dict[str, int]:
 def hidden(plan: Plan, model: ModelProto) -> dict[str, str]:
     """By the name that it has here, a tensor of each step that a file does not name."""
     found = {}
-    for block, steps in enumerate(plan.blocks):
-        for step in steps:
+    for block in range(len(plan.blocks)):
+        for step in plan.deciding(block):
             name = recorded.hidden(step, model, scope(block))
             if name is not None:
                 found[f"{scope(block)}{HIDDEN}"] = name
@@ -137,7 +141,8 @@ def blocks(
         fresh: See `fresh`.
     """
     standing = np.full(images, tokens)  # [B] tokens between two blocks
-    for block, steps in enumerate(plan.blocks):
+    for block, inside in enumerate(plan.blocks):
+        steps = plan.deciding(block)
         here = scope(block)
         within = {k.removeprefix(here): v for k, v in tensors.items() if k.startswith(here)}
         own = {name: array for name, array in within.items() if "/" not in name}
@@ -147,5 +152,6 @@ def blocks(
         if block in plan.before:
             made = plan.before[block].after(int(standing[image]), protected)
             standing = standing if made is None else np.full_like(standing, made)
-        yield Block(block, steps, own, given, standing, protected)
+        entering = len(steps) > len(inside)
+        yield Block(block, steps, own, given, standing, protected, entering)
         standing = plan.behind(block, given, standing, own[COUNT])

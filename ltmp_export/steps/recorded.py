@@ -68,6 +68,17 @@ KEEPS = Words(
 )
 
 
+SELECTS = Words(
+    "kept",
+    "not kept",
+    "score",
+    {
+        "kept": "is kept by the file, not by the reference",
+        "not kept": "is kept by the reference, not by the file",
+    },
+)
+
+
 class Decided(NamedTuple):
     """Whom a file chose in one step, as `steps.tokens.Choice` tells it to the reference.
 
@@ -237,6 +248,21 @@ def paired(tokens: int, protected: int, stays: NDArray[Any], partner: NDArray[An
     into[stays] = protected + np.arange(len(stays))
     went[sources] = into
     return went
+
+
+def ranked(own: Mapping[str, NDArray[Any]], slot: Places, kept: int, protected: int) -> Read:
+    """A step that keeps the first patch tokens of its `ranking`, in that order.
+
+    Raises:
+        ValueError: It ranks one twice, or one beyond them.
+    """
+    tokens, ranking = len(slot), own["ranking"]
+    require_ranking(ranking, tokens - protected)
+    order = np.append(np.arange(protected), protected + ranking[:kept])
+    chosen = np.zeros(tokens, bool)
+    chosen[order] = True
+    went = selected(order, tokens)
+    return Read(Decided(chosen, order=order), own["score"][slot], np.arange(len(order)), went)
 
 
 def require_ranking(ranking: NDArray[Any], patches: int) -> None:

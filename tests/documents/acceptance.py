@@ -58,6 +58,7 @@ from tests.makers.given_files import (
     unprepared,
     vit_pytorch,
     with_prefix,
+    zoo,
 )
 
 
@@ -99,6 +100,8 @@ ACCEPTED: tuple[Case, ...] = (
     Case("averaged weights beside others, with `--use-ema`",
          "averaged weights (state_dict_ema): asked for",
          lambda: saved(top() | {"state_dict_ema": state()}, "--use-ema")),
+    Case("the zoo's `best_checkpoint.pth`: its `ema_best` tells",
+         "averaged weights (model_ema): ema_best says that these count", zoo),
     Case("averaged weights alone", "averaged weights (state_dict_ema): there are no others",
          lambda: saved({"state_dict_ema": state(), "arch": ARCH})),
     Case("thresholds only, with `--base-checkpoint FILE` or `timm:NAME`", "check: equal",
@@ -248,6 +251,11 @@ REFUSED: tuple[Case, ...] = (
          "ImageFolder), and nothing tells which the model was trained on; state --class-order "
          "natural|string, or …",
          numbered, 2),
+    Case("marks of two scripts, whose rules differ", "state --keep-rule zoo|official …",
+         lambda: zoo(model_ema=None, do="export"), 2),
+    Case("a list of rates where its script takes counts",
+         "its script makes them floats, on which the original fails: …",
+         lambda: zoo("sit", do="export"), 2),
     Case("several models in one file", "holds several models, under 'a.', 'b.'; save one of them",
          lambda: saved(with_prefix("a.") | with_prefix("b."), do="export"), 2),
     Case("a misspelt name", "no family 'ltpmm'; …; did you mean ltpm or …?",

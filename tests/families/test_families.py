@@ -73,7 +73,7 @@ class TestFile:
         folders = [f"ltmp_export.steps.{faces.folder(step)}" for step in faces.by_name().values()]
         allowed = {*folders, *(f"{folder}.step" for folder in folders), "ltmp_export.errors"}
         allowed |= {"__future__", "collections.abc", "dataclasses", "typing"}
-        ground = {name for name in imported if str(name).startswith("ltmp_export.plan.")}
+        ground = {name for name in imported if f"{name}.".startswith("ltmp_export.plan.")}
         assert imported <= allowed | ground
         assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))
 

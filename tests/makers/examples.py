@@ -27,6 +27,9 @@ from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.patch_merge.step import PatchMerge
+from ltmp_export.steps.predict.step import Predict
+from ltmp_export.steps.slim.step import Slim
+from ltmp_export.steps.transport.step import Transport
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
 from tests.makers import masks
 
@@ -144,6 +147,86 @@ def _patchmerger_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((),) * 3, before, parameters)
 
 
+def _zoo_content(method: str, weights: Weights, **others: Any) -> dict[str, Any]:
+    """As a file of the TokenReduction zoo, reducing before blocks 2 and 4."""
+    named = {"model": f"{method}_small_patch4_32", "reduction_loc": [2, 4], "keep_rate": [0.2]}
+    args = argparse.Namespace(**named, model_ema=True, **others)
+    return {"model": weights, "args": args, "model_ema": weights, "ema_best": True}
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]], draw: Draw | None = None) -> dict[str, Tensor]:
+    """Weights of these shapes, of linear layers and norms of about the right size."""
+    generator = torch.Generator().manual_seed(1)
+    made = {}
+    for name, shape in shapes.items():
+        value = torch.randn(shape, generator=generator) if draw is None else draw(name, shape)
+        made[name] = value * shape[-1] ** -0.5 if len(shape) > 1 else value / 10
+    return made
+
+
+def _predictors(width: int, count: int) -> dict[str, tuple[int, ...]]:
+    half, quarter = width // 2, width // 4
+    sides = {"in_conv.1": (width, width), "out_conv.0": (half, width)}
+    sides |= {"out_conv.2": (quarter, half), "out_conv.4": (2, quarter)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number in range(count):
+        name = f"score_predictor.{number}"
+        shapes |= {f"{name}.{layer}.weight": shape for layer, shape in sides.items()}
+        shapes |= {f"{name}.{layer}.bias": shape[:1] for layer, shape in sides.items()}
+        shapes |= {f"{name}.in_conv.0.{part}": (width,) for part in ("weight", "bias")}
+    return shapes
+
+
+def _normed(weights: dict[str, Tensor], ends: str) -> dict[str, Tensor]:
+    """The same with norms' weights about 1."""
+    return {n: value + 1 if n.endswith(ends) else value for n, value in weights.items()}
+
+
+def _dynamicvit_content(weights: Weights) -> dict[str, Any]:
+    own = _normed(_drawn(_predictors(128, 2)), "in_conv.0.weight")
+    return _zoo_content("dyvit", dict(weights) | own)
+
+
+def _dynamicvit_plan(method: Family, draw: Draw) -> Plan:
+    own = _normed(_drawn(_predictors(48, 2), draw), "in_conv.0.weight")
+    before = {1: Predict("score_predictor.0", 6, 1e-6), 2: Predict("score_predictor.1", 3, 1e-6)}
+    return Plan(method.name, ((),) * 3, before, own)
+
+
+def _slimming(width: int, *tokens: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, made in enumerate(tokens):
+        name, hidden = f"cluster_layers.{number}", width // 2
+        shapes |= {f"{name}.weight.0.{part}": (width,) for part in ("weight", "bias")}
+        shapes |= {f"{name}.weight.1.weight": (hidden, width), f"{name}.weight.1.bias": (hidden,)}
+        shapes |= {f"{name}.weight.3.weight": (made, hidden), f"{name}.weight.3.bias": (made,)}
+        shapes[f"{name}.scale"] = (1, 1, 1)
+    return shapes
+
+
+def _sit_content(weights: Weights) -> dict[str, Any]:
+    own = _normed(_drawn(_slimming(128, 39, 7)), "weight.0.weight")
+    return _zoo_content("sit", dict(weights) | own)
+
+
+def _sit_plan(method: Family, draw: Draw) -> Plan:
+    own = _normed(_drawn(_slimming(48, 6, 2), draw), "weight.0.weight")
+    before = {1: Slim("cluster_layers.0", 6, 24), 3: Slim("cluster_layers.1", 2, 24)}
+    return Plan(method.name, ((),) * 3, before, own)
+
+
+def _sinkhorn_content(weights: Weights) -> dict[str, Any]:
+    own = _drawn({"cluster_layers.0.v": (39, 128), "cluster_layers.1.v": (7, 128)})
+    return _zoo_content("sinkhorn", dict(weights) | own, sinkhorn_eps=0.5, cluster_iters=3)
+
+
+def _sinkhorn_plan(method: Family, draw: Draw) -> Plan:
+    own = _drawn({"cluster_layers.0.v": (6, 48), "cluster_layers.1.v": (2, 48)}, draw)
+    names = ("cluster_layers.0", "cluster_layers.1")
+    before = {1: Transport(names[0], 6, 0.5, 3), 2: Transport(names[1], 2, 0.5, 2)}
+    return Plan(method.name, ((),) * 3, before, own)
+
+
 def _pmvit_content(weights: Weights) -> dict[str, Any]:
     return dict(weights) | _matrices("blocks.1", 24) | _matrices("blocks.3", 9)
 
@@ -193,6 +276,9 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
 
 
 EXAMPLES = {
+    "dynamicvit": Example(_dynamicvit_content, {}, _dynamicvit_plan),
+    "sinkhorn": Example(_sinkhorn_content, {}, _sinkhorn_plan),
+    "sit": Example(_sit_content, {}, _sit_plan),
     "evit": Example(_evit_content, {}, _evit_plan),
     "ltm_transformer": Example(masks.content, {}, _masks_plan),
     "multiscale_mergence": Example(_mergence_content, {}, _mergence_plan),

@@ -233,6 +233,16 @@ def mae() -> list[str]:
     return saved({"model": dense(**decoder)}, *TWO_HEADS)
 
 
+def zoo(model: str = "topk", *, do: str = "inspect", **others: Any) -> list[str]:
+    """A file of TokenReduction's; None takes an entry of its top level away."""
+    args = argparse.Namespace(
+        model=f"{model}_small_patch4_32", reduction_loc=[1, 2], keep_rate=[0.25, 0.2]
+    )
+    content = {"model": dense(), "model_ema": dense(), "ema_best": True, "args": args} | others
+    left = {key: value for key, value in content.items() if value is not None}
+    return saved(left, "--num-heads", "2", do=do)
+
+
 def dino() -> list[str]:
     """A student and its average."""
     both = {key: with_prefix("module.backbone.") for key in ("student", "teacher")}

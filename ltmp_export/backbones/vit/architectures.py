@@ -27,7 +27,6 @@ _FOREIGN: tuple[tuple[str, str, str], ...] = (
     (r"beit3\.", "a BEiT-3", f"timm reads it ({_FILTER})"),
     (r"preprocessor\.patchifier\.", "an AIMv2", ""),
     (r"to_patch_embedding\.|transformer\.layers\.\d+\.0\.", "a ViT of vit-pytorch", ""),
-    (r"score_predictor\.", "a DynamicViT", ""),
     (r"transition\d\.\d+\.", "an HRNet", ""),
     (r"layer[1-4]\.\d+\.(conv|bn)\w*\.", "a ResNet", ""),
     (r"denseblock\d+\.denselayer", "a DenseNet", ""),

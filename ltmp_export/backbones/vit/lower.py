@@ -13,6 +13,7 @@ as a set of weights again (`model_file.dense.dense_baseline` writes the dense mo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -108,15 +109,17 @@ class Lowering:
         step = self.plan.before.get(block)
         if step is None:
             return tokens
-        with self.g.scope(faces.folder(type(step))):
+        scope = contextlib.nullcontext() if step.decides else self.g.scope(faces.folder(type(step)))
+        with scope:
             left = lowering.reduce(self.g, (step,), self.slots(tokens))
-        return Packed(left.x, left.size, fixed_layout(self.g, left.number, tokens.layout.images))
+        layout = fixed_layout(self.g, left.number, tokens.layout.images)
+        return Packed(left.x, left.size, layout, owners=left.owners, handed=left.handed)
 
     def slots(self, tokens: Packed) -> Slots:
         """Tokens of a static plan outside of blocks."""
         return Slots(
             number=tokens.layout.most, x=tokens.x, size=tokens.size, scores={}, metric=None,
-            alive=None, protected=self.vit.prefix,
+            alive=None, protected=self.vit.prefix, owners=tokens.owners, handed=tokens.handed,
         )  # fmt: skip
 
     def transformed(

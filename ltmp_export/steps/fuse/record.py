@@ -11,25 +11,15 @@ from numpy.typing import NDArray
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.recorded import (
     INT64,
-    Decided,
+    SELECTS,
     Places,
     Read,
-    Words,
     by_class_attention,
-    require_ranking,
-    selected,
+    ranked,
 )
 
 TENSORS = {"ranking": INT64}
-WORDS = Words(
-    "kept",
-    "not kept",
-    "class attention",
-    {
-        "kept": "is kept by the file, not by the reference",
-        "not kept": "is kept by the reference, not by the file",
-    },
-)
+WORDS = SELECTS._replace(score="class attention")
 score_name = by_class_attention
 
 
@@ -37,14 +27,9 @@ def read(
     step: Fuse, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
 ) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
-    tokens, ranking = len(slot), own["ranking"]
-    require_ranking(ranking, tokens - protected)
-    kept = step.kept(tokens, protected)
-    order = np.append(np.arange(protected), protected + ranking[:kept])
-    chosen = np.zeros(tokens, bool)
-    chosen[order] = True
-    choice = Decided(chosen, order=order)
-    went = selected(order, tokens)
-    if step.fused:
-        went[~chosen] = len(order)
-    return Read(choice, own["score"][slot], np.arange(step.after(tokens, protected)), went)
+    tokens = len(slot)
+    kept = ranked(own, slot, step.kept(tokens, protected), protected)
+    if not step.fused or kept.went is None:
+        return kept
+    went = np.where(kept.choice.chosen, kept.went, len(kept.left))
+    return kept._replace(left=np.arange(step.after(tokens, protected)), went=went)

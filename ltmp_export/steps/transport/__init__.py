@@ -1,0 +1,1 @@
+"""All patch tokens are mixed by shares that balance tokens and centres (Sinkhorn)."""
