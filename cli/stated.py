@@ -185,6 +185,14 @@ class Typed:
             rich_help_panel=METHOD,
         ),
     ] = None
+    grid_rounding: Annotated[
+        Literal["fma", "plain"] | None,
+        typer.Option(
+            help="How float32 rounded the grid of heuristic's pattern where it was trained: once, "
+            "or the product, too (default: fma).",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
     compression_ratio: Annotated[
         float | None,
         typer.Option(

@@ -42,6 +42,7 @@ METHODS = {
     "dyvit": "dynamicvit",
     "sit": "sit",
     "sinkhorn": "sinkhorn",
+    "heuristic": "heuristic",
 }
 _OF_ZOO = ("topk", "evit", "dyvit", "ats", "tome", "sit", "patchmerger", "sinkhorn", "kmedoids",
            "heuristic", "dpcknn")  # fmt: skip
@@ -171,8 +172,9 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
 
 
 _MORE: Mapping[str, tuple[str, ...]] = {
-    "sinkhorn": ("sinkhorn_eps", "cluster_iters")
-}  # by method, arguments that it alone reads
+    "sinkhorn": ("sinkhorn_eps", "cluster_iters"),
+    "heuristic": ("heuristic_pattern", "min_radius", "not_contiguous"),
+}
 
 
 def _unread(method: str, args: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from ltmp_export.graph.interface import missing_tensors
 from ltmp_export.plan import outputs
 from ltmp_export.plan.outputs import TOKEN_MAP
 from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.steps import decided
+from ltmp_export.steps import decided, recorded
 from ltmp_export.steps.recorded import NOWHERE, Places, Read
 
 if TYPE_CHECKING:
@@ -168,7 +168,11 @@ class Owners:
         walk = decided.blocks(plan, tensors, 0, 1, geometry.tokens, geometry.prefix, fresh)
         for block in walk:
             step = plan.before.get(block.number)
-            if step is not None and not step.decides:  # of constant matrices, which are recovered
+            if step is not None and not step.decides and not step.restores:
+                given = int(block.given[0])
+                went = recorded.went(step, given, geometry.prefix)
+                places = np.where(places >= 0, went[places], NOWHERE)
+            elif step is not None and not step.decides:  # of constant matrices, which are recovered
                 found.append(self._owned(block.number, places, places, int(block.given[0])))
                 continue
             reads = block.read(0)

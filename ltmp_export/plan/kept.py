@@ -28,12 +28,12 @@ def listed(rate: Rates) -> tuple[float, ...]:
     return (float(rate),) if isinstance(rate, (int, float)) else tuple(map(float, rate))
 
 
-def by_zoo(rate: Rates, places: int) -> tuple[int, ...]:
+def by_zoo(rate: Rates, places: int, patches: int = ZOO_PATCHES) -> tuple[int, ...]:
     """Patches that are kept at each place by the zoo's rule; a single share is cumulative."""
     rates = listed(rate)
     if len(rates) == 1:
-        return tuple(int(ZOO_PATCHES * rates[0] ** (place + 1)) for place in range(places))
-    return tuple(int(ZOO_PATCHES * share) for share in rates)
+        return tuple(int(patches * rates[0] ** (place + 1)) for place in range(places))
+    return tuple(int(patches * share) for share in rates)
 
 
 def by_official(rate: float, patches: int) -> int:

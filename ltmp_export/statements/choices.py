@@ -27,6 +27,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "keep_rate": (int, float),
     "keep_rule": (str,),
     "fuse_token": (bool,),
+    "grid_rounding": (str,),
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
@@ -40,6 +41,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 # What only some families take, which then say so (`families.Family.stated`).
 OF_FAMILIES = (
     "merge_at", "merge_scale", "merge_weights", "keep_rate", "keep_rule", "fuse_token",
+    "grid_rounding",
     "compression_ratio", "hard", "restore",
 )  # fmt: skip
 _LISTS = ("image_size", "mean", "std", "merge_at")
@@ -69,6 +71,7 @@ class Choices:
         keep_rate: Share of the patches that each selection keeps.
         keep_rule: How many patches that is, one of `plan.kept.RULES`.
         fuse_token: Whether the patches that are not kept become a token.
+        grid_rounding: How float32 rounded the grid of a pattern, one of `plan.rings.ROUNDINGS`.
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
@@ -98,6 +101,7 @@ class Choices:
     keep_rate: float | None = None
     keep_rule: str | None = None
     fuse_token: bool | None = None
+    grid_rounding: str | None = None
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None

@@ -257,6 +257,8 @@ _WORDS = {
     "compression_ratio": "compression ratio {:g} (--compression-ratio)",
     "masked_block": "merging in block {} (--merge-at)",
     "masks": "{} masks (--hard)",
+    "grid_rounding": "a grid rounded as by {}, which depends on where it was trained "
+    "(--grid-rounding)",
     "behind": "{} behind the block (--restore)",
     "merged_position": "merged tokens at the {} of their patches (--merged-position)",
     "metric_position": "similarity of {} keys (--metric-position)",

@@ -182,6 +182,12 @@ def shares(step: Step, values: NDArray[Any], protected: int) -> NDArray[np.float
     return found
 
 
+def went(step: Step, tokens: int, protected: int) -> Places:
+    """Where tokens go of which a step keeps the same of every image; see `Read.went`."""
+    places: Places = faces.face(type(step), "record").went(step, tokens, protected)
+    return places
+
+
 def of(step: Step) -> Recorded:
     """The face `record` of a step.
 

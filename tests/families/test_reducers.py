@@ -40,6 +40,9 @@ SETS = {
     "sit-a": ("sit", (197, 138, 97, 68, 68)),
     "sinkhorn-a": ("sinkhorn", (197, 138, 97, 68, 68)),
     "sinkhorn_sharp-a": ("sinkhorn", (197, 99, 50, 25, 25)),
+    "heuristic-a": ("heuristic", (197, 165, 97, 45, 45)),
+    "heuristic_stages-a": ("heuristic", (197, 141, 97, 69, 69)),
+    "heuristic_stages_l1-a": ("heuristic", (197, 137, 93, 69, 69)),
     "dynamicvit_official-a": ("dynamicvit", (197, 138, 97, 68, 68)),
 }
 # What no file says beside the heads.

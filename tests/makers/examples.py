@@ -27,6 +27,7 @@ from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.patch_merge.step import PatchMerge
+from ltmp_export.steps.pattern.step import Pattern
 from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.slim.step import Slim
 from ltmp_export.steps.transport.step import Transport
@@ -227,6 +228,16 @@ def _sinkhorn_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((),) * 3, before, own)
 
 
+def _heuristic_content(weights: Weights) -> dict[str, Any]:
+    own = {"heuristic_pattern": "linf", "min_radius": 1.0, "not_contiguous": False}
+    return _zoo_content("heuristic", weights, **own)
+
+
+def _heuristic_plan(method: Family, draw: Draw) -> Plan:
+    before = {1: Pattern("0-2,4-7", 9), 2: Pattern("1-3", 7)}
+    return Plan(method.name, ((),) * 3, before)
+
+
 def _pmvit_content(weights: Weights) -> dict[str, Any]:
     return dict(weights) | _matrices("blocks.1", 24) | _matrices("blocks.3", 9)
 
@@ -275,7 +286,10 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, tuple((step,) for step in steps), parameters=parameters)
 
 
+# Families that decide nothing, or by the very step of another: left out where it takes long.
+LIGHT = ("heuristic", "sinkhorn", "sit", "topk")
 EXAMPLES = {
+    "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
     "dynamicvit": Example(_dynamicvit_content, {}, _dynamicvit_plan),
     "sinkhorn": Example(_sinkhorn_content, {}, _sinkhorn_plan),
     "sit": Example(_sit_content, {}, _sit_plan),

@@ -26,6 +26,7 @@ from ltmp_export.parity import taps
 from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.recording import TappedSession
+from tests.makers import examples
 from tests.makers.lower_precision import (
     BALANCING,
     FORMS,
@@ -97,7 +98,7 @@ def float32(graph: Graph, pixels: NDArray[np.float32]) -> Callable[[str], Array]
 
 class TestDigits:
     @each_form
-    @pytest.mark.parametrize("family", families.names())
+    @pytest.mark.parametrize("family", sorted({*families.names()} - {*examples.LIGHT}))
     def test_agrees_with_float32(
         self,
         graph: Graph,
@@ -114,7 +115,7 @@ class TestDigits:
         assert not np.array_equal(found, expected)
 
     @each_form
-    @pytest.mark.parametrize("family", families.names())
+    @pytest.mark.parametrize("family", sorted({*families.names()} - {*examples.LIGHT}))
     def test_of_single_images(
         self, graph: Graph, pixels: NDArray[np.float32], family: str, form: str
     ) -> None:

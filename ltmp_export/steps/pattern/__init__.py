@@ -1,0 +1,1 @@
+"""Keeping the patches that lie in a fixed pattern, before a block."""
