@@ -24,6 +24,7 @@ from .models import models
 from .report import report
 from .show import show
 from .terminal import reporting_errors
+from .web import web
 
 
 class _Commands(TyperGroup):
@@ -80,6 +81,7 @@ app.command("bench")(reporting_errors(bench))
 app.command("inspect")(reporting_errors(inspect))
 app.command("show")(reporting_errors(show))
 app.command("report")(reporting_errors(report))
+app.command("web")(reporting_errors(web))
 app.command("models")(reporting_errors(models))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))

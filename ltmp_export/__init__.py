@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.models import models
     from ltmp_export.commands.report import PageReport, report
     from ltmp_export.commands.show import show
+    from ltmp_export.commands.web import WebReport, web
     from ltmp_export.drawing.report import ShowReport
     from ltmp_export.errors import (
         CheckFailedError,
@@ -51,6 +52,7 @@ _HOME = {
     "commands.models": ("models",),
     "commands.report": ("PageReport", "report"),
     "commands.show": ("show",),
+    "commands.web": ("WebReport", "web"),
     "drawing.report": ("ShowReport",),
     "parity.report": ("CheckReport",),
     "calibration.targets": ("Spread",),
@@ -81,6 +83,7 @@ __all__ = [
     "ShowReport",
     "Spread",
     "UnavailableError",
+    "WebReport",
     "bench",
     "calibrate",
     "check",
@@ -94,6 +97,7 @@ __all__ = [
     "replay",
     "report",
     "show",
+    "web",
 ]
 
 

@@ -81,6 +81,7 @@ class Owners:
     Args:
         exported: The file.
         threads: Threads of an operator; all processors by default.
+        optimised: As for `runtimes.session.Session`.
 
     Attributes:
         blocks: Those that it can tell of, all or the last one.
@@ -91,7 +92,9 @@ class Owners:
         ExportError: The runtime does not load the file.
     """
 
-    def __init__(self, exported: ExportedModel, *, threads: int | None = None) -> None:
+    def __init__(
+        self, exported: ExportedModel, *, threads: int | None = None, optimised: bool = True
+    ) -> None:
         require_owners(exported)
         self._exported = exported
         plan, model = exported.plan, exported.proto
@@ -107,7 +110,7 @@ class Owners:
         self.blocks = (depth - 1,) if missing else tuple(range(depth))
         self.remarks = _remarks(exported, missing)
         taps = {} if missing else taps | dict.fromkeys(self._hidden.values(), decided.FLOAT)
-        self._session = TappedSession(model, taps, threads=threads, quiet=True)
+        self._session = TappedSession(model, taps, threads=threads, quiet=True, optimised=optimised)
 
     @property
     def grid(self) -> Size:
@@ -121,8 +124,23 @@ class Owners:
             CheckFailedError: The file's decisions are none, or not what its token_map says.
             ExportError: The runtime fails on the image.
         """
-        given = self._session.run(pixels[None])
-        tensors = given | {name: given[hidden] for name, hidden in self._hidden.items()
+        return self.read(self.run(pixels))
+
+    def run(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The file's own outputs for one image, and the tensors that its decisions are read from.
+
+        Raises:
+            ExportError: The runtime fails on the image.
+        """
+        return self._session.run(pixels[None])
+
+    def read(self, given: Mapping[str, NDArray[Any]]) -> tuple[Owned, ...]:
+        """`of` what `run` gave.
+
+        Raises:
+            CheckFailedError: The file's decisions are none, or not what its token_map says.
+        """
+        tensors = {**given} | {name: given[hidden] for name, hidden in self._hidden.items()
                            if hidden in given}  # fmt: skip
         final = given.get(TOKEN_MAP)
         last = None if final is None else final[0]

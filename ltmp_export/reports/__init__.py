@@ -14,6 +14,7 @@ from ltmp_export.reports.pages import page_summary
 from ltmp_export.reports.plots import bench_plot, sweep_plot
 from ltmp_export.reports.plotted import require_plot
 from ltmp_export.reports.show import show_summary
+from ltmp_export.reports.sites import web_summary
 
 __all__ = [
     "bench_plot",
@@ -36,4 +37,5 @@ __all__ = [
     "timm_summary",
     "to_json",
     "to_junit",
+    "web_summary",
 ]

@@ -22,10 +22,11 @@ class TappedSession:
         model: An exported model; the file's graph is not changed.
         taps: Element type (`onnx.TensorProto`) by tensor name.
         weights: Weights by name that the model only refers to.
-        runtime: As for `Session`; so are the next three.
+        runtime: As for `Session`; so are the next four.
         providers: Execution providers.
         threads: Threads of an operator.
         quiet: Whether the runtime logs nothing.
+        optimised: Whether the runtime rewrites the graph.
 
     Raises:
         InputError: The graph lacks one of the tensors.
@@ -41,6 +42,7 @@ class TappedSession:
         providers: Sequence[str] = (),
         threads: int | None = None,
         quiet: bool = False,
+        optimised: bool = True,
     ) -> None:
         if missing := missing_tensors(model, taps):
             raise InputError(
@@ -54,7 +56,7 @@ class TappedSession:
         self._names = [value.name for value in copy.graph.output]
         self._session = Session(
             copy, weights=weights, runtime=runtime, providers=providers, threads=threads,
-            quiet=quiet,
+            quiet=quiet, optimised=optimised,
         )  # fmt: skip
 
     @property

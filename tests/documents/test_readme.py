@@ -77,6 +77,7 @@ def test_there_are_commands() -> None:
         "models",
         "show",
         "report",
+        "web",
     }
 
 
@@ -114,6 +115,7 @@ MADE = {
     "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
     "ltmp_export/precision/README.md": {"int8.onnx", "dynamic.onnx", "fp16.onnx", "half.onnx"},
     "ltmp_export/reports/page/README.md": {"report.html"},
+    "ltmp_export/site/README.md": {"site"},
     "ltmp_export/timing/README.md": {"bench.json", "bench.png"},
     "ltmp_export/training/README.md": {
         "digits_ltmp.pth.tar",

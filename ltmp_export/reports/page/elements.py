@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-VOID = {"img", "input", "meta", "br"}
+VOID = {"img", "input", "meta", "br", "link"}
 
 
 @dataclass(frozen=True)

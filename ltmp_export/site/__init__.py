@@ -1,0 +1,1 @@
+"""A static site that runs an exported model in the visitor's browser."""
