@@ -159,7 +159,7 @@ def test_targets_that_cannot_be(digits: Digits, target: float, message: str) -> 
         (Choices(family="m", rate="8", merge_at=(1,)), "no layers of PatchMerger: drop --merge-at"),
         (Choices(family="m", rate="8", merge_scale="one"), "drop --merge-at, --merge-scale"),
         (Choices(family="patchmerger"), "holds no weights of patchmerger"),
-        (Choices(family="tome", rate="8"), "no family 'tome'; choose from"),
+        (Choices(family="tom", rate="8"), "no family 'tom'; choose from"),
     ],
 )
 def test_what_contradicts_itself(stated: Choices, message: str) -> None:

@@ -127,7 +127,7 @@ def test_what_the_file_decides_needs_no_pytorch(folder: Path) -> None:
     typed += [(c, "missing does not exist; expected") for c in commands("missing")]
     typed += [(["export", name], message) for name, (_, message) in IN_FAMILIES.items()]
     typed += [
-        (["export", "whole", "--family", "tome"], "no family 'tome'; choose from"),
+        (["export", "whole", "--family", "tom"], "no family 'tom'; choose from"),
         (["export", "whole", "--r", "8"], "state which with --family m|mp|p|pm (m is ToMe)"),
         (["check", "no.onnx", "whole"], "no.onnx does not exist"),
     ]

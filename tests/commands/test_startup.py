@@ -28,7 +28,7 @@ REFUSED: dict[str, tuple[Sequence[str], set[str]]] = {
     ),
     "no file": (["export", "no.pth"], MODELS),
     "no checkpoint": (["export", __file__], MODELS),
-    "no family": (["export", CKPT, "--family", "tome"], MODELS),
+    "no family": (["export", CKPT, "--family", "tom"], MODELS),
     "other thresholds": (["export", CKPT, "--family", "ltp"], MODELS),
     "dynamic of a static family": (
         ["export", CKPT, "--family", "m", "--r", "3", "--mode", "dynamic"],

@@ -86,7 +86,7 @@ BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     ),
     "output unwritable": (["export", CKPT, "-o", "/proc/m.onnx"], 2, "cannot write /proc/m.onnx"),
     "report folder missing": (["export", CKPT, "--json", "no/r.json"], 2, "cannot write no/r.json"),
-    "unknown family": (["export", CKPT, "--family", "tome"], 2, "no family 'tome'; choose from"),
+    "unknown family": (["export", CKPT, "--family", "tom"], 2, "no family 'tom'; choose from"),
     "unknown model": (["export", CKPT, "-m", "deit_smal"], 2, "did you mean"),
     "bad mean": (["export", CKPT, "--mean", "a,b"], 2, "--mean a,b: expected numbers"),
     "mean of two": (["export", CKPT, "--mean", "0.5,0.5"], 2, "expected 3 finite numbers"),

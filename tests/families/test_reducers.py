@@ -169,3 +169,9 @@ def test_keeping_needs_no_training(digits_base: Path) -> None:
         load_checkpoint(digits_base, replace(stated, family="topk", keep_rate=None))
     with pytest.raises(InputError, match="state them, like --merge-at 1,2,3"):
         load_checkpoint(digits_base, replace(stated, family="topk", merge_at=None))
+
+
+def test_tome_is_family_m(digits_base: Path) -> None:
+    found = load_checkpoint(digits_base, Choices(family="tome", rate="8", num_heads=2))
+    assert found.plan.family == "m"
+    assert "tome is family m here" in found.found
