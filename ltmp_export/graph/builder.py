@@ -232,12 +232,12 @@ class GraphBuilder:
         scaled = self.op("Mul", self.op("Div", centred, deviation), weight)
         return self.op("Add", scaled, bias)
 
-    def rms_norm(self, x: Name, weight: Name, eps: float) -> Name:
+    def rms_norm(self, x: Name, weight: Name, eps: float, name: str | None = None) -> Name:
         """RMSNorm over the last axis, in the pattern that onnxruntime fuses."""
         squares = self.op("Pow", x, self.number(2.0))
         mean = self.reduce("ReduceMean", squares, [-1], keepdims=True)
         root = self.op("Sqrt", self.op("Add", mean, self.number(eps)))
-        return self.op("Mul", self.op("Div", x, root), weight)
+        return self.op("Mul", self.op("Div", x, root), weight, name=name)
 
     def activation(self, kind: str, x: Name) -> Name:
         """One of the activations that geometries know."""
@@ -257,10 +257,12 @@ class GraphBuilder:
             return self.op("Gelu", x, approximate=approximate)
         if approximate == "none":
             inner = self.op("Erf", self.op("Div", x, self.number(math.sqrt(2.0))))
-        else:
-            cubic = self.op("Mul", self.op("Pow", x, self.number(3.0)), self.number(0.044715))
-            slope = self.number(math.sqrt(2.0 / math.pi))
-            inner = self.op("Tanh", self.op("Mul", self.op("Add", x, cubic), slope))
+            gate = self.op("Add", inner, self.number(1.0))
+            # The same bits as with the half last, which MNN 3.6 approximates (off by 5e-4).
+            return self.op("Mul", self.op("Mul", x, self.number(0.5)), gate)
+        cubic = self.op("Mul", self.op("Pow", x, self.number(3.0)), self.number(0.044715))
+        slope = self.number(math.sqrt(2.0 / math.pi))
+        inner = self.op("Tanh", self.op("Mul", self.op("Add", x, cubic), slope))
         gate = self.op("Add", inner, self.number(1.0))
         return self.op("Mul", self.op("Mul", x, gate), self.number(0.5))
 

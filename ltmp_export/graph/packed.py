@@ -71,8 +71,11 @@ class Merges:
     present: Name
 
     def placed(self, g: GraphBuilder, values: Name, new: Name) -> Name:
-        """Values [T, …] with the new ones [B, K, …] in the places of destinations."""
-        return g.op("ScatterND", values, g.op("Unsqueeze", self.target, g.ints(2)), new)
+        """Values [T, …] with the new ones [B · K, …] in the places of destinations.
+
+        Row by row: of places [B, K, 1] MNN writes zeros over other rows without a word.
+        """
+        return g.op("ScatterND", values, g.reshape(self.target, -1, 1), new)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def merged_rows(g: GraphBuilder, reduced: Reduced, x: Name) -> Name:
     target = g.op("Gather", x, merges.target, axis=0)  # [B, K, C]
     difference = g.op("Sub", g.op("Gather", x, merges.source, axis=0), target)
     new = g.op("Add", target, g.op("MatMul", merges.mixing, difference))
-    return merges.placed(g, x, new)
+    return merges.placed(g, x, g.op("Flatten", new, axis=2))
 
 
 def pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:

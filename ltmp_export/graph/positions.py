@@ -79,5 +79,6 @@ def reduced(g: GraphBuilder, decided: Reduced, places: Positions) -> Positions:
         going = g.op("Greater", merges.mixing, g.number(0.0))
         going = g.op("Cast", going, to=TensorProto.FLOAT)  # [B, K, K]
         own, coming = (g.op("Gather", rows, w, axis=0) for w in (merges.target, merges.source))
-        rows = merges.placed(g, rows, g.op("Add", own, g.op("MatMul", going, coming)))
+        new = g.op("Add", own, g.op("MatMul", going, coming))
+        rows = merges.placed(g, rows, g.op("Flatten", new, axis=2))
     return replace(places, rows=g.op("Gather", rows, decided.rows, axis=0))

@@ -27,6 +27,7 @@ import numpy as np
 from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.unit import unit
 from ltmp_export.plan import pairing
 
 # In place of -inf, so that no constant of a graph is infinite: added to an attention score it gives
@@ -170,26 +171,33 @@ class Layout:
         return g.op("Unsqueeze", bias, g.ints(1, 2))
 
     def importance(self, weights: Name, heads: int) -> Name:
-        """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries."""
+        """[B, H, N, N] attention → [B, N]: mean over heads and over the image's own queries.
+
+        The row of shares stands for each head: of a product that broadcasts over heads but not over
+        images MNN takes other rows without a word, and tract refuses it.
+        """
         g = self.g
         if self.fixed is not None and self.full:
-            queries = g.row(1.0 / (heads * self.fixed), self.fixed)  # [1, N]
-            if self.images is not None:  # onnxruntime does not broadcast to an empty batch
+            share = np.full((1, 1, 1, self.fixed), 1.0 / (heads * self.fixed), np.float32)
+            queries = g.stored(f"const/queries[{heads},{self.fixed}]", share)  # all four axes
+            batch = g.ints(1)
+            if self.images is not None:
                 batch = g.op("Shape", self.images, start=0, end=1)
-                shape = g.op("Concat", batch, g.ints(1, 1, self.fixed), axis=0)
-                queries = g.op("Expand", queries, shape)
+            shape = g.op("Concat", batch, g.ints(heads, 1, self.fixed), axis=0)
+            queries = g.op("Expand", queries, shape)
         else:
-            share = g.op("Gather", self._shares(heads), self.per_image)  # [B, 1]
-            shares = g.op("Where", self.valid, share, g.number(0.0))  # [B, N]
-            queries = g.op("Unsqueeze", shares, g.ints(1, 2))
+            share = g.op("Gather", self._shares(heads), self.count, axis=0)  # [B, H, 1, 1]
+            own = g.op("Unsqueeze", self.valid, g.ints(1, 2))  # [B, 1, 1, N]
+            queries = g.op("Where", own, share, g.number(0.0))  # [B, H, 1, N]
         per_head = g.op("MatMul", queries, weights)  # [B, H, 1, N]
         return g.reduce("ReduceSum", per_head, [1, 2], name="importance")
 
     def _shares(self, heads: int) -> Name:
-        """A constant: of 0, 1, … tokens what one adds to the mean over heads and queries."""
+        """A constant [most + 1, H, 1, 1]: of 0, 1, … tokens what one adds to the mean of all."""
         counts = np.arange(self.most + 1, dtype=np.float32).clip(min=1)
         shares = np.float32(1.0 / heads) / counts
-        return self.g.stored(f"const/shares[{heads},{self.most}]", shares)
+        table = np.repeat(shares[:, None], heads, 1)[:, :, None, None]
+        return self.g.stored(f"const/shares[{heads},{self.most}]", table)
 
     def class_attention(self, weights: Name) -> Name:
         """[B, H, N, N] attention → [B, N]: what the class token, row 0, gives; mean over heads."""
@@ -205,7 +213,7 @@ class Layout:
             mean = g.reshape(total, 1, -1, width)
         else:
             mean = g.reduce("ReduceMean", keys, [1])
-        return g.op("LpNormalization", mean, axis=-1, p=2, name="metric")
+        return unit(g, mean, width, name="metric")
 
     def slots_of(self, rows: Name, width: int) -> Name:
         """Metric by rows [T, D] → by slots [B, N, D]."""

@@ -20,6 +20,7 @@ from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.ragged import Layout
+from ltmp_export.graph.unit import unit
 
 INT64 = int(TensorProto.INT64)
 
@@ -62,7 +63,7 @@ class OneLayout(Layout):
     def metric(self, keys: Name, heads: int, width: int) -> Name:
         """[H, N, D] keys → [N, D]: mean over heads, scaled to unit length."""
         mean = self.g.reduce("ReduceMean", keys, [0])
-        return self.g.op("LpNormalization", mean, axis=-1, p=2, name="metric")
+        return unit(self.g, mean, width, name="metric")
 
     def slots_of(self, rows: Name, width: int) -> Name:
         """They are what there is."""

@@ -55,8 +55,8 @@ def embed(
         batch = g.op("Shape", images, start=0, end=1)  # [1]
         shape = g.op("Concat", batch, g.ints(1, vit.width), axis=0)
         prefix = [g.op("Expand", token, shape) for token in prefix]  # [B, 1, C]; [B, R, C]
-        last = g.op("Squeeze", batch, g.ints(0))
-        numbers = g.op("Unsqueeze", g.op("Range", g.index(0), last, g.index(1)), g.ints(1))
+        ones = g.op("Expand", g.index(1), g.op("Concat", batch, g.ints(1), axis=0))
+        numbers = g.op("CumSum", ones, g.index(0), exclusive=1)  # of a Range TVM knows no length
     layout = fixed_layout(g, tokens, numbers, protected=vit.prefix)
     least = pairing.least(vit.prefix)
     if numbers is not None and not static and tokens < least:

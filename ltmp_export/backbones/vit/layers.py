@@ -17,6 +17,7 @@ from onnx import TensorProto
 from ltmp_export.backbones.vit import differential, feed_forward, parallel, stems
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
+from ltmp_export.graph.unit import unit
 from ltmp_export.plan import mlps
 from ltmp_export.plan import parallel as plan_parallel
 from ltmp_export.plan.linears import COARSE_EMBEDDING, EMBEDDING
@@ -220,7 +221,7 @@ class VitLayers(Layers):
         if separate:
             per_head = g.reshape(metric, -1, vit.maps, vit.key_width)
             metric = g.reduce("ReduceMean", self.norm(f"{path}.k_norm", per_head), [1])
-        return g.op("LpNormalization", metric, axis=-1, p=2)
+        return unit(g, metric, vit.key_width)
 
     def patches(self, images: Name) -> Name:
         """[B, channels, height, width] → embedded patches [B, patches, C]."""

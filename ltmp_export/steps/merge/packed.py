@@ -49,7 +49,7 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
         tokens,
         rows=g.op("Concat", *front_rows, source_rows, destination_rows, axis=1),
         alive=g.op("Concat", *front_alive, stays, destination_alive, axis=1),
-        size=merges.placed(g, size, total),
+        size=merges.placed(g, size, g.reshape(total, -1)),
         importance=importance,
         metric=None,
         merges=merges,
@@ -111,7 +111,7 @@ def _mix(
 
     Returns:
         `Merges.mixing`; [B, K, K] 1 where two sources share a destination, else 0; and the sizes
-        [B, K] of their destinations then.
+        [B, K, 1] of their destinations then.
     """
     mine, theirs = (g.op("Unsqueeze", target, g.ints(axis)) for axis in (2, 1))
     shared = g.op("Cast", g.op("Equal", mine, theirs), to=TensorProto.FLOAT)
@@ -119,10 +119,10 @@ def _mix(
         weight, own = present, g.number(1.0)
     else:
         weight = g.op("Mul", present, g.op("Gather", tokens.size, source, axis=0))
-        own = g.op("Gather", tokens.size, target, axis=0)
+        own = g.op("Gather", tokens.size, mine, axis=0)  # [B, K, 1]
     weighted = g.op("Mul", shared, g.op("Unsqueeze", weight, g.ints(1)))
-    total = g.op("Add", g.reduce("ReduceSum", weighted, [2]), own)
-    return g.op("Div", weighted, g.op("Unsqueeze", total, g.ints(2))), shared, total
+    total = g.op("Add", g.reduce("ReduceSum", weighted, [2], keepdims=True), own)
+    return g.op("Div", weighted, total), shared, total
 
 
 def _merged_importance(

@@ -14,6 +14,7 @@ from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.slots import Slots
+from ltmp_export.graph.unit import unit
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, UNIFORM, Mergence
 
@@ -57,9 +58,7 @@ def _positions(
 
 def _merging(g: GraphBuilder, step: Mergence, kept: Slots, moving: Slots) -> tuple[Name, Name]:
     """[B, K, n - K] who goes where, as 0 and 1 and by what each brings."""
-    unit_kept, unit_moving = (
-        g.op("LpNormalization", part.x, axis=-1, p=2) for part in (kept, moving)
-    )
+    unit_kept, unit_moving = (unit(g, part.x) for part in (kept, moving))
     cosine = g.op("MatMul", unit_moving, g.op("Transpose", unit_kept, perm=[0, 2, 1]))
     partner = g.op("ArgMax", cosine, axis=2, keepdims=0, name="partner")  # [B, n - K]
     going = g.op("Cast", slots.pairs(g, partner, kept.number), to=TensorProto.FLOAT)
