@@ -178,8 +178,8 @@ class Layout:
         """
         g = self.g
         if self.fixed is not None and self.full:
-            share = np.full((1, 1, 1, self.fixed), 1.0 / (heads * self.fixed), np.float32)
-            queries = g.stored(f"const/queries[{heads},{self.fixed}]", share)  # all four axes
+            row = np.full((1, 1, 1, self.fixed), 1.0 / (heads * self.fixed), np.float32)
+            queries = g.stored(f"const/queries[{heads},{self.fixed}]", row)  # all four axes
             batch = g.ints(1)
             if self.images is not None:
                 batch = g.op("Shape", self.images, start=0, end=1)
