@@ -103,9 +103,8 @@ def web(
     recorded = record(exported, given, chosen, threads, progress)
     progress("preparing the test picture")
     remarks = tuple(dict.fromkeys((*chosen.remarks, *given.remarks)))
-    site = Site(
-        exported, given, other, recorded, _probe(exported), runtime, (*exported.notes, *remarks)
-    )
+    notes = (*(f"assumed: {note}" for note in exported.notes), *remarks)
+    site = Site(exported, given, other, recorded, _probe(exported), runtime, notes)
     sizes: dict[str, int] = {}
     progress("writing the site")
     folders.write(folder, _noted(site, sizes))
