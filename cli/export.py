@@ -90,6 +90,14 @@ def export(
             rich_help_panel=_PRECISION,
         ),
     ] = "static",
+    int8_form: Annotated[
+        Literal["products", "qdq"],
+        typer.Option(
+            help="For int8: integer products, for onnxruntime on a CPU; or QuantizeLinear and "
+            "DequantizeLinear around float32 ones, for TensorRT, QNN, OpenVINO.",
+            rich_help_panel=_PRECISION,
+        ),
+    ] = "products",
     protect: Annotated[
         Literal["all", "auto", "none"] | None,
         typer.Option(
@@ -156,7 +164,12 @@ def export(
 
         protected = parsing.protection(protect, protect_decisions)
         computes = Precision(
-            precision, protected != "none", io, activation_scales, auto=protected == "auto"
+            precision,
+            protected != "none",
+            io,
+            activation_scales,
+            auto=protected == "auto",
+            int8_form=int8_form,
         )
         opsets.require(opset, computes)
         done = ltmp_export.export(

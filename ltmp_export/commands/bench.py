@@ -144,10 +144,11 @@ def _require_precisions(exported: ExportedModel) -> None:
     Raises:
         InputError: One cannot.
     """
-    geometry, scales = exported.geometry, exported.precision.scales
-    asked = [Precision(FP32), Precision(FP16), Precision(INT8, scales=scales)]
+    geometry, own = exported.geometry, exported.precision
+    integers = Precision(INT8, scales=own.scales, int8_form=own.int8_form)
+    asked = [Precision(FP32), Precision(FP16), integers]
     try:
-        for one in (*asked, Precision(INT8, scales=scales, protected=False)):
+        for one in (*asked, replace(integers, protected=False)):
             opsets.require(exported.opset, one, geometry.activation, geometry.kind)
     except InputError as err:
         raise InputError(

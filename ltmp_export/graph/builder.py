@@ -105,6 +105,10 @@ class GraphBuilder:
         """A constant uint8 scalar."""
         return self._constant("u8", np.array(value, np.uint8))
 
+    def signed(self, value: int) -> Name:
+        """A constant int8 scalar."""
+        return self._constant("i8", np.array(value, np.int8))
+
     @contextlib.contextmanager
     def half(self, wanted: bool, place: str) -> Iterator[None]:
         """Make the weights and numbers written inside float16, if that is wanted.

@@ -64,11 +64,13 @@ class _Stored(Mapping[str, NDArray[Any]]):
     def __init__(self, model: onnx.ModelProto, precision: Precision) -> None:
         self._stored = Weights(model)
         self._floats = {t.name: t for t in model.graph.initializer if t.data_type in _FLOATS}
-        self._int8 = {f"{path}.weight": (path, one) for path, one in precision.layers.items()}
+        self._precision = precision
+        self._int8 = {f"{path}.weight": path for path in precision.layers}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self._int8:
-            return integer_weight(self._stored, *self._int8[name]).astype(np.float32)
+            path = self._int8[name]
+            return integer_weight(self._stored, path, self._precision).astype(np.float32)
         array: NDArray[Any] = numpy_helper.to_array(self._floats[name])
         return array.astype(np.float32, copy=False)
 

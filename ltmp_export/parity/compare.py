@@ -109,7 +109,7 @@ def compare(
         seen = _observed(Observer(model, checkpoint, images, passes, precision, beside), progress)
     except ExportError as err:
         return replace(report, verdict="fail", reason=str(err))
-    allowed = limits(seen)
+    allowed = limits(seen, precision)
     comparisons = judge_all(seen, images, allowed)
     in_batches: tuple[Invariance, ...] = ()
     if precision.batch_invariant:

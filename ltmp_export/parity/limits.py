@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ltmp_export.parity.differences import Deviation
+from ltmp_export.parity.lower_precision import BOUNDS
 from ltmp_export.parity.replay import Observation
 from ltmp_export.parity.tolerances import (
     BOUND_FACTOR,
     LEAST_ALLOWED,
     LEAST_BOUND,
     LEAST_EXCESS,
+    REROUNDED,
     ROUNDING_FACTOR,
 )
+from ltmp_export.precision.formats import INT8, Precision
 
 StepKey = tuple[int, int]  # block, place of the step in it
 SMALLEST_MEAN = 1e-8  # no division by zero where a model computes exactly
@@ -35,6 +38,8 @@ class Limits:
         measured: Largest score difference of the file over undisputed tokens, by step.
         ratios: Mean difference of the token vectors after each block, divided by that of float32
             in PyTorch; the median over the images.
+        rerounded: Of outputs of the same image from two runs, where float32 products are rounded
+            to integers and rounding alone takes some to the next one.
     """
 
     embedded: float
@@ -44,13 +49,14 @@ class Limits:
     excess: float
     measured: Mapping[StepKey, float]
     ratios: Mapping[int, float]
+    rerounded: float
 
     def bound(self, key: StepKey) -> float:
         """How far from its threshold a decision may be for rounding to explain another one."""
         return min(max(BOUND_FACTOR * self.measured[key], LEAST_BOUND), self.scores[key])
 
 
-def limits(seen: Sequence[Observation]) -> Limits:
+def limits(seen: Sequence[Observation], precision: Precision) -> Limits:
     """Measure what rounding does."""
     rounding = [one.rounding for one in seen]
     blocks = [(number, block) for one in rounding for number, block in enumerate(one.blocks)]
@@ -66,6 +72,7 @@ def limits(seen: Sequence[Observation]) -> Limits:
         excess=max(LEAST_EXCESS, ROUNDING_FACTOR * _largest(rounding)),
         measured=_measured(seen, scores),
         ratios=_ratios(seen),
+        rerounded=REROUNDED * BOUNDS[INT8].answer if precision.qdq else 0.0,
     )
 
 

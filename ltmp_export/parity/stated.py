@@ -42,7 +42,7 @@ def model_of(model: onnx.ModelProto, plain: nn.Module, precision: Precision) -> 
     found.load_state_dict(state)
 
     def integers(path: str) -> Stored:
-        weight = integer_weight(arrays, path, precision.layers[path])
+        weight = integer_weight(arrays, path, precision)
         return Stored(weight, arrays.get(f"{path}.bias"))
 
     def metric(path: str) -> Stored | None:

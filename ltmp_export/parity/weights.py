@@ -18,7 +18,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.plan.linears import Linear, rounded
 from ltmp_export.plan.parallel import attention
 from ltmp_export.plan.vit import Vit
-from ltmp_export.precision.formats import INT8, REST, Activation, Precision
+from ltmp_export.precision.formats import INT8, TERMS, Precision
 from ltmp_export.precision.integers import column_scales, of_keys
 from ltmp_export.precision.weights import Weights, integer_weight
 
@@ -52,9 +52,9 @@ def other(
         for name, own in wanted.items()
     )
     others = list(filter(None, differences))
-    for path, given in precision.layers.items():
+    for path in precision.layers:
         own = wanted[f"{path}.weight"]
-        others += _integers(stored, path, own.reshape(len(own), -1), given)
+        others += _integers(stored, path, own.reshape(len(own), -1), precision)
     more = f"; {len(others)} weights in all" if others[1:] else ""
     return f"the file's {others[0]}{more}" if others else ""
 
@@ -114,28 +114,27 @@ def _difference(stored: Weights, name: str, own: NDArray[Any], close: float) -> 
     return f"{name} differs from the checkpoint's by up to {apart:.2g}"
 
 
-def _integers(stored: Weights, path: str, own: NDArray[Any], given: Activation) -> Iterator[str]:
+def _integers(stored: Weights, path: str, own: NDArray[Any], precision: Precision) -> Iterator[str]:
     """How int8 weights are not what `precision.integers.quantised` makes of a weight [out, in].
 
     Their scale must be the one that the weight leads to, whatever the file states, and each integer
     within half a step of the number it stands for.
     """
     name = f"{path}.weight"
-    found = integer_weight(stored, path, given)
+    found = integer_weight(stored, path, precision)
     if found.shape != own.shape:
         yield f"{name}.int8 has the shape {list(found.shape)} instead of {list(own.shape)}"
         return
     columns = column_scales(own)
-    for term, suffix in enumerate(("", REST)[: given.terms]):
-        step, leaf = 1.0, "scale"  # one for both products where scales are measured as it runs
-        if given.scale is not None:
-            step, leaf = given.steps()[term][0], f"scale{suffix}"
-        scale = stored.get(f"{name}.{leaf}")
+    for suffix, step in precision.weight_scales(path).items():
+        scale = stored.get(f"{name}.scale{suffix}")
         off = np.inf
         if scale is not None and scale.shape == columns.shape:
             off = float(np.abs(scale / (columns * step) - 1).max())
         if not off <= CLOSE:
-            yield f"{name}.{leaf} differs from the checkpoint's by up to {off:.2g} of it"
+            yield f"{name}.scale{suffix} differs from the checkpoint's by up to {off:.2g} of it"
+    products = 1 if precision.qdq else precision.layers[path].terms
+    for suffix in TERMS[:products]:
         first, own_copy = stored.get(f"{name}.int8"), stored.get(f"{name}.int8{suffix}")
         if first is None or own_copy is None or not np.array_equal(first, own_copy):
             yield f"{name}.int8{suffix} is another weight than {name}.int8"

@@ -21,15 +21,18 @@ from ltmp_export.errors import InputError
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
 KINDS = (FP32, FP16, INT8)
 STATIC, DYNAMIC = "static", "dynamic"
+PRODUCTS, QDQ = "products", "qdq"
 SMALLEST_RANGE = 1e-6  # of an input that is always 0
 SMALLEST, LARGEST = 1e-30, 1e30  # of scales: their steps and products are float32 numbers
 LEVELS = 255  # the largest integer of an activation
+MIDDLE = 128  # the integer of 0 where a range is symmetric
 REST_LEVELS = 255  # steps of the second term in one of the first
 HALF_LARGEST = 65504.0  # float16 number
 _SHOWN = 6  # of what is kept in float32
 
 # Suffixes of the names of what int8 layers quantise, see `precision.record.names`.
 INTEGERS, REST, SCALE, ZERO = ".int8", "_rest", ".scale", ".zero"
+TERMS = ("", REST)
 
 SIMILARITY = "similarity"  # the metric's own projection, among what may be protected
 
@@ -45,18 +48,24 @@ class Activation(NamedTuple):
     """
 
     scale: float | None
-    zero_point: int = 128
+    zero_point: int = MIDDLE
     terms: int = 1
 
     def steps(self) -> tuple[tuple[float, int], ...]:
         """Scale and zero point of each term of a scale that is known."""
         if self.scale is None:
             raise ValueError("this scale is measured as the file runs")
-        return ((self.scale, self.zero_point), (self.scale / REST_LEVELS, 128))[: self.terms]
+        return ((self.scale, self.zero_point), (self.scale / REST_LEVELS, MIDDLE))[: self.terms]
 
 
-def covering(low: float, high: float) -> Activation:
-    """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0."""
+def covering(low: float, high: float, symmetric: bool = False) -> Activation:
+    """The scale and zero point with which 0 to 255 reach from `low` <= 0 to `high` >= 0.
+
+    A symmetric range reaches as far to either side, and its zero point is 128.
+    """
+    if symmetric:
+        reach = max(-low, high, SMALLEST_RANGE)
+        return Activation(float(np.float32(reach / (LEVELS - MIDDLE))), MIDDLE)
     scale = float(np.float32(max(high - low, SMALLEST_RANGE) / LEVELS))
     return Activation(scale, round(-low / scale))
 
@@ -80,6 +89,9 @@ class Precision:
             with everything protected.
         effects: What was measured then, by the path of a layer or `SIMILARITY`: how many more
             decisions change without its protection, as a share of those that change with it.
+        int8_form: "products" of integers (`MatMulInteger`), or "qdq": float32 products of what
+            `DequantizeLinear` gives, which other runtimes turn into integer ones. Its scales are
+            static and symmetric, and the integers of activations are int8 with zero point 0.
 
     Raises:
         InputError: One is not among these, or they do not go together.
@@ -94,6 +106,7 @@ class Precision:
     kept: Mapping[str, float] = field(default_factory=dict)
     auto: bool = False
     effects: Mapping[str, float] = field(default_factory=dict)
+    int8_form: str = PRODUCTS
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -105,6 +118,16 @@ class Precision:
                 f"activation scales {self.scales!r} with --precision {self.kind}: int8 has static "
                 "and dynamic ones"
             )
+        if self.int8_form not in (PRODUCTS, QDQ) or (self.qdq and self.kind != INT8):
+            raise InputError(
+                f"--int8-form {self.int8_form} with --precision {self.kind}: int8 has products and "
+                "qdq"
+            )
+        if self.qdq and self.scales == DYNAMIC:
+            raise InputError(
+                "--int8-form qdq with --activation-scales dynamic: expected static ones, which the "
+                "runtimes that take this form know before they compile"
+            )
         if self.auto and self.kind != INT8:
             raise InputError(
                 f"--protect auto with --precision {self.kind}: what must be protected is measured "
@@ -115,9 +138,26 @@ class Precision:
     def batch_invariant(self) -> bool:
         """Whether an image's result does not depend on the others of its batch.
 
-        In float32 and float16 it does not beyond rounding, with static scales not at all.
+        In float32 and float16 it does not beyond rounding, with static scales not at all; between
+        `QuantizeLinear` and `DequantizeLinear` rounding may take an integer to the next.
         """
         return self.scales == STATIC
+
+    @property
+    def qdq(self) -> bool:
+        """Whether int8 layers are float32 products of what `DequantizeLinear` gives."""
+        return self.int8_form == QDQ
+
+    def weight_scales(self, path: str) -> dict[str, float]:
+        """With what the stored scales of a layer's int8 weights are multiplied.
+
+        That is the scale of the activations where it is known and meets them behind the product;
+        by the suffix of the name, one for each term, else one for all.
+        """
+        given = self.layers[path]
+        if given.scale is None or self.qdq:
+            return {"": 1.0}
+        return {suffix: step for suffix, (step, _) in zip(TERMS, given.steps(), strict=False)}
 
     @property
     def protects(self) -> bool:
@@ -142,8 +182,9 @@ class Precision:
         if self.kind == FP16:
             return f"fp16, images and outputs {self.io}, decisions {decisions}{self._kept()}"
         fine = sum(given.terms > 1 for given in self.layers.values())
+        kind = "int8 between QuantizeLinear and DequantizeLinear" if self.qdq else INT8
         line = (
-            f"int8, {len(self.layers)} linear layers, {fine} of them with 16-bit inputs, "
+            f"{kind}, {len(self.layers)} linear layers, {fine} of them with 16-bit inputs, "
             f"{self.scales} scales, decisions {decisions}"
         )
         return line if self.batch_invariant else f"{line}, results depend on the batch"
@@ -169,6 +210,8 @@ class Precision:
                 "weights": "int8, symmetric, a scale per output",
                 "layers": {path: given._asdict() for path, given in self.layers.items()},
             }
+        if self.qdq:
+            document["int8_form"] = QDQ
         if self.auto:
             document["changed_without"] = dict(self.effects)
         return document
@@ -192,6 +235,9 @@ class Precision:
             raise ValueError("scales that are neither all static nor all dynamic")
         if layers and document["kind"] != INT8:
             raise ValueError(f"{len(layers)} int8 layers in {document['kind']}")
+        form = document.get("int8_form", PRODUCTS)
+        if form == QDQ and any(given.zero_point != MIDDLE for given in layers.values()):
+            raise ValueError("zero points of int8 activations that are not 0")
         kept = dict(document.get("kept_in_float32", {}))
         if kept and document["kind"] != FP16:
             raise ValueError(f"{len(kept)} places kept in float32 in {document['kind']}")
@@ -213,6 +259,7 @@ class Precision:
                 kept={str(place): float(value) for place, value in kept.items()},
                 auto="changed_without" in document,
                 effects=effects,
+                int8_form=form,
             )
         except InputError as err:
             raise ValueError(str(err)) from err

@@ -18,14 +18,15 @@ from ltmp_export.precision.eager import Taken
 from ltmp_export.precision.formats import (
     INTEGERS,
     LEVELS,
-    REST,
+    MIDDLE,
     SCALE,
+    TERMS,
     ZERO,
     Activation,
     Precision,
 )
 
-FLOAT, UINT8 = int(TensorProto.FLOAT), int(TensorProto.UINT8)
+FLOAT, INT8, UINT8 = map(int, (TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8))
 
 
 def names(precision: Precision, linears: Iterable[Linear] = ()) -> dict[str, int]:
@@ -39,9 +40,8 @@ def names(precision: Precision, linears: Iterable[Linear] = ()) -> dict[str, int
     known = {layer.path: layer for layer in linears}
     for path, given in precision.layers.items():
         name = known.get(path, Linear(path, 0, 0, "")).written
-        found[f"{name}{INTEGERS}"] = UINT8
-        if given.terms > 1:
-            found[f"{name}{INTEGERS}{REST}"] = UINT8
+        for suffix in TERMS[: given.terms]:
+            found[f"{name}{INTEGERS}{suffix}"] = INT8 if precision.qdq else UINT8
         if given.scale is None:
             found |= {f"{name}{SCALE}": FLOAT, f"{name}{ZERO}": UINT8}
     return found
@@ -99,8 +99,8 @@ def _taken(
     counts: NDArray[np.int64],
     static: bool,
 ) -> Taken:
-    whole = tensors[f"{name}{INTEGERS}"]
-    rows = whole.reshape(-1, whole.shape[-1])
+    first, *others = (_unsigned(tensors[f"{name}{INTEGERS}{s}"]) for s in TERMS[: given.terms])
+    rows = first.reshape(-1, first.shape[-1])
     per_image = len(rows) // len(counts)
     start = image * per_image if static else int(counts[:image].sum())
     place = slice(start, start + int(counts[image]))
@@ -114,10 +114,14 @@ def _taken(
         if not 0 < scale.item() < np.inf:
             raise ValueError(f"{name}{SCALE} is {scale.item():.3g}; expected a number above 0")
     (step, point), *more = given.steps()
-    values = (rows[place].astype(np.float64) - point) * step
+    values = (rows[place] - point) * step
     low, high = -point * step, (LEVELS - point) * step
-    for step, point in more:
-        rest = tensors[f"{name}{INTEGERS}{REST}"]
-        values += (rest.reshape(-1, rest.shape[-1])[place].astype(np.float64) - point) * step
+    for rest, (step, point) in zip(others, more, strict=True):
+        values += (rest.reshape(-1, rest.shape[-1])[place] - point) * step
         low, high = low - point * step, high + (LEVELS - point) * step
     return Taken(values, step, low, high)
+
+
+def _unsigned(integers: NDArray[Any]) -> NDArray[np.float64]:
+    """Integers of 0 to 255, as scales and zero points count them."""
+    return integers.astype(np.float64) + (MIDDLE if integers.dtype == np.int8 else 0)

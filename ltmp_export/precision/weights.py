@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from ltmp_export.errors import ExportError
-from ltmp_export.precision.formats import Activation
+from ltmp_export.precision.formats import Precision
 
 
 class Weights:
@@ -37,7 +37,7 @@ class Weights:
         return array
 
 
-def integer_weight(stored: Weights, path: str, given: Activation) -> NDArray[np.float64]:
+def integer_weight(stored: Weights, path: str, precision: Precision) -> NDArray[np.float64]:
     """What a layer's int8 weights stand for, [out, in].
 
     Raises:
@@ -46,6 +46,6 @@ def integer_weight(stored: Weights, path: str, given: Activation) -> NDArray[np.
     integers, scale = stored.get(f"{path}.weight.int8"), stored.get(f"{path}.weight.scale")
     if integers is None or scale is None or scale.shape != integers.shape[1:]:
         raise ExportError(f"the file has no int8 weights of {path} with a scale for each output")
-    step = 1.0 if given.scale is None else given.scale
+    step = precision.weight_scales(path)[""]
     weight: NDArray[np.float64] = (integers * (scale.astype(np.float64) / step)).T
     return weight

@@ -28,7 +28,7 @@ from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.linears import EMBEDDING, Linear, rounded
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit
-from ltmp_export.precision.formats import FP32, INT8, STATIC, Activation, Precision
+from ltmp_export.precision.formats import FP32, INT8, PRODUCTS, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_mask.step import MergeMask
@@ -66,6 +66,7 @@ class Form:
         protected: Whether decisions are protected.
         activation: Of the MLPs.
         backbone: Kind of network.
+        int8_form: Of int8 layers.
     """
 
     kind: str = FP32
@@ -74,6 +75,7 @@ class Form:
     protected: bool = True
     activation: str = DEFAULT_ACTIVATION
     backbone: str = chosen.VIT
+    int8_form: str = PRODUCTS
 
 
 def require(
@@ -96,7 +98,9 @@ def require(
     asked = precision or Precision()
     if asked.kind == FP32 and OLDEST_OPSET <= opset <= CERTAIN_OPSET:
         return
-    form = Form(asked.kind, asked.io, asked.scales, asked.protected, activation, backbone)
+    form = Form(
+        asked.kind, asked.io, asked.scales, asked.protected, activation, backbone, asked.int8_form
+    )
     runtime = f"the installed onnxruntime {version('onnxruntime')}"
     if not OLDEST_OPSET <= opset <= newest_opset():
         raise InputError(
@@ -171,7 +175,9 @@ def _precision(form: Form, linears: Iterable[Linear]) -> Precision:
     if form.kind == INT8:
         scale = 0.1 if form.scales == STATIC else None
         layers = {layer.path: Activation(scale, terms=1 + (layer.block == 0)) for layer in linears}
-    return Precision(form.kind, form.protected, form.io, form.scales, layers)
+    return Precision(
+        form.kind, form.protected, form.io, form.scales, layers, int8_form=form.int8_form
+    )
 
 
 def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:

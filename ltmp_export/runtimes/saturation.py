@@ -8,6 +8,7 @@ bits. What a file's weights can lead to there follows from them alone, see
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +72,7 @@ def products(model: onnx.ModelProto) -> Products | None:
     """The products with stored int8 weights in a model; None if it has none."""
     stored = Weights(model)
     found = []
-    nodes = (node for node in model.graph.node if node.op_type == "MatMulInteger")
-    for name in (node.input[1] for node in nodes if len(node.input) > 1):
+    for name in _weights(model.graph):
         weight = stored.get(name)  # [in, out]
         if weight is not None and weight.dtype == np.int8 and weight.ndim == 2 and weight.size:
             pairs = heaviest_pairs(weight.T)
@@ -82,6 +82,15 @@ def products(model: onnx.ModelProto) -> Products | None:
     largest, layer = max(found, key=lambda pair: pair[0])
     beyond = sum(pair > PAIR for pair, _ in found)
     return Products(len(found), not beyond, beyond, largest, layer)
+
+
+def _weights(graph: onnx.GraphProto) -> Iterator[str]:
+    """What is multiplied as integers, or may be where a runtime joins the nodes around it."""
+    for node in graph.node:
+        if node.op_type == "MatMulInteger" and len(node.input) > 1:
+            yield node.input[1]
+        elif node.op_type == "DequantizeLinear":
+            yield node.input[0]
 
 
 @functools.cache

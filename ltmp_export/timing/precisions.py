@@ -12,7 +12,7 @@ from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
 from ltmp_export.model_file.model import ExportedModel, to_onnx
 from ltmp_export.plan.plan import dense_plan
-from ltmp_export.precision.formats import FP16, INT8, KINDS, STATIC, Precision
+from ltmp_export.precision.formats import FP16, INT8, KINDS, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.timing.contenders import DENSE_INT8, REDUCED, Contender
 from ltmp_export.timing.processes import filling
@@ -40,7 +40,8 @@ def rivals(
 ) -> list[Contender]:
     """Contenders beside an exported file, of the same opset, batch and outputs.
 
-    The dense int8 model has scales of the kind that an int8 file has, static ones beside any other.
+    The dense int8 model has the scales and the form that an int8 file has, static ones in products
+    beside any other.
 
     Args:
         exported: The exported model.
@@ -61,9 +62,11 @@ def rivals(
     others = [kind for kind in KINDS if kind != exported.precision.kind]
     wanted = {f"{REDUCED} {kind}": (origin.checkpoint, Precision(kind)) for kind in others}
     dense = replace(origin.checkpoint, plan=dense_plan(exported.geometry.depth))
-    scales = exported.precision.scales if exported.precision.kind == INT8 else STATIC
-    # Nothing is decided there.
-    wanted[DENSE_INT8] = (dense, Precision(INT8, scales=scales, protected=False))
+    alike = exported.precision if exported.precision.kind == INT8 else Precision(INT8)
+    unprotected = Precision(
+        INT8, protected=False, scales=alike.scales, int8_form=alike.int8_form
+    )  # nothing is decided there
+    wanted[DENSE_INT8] = (dense, unprotected)
     found, given = [], exported.outputs or None
     for label, (source, precision) in wanted.items():
         progress(f"writing {label}")

@@ -126,8 +126,9 @@ def test_dense_baseline_is_the_dense_model(digits: Digits, tmp_path: Path) -> No
         (Precision("int8"), 1e-2),  # 0.0036
         (Precision("int8", scales="dynamic"), 1e-2),
         (Precision("int8", protected=False), 1e-2),
+        (Precision("int8", int8_form="qdq"), 1e-2),
     ],
-    ids=["fp16", "int8", "int8 dynamic", "int8 unprotected"],
+    ids=["fp16", "int8", "int8 dynamic", "int8 unprotected", "int8 qdq"],
 )
 def test_dense_baseline_of_lower_precision(
     digits: Digits, digit_images: Tensor, tmp_path: Path, precision: Precision, allowed: float

@@ -23,6 +23,7 @@ from ltmp_export.precision.formats import (
     FP16,
     FP32,
     INT8,
+    QDQ,
     STATIC,
     Activation,
     Precision,
@@ -39,6 +40,7 @@ FORMS = {
     "fp16": Precision(FP16),
     "fp16 io": Precision(FP16, io=FP16),
 }
+BETWEEN = {"qdq": Precision(INT8, int8_form=QDQ)}
 UNPROTECTED = {
     "static unprotected": Precision(INT8, protected=False),
     "fp16 unprotected": Precision(FP16, protected=False),
@@ -53,7 +55,7 @@ BALANCING = 2e-5  # of the reference's logits: 6.4e-6 on the digits, 4.8e-6 on t
 def prepared(
     checkpoint: Checkpoint, pixels: NDArray[np.float32], form: str
 ) -> tuple[Checkpoint, Precision]:
-    precision = ({FP32: Precision()} | FORMS | UNPROTECTED)[form]
+    precision = ({FP32: Precision()} | FORMS | BETWEEN | UNPROTECTED)[form]
     if precision.kind != INT8:
         return checkpoint, precision
     names = tuple(map(str, range(len(pixels))))

@@ -27,6 +27,10 @@ from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.parity import compare, taps
 from ltmp_export.parity import report as check_report
+from ltmp_export.parity.invariance import invariance
+from ltmp_export.parity.judge import judge_all
+from ltmp_export.parity.limits import limits
+from ltmp_export.parity.replay import Observer, runs
 from ltmp_export.parity.report import CheckReport
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import Precision
@@ -38,6 +42,7 @@ ASKED = {
     "int8": Precision("int8"),
     "int8 not protected": Precision("int8", protected=False),
     "int8 dynamic": Precision("int8", scales="dynamic"),
+    "int8 qdq": Precision("int8", int8_form="qdq"),
     "fp16": Precision("fp16"),
     "fp16 not protected": Precision("fp16", protected=False),
     "fp16 in and out": Precision("fp16", io="fp16"),
@@ -58,7 +63,7 @@ def written(
     if asked.kind == "int8" and images is not None:
         checkpoint, asked = quantise.prepare(checkpoint, images, asked)
     elif asked.kind == "int8":
-        known = (id(checkpoint), asked.scales, asked.protected)
+        known = (id(checkpoint), asked.scales, asked.protected, asked.int8_form)
         if known not in CALIBRATED:
             images = digits_images(checkpoint, 48)
             CALIBRATED[known] = (checkpoint, *quantise.prepare(checkpoint, images, asked))
@@ -146,6 +151,8 @@ FAULTS: dict[str, tuple[str, str, Change, str]] = {
     "a bias": ("int8", "blocks.1.mlp.fc1.bias", nudge, "blocks.1.mlp.fc1.bias differs from the"),
     "the metric": ("int8", "blocks.1.attn.metric.weight", nudge, "attn.metric.weight differs"),
     "a norm": ("int8", "blocks.1.norm1.weight", lambda a: -a, "blocks.1.norm1.weight differs"),
+    "an integer, qdq": ("int8 qdq", "blocks.2.mlp.fc1.weight.int8", nudge, "differs from the ch"),
+    "a column, qdq": ("int8 qdq", "blocks.2.mlp.fc2.weight.scale", nudge, "differs from the ch"),
     "a half": ("fp16", "blocks.2.mlp.fc1.weight", nudge, "blocks.2.mlp.fc1.weight differs from"),
     "a threshold": ("int8", "block_01/merge_threshold", lambda a: a + 0.5, "the merge threshold"),
 }  # fmt: skip
@@ -192,6 +199,39 @@ def test_a_wrong_scale_of_activations_fails_where_it_is(shallow_digits: Load) ->
     assert report.verdict == "fail"
     assert {one.where for one in report.comparisons} == {"block 2"}
     assert "what blocks.2.mlp.fc1 is given is not its input rounded" in report.headline()
+
+
+@pytest.mark.parametrize("kind", ["QuantizeLinear", "DequantizeLinear"])
+def test_a_wrong_scale_between_qdq_fails_where_it_is(shallow_digits: Load, kind: str) -> None:
+    checkpoint = shallow_digits("ltmp")
+    model, precision = written(checkpoint, ASKED["int8 qdq"])
+    nodes = quantisers(model, "block_02/mlp", kind)
+    (node,) = (n for n in nodes if "fc1.int8" in "".join((*n.output, *n.input)) and n.input[2:])
+    scale = np.float32(precision.layers["blocks.2.mlp.fc1"].scale or 0) * np.float32(1.1)
+    model.graph.initializer.append(numpy_helper.from_array(scale, "wrong"))
+    node.input[1] = "wrong"
+    report = checked(checkpoint, model, precision, samples=2)
+    assert report.verdict == "fail"
+    assert {one.where for one in report.comparisons} == {"block 2"}
+
+
+def test_what_rounding_takes_to_the_next_integer_is_borderline(shallow_digits: Load) -> None:
+    """An image in a batch whose logits are apart from its own alone by more than float32 rounds."""
+    checkpoint = shallow_digits("ltmp")
+    model, precision = written(checkpoint, ASKED["int8 qdq"])
+    images, passes = digits_images(checkpoint, 2), runs((1, 2))
+    observer = Observer(model, checkpoint, images, passes, precision)
+    seen = [one for number in range(2) for one in observer.observe(number)]
+    allowed = limits(seen, precision)
+    comparisons = judge_all(seen, images, allowed)
+    found = []
+    for apart in (0.5 * allowed.rerounded, 2 * allowed.rerounded):
+        given = {"logits": seen[1].given["logits"] * np.float32(1 + apart)}
+        others = [seen[0], replace(seen[1], given=given), *seen[2:]]
+        first, *rest = invariance(others, comparisons, allowed)
+        assert {one.verdict for one in rest} == {"equal"}
+        found.append(first.verdict)
+    assert found == ["borderline", "fail"]
 
 
 def test_a_wrong_zero_point_of_products_fails_where_it_is(shallow_digits: Load) -> None:

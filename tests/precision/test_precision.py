@@ -16,7 +16,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import embedded_digits
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.precision.formats import DYNAMIC, FP16, INT8, Activation, Precision
-from tests.makers.lower_precision import FORMS, UNPROTECTED
+from tests.makers.lower_precision import BETWEEN, FORMS, UNPROTECTED
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,12 @@ class TestPrecision:
             ({"kind": FP16, "io": "int8"}, "--io int8 with --precision fp16: fp16 has --io fp16"),
             ({"kind": FP16, "scales": DYNAMIC}, "'dynamic' with --precision fp16: int8 has static"),
             ({"kind": INT8, "scales": "both"}, "activation scales 'both' with --precision int8"),
+            ({"int8_form": "qdq"}, "--int8-form qdq with --precision fp32: int8 has products and"),
+            ({"kind": INT8, "int8_form": "qoperator"}, "--int8-form qoperator with --precision"),
+            (
+                {"kind": INT8, "int8_form": "qdq", "scales": DYNAMIC},
+                "--int8-form qdq with --activation-scales dynamic: expected static ones",
+            ),
             ({"auto": True}, "--protect auto with --precision fp32: what must be protected is"),
             ({"kind": FP16, "auto": True}, "for int8; choose all or none"),
         ],
@@ -59,6 +65,8 @@ class TestPrecision:
                 calibration="digits, 3 images",
             ),
             Precision(INT8, scales=DYNAMIC, layers={"head": Activation(None, terms=2)}),
+            *BETWEEN.values(),
+            Precision(INT8, int8_form="qdq", layers={"head": Activation(0.1, terms=2)}),
             Precision(FP16, kept={"blocks.1.attn.scores": 8.1e5}, calibration="digits, 3 images"),
             Precision(INT8, protected=False, auto=True),
             Precision(
@@ -90,6 +98,8 @@ class TestPrecision:
             {"layers": {"head": {"scale": 0.1, "zero_point": 1, "terms": 1.0}}},
             {"layers": {"head": {"scale": 0.1, "zero_point": 1.0, "terms": 1}}},
             {"calibration": 5},
+            {"int8_form": "qoperator"},
+            {"int8_form": "qdq"},  # of zero points that are not 0
             {"protected_decisions": None},
             {"layers": {"blocks.x": {"scale": 0.1, "zero_point": 0, "terms": 1}}},
             {"layers": {"head_dist": {"scale": 0.1, "zero_point": 0, "terms": 1}}},

@@ -29,6 +29,7 @@ from ltmp_export.precision.formats import (
     REST,
     REST_LEVELS,
     SCALE,
+    TERMS,
     ZERO,
     Activation,
     Precision,
@@ -74,7 +75,8 @@ class Layers:
     def linear(self, path: str, x: Name) -> Name:
         """A linear layer on rows [T, in] → [T, out], with the bias if the weights have one."""
         if path in self.precision.layers:
-            return self._linear_int8(path, x, self.precision.layers[path])
+            write = self._linear_qdq if self.precision.qdq else self._linear_int8
+            return write(path, x, self.precision.layers[path])
         with self.half(path):
             inputs = [self.g.cast(x), self.g.weight(f"{path}.weight")]
             if (bias := self.bias(path)) is not None:
@@ -111,6 +113,27 @@ class Layers:
             total = g.op("Add", total, y) if term else y
             x = g.op("Sub", x, g.op("DequantizeLinear", q, scale, zero))
         return total
+
+    def _linear_qdq(self, path: str, x: Name, given: Activation) -> Name:
+        """The same as float32 products of rows and weights that were int8, zero points 0.
+
+        TensorRT, QNN and OpenVINO look for this form; TensorRT takes no other zero point.
+        """
+        g = self.g
+        own = np.asarray(g.weights[f"{path}.weight"])
+        weight, columns = quantised(own.reshape(len(own), -1))
+        integers = g.stored(f"{path}.weight.int8", weight)
+        scales = g.stored(f"{path}.weight.scale", columns)
+        shown, zero, total = g.op("DequantizeLinear", integers, scales, axis=1), g.signed(0), ""
+        for (step, _), suffix in zip(given.steps(), TERMS, strict=False):
+            name = f"{path.rpartition('.')[2]}{INTEGERS}{suffix}"
+            q = g.op("QuantizeLinear", x, g.number(step), zero, name=name)
+            back = g.op("DequantizeLinear", q, g.number(step), zero)
+            y = g.op("MatMul", back, shown)
+            total = g.op("Add", total, y) if total else y
+            x = g.op("Sub", x, back)
+        bias = self.bias(path)
+        return total if bias is None else g.op("Add", total, bias)
 
     def _rounded(
         self, path: str, x: Name, given: Activation, term: int, before: Name
