@@ -43,6 +43,7 @@ METHODS = {
     "sit": "sit",
     "sinkhorn": "sinkhorn",
     "heuristic": "heuristic",
+    "dpcknn": "dpcknn",
 }
 _OF_ZOO = ("topk", "evit", "dyvit", "ats", "tome", "sit", "patchmerger", "sinkhorn", "kmedoids",
            "heuristic", "dpcknn")  # fmt: skip
@@ -174,6 +175,7 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
 _MORE: Mapping[str, tuple[str, ...]] = {
     "sinkhorn": ("sinkhorn_eps", "cluster_iters"),
     "heuristic": ("heuristic_pattern", "min_radius", "not_contiguous"),
+    "dpcknn": ("k_neighbors", "equal_weight"),
 }
 
 

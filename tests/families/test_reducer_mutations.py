@@ -15,6 +15,7 @@ from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.steps.cluster import slots as cluster
 from ltmp_export.steps.fuse import slots as fuse
 from ltmp_export.steps.predict import slots as predict
 from ltmp_export.steps.slim import slots as slim
@@ -89,6 +90,16 @@ def test_a_softmax_over_the_wrong_axis() -> None:
 
     one = golden("sit-a")
     with writing(slim, "op", over_targets):
+        model = to_onnx(one.checkpoint, opset=17)
+    assert "block 1" in found(one, model)
+
+
+def test_densities_that_are_all_alike() -> None:
+    def without(own: Write, kind: str, *given: Name, **named: Any) -> Name:
+        return own("Sub" if kind == "Neg" else kind, *given, *given[: kind == "Neg"], **named)
+
+    one = golden("dpcknn-a")
+    with writing(cluster, "op", without):
         model = to_onnx(one.checkpoint, opset=17)
     assert "block 1" in found(one, model)
 

@@ -40,6 +40,7 @@ SETS = {
     "sit-a": ("sit", (197, 138, 97, 68, 68)),
     "sinkhorn-a": ("sinkhorn", (197, 138, 97, 68, 68)),
     "sinkhorn_sharp-a": ("sinkhorn", (197, 99, 50, 25, 25)),
+    "dpcknn-a": ("dpcknn", (197, 118, 71, 43, 43)),
     "heuristic-a": ("heuristic", (197, 165, 97, 45, 45)),
     "heuristic_stages-a": ("heuristic", (197, 141, 97, 69, 69)),
     "heuristic_stages_l1-a": ("heuristic", (197, 137, 93, 69, 69)),
@@ -79,6 +80,20 @@ def test_reference_is_the_original(name: str) -> None:
             theirs = one.arrays[f"stage{stage}_kept_patch"][number].tolist()
             assert kept == theirs[: len(kept)]
             assert set(theirs[len(kept) :]) <= {-1}
+
+
+def test_clusters_are_the_originals() -> None:
+    """Centres in their order, whose cluster each patch is part of, and no noise in densities."""
+    one = golden("dpcknn-a")
+    for number, trace in enumerate(one.traces(2)):
+        for stage, (decision,) in enumerate(filter(None, trace.decisions)):
+            theirs = {k: one.arrays[f"stage{stage}_{k}"][number] for k in ("kept", "cluster")}
+            assert decision.order is not None
+            assert decision.partners is not None
+            assert np.array_equal(decision.order[1:] - 1, theirs["kept"])
+            into = decision.partners.index[1:].numpy()
+            into[theirs["kept"]] = np.arange(len(theirs["kept"]))
+            assert np.array_equal(into, theirs["cluster"])
 
 
 @pytest.mark.parametrize("name", SETS)

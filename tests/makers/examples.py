@@ -21,6 +21,7 @@ from ltmp_export.families import Family
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.cluster.step import Cluster
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
@@ -228,6 +229,23 @@ def _sinkhorn_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((),) * 3, before, own)
 
 
+def _dpcknn_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    names = ("cluster_layers.0.score", "cluster_layers.1.score")
+    weights: dict[str, tuple[int, ...]] = {f"{name}.weight": (1, width) for name in names}
+    return weights | {f"{name}.bias": (1,) for name in names}
+
+
+def _dpcknn_content(weights: Weights) -> dict[str, Any]:
+    own = _drawn(_dpcknn_shapes(128))
+    return _zoo_content("dpcknn", dict(weights) | own, k_neighbors=5, equal_weight=False)
+
+
+def _dpcknn_plan(method: Family, draw: Draw) -> Plan:
+    names = ("cluster_layers.0", "cluster_layers.1")
+    before = {1: Cluster(names[0], 6, 3), 2: Cluster(names[1], 3, 2, weighted=False)}
+    return Plan(method.name, ((),) * 3, before, _drawn(_dpcknn_shapes(48), draw))
+
+
 def _heuristic_content(weights: Weights) -> dict[str, Any]:
     own = {"heuristic_pattern": "linf", "min_radius": 1.0, "not_contiguous": False}
     return _zoo_content("heuristic", weights, **own)
@@ -289,6 +307,7 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
 # Families that decide nothing, or by the very step of another: left out where it takes long.
 LIGHT = ("heuristic", "sinkhorn", "sit", "topk")
 EXAMPLES = {
+    "dpcknn": Example(_dpcknn_content, {}, _dpcknn_plan),
     "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
     "dynamicvit": Example(_dynamicvit_content, {}, _dynamicvit_plan),
     "sinkhorn": Example(_sinkhorn_content, {}, _sinkhorn_plan),

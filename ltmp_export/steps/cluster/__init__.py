@@ -1,0 +1,1 @@
+"""Patch tokens become clusters around those of the highest density and distance."""
