@@ -29,7 +29,7 @@ Digits: TypeAlias = Callable[[str], Checkpoint]
 Golden: TypeAlias = Mapping[str, NDArray[Any]]
 
 OPSETS = (16, 17, 18, 20, opsets.newest_opset())
-BATCHES = (1, 7, 48)
+BATCHES = (1, 7)  # of 48 images
 STATIC = [name for name in families.names() if name not in families.learned()]
 
 
@@ -178,8 +178,7 @@ class TestBudgets:
 
 
 class TestShapes:
-    @pytest.mark.parametrize("opset", OPSETS)
-    @pytest.mark.parametrize("batch_size", [None, 1])
+    @pytest.mark.parametrize(("opset", "batch_size"), [(16, None), (17, 1), (OPSETS[-1], None)])
     @pytest.mark.parametrize("family", families.names())
     def test_no_shape_depends_on_data(
         self, digits: Digits, family: str, opset: int, batch_size: int | None
@@ -224,14 +223,14 @@ class TestShapes:
 
 
 @pytest.mark.parametrize("family", STATIC)
-@pytest.mark.parametrize("batch", [0, 1, 2, 31])
-def test_any_batch(digits: Digits, digit_images: Tensor, family: str, batch: int) -> None:
+def test_any_batch(digits: Digits, digit_images: Tensor, family: str) -> None:
     exported = export(digits(family), 17)
-    alone = exported.run_in_batches(digit_images[: max(batch, 1)], 1)
-    result = exported.run(digit_images[:batch])
-    assert result.logits.shape == (batch, 10)
-    assert result.counts.shape == (batch, 6)
-    np.testing.assert_allclose(result.logits, alone.logits[:batch], atol=1e-5)
+    alone = exported.run_in_batches(digit_images[:31], 1)
+    for batch in (0, 1, 2, 31):
+        result = exported.run(digit_images[:batch])
+        assert result.logits.shape == (batch, 10)
+        assert result.counts.shape == (batch, 6)
+        np.testing.assert_allclose(result.logits, alone.logits[:batch], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", families.names())

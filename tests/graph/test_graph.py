@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -36,9 +37,14 @@ Digits = Callable[[str], Checkpoint]
 ALL_OPSETS = range(builder.OLDEST_OPSET, newest_opset() + 1)
 
 
-@pytest.mark.parametrize("opset", ALL_OPSETS)
-@pytest.mark.parametrize("family", families.names())
-def test_every_family_at_every_opset(shallow_digits: Digits, family: str, opset: int) -> None:
+@pytest.mark.parametrize(
+    ("family", "opset"),
+    [
+        *itertools.product(("ltmp", "m", "patchmerger"), ALL_OPSETS),
+        *itertools.product(families.names(), (ALL_OPSETS[0], ALL_OPSETS[-1])),
+    ],
+)
+def test_families_at_every_opset(shallow_digits: Digits, family: str, opset: int) -> None:
     model = to_onnx(shallow_digits(family), opset=opset, token_counts=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
     assert {node.domain for node in model.graph.node} == {""}
