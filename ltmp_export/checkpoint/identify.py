@@ -212,7 +212,7 @@ def _told(
     """Family and name that file and user state, who says so, and where they disagree."""
     warnings: list[str] = []
     written, name = families.split_arch(contents.arch)
-    if contents.script is not None:  # its names are none of timm's
+    if contents.script is not None and contents.script.names_methods:  # none of timm's
         written, name = None, None
     model = ModelName(name, contents.arch_in, authors=written is not None)
     reason = f"as the name {contents.arch} says"

@@ -73,6 +73,11 @@ class Script:
     doubt: str = ""
 
     @property
+    def names_methods(self) -> bool:
+        """Whether `args.model` is a method with a size, and no name of a model."""
+        return self.name in (ZOO, PT)
+
+    @property
     def reason(self) -> str:
         """How the family is known."""
         return f"as the arguments of {REPOSITORIES[self.name]} say"

@@ -185,7 +185,7 @@ class Owners:
         places, found = self._first(), []
         walk = decided.blocks(plan, tensors, 0, 1, geometry.tokens, geometry.prefix, fresh)
         for block in walk:
-            step = plan.before.get(block.number)
+            step, before = plan.before.get(block.number), places
             if step is not None and not step.decides and not step.restores:
                 given = int(block.given[0])
                 went = recorded.went(step, given, geometry.prefix)
@@ -196,7 +196,7 @@ class Owners:
             reads = block.read(0)
             left = len(reads[-1].left) if reads else int(block.received[0])
             after = composed(places, reads)
-            found.append(self._owned(block.number, after, places, left))
+            found.append(self._owned(block.number, after, before, left))
             places = places if plan.restoring(block.number) is not None else after
         return tuple(found)
 
