@@ -71,6 +71,7 @@ export class Model {
     const session = await ort.InferenceSession.create(new Uint8Array(bytes), {
       executionProviders: provider === CPU ? [CPU] : [provider, CPU],
       graphOptimizationLevel: "all",
+      logSeverityLevel: 3, // errors; that shapes stay on the processor is none
     });
     return new Model(ort, session, site);
   }
