@@ -131,6 +131,15 @@ def export(
     token_counts: Annotated[
         bool, typer.Option("--token-counts", help="Add the output token_counts, (batch, depth).")
     ] = False,
+    target: Annotated[
+        Literal["tract", "iree", "tvm", "mnn", "openvino", "onnxruntime-web", "tensorrt", "any"]
+        | None,
+        typer.Option(
+            "--for",
+            help="Write operators in the forms that a runtime needs; any: in all of them. Costs "
+            "operators, changes no result.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Compare mixed images with the reference before writing.")
     ] = True,
@@ -186,6 +195,7 @@ def export(
             precision=computes,
             calibration_images=calibration_images,
             calibration_samples=calibration_samples,
+            target=target,
             check=check,
             choices=choices,
             progress=progress,

@@ -16,10 +16,10 @@ from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.stages import calibration, loaded, measured_on
 from ltmp_export.files import disk
-from ltmp_export.graph import detached
+from ltmp_export.graph import detached, forms
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
-from ltmp_export.model_file import external
+from ltmp_export.model_file import external, targets
 from ltmp_export.model_file.model import to_onnx, weights_of
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
@@ -43,7 +43,7 @@ class ExportReport:
 
     Attributes:
         output: The file written.
-        data: The file beside it with its weights, for a model beyond 2 GB, else None.
+        data: The file beside it with the weights of a model beyond 2 GB, else None.
         bytes: Size of both.
         opset: Declared version of the standard domain.
         batch_size: The only batch size it takes, or None if it takes any.
@@ -106,6 +106,7 @@ def export(
     precision: Precision | None = None,
     calibration_images: str | Path | None = None,
     calibration_samples: int | None = None,
+    target: str | None = None,
     check: bool = True,
     choices: Choices | None = None,
     progress: Progress = silent,
@@ -132,11 +133,11 @@ def export(
             says how many.
         images: A folder of pictures or an `.npz` to measure these on.
         samples: Measure at most so many of them.
-        precision: In which numbers the file computes, float32 by default; of int8 without layers,
-            which are all.
+        precision: In which numbers the file computes, float32 by default; int8: of all layers.
         calibration_images: For int8 and fp16 a folder of pictures or an `.npz` like those the model
             will see; by default the embedded digits if they fit the model, else synthetic pictures.
         calibration_samples: Take at most so many of them, 128 by default.
+        target: A runtime whose forms the file is to have, of `graph.forms.TARGETS`.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -146,14 +147,13 @@ def export(
         ExportError: The graph could not be written as asked.
         CheckFailedError: The graph is not the checkpoint's model; nothing is written.
     """
-    started = time.perf_counter()
-    output = Path(output)
-    precision = precision or Precision()
+    started, output, precision = time.perf_counter(), Path(output), precision or Precision()
     wishes.require(
         batch_size=batch_size, outputs=outputs, mode=mode, keep_tokens=keep_tokens, images=images,
         samples=samples, precision=precision.kind, calibration_images=calibration_images,
         calibration_samples=calibration_samples,
     )  # fmt: skip
+    forms.require(target)
     opsets.require(opset, precision)
     source = _read(checkpoint, choices, output, opset, precision, progress)
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
@@ -167,6 +167,7 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
+    targets.write_for(model, target, opset)
     model, beside = _apart(model, source, precision)
     report = None
     if check:

@@ -136,10 +136,17 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "opset": f"{facts['opset']} (IR version {facts['ir_version']})",
         "inputs": values(facts["inputs"]),
         "outputs": values(facts["outputs"]),
+        **_target_row(facts["metadata"]),
         "operators": f"{facts['nodes']}: " + ", ".join(f"{kind} {n}" for kind, n in operators),
         **({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {}),
         "checkpoint sha256": facts["metadata"].get("ltmp.checkpoint_sha256", "not stated"),
     }
+
+
+def _target_row(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The runtime that a file was written for, if any."""
+    target = metadata.get("ltmp.for")
+    return {} if target is None else {"written for": "any runtime" if target == "any" else target}
 
 
 def _precision_rows(precision: Mapping[str, Any]) -> dict[str, str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 
+from ltmp_export import export, inspect
 from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.errors import InputError
+from ltmp_export.graph import forms
 from ltmp_export.images import inputs
+from ltmp_export.model_file import targets
 from ltmp_export.model_file.model import to_onnx
 from tests.makers import examples
 
@@ -27,6 +33,18 @@ def model(
     return to_onnx(made, opset=17)
 
 
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A model on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options)
+
+
+def pixels(number: int) -> NDArray[np.float32]:
+    """So many of the embedded digits."""
+    return inputs.embedded_digits().select(number).pixels.astype(np.float32)
+
+
 def given(model: onnx.ModelProto, kind: str) -> list[list[tuple[int, ...]]]:
     """The shapes of what each node of a kind is given, of two images."""
     nodes = [node for node in model.graph.node if node.op_type == kind]
@@ -37,10 +55,9 @@ def given(model: onnx.ModelProto, kind: str) -> list[list[tuple[int, ...]]]:
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     tapped.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    run = ort.InferenceSession(tapped.SerializeToString(), options).run
-    found = run(names, {"images": inputs.embedded_digits().select(2).pixels.astype(np.float32)})
+    found = session(tapped).run(
+        names, {"images": inputs.embedded_digits().select(2).pixels.astype(np.float32)}
+    )
     shapes = {name: value.shape for name, value in zip(names, found, strict=True)}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return [[shapes[name] for name in node.input] for node in nodes]
@@ -63,3 +80,43 @@ def test_rows_are_placed_by_a_column(model: onnx.ModelProto) -> None:
 def test_what_others_lack(model: onnx.ModelProto) -> None:
     """TVM 0.27 and onnx2torch 1.5 have no LpNormalization; of a Range TVM knows no length."""
     assert not {"LpNormalization", "Range"} & {node.op_type for node in model.graph.node}
+
+
+def test_files_for_any_runtime_give_the_same_bits(model: onnx.ModelProto) -> None:
+    """Of no images and of some; nothing is left that a runtime needs in another form."""
+    written = onnx.ModelProto()
+    written.CopyFrom(model)
+    targets.write_for(written, forms.ANY, 17)
+    needed = {form.operator for form in forms.FORMS.values()}
+    assert not needed & {node.op_type for node in written.graph.node}
+    before, after = session(model), session(written)
+    for images in (pixels(3), pixels(1)[:0]):
+        expected, found = (one.run(None, {"images": images})[0] for one in (before, after))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_single_images_for_any_runtime(shallow_digits: Callable[[str], Checkpoint]) -> None:
+    model = to_onnx(shallow_digits("ltmp"), opset=17, batch_size=1)
+    before, kinds = session(model), {node.op_type for node in model.graph.node}
+    assert {form.operator for form in forms.FORMS.values()} <= kinds
+    targets.write_for(model, forms.ANY, 17)
+    after, first = session(model), pixels(1)
+    for image in (first, np.full_like(first, np.nan)):
+        expected, found = (one.run(None, {"images": image})[0] for one in (before, after))
+        np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found).all()
+
+
+def test_an_export_for_a_runtime_says_so(
+    shallow_digits: Callable[[str], Checkpoint], tmp_path: Path
+) -> None:
+    """It is checked as it is written, and an unknown one refused before anything is read."""
+    output = tmp_path / "model.onnx"
+    done = export(shallow_digits("ltmp"), output, batch_size=1, target="tract")
+    assert done.check is not None
+    assert done.check.passed()
+    found = inspect(output)
+    assert found["metadata"]["ltmp.for"] == "tract"
+    assert not {"Compress", "Hardmax"} & found["operators"].keys()
+    with pytest.raises(InputError, match="unknown runtime 'tracts': expected one of tract, "):
+        export(tmp_path / "nothing.pth", output, target="tracts")

@@ -1,0 +1,117 @@
+"""Forms of operators for runtimes that lack one, or refuse it as it stands in files.
+
+Each gives the same bits in onnxruntime as the operator that it stands for, but costs nodes there.
+What costs nothing is how every file is written. `FORMS` is the only place that says which runtime
+needs which form, why, and the version that this was seen in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import onnx
+from onnx import TensorProto, helper
+
+from ltmp_export.errors import InputError
+from ltmp_export.graph.builder import GraphBuilder, Name
+
+ANY = "any"  # all forms
+TRACT, IREE, TVM, MNN = "tract", "iree", "tvm", "mnn"
+TARGETS = (TRACT, IREE, TVM, MNN, "openvino", "onnxruntime-web", "tensorrt", ANY)
+
+Attributes: TypeAlias = Mapping[str, Any]
+# The operator, its inputs and attributes, which gives what the other gave.
+Last: TypeAlias = tuple[str, tuple[Name, ...], Attributes]
+
+
+@dataclass(frozen=True)
+class Form:
+    """Another form of an operator.
+
+    Attributes:
+        operator: Which.
+        targets: The runtimes that need it.
+        reason: Why, with the version.
+        write: Writes all of it but the last operator, of the inputs and attributes of the other;
+            None where this one can stay.
+    """
+
+    operator: str
+    targets: tuple[str, ...]
+    reason: str
+    write: Callable[[GraphBuilder, tuple[Name, ...], Attributes], Last | None]
+
+
+def _compress(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes) -> Last:
+    """Of values all axes, or one, at the places of what is true of [n]."""
+    values, mask = inputs
+    axis = attributes.get("axis")
+    if axis is None:
+        values = g.reshape(values, -1)
+    return "Gather", (values, g.reshape(g.op("NonZero", mask), -1)), {"axis": axis or 0}
+
+
+def _hardmax(g: GraphBuilder, inputs: tuple[Name, ...], _: Attributes) -> Last:
+    """[S, D] → 1 at the first of each row's largest, else 0."""
+    (values,) = inputs
+    count = g.op("Gather", g.op("Shape", values), g.index(1), axis=0)
+    places = g.op("Range", g.index(0), count, g.index(1))
+    first = g.op("ArgMax", values, axis=1, keepdims=1)
+    return "Cast", (g.op("Equal", places, first),), {"to": TensorProto.FLOAT}
+
+
+FORMS: Mapping[str, Form] = {
+    "selection by places": Form(
+        "Compress", (TRACT, TVM), "tract 0.23.9: `Compress can not be typed`; TVM 0.27 has none",
+        _compress,
+    ),
+    "first of the largest": Form(
+        "Hardmax", (MNN, TRACT),
+        "MNN 3.6.1 has no Hardmax; tract 0.23.9 none of a length that depends on data", _hardmax,
+    ),
+}  # fmt: skip
+
+
+def require(target: str | None) -> None:
+    """Check that a runtime is known.
+
+    Raises:
+        InputError: It is not.
+    """
+    if target is not None and target not in TARGETS:
+        raise InputError(f"unknown runtime {target!r}: expected one of {', '.join(TARGETS)}")
+
+
+def rewrite(model: onnx.ModelProto, target: str) -> None:
+    """Give a model the forms that a runtime needs; all names stay."""
+    (opset,) = (one.version for one in model.opset_import if not one.domain)
+    taken = {f.operator: f for f in FORMS.values() if target in (ANY, *f.targets)}
+    stored = {tensor.name for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        form = taken.get(node.op_type)
+        written = None if form is None else _written(form, node, opset)
+        if written is None:
+            nodes.append(node)
+            continue
+        nodes += written.node
+        added = [tensor for tensor in written.initializer if tensor.name not in stored]
+        model.graph.initializer.extend(added)
+        stored.update(tensor.name for tensor in added)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _written(form: Form, node: onnx.NodeProto, opset: int) -> onnx.GraphProto | None:
+    """An operator in another form, or None where it can stay."""
+    g = GraphBuilder(opset, {})
+    attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    with g.scope(f"form/{node.output[0]}"):
+        last = form.write(g, tuple(node.input), attributes)
+    if last is None:
+        return None
+    kind, inputs, attributes = last[0], last[1], dict(last[2])
+    g.keep(g.op(kind, *inputs, name=node.output[0], **attributes))
+    return g.build("form", {}).graph
