@@ -116,7 +116,10 @@ def _blocks(
     for block, steps in enumerate(plan.blocks):
         count = f"{decided.scope(block)}{decided.COUNT}"
         taps[count] = decided.INT64
-        if block in plan.before:  # of constant matrices, which are recovered
+        entering = plan.before.get(block)
+        if entering is not None and (entering.decides or not entering.restores):
+            raise InputError(f"a page does not read the step {entering.on_disk}")
+        if entering is not None:  # of constant matrices, which are recovered
             blocks.append({"whole": True})
             continue
         told = [_step(step, model, decided.scope(block), taps) for step in steps]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -149,6 +150,9 @@ def test_owners_of_all_methods(page: Page, tmp_path: Path) -> None:
         plan = plans(family)[form]
         exported = file(tmp_path, plan, batch_size=None if plan.static else 1)
         owners, copy = Owners(exported, threads=1), served(exported)
+        if copy.blocks is None:  # said where the site is made
+            assert re.search(r"a page does not read the step \w+$", copy.remarks[-1])
+            continue
         names, session = [v.name for v in copy.model.graph.output], Session(copy.model, threads=1)
         geometry = exported.geometry
         site = {
