@@ -34,14 +34,15 @@ class Form:
         operator: Which.
         targets: The runtimes that need it.
         reason: Why, with the version.
-        write: Writes all of it but the last operator, of the inputs and attributes of the other;
-            None where this one can stay.
+        write: Writes all of it but the last operator, of the inputs and attributes of the other.
+        only: How the names of what it gives begin, where only those need it.
     """
 
     operator: str
     targets: tuple[str, ...]
     reason: str
-    write: Callable[[GraphBuilder, tuple[Name, ...], Attributes], Last | None]
+    write: Callable[[GraphBuilder, tuple[Name, ...], Attributes], Last]
+    only: str = ""
 
 
 def _compress(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes) -> Last:
@@ -62,6 +63,13 @@ def _hardmax(g: GraphBuilder, inputs: tuple[Name, ...], _: Attributes) -> Last:
     return "Cast", (g.op("Equal", places, first),), {"to": TensorProto.FLOAT}
 
 
+def _ascending(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes) -> Last:
+    """Places, which are whole, in order by their float32 numbers, exact below 2^24."""
+    values, number = g.op("Cast", inputs[0], to=TensorProto.FLOAT), inputs[1]
+    ordered, _ = g.ops("TopK", values, number, names=("ordered", "from"), **attributes)
+    return "Cast", (ordered,), {"to": TensorProto.INT64}
+
+
 FORMS: Mapping[str, Form] = {
     "selection by places": Form(
         "Compress", (TRACT, TVM), "tract 0.23.9: `Compress can not be typed`; TVM 0.27 has none",
@@ -70,6 +78,10 @@ FORMS: Mapping[str, Form] = {
     "first of the largest": Form(
         "Hardmax", (MNN, TRACT),
         "MNN 3.6.1 has no Hardmax; tract 0.23.9 none of a length that depends on data", _hardmax,
+    ),
+    "places by float32": Form(
+        "TopK", (IREE,), "IREE 3.13 compiles no TopK of int64 for more than one image", _ascending,
+        only="ascending",
     ),
 }  # fmt: skip
 
@@ -92,10 +104,10 @@ def rewrite(model: onnx.ModelProto, target: str) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         form = taken.get(node.op_type)
-        written = None if form is None else _written(form, node, opset)
-        if written is None:
+        if form is None or not node.output[0].rpartition("/")[2].startswith(form.only):
             nodes.append(node)
             continue
+        written = _written(form, node, opset)
         nodes += written.node
         added = [tensor for tensor in written.initializer if tensor.name not in stored]
         model.graph.initializer.extend(added)
@@ -104,14 +116,11 @@ def rewrite(model: onnx.ModelProto, target: str) -> None:
     model.graph.node.extend(nodes)
 
 
-def _written(form: Form, node: onnx.NodeProto, opset: int) -> onnx.GraphProto | None:
-    """An operator in another form, or None where it can stay."""
+def _written(form: Form, node: onnx.NodeProto, opset: int) -> onnx.GraphProto:
+    """An operator in another form."""
     g = GraphBuilder(opset, {})
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     with g.scope(f"form/{node.output[0]}"):
-        last = form.write(g, tuple(node.input), attributes)
-    if last is None:
-        return None
-    kind, inputs, attributes = last[0], last[1], dict(last[2])
-    g.keep(g.op(kind, *inputs, name=node.output[0], **attributes))
+        kind, inputs, others = form.write(g, tuple(node.input), attributes)
+    g.keep(g.op(kind, *inputs, name=node.output[0], **others))
     return g.build("form", {}).graph

@@ -87,8 +87,9 @@ def test_files_for_any_runtime_give_the_same_bits(model: onnx.ModelProto) -> Non
     written = onnx.ModelProto()
     written.CopyFrom(model)
     targets.write_for(written, forms.ANY, 17)
-    needed = {form.operator for form in forms.FORMS.values()}
-    assert not needed & {node.op_type for node in written.graph.node}
+    left = {n.op_type for n in written.graph.node if n.output[0].endswith("ascending")}
+    assert left <= {"Cast"}
+    assert not {"Compress", "Hardmax"} & {node.op_type for node in written.graph.node}
     before, after = session(model), session(written)
     for images in (pixels(3), pixels(1)[:0]):
         expected, found = (one.run(None, {"images": images})[0] for one in (before, after))
@@ -98,7 +99,7 @@ def test_files_for_any_runtime_give_the_same_bits(model: onnx.ModelProto) -> Non
 def test_single_images_for_any_runtime(shallow_digits: Callable[[str], Checkpoint]) -> None:
     model = to_onnx(shallow_digits("ltmp"), opset=17, batch_size=1)
     before, kinds = session(model), {node.op_type for node in model.graph.node}
-    assert {form.operator for form in forms.FORMS.values()} <= kinds
+    assert kinds >= {"Compress", "Hardmax"}
     targets.write_for(model, forms.ANY, 17)
     after, first = session(model), pixels(1)
     for image in (first, np.full_like(first, np.nan)):
