@@ -148,6 +148,21 @@ def detach(
     return rewritten(model, stand_in), weights
 
 
+def attached(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelProto:
+    """A model as it was before `detach`.
+
+    Raises:
+        ExportError: It is beyond 2 GB.
+    """
+    if sum(array.nbytes for array in weights.values()) > INLINE_LIMIT:
+        raise ExportError("the model is beyond 2 GB, and this runtime takes it in one piece only")
+    model = onnx.ModelProto.FromString(graph)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    return model
+
+
 def _read(graph: onnx.GraphProto) -> Iterator[str]:
     """Names of what nodes read, inside of others as well, and of what the graph gives."""
     yield from (value.name for value in graph.output)

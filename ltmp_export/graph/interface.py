@@ -72,12 +72,16 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
     return [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
 
 
-def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProto:
+def tapped(
+    model: onnx.ModelProto, tensors: Mapping[str, int], shaped: bool = False
+) -> onnx.ModelProto:
     """A copy of the model that also outputs named inner tensors; the file is not touched.
 
     Args:
         model: The model.
         tensors: Element type (`onnx.TensorProto`) by tensor name; none may be missing.
+        shaped: Whether to say of which shapes they are, as far as the graph tells: OpenVINO takes
+            an output of no shape to be of unknown rank.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -87,4 +91,8 @@ def tapped(model: onnx.ModelProto, tensors: Mapping[str, int]) -> onnx.ModelProt
     for name, kind in tensors.items():
         if name not in present:
             copy.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    if shaped:
+        inferred = onnx.shape_inference.infer_shapes(copy).graph.output
+        for output, known in zip(copy.graph.output, inferred, strict=True):
+            output.CopyFrom(known)
     return copy

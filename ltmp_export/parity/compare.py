@@ -22,31 +22,31 @@ the file alone: an image in a batch must come out as it does by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from ltmp_export.calibration import halves
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError
 from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images
-from ltmp_export.parity import lower_precision, taps, weights
+from ltmp_export.parity import lower_precision, stored, taps
 from ltmp_export.parity import report as check_report
+from ltmp_export.parity.computed import Computed, Here
 from ltmp_export.parity.invariance import invariance
 from ltmp_export.parity.judge import judge_all
-from ltmp_export.parity.limits import Limits, limits
-from ltmp_export.parity.replay import Observation, Observer, runs
-from ltmp_export.parity.report import CheckReport, Invariance, StepSummary
+from ltmp_export.parity.limits import limits
+from ltmp_export.parity.replay import Observation, Observer
+from ltmp_export.parity.report import CheckReport, Invariance
+from ltmp_export.parity.runs import runs
+from ltmp_export.parity.summaries import summaries
 from ltmp_export.plan.linears import rounded
 from ltmp_export.plan.plan import Plan
-from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import FP32, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import saturation
@@ -65,13 +65,14 @@ def compare(
     stated: Plan | None = None,
     precision: Precision | None = None,
     beside: Mapping[str, NDArray[Any]] | None = None,
+    computed: Computed | None = None,
     progress: Progress = silent,
 ) -> CheckReport:
-    """Run the file in onnxruntime and the reference from the checkpoint, and compare.
+    """Run the file and the reference from the checkpoint, and compare.
 
     Each batch size runs over all images in turn; the last batch is filled up with the first images,
     so that every batch has the size asked for. Every image is run alone as well, and in the largest
-    batches reversed.
+    batches reversed, where that is run here.
 
     Args:
         model: The exported model.
@@ -83,6 +84,7 @@ def compare(
         stated: The steps that the file's metadata state, if it has any.
         precision: That they state, float32 by default.
         beside: Weights that a float32 model only refers to, see `graph.detached.detach`.
+        computed: What runs or ran the file; onnxruntime on the CPU by default.
         progress: Called with a few words as each image begins.
 
     Raises:
@@ -92,11 +94,13 @@ def compare(
         batch_sizes = default_batch_sizes(model)
     precision = precision or Precision()
     interface.require_batches(model, str(name), batch_sizes)
-    passes = runs(batch_sizes)
+    computed = computed or Here(model, beside)
+    passes = runs(batch_sizes, computed.reverses)
     report = replace(
         _nothing_compared(model, checkpoint, images, precision),
         model=str(name),
         warnings=tuple(warnings),
+        runtime=computed.told,
     )
     wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
     if missing := interface.missing_tensors(model, wanted):
@@ -106,18 +110,21 @@ def compare(
     try:
         if reason := halves.overflow(model, images, progress):
             return replace(report, verdict="fail", reason=reason)
-        seen = _observed(Observer(model, checkpoint, images, passes, precision, beside), progress)
+        observer = Observer(model, checkpoint, images, passes, precision, beside, computed)
+        seen = _observed(observer, progress)
     except ExportError as err:
-        return replace(report, verdict="fail", reason=str(err))
-    allowed = limits(seen, precision)
+        return replace(report, verdict="fail", reason=str(err), runtime=computed.told)
+    allowed, outwards = limits(seen, precision), computed.why_outputs_only
     comparisons = judge_all(seen, images, allowed)
     in_batches: tuple[Invariance, ...] = ()
     if precision.batch_invariant:
         in_batches = tuple(invariance(seen, comparisons, allowed))
     reason = (
-        _other_step(stated, checkpoint.plan)
-        or _other_threshold(model, checkpoint.plan)
-        or _other_weights(model, checkpoint, precision, report, beside)
+        stored.other_step(stated, checkpoint.plan)
+        or stored.other_threshold(model, checkpoint.plan)
+        or stored.other_weights(
+            model, checkpoint, precision, report.products, bool(report.saturates), beside
+        )
     )
     verdict = "fail" if reason else check_report.worst([*comparisons, *in_batches])
     found = None
@@ -133,7 +140,10 @@ def compare(
         comparisons=tuple(comparisons),
         invariance=in_batches,
         fidelity=found,
-        blocks=tuple(_summaries(checkpoint.plan, seen, allowed)),
+        blocks=() if outwards else tuple(summaries(checkpoint.plan, seen, allowed)),
+        runtime=computed.told,
+        proved_at=check_report.OUTPUTS if outwards else check_report.DECISIONS,
+        warnings=(*report.warnings, outwards) if outwards else report.warnings,
     )
 
 
@@ -165,20 +175,6 @@ def _observed(observer: Observer, progress: Progress) -> list[Observation]:
     return seen
 
 
-def _other_weights(
-    model: onnx.ModelProto,
-    checkpoint: Checkpoint,
-    precision: Precision,
-    report: CheckReport,
-    beside: Mapping[str, NDArray[Any]] | None,
-) -> str:
-    """Which stored weights are not the checkpoint's, or not exact on every processor."""
-    faults = [weights.other(model, checkpoint, precision, beside)]
-    if report.products is not None:
-        faults.insert(0, report.products.fault(bool(report.saturates)))
-    return "; ".join(filter(None, faults))
-
-
 def default_batch_sizes(model: onnx.ModelProto) -> tuple[int, ...]:
     """1, 2 and 7, or the only one that the model takes."""
     fixed = interface.fixed_batch(model)
@@ -200,79 +196,3 @@ def _without_taps(
         "decisions cannot be read; export it again, or check it before other tools rename tensors"
     )
     return replace(report, reason=reason)
-
-
-def _other_step(stated: Plan | None, plan: Plan) -> str:
-    """Which step the file's metadata state otherwise than the checkpoint has it, or nothing.
-
-    Thresholds are compared where they are stored; those of metadata are for people.
-    """
-    if stated is None or stated.thresholds() or stated == plan or stated.family != plan.family:
-        return ""
-    for block, (theirs, ours) in enumerate(zip(stated.blocks, plan.blocks, strict=True)):
-        if theirs != ours:
-            return f"block {block}: the file states {_named(theirs)}, the checkpoint {_named(ours)}"
-    places = [", ".join(map(str, p.before)) or "no block" for p in (stated, plan)]
-    if places[0] != places[1]:
-        return f"the file mixes tokens before {places[0]}, the checkpoint before {places[1]}"
-    block = next(at for at, step in plan.before.items() if stated.before[at] != step)
-    told = [" ".join(one.before[block].shown()) for one in (stated, plan)]
-    if told[0] == told[1]:
-        return f"the file states another scale of the step before block {block} than the checkpoint"
-    return f"before block {block}: the file states {told[0]}, the checkpoint {told[1]}"
-
-
-def _named(steps: Sequence[Step]) -> str:
-    """A block's steps in a few words."""
-    return " and ".join(step.brief for step in steps) or "no step"
-
-
-def _other_threshold(model: onnx.ModelProto, plan: Plan) -> str:
-    """Which stored threshold is not the checkpoint's, or nothing.
-
-    The scores of these images may all lie on one side of both; those of others would not.
-    """
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    for block, kind, name, threshold in taps.thresholds(plan):
-        if name in stored:
-            array = numpy_helper.to_array(stored[name])
-            if array.dtype.kind != "f" or array.size != 1:
-                shape = f"{array.dtype} {list(array.shape)}"
-                return f"block {block}: the file's {kind} threshold is {shape}, no number"
-            found = float(array.item())
-            if found != float(np.float32(threshold)):
-                return (
-                    f"block {block}: the {kind} threshold is {found:.9g} in the file, "
-                    f"{threshold:.9g} in the checkpoint"
-                )
-    return ""
-
-
-def _summaries(
-    plan: Plan,
-    seen: Sequence[Observation],
-    allowed: Limits,
-) -> Iterator[StepSummary]:
-    """A row for each step of each block that was reached."""
-    for block in range(len(plan.blocks)):
-        steps = plan.deciding(block)
-        reached = [one for one in seen if block < len(one.deviation.blocks)]
-        for place in range(len(steps) if reached else 0):
-            found = [(one.number, one.deviation.blocks[block].steps[place]) for one in reached]
-            largest = [step.largest.difference for _, step in found if step.largest is not None]
-            yield StepSummary(
-                block=block,
-                step=steps[place].action,
-                threshold=steps[place].learned,
-                number=steps[place].number,
-                margin=min(step.margin for _, step in found),
-                flips=sum(len(step.flips) for _, step in found),
-                flipped_images=len({number for number, step in found if step.flips}),
-                measured=allowed.measured[block, place],
-                bound=allowed.bound((block, place)),
-                score_error=max(largest, default=0.0),
-                score_allowed=allowed.scores[block, place],
-                token_error=max(one.deviation.blocks[block].tokens.difference for one in reached),
-                token_allowed=allowed.tokens[block],
-                token_ratio=allowed.ratios[block],
-            )

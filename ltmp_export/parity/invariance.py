@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from ltmp_export.parity import outputs, taps
 from ltmp_export.parity.judge import differ
 from ltmp_export.parity.limits import Limits
-from ltmp_export.parity.replay import ALONE, Observation
+from ltmp_export.parity.replay import Observation
 from ltmp_export.parity.report import Comparison, Invariance
+from ltmp_export.parity.runs import ALONE
 
 
 def invariance(

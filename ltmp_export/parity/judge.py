@@ -45,6 +45,8 @@ def _judge(one: Observation, images: Images, allowed: Limits) -> Comparison:
         reason = "NaN or infinite numbers in the reference itself: nothing to compare with"
     elif fault is not None:
         verdict, (block, where, reason) = "fail", fault
+        if one.unseen and all(map(math.isfinite, one.deviation.given.values())):
+            verdict, reason = "inconclusive", f"{reason}; {one.unseen}"
     elif flips:
         verdict, block = "borderline", flips[0].decision.block
         where, more = f"block {block}", f"; {len(flips)} decisions in all" if flips[1:] else ""
@@ -107,7 +109,18 @@ def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
     if one.broken:
         number = len(found.blocks)
         yield number, f"block {number}", f"block {number}: broken decisions: {one.broken}"
+    yield from _other_counts(one)
     yield from _head_faults(one, allowed)
+
+
+def _other_counts(one: Observation) -> Iterator[Fault]:
+    """Where token counts are not the reference's, of a file whose own decisions are not seen."""
+    if one.inside or one.stated is None:
+        return
+    for block, (found, expected) in enumerate(zip(one.stated, one.counts, strict=True)):
+        if found != expected:
+            words = f"block {block}: {found} tokens in token_counts, {expected} in the reference"
+            yield block, f"block {block}", words
 
 
 def _head_faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
@@ -116,7 +129,7 @@ def _head_faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
         if not error <= allowed.given[name]:
             words = f"with the same decisions the {name} {differ(error, allowed.given[name])}"
             yield None, "head", f"head: {words}"
-    counts_differ = one.stated is not None and tuple(one.stated) != one.counts
+    counts_differ = one.inside and one.stated is not None and tuple(one.stated) != one.counts
     if counts_differ or one.counts != one.replay_counts:
         yield None, "head", "head: the file's token counts are not those of its own decisions"
     if one.overflow is not None and tuple(one.overflow) != _dropped(one):

@@ -35,7 +35,8 @@ class Limits:
         scores: Of a score, by step.
         given: Of each output.
         excess: How far an int8 layer's input may be from its integers beyond half a step, in steps.
-        measured: Largest score difference of the file over undisputed tokens, by step.
+        measured: Largest score difference of the file over undisputed tokens, by step; where its
+            scores are not seen, PyTorch's in float32.
         ratios: Mean difference of the token vectors after each block, divided by that of float32
             in PyTorch; the median over the images.
         rerounded: Of outputs of the same image from two runs, where float32 products are rounded
@@ -101,10 +102,14 @@ def _score_differences(deviations: Sequence[Deviation]) -> dict[StepKey, list[fl
 def _measured(
     seen: Sequence[Observation], allowed: Mapping[StepKey, float]
 ) -> dict[StepKey, float]:
-    """An image whose scores are wrong altogether tells nothing about the file's rounding."""
+    """An image whose scores are wrong altogether tells nothing about the file's rounding.
+
+    Where they are not seen, PyTorch's in float32 stand for them.
+    """
     found = dict.fromkeys(allowed, 0.0)
     for one in seen:
-        for number, block in enumerate(one.deviation.blocks):
+        scored = one.deviation if one.inside else one.rounding
+        for number, block in enumerate(scored.blocks):
             for place, step in enumerate(block.steps):
                 key = number, place
                 if step.largest is not None and step.largest.difference <= allowed[key]:

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 
 from ltmp_export.backbones.trace import Trace
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.errors import ExportError, InputError
-from ltmp_export.images.inputs import Images, batches
+from ltmp_export.errors import ExportError
+from ltmp_export.images.inputs import Images
 from ltmp_export.parity import outputs, taps
+from ltmp_export.parity.computed import Computed, Here, Runner
 from ltmp_export.parity.differences import Deviation, alike, deviation, is_finite, rounding
 from ltmp_export.parity.lower_precision import Distance, distance
 from ltmp_export.parity.outputs import Given
+from ltmp_export.parity.outwards import Outwards
 from ltmp_export.parity.report import batch_name
+from ltmp_export.parity.runs import ALONE, Run
 from ltmp_export.parity.stated import model_of
 from ltmp_export.parity.taps import Choices, Record
 from ltmp_export.plan.geometry import Shape
@@ -32,43 +35,7 @@ from ltmp_export.plan.linears import rounded
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import FP16, FP32, Precision
 from ltmp_export.reference import Reference
-from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.runtimes.session import Session
 from ltmp_export.steps import decided
-
-
-@dataclass(frozen=True)
-class Run:
-    """One pass over all images: batches of a size, the images in each as given or reversed."""
-
-    size: int
-    order: str = "given"
-
-    def place(self, number: int, count: int) -> tuple[int, NDArray[np.int64], int]:
-        """Where image `number` of `count` is run: which batch, the images in it, its row."""
-        which, row = divmod(number, self.size)
-        index = batches(count, self.size)[which]
-        if self.order == "given":
-            return which, index, row
-        return which, index[::-1], self.size - 1 - row
-
-
-ALONE = Run(1)
-
-
-def runs(batch_sizes: Sequence[int]) -> tuple[Run, ...]:
-    """Every image alone first, then at each size, then at the largest in another order.
-
-    Raises:
-        InputError: A size is below 1 or there twice.
-    """
-    if not batch_sizes or min(batch_sizes) < 1:
-        raise InputError(f"batch sizes {list(batch_sizes)}; every one must be at least 1")
-    if len(set(batch_sizes)) < len(batch_sizes):
-        raise InputError(f"batch sizes {list(batch_sizes)}: one is there twice")
-    several = [Run(size) for size in batch_sizes if size > 1]
-    largest = [Run(max(batch_sizes), "reversed")] if several else []
-    return (ALONE, *several, *largest)
 
 
 @dataclass(frozen=True)
@@ -92,6 +59,9 @@ class Observation:
         expected_counts: The same in the reference that decides by itself.
         expected: What the reference gives that decides by itself.
         distance: From the float32 model, for an image that is run alone in lower precision.
+        inside: Whether the file's inner tensors were read. If not, its decisions are those of the
+            reference that its outputs fit best, and of its inner numbers nothing is known.
+        unseen: Which decision may have fallen either way, where that cannot be read, else "".
     """
 
     number: int
@@ -110,6 +80,8 @@ class Observation:
     expected_counts: tuple[int, ...]
     expected: Given
     distance: Distance | None
+    inside: bool = True
+    unseen: str = ""
 
 
 class Observer:
@@ -122,10 +94,11 @@ class Observer:
         passes: How to run them.
         precision: Of the file.
         beside: Weights that the model only refers to.
+        computed: What runs it; onnxruntime on the CPU by default.
 
     Raises:
         InputError: The file lacks a named tensor.
-        ExportError: onnxruntime does not load or run it.
+        ExportError: Its runtime does not load or run it.
     """
 
     def __init__(
@@ -136,6 +109,7 @@ class Observer:
         passes: Sequence[Run],
         precision: Precision,
         beside: Mapping[str, NDArray[Any]] | None = None,
+        computed: Computed | None = None,
     ) -> None:
         self.images = images
         self.passes = passes
@@ -154,10 +128,12 @@ class Observer:
         self.exact = self.reference
         if precision.kind != FP32:
             self.exact = Reference(checkpoint.model, checkpoint.plan, torch.float64, self.names)
-        self._untapped = _outputs(model, checkpoint, images, passes, beside)
+        computed = computed or Here(model, beside)
+        self._untapped = _outputs(model, checkpoint, images, passes, computed)
         wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
-        self._session = TappedSession(model, wanted, weights=beside, quiet=True)
-        self._current: dict[Run, tuple[int, dict[str, NDArray[Any]]]] = {}
+        self._inner = computed.tapped(wanted)
+        self._outwards = Outwards(self.reference, self.single, self.names)
+        self._current: dict[Run, tuple[int, Mapping[str, NDArray[Any]]]] = {}
 
     def observe(self, number: int) -> Iterator[Observation]:
         """One image in every run."""
@@ -201,6 +177,8 @@ class Observer:
                 expected_counts=expected.counts,
                 expected=outputs.expected(expected, self.names),
                 distance=self.distance(number, record, given) if run == ALONE else None,
+                inside=self._inner is not None,
+                unseen="" if self._inner else self._outwards.unseen(replay, roundings[digest]),
             )
 
     def distance(self, number: int, record: Record, given: Given) -> Distance | None:
@@ -219,8 +197,14 @@ class Observer:
     def record(self, run: Run, number: int) -> Record:
         """What the file computed for an image in a run."""
         which, index, row = run.place(number, len(self.images))
+        if self._inner is None:
+            there = self._untapped[run]
+            given = {name: there[name][number] for name in self.names}
+            counts = _of(there, "token_counts", number)
+            return self._outwards.record(self.images.pixels[number], given, counts)
         if self._current.get(run, (None,))[0] != which:
-            self._current[run] = which, self._session.run(self.images.pixels[index])
+            found = self._inner.run(run, which, self.images.pixels[index])
+            self._current[run] = which, found
         tensors = self._current[run][1]
         own = self.geometry
         return taps.read(
@@ -234,7 +218,7 @@ def _outputs(
     checkpoint: Checkpoint,
     images: Images,
     passes: Sequence[Run],
-    beside: Mapping[str, NDArray[Any]] | None,
+    computed: Computed,
 ) -> dict[Run, dict[str, list[NDArray[Any]]]]:
     """What the file as it is gives, by run and name: of each image an array.
 
@@ -248,33 +232,33 @@ def _outputs(
     geometry = checkpoint.geometry
     shapes: dict[str, Shape] = dict.fromkeys(("token_counts", "overflow"), (geometry.depth,))
     shapes |= {name: geometry.outputs[name] for name in outputs.names(model)}
-    position = {output.name: at for at, output in enumerate(model.graph.output)}
+    there = [output.name for output in model.graph.output]
     if not outputs.names(model):
         known = ", ".join(geometry.outputs)
-        raise ExportError(f"the file has no output of {known}, only {', '.join(position)}")
-    given = {name: (position[name], shape) for name, shape in shapes.items() if name in position}
-    session = Session(model, weights=beside, quiet=True)
-    return {run: _outputs_of_run(session, images, run, given) for run in passes}
+        raise ExportError(f"the file has no output of {known}, only {', '.join(there)}")
+    given = {name: shape for name, shape in shapes.items() if name in there}
+    runner = computed.plain()
+    return {run: _outputs_of_run(runner, images, run, given) for run in passes}
 
 
 def _outputs_of_run(
-    session: Session, images: Images, run: Run, given: Mapping[str, tuple[int, Shape]]
+    runner: Runner, images: Images, run: Run, given: Mapping[str, Shape]
 ) -> dict[str, list[NDArray[Any]]]:
-    """The outputs `given` by name, with their place and shape, of every image in one run."""
+    """The outputs `given` by name, with their shape, of every image in one run."""
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in given}
-    current, arrays = -1, list[NDArray[Any]]()
+    current: int = -1
+    arrays: Mapping[str, NDArray[Any]] = {}
     for number in range(len(images)):
         which, index, row = run.place(number, len(images))
         if which != current:
             current = which
             try:
-                arrays = session.run(images.pixels[index])
+                arrays = runner.run(run, which, images.pixels[index])
             except ExportError as err:
                 batch = batch_name(run.size, run.order)
                 raise ExportError(f"{images.names[number]}, batch {batch}: {err}") from err
         for name, rows in found.items():
-            place, shape = given[name]
-            output = arrays[place]
+            shape, output = given[name], arrays[name]
             if not fits(output.shape, (run.size, *shape)):
                 wanted = ", ".join("any" if side is None else str(side) for side in shape)
                 raise ExportError(

@@ -16,15 +16,18 @@ from ltmp_export.parity.tolerances import (
     ROUNDING_FACTOR,
 )
 from ltmp_export.precision.formats import FP32
+from ltmp_export.runtimes.session import ONNXRUNTIME
 
 if TYPE_CHECKING:
     from ltmp_export.parity.decisions import Disagreement
     from ltmp_export.parity.lower_precision import Fidelity
     from ltmp_export.parity.masked_distance import MaskedDistance
+    from ltmp_export.parity.summaries import StepSummary
     from ltmp_export.runtimes.saturation import Products
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 VERDICTS = ("fail", "inconclusive", "borderline", "equal")  # the first one found decides
+DECISIONS, OUTPUTS = "decisions", "outputs"  # at what is proved, see `CheckReport.proved_at`
 BOUNDED = "bounded"  # what a file of lower precision is at best, see `CheckReport.verdict`
 
 
@@ -133,44 +136,6 @@ class Invariance:
 
 
 @dataclass(frozen=True)
-class StepSummary:
-    """One step of a block over all images and batches; all differences are relative.
-
-    Attributes:
-        block: Index of the block.
-        step: "merge", "prune" or "fit".
-        threshold: The checkpoint's, or None where a number is given instead.
-        number: How many tokens are merged or pruned, or at most kept; None with a threshold.
-        margin: The reference's closest decision.
-        flips: Decisions that differ, every batch counted.
-        flipped_images: Images with one.
-        measured: Largest score difference over undisputed tokens.
-        bound: Distance from the threshold that rounding explains, from `measured`.
-        score_error: Largest score difference over all tokens.
-        score_allowed: The tolerance for it.
-        token_error: Largest difference of a token vector after the block.
-        token_allowed: The tolerance for it.
-        token_ratio: Mean difference of the token vectors, divided by PyTorch's in float32; the
-            median over the images.
-    """
-
-    block: int
-    step: str
-    threshold: float | None
-    number: int | None
-    margin: float
-    flips: int
-    flipped_images: int
-    measured: float
-    bound: float
-    score_error: float
-    score_allowed: float
-    token_error: float
-    token_allowed: float
-    token_ratio: float
-
-
-@dataclass(frozen=True)
 class CheckReport:
     """All that a check found.
 
@@ -192,6 +157,8 @@ class CheckReport:
         fidelity: In lower precision how near it is to the float32 model.
         products: The file's integer products, if it has any.
         saturates: Whether such products saturate on this processor where weights are too large.
+        runtime: What computed the file's results, with its version where that is known.
+        proved_at: "decisions" where the file's inner tensors were compared, else "outputs".
     """
 
     verdict: str
@@ -209,6 +176,8 @@ class CheckReport:
     fidelity: Fidelity | None = None
     products: Products | None = None
     saturates: bool | None = None
+    runtime: str = ONNXRUNTIME
+    proved_at: str = DECISIONS
 
     def passed(self, strict: bool = False) -> bool:
         """Whether the verdict is equal or bounded, and when strict nothing in it is borderline."""

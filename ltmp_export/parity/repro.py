@@ -34,8 +34,9 @@ from ltmp_export.files import disk, folders
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import Preprocessing
-from ltmp_export.parity.replay import Observer, Run
+from ltmp_export.parity.replay import Observer
 from ltmp_export.parity.report import CheckReport, Comparison
+from ltmp_export.parity.runs import Run
 from ltmp_export.parity.taps import Record
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan

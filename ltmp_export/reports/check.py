@@ -10,12 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltmp_export.parity.report import CheckReport, StepSummary, batch_name
+from ltmp_export.parity.report import OUTPUTS, CheckReport, batch_name
 from ltmp_export.reports.tables import COLOURS, UNKNOWN, add_row, figure, new_table
+from ltmp_export.runtimes.session import ONNXRUNTIME
 
 if TYPE_CHECKING:
     from ltmp_export.parity.lower_precision import Fidelity
     from ltmp_export.parity.masked_distance import MaskedDistance
+    from ltmp_export.parity.summaries import StepSummary
     from ltmp_export.runtimes.saturation import Products
 
 SHOWN_DIFFERENCES = 8
@@ -135,8 +137,10 @@ def _blocks_table(report: CheckReport) -> Table:
 def _verdict_line(report: CheckReport) -> Text:
     """The verdict and what it means."""
     flips = sum(bool(c.flips) for c in report.comparisons)
+    outputs_only = "every output agrees with the reference"
+    everything = "every decision and every number agrees with the reference"
     meaning = {
-        "equal": "every decision and every number agrees with the reference",
+        "equal": outputs_only if report.proved_at == OUTPUTS else everything,
         "borderline": f"{flips} of {len(report.comparisons)} comparisons hold decisions that "
         "differ, each within rounding of its threshold; all numbers agree under them",
         "fail": "the file does not compute what the checkpoint computes",
@@ -145,7 +149,10 @@ def _verdict_line(report: CheckReport) -> Text:
         "bounds of that precision",
     }[report.verdict]
     line = Text.assemble((report.verdict, f"bold {COLOURS[report.verdict]}"), f": {meaning}")
-    line.append(f" ({report.images})")
+    where = "" if report.runtime.startswith(ONNXRUNTIME) else f", in {report.runtime}"
+    if report.proved_at == OUTPUTS and report.passed():
+        where += ": proved at outputs only"
+    line.append(f" ({report.images}){where}")
     return line.append(f"\n{report.reason}") if report.reason else line
 
 

@@ -21,7 +21,9 @@ ERRORS: tuple[type[Exception], ...] = tuple(
     for error in vars(ort_errors).values()
     if isinstance(error, type) and issubclass(error, Exception)
 )
-SHARES = True
+SHARES = INNER = True
+MODULES = ("onnxruntime",)
+EXTRA = ""
 
 
 class OnnxRuntime:

@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export.errors import ExportError, UnavailableError
+from ltmp_export.errors import UnavailableError
+from ltmp_export.runtimes import installed, whole
 from ltmp_export.runtimes.session import Options, Source
 
 NAME = "OpenVINO"
 ERRORS: tuple[type[Exception], ...] = (RuntimeError,)
-SHARES = True
+SHARES = INNER = True
+MODULES = ("openvino",)
+EXTRA = "openvino"
 
 
 class OpenVino:
     """A model in OpenVINO, see `runtimes.session.Engine`."""
 
     def __init__(self, source: Source, options: Options) -> None:
-        try:
-            import openvino
-        except ImportError as err:
-            raise UnavailableError(f"{err}: install it, or ltmp's extra 'side-by-side'") from err
+        installed.require("openvino")
+        import openvino
+
         if options.providers:
             raise UnavailableError(
                 f"{NAME} has no execution provider {', '.join(options.providers)}; it runs on the "
@@ -32,10 +34,8 @@ class OpenVino:
         core = openvino.Core()
         if isinstance(source, Path):
             model: Any = str(source)
-        elif source.weights:
-            raise ExportError(f"{NAME} takes a model beyond 2 GB only from a file")
         else:
-            model = core.read_model(source.graph)
+            model = core.read_model(whole.in_memory(source))
         hints = {
             "INFERENCE_NUM_THREADS": options.threads,
             "PERFORMANCE_HINT": "LATENCY",

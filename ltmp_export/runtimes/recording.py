@@ -52,7 +52,7 @@ class TappedSession:
         copy = model
         if weights is None:
             copy, weights = detached.detach(model)
-        copy = tapped(copy, taps)
+        copy = tapped(copy, taps, shaped=runtime != ONNXRUNTIME)
         self._names = [value.name for value in copy.graph.output]
         self._session = Session(
             copy, weights=weights, runtime=runtime, providers=providers, threads=threads,

@@ -109,11 +109,17 @@ class Runtime(Protocol):
         ERRORS: What it raises where it does not load or run a model; read without its package.
         SHARES: Whether `Engine.inputs` hands over the images' own memory where they need no
             conversion.
+        INNER: Whether inner tensors of a graph that were made outputs are given as any output.
+        MODULES: What Python imports of it.
+        EXTRA: The extra of this package that installs it, or "" where it is a dependency.
     """
 
     NAME: str
     ERRORS: tuple[type[Exception], ...]
     SHARES: bool
+    INNER: bool
+    MODULES: tuple[str, ...]
+    EXTRA: str
 
     def open_engine(self, source: Source, options: Options) -> Engine:
         """Load a model.
@@ -168,7 +174,8 @@ class Session:
         optimised: Whether the runtime rewrites the graph, which takes most of the time of loading.
 
     Attributes:
-        provider: Where it runs, see `Engine`.
+        engine: The runtime and its version, see `Engine`.
+        provider: Where it runs.
 
     Raises:
         InputError: There is no such runtime.
@@ -201,7 +208,7 @@ class Session:
             self._engine = self._runtime.open_engine(source, options)
         except self._runtime.ERRORS as err:
             raise ExportError(f"{self._runtime.NAME} does not load the model: {err}") from err
-        self.provider = self._engine.provider
+        self.engine, self.provider = self._engine.engine, self._engine.provider
 
     def run(self, images: NDArray[np.float32]) -> list[NDArray[Any]]:
         """Run on [B, channels, H, W] and return all outputs.

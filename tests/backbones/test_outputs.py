@@ -21,7 +21,8 @@ from ltmp_export.errors import InputError
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
-from ltmp_export.parity.replay import Observer, Run
+from ltmp_export.parity.replay import Observer
+from ltmp_export.parity.runs import Run
 from ltmp_export.plan import outputs
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
 from ltmp_export.precision.formats import Precision

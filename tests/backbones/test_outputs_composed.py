@@ -20,7 +20,8 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
-from ltmp_export.parity.replay import Observer, Run
+from ltmp_export.parity.replay import Observer
+from ltmp_export.parity.runs import Run
 from ltmp_export.plan.outputs import DENSE, SIZES, TOKEN_MAP, TOKENS, default
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP16, INT8, Precision

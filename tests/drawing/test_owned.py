@@ -15,7 +15,8 @@ from ltmp_export.calibration import quantise
 from ltmp_export.drawing.owned import Owned, Owners
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.model_file.model import ExportedModel, read_exported, to_onnx
-from ltmp_export.parity.replay import Observer, Run
+from ltmp_export.parity.replay import Observer
+from ltmp_export.parity.runs import Run
 from ltmp_export.plan.outputs import TOKEN_MAP
 from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import FP16, INT8, Precision

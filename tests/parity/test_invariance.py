@@ -15,7 +15,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.images import inputs
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import taps
-from ltmp_export.parity.replay import ALONE, Run, runs
+from ltmp_export.parity.runs import ALONE, Run, runs
 from ltmp_export.steps.tokens import Choice
 from tests.makers.checks import check
 
