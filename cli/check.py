@@ -10,6 +10,8 @@ import typer
 
 import ltmp_export
 from ltmp_export.errors import InputError
+from ltmp_export.runtimes import installed
+from ltmp_export.runtimes.session import ONNXRUNTIME
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
@@ -49,6 +51,18 @@ def check(
         bool,
         typer.Option("--masked", help="Also say how far the published training form is from it."),
     ] = False,
+    runtime: Annotated[
+        str | None, typer.Option(help="What runs it: 'ltmp runtimes' lists (default: onnxruntime).")
+    ] = None,
+    providers: Annotated[
+        str | None, typer.Option(help="onnxruntime's execution providers: cuda, coreml, ….")
+    ] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz|DIR", help="Judge what ran elsewhere, on what 'ltmp inputs' wrote."
+        ),
+    ] = None,
     json: options.Json = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit report to this file.")] = None,
     save_repro: Annotated[
@@ -58,7 +72,9 @@ def check(
         Path | None, typer.Option(help="Check again what --save-repro saved in this folder.")
     ] = None,
 ) -> None:
-    """Compare an exported model in onnxruntime with the reference from its checkpoint.
+    """Compare an exported model with the reference from its checkpoint.
+
+    It runs in onnxruntime on the CPU, in another --runtime, or ran elsewhere (--recorded).
 
     The file's own decisions are read and forced on the reference, so that one token within
     rounding of its threshold (borderline) is told from a wrong graph (fail).
@@ -66,9 +82,13 @@ def check(
     sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     parsing.require_outputs([json, junit], [exported, checkpoint, choices.base_checkpoint, images])
     beside = {"--images": images, "--samples": samples, "--batch-size": batch_size}
-    beside |= {"--masked": masked or None}
+    beside |= {"--masked": masked or None, "--recorded": recorded, "--runtime": runtime}
+    beside |= {"--providers": providers}
     _require_alone("--repro", repro, beside | {"--save-repro": save_repro})
     _require_new_folder(save_repro, [json, junit])
+    asked = _provider_names(providers)
+    if runtime is not None:
+        installed.require(runtime)
     with spinner() as progress:
         _require_comparable(exported, checkpoint, choices, repro)
         if repro is not None:
@@ -85,10 +105,29 @@ def check(
                 save_repro=save_repro,
                 strict=strict,
                 masked=masked,
+                runtime=runtime or ONNXRUNTIME,
+                providers=asked,
+                recorded=recorded,
                 progress=progress,
             )
     _report(found, strict=strict, json=json, junit=junit, save_repro=save_repro)
     raise typer.Exit(0 if found.passed(strict) else 1)
+
+
+def _provider_names(asked: str | None) -> tuple[str, ...]:
+    """Execution providers by their full names.
+
+    Raises:
+        UnavailableError: One is not installed.
+    """
+    if asked is None:
+        return ()
+    import onnxruntime
+
+    from ltmp_export.runtimes import providers
+
+    known, there = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
+    return providers.resolve(asked.split(","), known, there)
 
 
 def _report(

@@ -19,6 +19,7 @@ from .demo import demo
 from .eval import evaluate
 from .export import export
 from .finetune import finetune
+from .inputs import inputs
 from .inspect import inspect
 from .models import models
 from .report import report
@@ -77,6 +78,7 @@ def _top(
 
 app.command("export")(reporting_errors(export))
 app.command("check")(reporting_errors(check))
+app.command("inputs")(reporting_errors(inputs))
 app.command("bench")(reporting_errors(bench))
 app.command("inspect")(reporting_errors(inspect))
 app.command("show")(reporting_errors(show))

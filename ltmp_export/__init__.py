@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.demo import demo
     from ltmp_export.commands.eval import EvalReport, evaluate
     from ltmp_export.commands.export import ExportReport, export
+    from ltmp_export.commands.inputs import InputsReport, inputs
     from ltmp_export.commands.inspect import inspect
     from ltmp_export.commands.models import models
     from ltmp_export.commands.report import PageReport, report
@@ -48,6 +49,7 @@ _HOME = {
     "statements.choices": ("Choices",),
     "files.memory": ("memory_limit",),
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
+    "commands.inputs": ("InputsReport", "inputs"),
     "commands.inspect": ("inspect",),
     "commands.models": ("models",),
     "commands.report": ("PageReport", "report"),
@@ -77,6 +79,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "InputError",
+    "InputsReport",
     "LtmpError",
     "PageReport",
     "Settings",
@@ -90,6 +93,7 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "inputs",
     "inspect",
     "load_checkpoint",
     "memory_limit",

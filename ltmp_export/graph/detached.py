@@ -156,7 +156,7 @@ def attached(graph: bytes, weights: Mapping[str, NDArray[Any]]) -> onnx.ModelPro
     """
     if sum(array.nbytes for array in weights.values()) > INLINE_LIMIT:
         raise ExportError("the model is beyond 2 GB, and this runtime takes it in one piece only")
-    model = onnx.ModelProto.FromString(graph)
+    model: onnx.ModelProto = onnx.ModelProto.FromString(graph)
     for tensor in model.graph.initializer:
         if tensor.name in weights:
             tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))

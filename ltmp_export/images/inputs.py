@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
+from ltmp_export.files.arrays import UNREADABLE
 from ltmp_export.images import folders, pictures
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.plan.geometry import Geometry
@@ -193,22 +193,11 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
                 raise InputError(f"{path} has no array 'images' (found: {found})")
             images = archive["images"]
             labels = archive.get("labels")
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        MemoryError,
-        TypeError,
-        tokenize.TokenError,
-        OverflowError,
-    ) as err:
+    except UNREADABLE as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
         raise InputError(f"{path}: 'images' or 'labels' is no array; save it with numpy.savez")
-    pixels = _to_inputs(path, images, vit, preprocessing)
+    pixels = to_inputs(path, images, vit, preprocessing)
     if labels is not None:
         _require_labels(path, labels, len(pixels), vit.classes)
     names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
@@ -254,10 +243,14 @@ def _require_labels(path: Path, labels: NDArray[Any], count: int, classes: int) 
         )
 
 
-def _to_inputs(
+def to_inputs(
     path: Path, images: NDArray[Any], vit: Geometry, preprocessing: Preprocessing
 ) -> NDArray[np.float32]:
-    """[n, c, h, w], [n, h, w, c] or [n, h, w] → normalised [n, channels, H, W]."""
+    """[n, c, h, w], [n, h, w, c] or [n, h, w] → normalised [n, channels, H, W].
+
+    Raises:
+        InputError: They are of another shape, or no numbers.
+    """
     channels = vit.in_chans
     found = f"{path}: images {images.dtype}{images.shape}"
     if images.ndim == 3:

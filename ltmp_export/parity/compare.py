@@ -114,11 +114,11 @@ def compare(
         seen = _observed(observer, progress)
     except ExportError as err:
         return replace(report, verdict="fail", reason=str(err), runtime=computed.told)
-    allowed, outwards = limits(seen, precision), computed.why_outputs_only
-    comparisons = judge_all(seen, images, allowed)
-    in_batches: tuple[Invariance, ...] = ()
-    if precision.batch_invariant:
-        in_batches = tuple(invariance(seen, comparisons, allowed))
+    report = replace(report, runtime=computed.told)
+    limited = computed.why_outputs_only
+    if limited:
+        told = (*report.warnings, f"only outputs are compared: {limited}")
+        report = replace(report, warnings=told, proved_at=check_report.OUTPUTS)
     reason = (
         stored.other_step(stated, checkpoint.plan)
         or stored.other_threshold(model, checkpoint.plan)
@@ -126,6 +126,23 @@ def compare(
             model, checkpoint, precision, report.products, bool(report.saturates), beside
         )
     )
+    return _judged(report, seen, images, checkpoint.plan, precision, reason)
+
+
+def _judged(
+    report: CheckReport,
+    seen: Sequence[Observation],
+    images: Images,
+    plan: Plan,
+    precision: Precision,
+    reason: str,
+) -> CheckReport:
+    """The report with its verdict; `reason` is what is wrong with what the file stores, or ""."""
+    allowed = limits(seen, precision)
+    comparisons = judge_all(seen, images, allowed)
+    in_batches: tuple[Invariance, ...] = ()
+    if precision.batch_invariant:
+        in_batches = tuple(invariance(seen, comparisons, allowed))
     verdict = "fail" if reason else check_report.worst([*comparisons, *in_batches])
     found = None
     if precision.kind != FP32:
@@ -133,6 +150,7 @@ def compare(
         if verdict in ("equal", "borderline"):
             reason = found.fault(precision.kind)
             verdict = "fail" if reason else check_report.BOUNDED
+    inside = report.proved_at == check_report.DECISIONS
     return replace(
         report,
         verdict=verdict,
@@ -140,10 +158,7 @@ def compare(
         comparisons=tuple(comparisons),
         invariance=in_batches,
         fidelity=found,
-        blocks=() if outwards else tuple(summaries(checkpoint.plan, seen, allowed)),
-        runtime=computed.told,
-        proved_at=check_report.OUTPUTS if outwards else check_report.DECISIONS,
-        warnings=(*report.warnings, outwards) if outwards else report.warnings,
+        blocks=tuple(summaries(plan, seen, allowed)) if inside else (),
     )
 
 

@@ -97,7 +97,7 @@ def _faults(one: Observation, allowed: Limits) -> Iterator[Fault]:
             words = f"what {path} is given is not its input rounded: off by {excess:.2g} steps more"
             yield at, where, f"{where}: {words} than rounding explains"
     for number, block in enumerate(found.blocks):
-        for words in _block_faults(number, block, allowed):
+        for words in _block_faults(number, block, allowed, one.inside):
             yield number, f"block {number}", f"block {number}: {words}"
         ratio = min(allowed.ratios[number], mean_ratio(one, number))
         if ratio > MEAN_FACTOR:
@@ -146,7 +146,9 @@ def _dropped(one: Observation) -> tuple[int, ...]:
     return tuple(sum(step.dropped for step in block.steps) for block in blocks)
 
 
-def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterator[str]:
+def _block_faults(
+    number: int, block: BlockDeviation, allowed: Limits, inside: bool
+) -> Iterator[str]:
     for place, step in enumerate(block.steps):
         key = number, place
         off = step.largest
@@ -161,7 +163,7 @@ def _block_faults(number: int, block: BlockDeviation, allowed: Limits) -> Iterat
         if far:
             more = f"; {len(step.flips)} decisions of this step differ" if step.flips[1:] else ""
             yield far[0].describe(bound) + more
-        if step.unfounded is not None:
+        if inside and step.unfounded is not None:
             token, score = step.unfounded
             yield (
                 f"what becomes of token {token} does not follow from the file's own score "

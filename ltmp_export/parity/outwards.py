@@ -31,8 +31,6 @@ from ltmp_export.steps.tokens import Choice, Decision, Matching, choose
 
 TRIED = 8  # decisions of an image that are turned, at most
 
-Scores = dict[tuple[int, int], Tensor]  # by block and step, where a decision was turned
-
 
 @dataclass(frozen=True)
 class _Followed:
@@ -40,7 +38,6 @@ class _Followed:
 
     trace: Trace
     choices: Choices
-    scores: Scores
     apart: float
 
 
@@ -72,7 +69,7 @@ class Outwards:
             self._own = pixels, self._reference.run(torch.from_numpy(pixels))
             self._near = None
         own = self._own[1]
-        best = self._followed(own, tuple(map(_taken, own.decisions)), {}, given, counts)
+        best = self._followed(own, tuple(map(_taken, own.decisions)), given, counts)
         if not best.apart <= LEAST_ALLOWED:
             for other in self._turned(pixels, best, given, counts):
                 best = min(best, other, key=lambda one: one.apart)
@@ -133,9 +130,7 @@ class Outwards:
         """The reference with the decision about one token turned; what follows is free again."""
         block, place = at
         decision = best.trace.decisions[block][place]
-        score = best.scores.get(at, decision.score).clone()
-        score[index] = decision.threshold + 1.5 * (decision.threshold - score[index])
-        verdict = choose(decision.step, score)
+        verdict = choose(decision.step, _beyond(decision, index))
         choice = _choice(decision, verdict.chosen, verdict.order)
         here = (*best.choices[block][:place], choice)
         free = [None] * (len(best.choices[block]) - len(here))
@@ -143,14 +138,12 @@ class Outwards:
         trace = self._reference.run(image, cast(Any, forced))
         rest = tuple(map(_taken, trace.decisions))
         choices = (*best.choices[:block], (*here, *rest[block][len(here) :]), *rest[block + 1 :])
-        scores = {key: value for key, value in best.scores.items() if key < at} | {at: score}
-        return self._followed(trace, choices, scores, given, counts)
+        return self._followed(trace, choices, given, counts)
 
     def _followed(
         self,
         trace: Trace,
         choices: Choices,
-        scores: Scores,
         given: Given,
         counts: NDArray[np.int64] | None,
     ) -> _Followed:
@@ -158,12 +151,20 @@ class Outwards:
         apart = max(outputs.differences(given, wanted).values(), default=0.0)
         if counts is not None and tuple(counts) != trace.counts:
             apart = np.inf
-        return _Followed(trace, choices, scores, apart)
+        return _Followed(trace, choices, apart)
 
 
 def _explained(undisputed: float) -> float:
     """How far from its threshold a decision may be for rounding to turn it."""
     return max(BOUND_FACTOR * undisputed, LEAST_BOUND)
+
+
+def _beyond(decision: Decision, index: int) -> Tensor:
+    """The scores of a decision with one of them on the other side of its threshold."""
+    score, threshold = decision.score.clone(), decision.threshold
+    step = max(1.5 * abs(float(score[index]) - threshold), LEAST_BOUND * abs(threshold))
+    score[index] = threshold - step if decision.chosen[index] else threshold + step
+    return score
 
 
 def _within(decision: Decision, explained: float) -> list[int]:
@@ -191,10 +192,6 @@ def _choice(decision: Decision, chosen: Tensor, order: Tensor | None) -> Choice:
 def _block(found: _Followed, number: int) -> BlockRecord:
     """A block of the reference, as if it had been read from the file."""
     trace, decisions = found.trace, found.trace.decisions[number]
-    steps = tuple(
-        StepRecord(choice, found.scores.get((number, place), decision.score).numpy())
-        for place, (choice, decision) in enumerate(
-            zip(found.choices[number], decisions, strict=True)
-        )
-    )
+    pairs = zip(found.choices[number], decisions, strict=True)
+    steps = tuple(StepRecord(choice, decision.score.numpy()) for choice, decision in pairs)
     return BlockRecord(steps, trace.tokens[number].numpy(), trace.sizes[number].numpy())

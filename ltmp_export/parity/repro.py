@@ -34,6 +34,7 @@ from ltmp_export.files import disk, folders
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import Preprocessing
+from ltmp_export.parity.computed import Here
 from ltmp_export.parity.replay import Observer
 from ltmp_export.parity.report import CheckReport, Comparison
 from ltmp_export.parity.runs import Run
@@ -42,6 +43,7 @@ from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.precision.formats import Precision
+from ltmp_export.runtimes.session import ONNXRUNTIME
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps import recorded
 from ltmp_export.steps.tokens import Choice
@@ -63,6 +65,7 @@ class Repro:
         checkpoint_sha256: Its digest then.
         choices: What was stated about the checkpoint.
         found: What the check found: image, verdict, reason, ….
+        runtime: Name of what ran the file.
     """
 
     pixels: Path
@@ -73,6 +76,7 @@ class Repro:
     checkpoint_sha256: str
     choices: Choices
     found: Mapping[str, Any]
+    runtime: str
 
 
 def require_new(folder: Path) -> None:
@@ -95,6 +99,7 @@ def save(
     report: CheckReport,
     comparison: Comparison,
     precision: Precision,
+    runtime: str = ONNXRUNTIME,
 ) -> None:
     """Write the folder, whole or not at all.
 
@@ -105,10 +110,13 @@ def save(
     run = Run(comparison.batch_size, comparison.order)
     number = comparison.number
     _, index, row = run.place(number, len(given))
-    observer = Observer(model, checkpoint, given, (), precision)
+    computed = Here(model, None, runtime)
+    passes = () if runtime == ONNXRUNTIME else (run,)  # of others outputs may be all there is
+    observer = Observer(model, checkpoint, given, passes, precision, None, computed)
     record = observer.record(run, number)
     trace = observer.replay(number, record)
     document = _document(model_path, checkpoint, report, comparison) | {
+        "runtime": runtime,
         "row": row,
         "batch": [given.names[i] for i in index],
     }
@@ -220,6 +228,7 @@ def load(folder: Path) -> Repro:
             checkpoint_sha256=document["checkpoint_sha256"],
             choices=Choices(base_checkpoint=None if base is None else Path(base)).over(stated),
             found={key: document[key] for key in ("image", "row", "verdict", "where", "reason")},
+            runtime=str(document.get("runtime", ONNXRUNTIME)),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise InputError(f"{folder} is a damaged repro ({err}); save it again") from err

@@ -78,6 +78,7 @@ def test_there_are_commands() -> None:
         "show",
         "report",
         "web",
+        "inputs",
     }
 
 
@@ -122,6 +123,7 @@ MADE = {
     },
     "ltmp_export/reports/page/README.md": {"report.html"},
     "ltmp_export/site/README.md": {"site"},
+    "ltmp_export/runtimes/README.md": {"fed"},
     "ltmp_export/timing/README.md": {"bench.json", "bench.png"},
     "ltmp_export/training/README.md": {
         "digits_ltmp.pth.tar",
