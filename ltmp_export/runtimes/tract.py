@@ -39,11 +39,17 @@ class Tract:
         self._plans: dict[tuple[int, ...], Any] = {}
         self.engine = f"{NAME} {installed.version('tract')}"
         self.provider = "CPU"
-        self._half = "f16" in self._loaded().input_fact(0).dump().lower()
+        *self._sides, kind = self._loaded().input_fact(0).dump().lower().split(",")
+        self._half = kind == "f16"
 
     def inputs(self, images: NDArray[np.float32]) -> Any:
         """A tensor of the images, beside the plan for them."""
         shape = images.shape
+        if len(shape) != len(self._sides) or any(
+            side.isdecimal() and int(side) != found
+            for side, found in zip(self._sides, shape, strict=True)
+        ):
+            raise RuntimeError(f"the model takes images [{', '.join(self._sides)}]")
         if shape not in self._plans:
             self._plans[shape] = self._planned(shape)
         array = np.ascontiguousarray(halved(images) if self._half else images)
