@@ -30,8 +30,9 @@ from ltmp_export.parity import report as check_report
 from ltmp_export.parity.invariance import invariance
 from ltmp_export.parity.judge import judge_all
 from ltmp_export.parity.limits import limits
-from ltmp_export.parity.replay import Observer, runs
+from ltmp_export.parity.replay import Observer
 from ltmp_export.parity.report import CheckReport
+from ltmp_export.parity.runs import runs
 from ltmp_export.precision import eager
 from ltmp_export.precision.formats import Precision
 from ltmp_export.reports import github_annotations, to_junit
