@@ -121,6 +121,6 @@ def merged_rows(g: GraphBuilder, reduced: Reduced, x: Name) -> Name:
 def pack(g: GraphBuilder, tokens: Candidates, name: str = "count") -> tuple[Name, Layout]:
     """[T'] rows of the living slots, and the layout they are in."""
     alive = g.reshape(tokens.alive, -1)
-    rows = g.op("Compress", tokens.rows, alive)
+    rows = g.op("Compress", g.reshape(tokens.rows, -1), alive, axis=0)
     counts = g.op("Cast", tokens.alive, to=TensorProto.INT64)
     return rows, tokens.layout.for_counts(g.reduce("ReduceSum", counts, [1], name=name))
