@@ -52,7 +52,7 @@ def check(
         typer.Option("--masked", help="Also say how far the published training form is from it."),
     ] = False,
     runtime: Annotated[
-        str | None, typer.Option(help="What runs it: 'ltmp runtimes' lists (default: onnxruntime).")
+        str | None, typer.Option(help="What runs it: openvino, tract (default: onnxruntime).")
     ] = None,
     providers: Annotated[
         str | None, typer.Option(help="onnxruntime's execution providers: cuda, coreml, ….")
