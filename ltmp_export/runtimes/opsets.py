@@ -30,12 +30,16 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import FP32, INT8, PRODUCTS, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
+from ltmp_export.steps.cluster.step import Cluster
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.patch_merge.step import PatchMerge
+from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.prune.step import Prune
 from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.slim.step import Slim
+from ltmp_export.steps.transport.step import Transport
 
 DEFAULT_ACTIVATION = "gelu"
 CERTAIN_OPSET = 19  # up to which any onnxruntime this package takes has all that float32 needs
@@ -45,11 +49,14 @@ _KEPT, _RESTORED = (
     MergeMask(f"blocks.{block}.ltm", "ltm.mask0", 16, 4, hard=True, restore=block == 1)
     for block in range(2)
 )
+_SHARED = Transport("transport", 8, 1.0, 2)
 _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (_LEARNED, None),
     (_LEARNED, 1),
     (_LEARNED.within((9, 7)), None),
     (Plan("m", _COUNTED, {1: PatchMerge("mixer", 4, 1.0, 1e-5)}), None),
+    (Plan("dynamicvit", ((), ()), {0: Predict("predictor", 12), 1: Slim("slim", 8, 4)}), None),
+    (Plan("dpcknn", ((), ()), {0: Cluster("cluster", 12, 3), 1: _SHARED}), None),
     (Plan("ltm_transformer", ((_KEPT,), ())), None),
     (Plan("ltm_transformer", ((), (_RESTORED,))), None),
 )  # and batch size; what a dense model holds they hold, too
@@ -188,12 +195,25 @@ def _weights(vit: Vit) -> dict[str, NDArray[np.float32]]:
         "pos_embed": (1, vit.tokens, width),
         "mixer.queries": (4, width),
         "ltm.mask0": (vit.patches, 4),
+        "slim.scale": (1, 1, 1),
+        "transport.v": (8, width),
     }
+    own = {
+        "predictor.in_conv.1": (width, width),
+        "predictor.out_conv.0": (width // 2, width),
+        "predictor.out_conv.2": (width // 4, width // 2),
+        "predictor.out_conv.4": (2, width // 4),
+        "slim.weight.1": (4, width),
+        "slim.weight.3": (8, 4),
+        "cluster.score": (1, width),
+    }
+    for path, sides in own.items():
+        shapes |= {f"{path}.weight": sides, f"{path}.bias": sides[:1]}
     for layer in vit.linears():
         shapes[f"{layer.path}.weight"] = (layer.outs, layer.ins)
         shapes[f"{layer.path}.bias"] = (layer.outs,)
     shapes[f"{EMBEDDING}.weight"] = (width, *patch)
-    norms = {"norm": width, "mixer.norm": width}
+    norms = dict.fromkeys(("norm", "mixer.norm", "predictor.in_conv.0", "slim.weight.0"), width)
     for block in (f"blocks.{index}" for index in range(vit.depth)):
         norms |= {f"{block}.norm1": width, f"{block}.norm2": width}
         norms |= {f"{block}.attn.q_norm": vit.head_width, f"{block}.attn.k_norm": vit.head_width}
