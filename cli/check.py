@@ -10,8 +10,6 @@ import typer
 
 import ltmp_export
 from ltmp_export.errors import InputError
-from ltmp_export.runtimes import installed
-from ltmp_export.runtimes.session import ONNXRUNTIME
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
@@ -88,6 +86,8 @@ def check(
     _require_new_folder(save_repro, [json, junit])
     asked = _provider_names(providers)
     if runtime is not None:
+        from ltmp_export.runtimes import installed
+
         installed.require(runtime)
     with spinner() as progress:
         _require_comparable(exported, checkpoint, choices, repro)
@@ -105,7 +105,7 @@ def check(
                 save_repro=save_repro,
                 strict=strict,
                 masked=masked,
-                runtime=runtime or ONNXRUNTIME,
+                runtime=runtime or "onnxruntime",
                 providers=asked,
                 recorded=recorded,
                 progress=progress,

@@ -261,8 +261,8 @@ class TestWrongGraphs:
     def test_epsilon_of_rms_norm(self) -> None:
         right = GraphBuilder.rms_norm
 
-        def wrong(g: GraphBuilder, x: Name, weight: Name, eps: float) -> Name:
-            return right(g, x, weight, 1e-3 if g._scope.startswith("block_01") else eps)
+        def wrong(g: GraphBuilder, x: Name, weight: Name, eps: float, *name: str | None) -> Name:
+            return right(g, x, weight, 1e-3 if g._scope.startswith("block_01") else eps, *name)
 
         assert found_in(odd_layers.AIMV2, GraphBuilder, "rms_norm", wrong) == {"block 1"}
 

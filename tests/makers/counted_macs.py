@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 def of(model: onnx.ModelProto) -> int:
     """Those of a graph for single images: convolutions and matrix products, but for plain sums.
 
-    A product with a constant row of one number is a sum, or a mean (`GraphBuilder.row`).
+    A product with a constant row of one number is a sum, or a mean (`GraphBuilder.row`), also where
+    the row is expanded to stand for each head.
     """
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     shapes = {
@@ -53,10 +54,17 @@ def _stored(graph: onnx.GraphProto) -> dict[str, list[int]]:
 
 def _total(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> int:
     total = 0
+    rows = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "Expand" and node.input[0].startswith("const/queries")
+    }
     for node in graph.node:
         if node.op_type == "Conv":
             inner = math.prod(shapes[node.input[1]][1:])
-        elif node.op_type == "MatMul" and not node.input[0].startswith("const/f32r"):
+        elif node.op_type == "MatMul" and (node.input[0] in rows or _is_row(node.input[0])):
+            continue
+        elif node.op_type == "MatMul":
             inner = shapes[node.input[0]][-1]
         elif node.op_type == "Gemm":
             turned = {a.name: a.i for a in node.attribute}
@@ -68,3 +76,7 @@ def _total(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> int:
         assert all(outs), node.name
         total += inner * math.prod(outs)
     return total
+
+
+def _is_row(name: str) -> bool:
+    return name.startswith("const/f32r")

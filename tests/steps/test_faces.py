@@ -19,7 +19,8 @@ KNOWN = faces.by_name()
 OF_FOLDER = {faces.folder(step): step for step in KNOWN.values()}
 NEEDED = ("step", "eager", "record")
 WRITING = ("packed", "slots")
-CONSTANT = ("merge_matrix", "patch_merge")  # what decides nothing
+# What decides nothing.
+CONSTANT = ("merge_matrix", "patch_merge", "pattern", "slim", "transport")
 DECIDING = [folder for folder in FOLDERS if folder not in CONSTANT]
 
 
