@@ -62,9 +62,9 @@ def _total(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> int:
     for node in graph.node:
         if node.op_type == "Conv":
             inner = math.prod(shapes[node.input[1]][1:])
-        elif node.op_type == "MatMul" and (node.input[0] in rows or _is_row(node.input[0])):
-            continue
-        elif node.op_type == "MatMul":
+        elif node.op_type == "MatMul" and not (
+            node.input[0] in rows or node.input[0].startswith("const/f32r")
+        ):
             inner = shapes[node.input[0]][-1]
         elif node.op_type == "Gemm":
             turned = {a.name: a.i for a in node.attribute}
@@ -76,7 +76,3 @@ def _total(graph: onnx.GraphProto, shapes: Mapping[str, list[int]]) -> int:
         assert all(outs), node.name
         total += inner * math.prod(outs)
     return total
-
-
-def _is_row(name: str) -> bool:
-    return name.startswith("const/f32r")

@@ -26,7 +26,6 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import (
     FP16,
     INTEGERS,
-    REST,
     REST_LEVELS,
     SCALE,
     TERMS,
@@ -98,7 +97,7 @@ class Layers:
         own = np.asarray(g.weights[f"{path}.weight"])
         weight, columns = quantised(own.reshape(len(own), -1))  # also a convolution's of one cell
         scale, total = "", ""
-        for term, suffix in enumerate(("", REST)[: given.terms]):
+        for term, suffix in enumerate(TERMS[: given.terms]):
             q, scale, zero = self._rounded(path, x, given, term, scale)
             stored = g.stored(f"{path}.weight.int8{suffix}", weight)
             product = g.op("Cast", g.op("MatMulInteger", q, stored, zero), to=TensorProto.FLOAT)
@@ -140,7 +139,7 @@ class Layers:
     ) -> tuple[Name, Name, Name]:
         """Rows as uint8, with their scale and zero point; `before` is the first term's scale."""
         g, leaf = self.g, path.rpartition(".")[2]
-        name = f"{leaf}{INTEGERS}{REST if term else ''}"
+        name = f"{leaf}{INTEGERS}{TERMS[term]}"
         if given.scale is None and not term:
             names = (name, f"{leaf}{SCALE}", f"{leaf}{ZERO}")
             q, scale, zero = g.ops("DynamicQuantizeLinear", x, names=names)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltmp_export.plan.step import Step
-
-MOST_TOKENS = 2**20  # that it may make: far more than it does
+from ltmp_export.plan.remaking import Remaking
 
 
 @dataclass(frozen=True)
-class Cluster(Step):
+class Cluster(Remaking):
     """All patch tokens become `tokens` weighted means of clusters of them (DPC-KNN, METHOD §1).
 
     With d their distances divided by the root of the width, a token's density is exp(−mean of its
@@ -29,8 +27,6 @@ class Cluster(Step):
 
     on_disk: ClassVar[str] = "Cluster"
     action: ClassVar[str] = "cluster"
-    name: str
-    tokens: int
     neighbours: int
     weighted: bool = True
 
@@ -49,13 +45,9 @@ class Cluster(Step):
         """How many clusters."""
         return self.tokens
 
-    def after(self, tokens: int, protected: int) -> int:
-        """The protected ones, and the clusters."""
-        return protected + self.tokens
-
     def possible(self, tokens: int, protected: int) -> bool:
         """Of more tokens, and as many as make a density; of an unknown number if there are any."""
-        sound = self.neighbours > 0 and 0 < self.tokens <= MOST_TOKENS
+        sound = self.neighbours > 0 and super().possible(tokens, protected)
         patches = tokens - protected
         return sound and (not tokens or max(self.tokens + 1, self.neighbours) <= patches)
 

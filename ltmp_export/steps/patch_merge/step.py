@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltmp_export.plan.step import Step
-
-MOST_TOKENS = 2**20  # that PatchMerger may make: far more than it does
+from ltmp_export.plan.remaking import Mixing
 
 
 @dataclass(frozen=True)
-class PatchMerge(Step):
+class PatchMerge(Mixing):
     """All patch tokens become `tokens` mixtures of them (PatchMerger, arXiv 2202.12015).
 
     Y = softmax over the N patch tokens of (scale · W · LN(X)ᵀ), times LN(X); tokens before the
@@ -25,29 +23,9 @@ class PatchMerge(Step):
     """
 
     on_disk: ClassVar[str] = "PatchMerge"
-    action: ClassVar[str] = "mix"
-    name: str
-    tokens: int
     scale: float
     eps: float
-
-    @property
-    def mixes(self) -> bool:
-        """Each is of all patches."""
-        return True
-
-    def after(self, tokens: int, protected: int) -> int:
-        """Those that pass by, and the mixtures."""
-        return protected + self.tokens
-
-    def possible(self, tokens: int, protected: int) -> bool:
-        """Of any tokens."""
-        return 0 < self.tokens <= MOST_TOKENS
 
     def macs(self, tokens: int, protected: int, width: int) -> int:
         """The scores of the patch tokens, and what they mix."""
         return 2 * self.tokens * (tokens - protected) * width
-
-    def shown(self) -> tuple[str, str]:
-        """Header and cell of a table."""
-        return "patch tokens made anew before it", str(self.tokens)

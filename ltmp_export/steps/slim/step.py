@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltmp_export.plan.step import Step
-
-MOST_TOKENS = 2**20  # that it may make: far more than it does
+from ltmp_export.plan.remaking import Mixing
 
 
 @dataclass(frozen=True)
-class Slim(Step):
+class Slim(Mixing):
     """All patch tokens become `tokens` mixtures of themselves (SiT, METHOD §1).
 
     Y = Wᵀ X with W = softmax over the tokens of scale · Linear(GELU(Linear(LN(X)))): what is mixed
@@ -27,29 +25,9 @@ class Slim(Step):
     """
 
     on_disk: ClassVar[str] = "Slim"
-    action: ClassVar[str] = "mix"
-    name: str
-    tokens: int
     hidden: int
     eps: float = 1e-5
-
-    @property
-    def mixes(self) -> bool:
-        """Each is of all patches."""
-        return True
-
-    def after(self, tokens: int, protected: int) -> int:
-        """Those that pass by, and the mixtures."""
-        return protected + self.tokens
-
-    def possible(self, tokens: int, protected: int) -> bool:
-        """Of any tokens."""
-        return 0 < self.tokens <= MOST_TOKENS
 
     def macs(self, tokens: int, protected: int, width: int) -> int:
         """Its layers, and what they mix."""
         return (tokens - protected) * (width * self.hidden + self.tokens * (self.hidden + width))
-
-    def shown(self) -> tuple[str, str]:
-        """Header and cell of a table."""
-        return "patch tokens made anew before it", str(self.tokens)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ltmp_export.plan.step import Step
+from ltmp_export.plan.remaking import Mixing
 
-MOST_TOKENS = 2**20  # that it may make: far more than it does
 MOST_ROUNDS = 100  # each is written into the graph
 
 
 @dataclass(frozen=True)
-class Transport(Step):
+class Transport(Mixing):
     """All patch tokens become `tokens` mixtures of themselves (Sinkhorn, METHOD §1).
 
     U are the tokens' vectors at length 1, V learned centres likewise, Z = V Uᵀ / `eps`. Of
@@ -29,30 +28,14 @@ class Transport(Step):
     """
 
     on_disk: ClassVar[str] = "Transport"
-    action: ClassVar[str] = "mix"
-    name: str
-    tokens: int
     eps: float
     rounds: int
-
-    @property
-    def mixes(self) -> bool:
-        """Each is of all patches."""
-        return True
-
-    def after(self, tokens: int, protected: int) -> int:
-        """Those that pass by, and the mixtures."""
-        return protected + self.tokens
 
     def possible(self, tokens: int, protected: int) -> bool:
         """Of any tokens."""
         sound = self.eps > 0 and 0 < self.rounds <= MOST_ROUNDS
-        return sound and 0 < self.tokens <= MOST_TOKENS
+        return sound and super().possible(tokens, protected)
 
     def macs(self, tokens: int, protected: int, width: int) -> int:
         """The similarities, and what they mix."""
         return 2 * self.tokens * (tokens - protected) * width
-
-    def shown(self) -> tuple[str, str]:
-        """Header and cell of a table."""
-        return "patch tokens made anew before it", str(self.tokens)
