@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export.errors import UnavailableError
-from ltmp_export.runtimes import installed, whole
+from ltmp_export.runtimes import installed, providers, whole
 from ltmp_export.runtimes.session import Options, Source
 
 NAME = "OpenVINO"
@@ -26,11 +25,7 @@ class OpenVino:
         installed.require("openvino")
         import openvino
 
-        if options.providers:
-            raise UnavailableError(
-                f"{NAME} has no execution provider {', '.join(options.providers)}; it runs on the "
-                "CPU, and none is to be named"
-            )
+        providers.require_none(NAME, options.providers)
         core = openvino.Core()
         if isinstance(source, Path):
             model: Any = str(source)

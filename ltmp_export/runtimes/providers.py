@@ -65,6 +65,19 @@ def require_installed(providers: Sequence[str], available: Sequence[str]) -> Non
         )
 
 
+def require_none(runtime: str, asked: Sequence[str]) -> None:
+    """Check that none is named for a runtime that has none.
+
+    Raises:
+        UnavailableError: One is.
+    """
+    if asked:
+        raise UnavailableError(
+            f"{runtime} has no execution provider {', '.join(asked)}; it runs on the CPU, and none "
+            "is to be named"
+        )
+
+
 def require_used(asked: str, placement: Mapping[str, int], model: str) -> None:
     """Check that the provider asked for is the one that is timed.
 

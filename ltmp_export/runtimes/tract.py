@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltmp_export.errors import UnavailableError
-from ltmp_export.runtimes import installed, whole
+from ltmp_export.runtimes import installed, providers, whole
 from ltmp_export.runtimes.session import Options, Source, halved
 
 NAME = "tract"
@@ -30,11 +29,7 @@ class Tract:
         installed.require("tract")
         import tract
 
-        if options.providers:
-            raise UnavailableError(
-                f"{NAME} has no execution provider {', '.join(options.providers)}; it runs on the "
-                "CPU, and none is to be named"
-            )
+        providers.require_none(NAME, options.providers)
         self._tract, self._source, self._only_first = tract, source, options.only_first
         self._plans: dict[tuple[int, ...], Any] = {}
         self.engine = f"{NAME} {installed.version('tract')}"

@@ -141,12 +141,15 @@ def test_as_a_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert replay("r").runtime.startswith("OpenVINO ")
 
 
-def test_what_is_not_installed_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["OpenVINO", "tract", "IREE", "MNN"])
+def test_what_is_not_installed_is_refused_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "_there", lambda module: False)
-    message = "OpenVINO is not installed .*: install it, or ltmp's extra 'openvino'$"
-    refused(ltmp("check", "a.onnx", "b.pth", "--runtime", "openvino"), message, 4)
+    extra = name.lower()
+    message = f"{name} is not installed .*: install it, or ltmp's extra '{extra}'$"
+    refused(ltmp("check", "a.onnx", "b.pth", "--runtime", extra), message, 4)
     with pytest.raises(UnavailableError, match=message):
-        check("a.onnx", "b.pth", runtime="openvino")
+        check("a.onnx", "b.pth", runtime=extra)
+
+
+def test_an_unknown_runtime_is_refused() -> None:
     refused(ltmp("check", "a.onnx", "b.pth", "--runtime", "tensorflow"), "no runtime 'tensorflow'")

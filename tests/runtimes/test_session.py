@@ -28,7 +28,7 @@ from tests import tolerances
 
 NAMES = session.names()
 IMAGES = np.arange(2 * 4, dtype=np.float32).reshape(2, 1, 2, 2)
-REFUSES_COMPRESS = {"tract"}
+REFUSES_COMPRESS = {"tract", "iree"}
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
@@ -66,6 +66,7 @@ def opened(name: str, folder: Path | None = None, **options: Any) -> session.Eng
 def test_the_runtimes_are_the_files_that_open_models() -> None:
     assert {"onnxruntime", "openvino"} <= set(NAMES)
     assert not {
+        "converting",
         "installed",
         "opsets",
         "providers",
