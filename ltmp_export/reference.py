@@ -24,7 +24,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.outputs import FEATURES, OWNERS
 from ltmp_export.plan.plan import Plan, dense_plan
-from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE, METRIC
+from ltmp_export.plan.scores import CLASS_ATTENTION, CLASS_VALUES, IMPORTANCE, METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.precision import eager as rounded
 from ltmp_export.precision.eager import Taken
@@ -193,12 +193,16 @@ def attention(
     found = vit.scores(attn, at.turned(q), at.turned(k), size)
     weights = at.biased(found).softmax(-1)  # [H, N, N]
     importance, of_class = weights.mean(0).mean(0), weights[:, 0].mean(0)
-    importance[:protected] = of_class[:protected] = torch.inf
+    values = weights[:, 0] * v.norm(dim=-1).repeat_interleave(len(weights) // len(v), 0)
+    of_values = values.sum(0)  # [N]
+    for score in (importance, of_class, of_values):
+        score[:protected] = torch.inf
     keys = attn.mean_key(x)[None] if hasattr(attn, "mean_key") else k
     metric = at.of_metric(keys).mean(0)
     return vit.mix(attn, weights, v, beside), {
         IMPORTANCE: importance,
         CLASS_ATTENTION: of_class,
+        CLASS_VALUES: of_values,
         METRIC: vit.unit(metric),
     }
 

@@ -44,6 +44,7 @@ METHODS = {
     "sinkhorn": "sinkhorn",
     "heuristic": "heuristic",
     "dpcknn": "dpcknn",
+    "kmedoids": "kmedoids",
 }
 _OF_ZOO = ("topk", "evit", "dyvit", "ats", "tome", "sit", "patchmerger", "sinkhorn", "kmedoids",
            "heuristic", "dpcknn")  # fmt: skip
@@ -181,6 +182,7 @@ _MORE: Mapping[str, tuple[str, ...]] = {
     "sinkhorn": ("sinkhorn_eps", "cluster_iters"),
     "heuristic": ("heuristic_pattern", "min_radius", "not_contiguous"),
     "dpcknn": ("k_neighbors", "equal_weight"),
+    "kmedoids": ("cluster_iters", "equal_weight"),
 }
 
 

@@ -39,6 +39,7 @@ class Candidates:
         merges: What was merged, or None.
         gaps: Whether a step has left slots in between that are no longer alive.
         needed: The scores that later steps of the block demand.
+        class_values: [B, N] as in `plan.scores`, or None if no step needs it.
     """
 
     layout: Layout
@@ -52,6 +53,7 @@ class Candidates:
     merges: Merges | None = None
     gaps: bool = False
     needed: frozenset[str] = frozenset()
+    class_values: Name | None = None
 
 
 @dataclass(frozen=True)

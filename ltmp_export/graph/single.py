@@ -96,6 +96,7 @@ class Single:
         needed: The scores that later steps of the block demand.
         positions: Where they lie, where attention knows of it.
         owners: Who owns the patches, or None where nobody asks.
+        class_values: [N] as in `plan.scores`, or None if no step needs it.
     """
 
     x: Name
@@ -109,6 +110,7 @@ class Single:
     needed: frozenset[str] = frozenset()
     positions: Positions | None = None
     owners: Owners | None = None
+    class_values: Name | None = None
 
 
 def selected(g: GraphBuilder, tokens: Single, stay: Name) -> Single:
@@ -125,6 +127,7 @@ def selected(g: GraphBuilder, tokens: Single, stay: Name) -> Single:
         importance=None if tokens.importance is None else kept(tokens.importance),
         metric=None if tokens.metric is None else kept(tokens.metric),
         merged=None,
+        class_values=None,
         positions=None if where is None else where.taken(kept),
         owners=_after_selection(g, tokens, stay),
     )

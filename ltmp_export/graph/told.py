@@ -6,7 +6,7 @@ these are made where they are asked for:
     count              of `tokens`        similarity  of `similarities` [S, D]
     importance         of `importances`   partner     of `choice` [S, 1 + D], see `merge.single`
     merged_importance  of `carried`       merged      of `choice`
-    kept               of `stays`
+    kept               of `stays`              cdf         of `cdfs`
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _TOLD: dict[str, tuple[str, _Made]] = {
     "importance": ("importances", _row),
     "merged_importance": ("carried", _row),
     "kept": ("stays", _row),
+    "cdf": ("cdfs", _row),
 }
 
 

@@ -77,7 +77,7 @@ class Plan:
     @property
     def counted(self) -> bool:
         """Whether every image has the same number of tokens in every block, as if dense."""
-        return all(s.learned is None and s.budget is None for steps in self.blocks for s in steps)
+        return not any(step.varies for steps in self.blocks for step in steps)
 
     @property
     def keep(self) -> tuple[int, ...] | None:
@@ -125,16 +125,16 @@ class Plan:
         found, given = [], tokens
         for block, steps in enumerate(self.blocks):
             before = self.before.get(block)
-            received = given if before is None else _after(before, given, protected)
+            received = given if before is None else before.most(given, protected)
             kept = received
             for step in steps:
-                kept = _after(step, kept, protected)
+                kept = step.most(kept, protected)
             kept = kept if counts is None else int(counts[block])
             left = self.behind(block, given, received, kept)
             found.append(Rows(given, received, kept, left))
             given = left
         if len(found) in self.before:
-            found[-1] = found[-1]._replace(left=_after(self.before[len(found)], given, protected))
+            found[-1] = found[-1]._replace(left=self.before[len(found)].most(given, protected))
         return tuple(found)
 
     def behind(self, block: int, given: T, received: T, kept: T) -> T:
@@ -173,13 +173,15 @@ class Plan:
         for block, steps in enumerate(self.blocks):
             entering = [self.before[block]] if block in self.before else []
             passed = [most]
+            if entering and entering[0].demands and (not block or self.blocks[block - 1]):
+                raise ValueError(f"nothing offers block {block} what {entering[0]} goes by")
             for place, step in enumerate((*entering, *steps)):
                 fits = step.budget is None or place == len(entering) + len(steps) - 1
                 fits = fits and (place < len(entering) or not step.restores or len(steps) == 1)
                 if not fits or not step.possible(passed[-1], protected):
                     raise ValueError(f"block {block} cannot take {step}")
                 left = step.budget
-                passed.append(_after(step, passed[-1], protected) if left is None else left)
+                passed.append(step.most(passed[-1], protected) if left is None else left)
                 budgets += left is not None
             most = self.behind(block, passed[0], passed[len(entering)], passed[-1])
         if budgets not in (0, len(self.blocks)):
@@ -218,12 +220,6 @@ class Plan:
             before,
             **{key: values[key] for key in _POSITIONS if key in values},
         )
-
-
-def _after(step: Step, tokens: int, protected: int) -> int:
-    """The most tokens that are left of so many."""
-    left = step.after(tokens, protected)
-    return tokens if left is None else left
 
 
 def before(values: Mapping[str, Any]) -> Step:

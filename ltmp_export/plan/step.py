@@ -56,6 +56,11 @@ class Step:
         return self.resizes
 
     @property
+    def varies(self) -> bool:
+        """Whether it may leave another number of tokens of each image."""
+        return False
+
+    @property
     def learned(self) -> float | None:
         """The threshold it compares its scores with, or None."""
         return None
@@ -97,6 +102,11 @@ class Step:
         """Tokens that are left of so many; None where each image has a say in it."""
         raise NotImplementedError
 
+    def most(self, tokens: int, protected: int) -> int:
+        """The most tokens that are left of so many."""
+        left = self.after(tokens, protected)
+        return tokens if left is None else left
+
     def possible(self, tokens: int, protected: int) -> bool:
         """Whether it can be taken of so many tokens, or, of an unknown number, at the most."""
         raise NotImplementedError
@@ -115,6 +125,11 @@ class Learned(Step):
     """
 
     threshold: float
+
+    @property
+    def varies(self) -> bool:
+        """Each image has a say."""
+        return True
 
     @property
     def learned(self) -> float:

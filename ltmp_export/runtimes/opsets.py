@@ -31,6 +31,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import FP32, INT8, PRODUCTS, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.cluster.step import Cluster
+from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_most.step import MergeMost
@@ -57,6 +58,7 @@ _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (Plan("m", _COUNTED, {1: PatchMerge("mixer", 4, 1.0, 1e-5)}), None),
     (Plan("dynamicvit", ((), ()), {0: Predict("predictor", 12), 1: Slim("slim", 8, 4)}), None),
     (Plan("dpcknn", ((), ()), {0: Cluster("cluster", 12, 3), 1: _SHARED}), None),
+    (Plan("kmedoids", ((), ()), {1: Medoids(12, 2)}), None),
     (Plan("ltm_transformer", ((_KEPT,), ())), None),
     (Plan("ltm_transformer", ((), (_RESTORED,))), None),
 )  # and batch size; what a dense model holds they hold, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -13,10 +14,14 @@ import pytest
 
 from ltmp_export.graph import slots
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.ragged import Layout
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.plan.plan import Plan
 from ltmp_export.steps.cluster import slots as cluster
 from ltmp_export.steps.fuse import slots as fuse
+from ltmp_export.steps.medoids import slots as medoids
+from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.predict import slots as predict
 from ltmp_export.steps.slim import slots as slim
 from tests.makers.golden_sets import Golden, golden
@@ -100,6 +105,63 @@ def test_densities_that_are_all_alike() -> None:
 
     one = golden("dpcknn-a")
     with writing(cluster, "op", without):
+        model = to_onnx(one.checkpoint, opset=17)
+    assert "block 1" in found(one, model)
+
+
+def _one_round_fewer(plan: Plan) -> Plan:
+    return replace(plan, before={at: Medoids(s.tokens, s.rounds - 1) for at, s in _placed(plan)})
+
+
+def _placed(plan: Plan) -> list[tuple[int, Medoids]]:
+    return [(at, step) for at, step in plan.before.items() if isinstance(step, Medoids)]
+
+
+def test_a_round_of_clustering_fewer() -> None:
+    one = golden("kmedoids-a")
+    model = to_onnx(replace(one.checkpoint, plan=_one_round_fewer(one.checkpoint.plan)), opset=17)
+    assert "block 1" in found(one, model)
+
+
+@pytest.mark.parametrize("wrong", ["unweighted", "over members"])
+def test_other_costs(wrong: str) -> None:
+    """Without attention, or of distances within a cluster alone."""
+    seen: dict[str, tuple[Name, ...]] = {}
+
+    def changed(own: Write, kind: str, *given: Name, **named: Any) -> Name:
+        if wrong == "unweighted" and named.get("name") == "cost":
+            return own("Identity", given[1], **named)
+        if kind == "Where" and wrong == "over members":
+            weight = own("Cast", given[0], to=onnx.TensorProto.FLOAT)
+            sums = own("MatMul", weight, seen["apart"][0])
+            column = own("Unsqueeze", seen["cost"][0], seen["of each"][1])
+            nothing = own("Sub", given[1], given[1])  # whose tensor has to be there
+            given = (given[0], own("Add", own("Mul", sums, column), nothing), given[2])
+        made = own(kind, *given, **named)
+        if kind == "Sqrt":
+            seen["apart"] = (made,)
+        elif named.get("name") == "cost":
+            seen["cost"] = given
+        elif kind == "Unsqueeze" and "of each" not in seen:
+            seen["of each"] = given
+        return made
+
+    one = golden("kmedoids-a")
+    with writing(medoids, "op", changed):
+        model = to_onnx(one.checkpoint, opset=17)
+    assert "block 1" in found(one, model)
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (1, None)])
+def test_attention_of_other_rows(rows: tuple[int, int | None]) -> None:
+    """Of the class row alone, or of all others."""
+
+    def importance(self: Layout, weights: Name, heads: int) -> Name:
+        some = self.g.slice(weights, 2, *rows)
+        return self.g.reduce("ReduceMean", some, [1, 2], name="importance")
+
+    one = golden("kmedoids-a")
+    with mock.patch.object(Layout, "importance", importance):
         model = to_onnx(one.checkpoint, opset=17)
     assert "block 1" in found(one, model)
 

@@ -23,6 +23,8 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.medoids.eager import Clustering as Medoids
+from ltmp_export.steps.tokens import Decision
 from tests.conftest import load_torch
 from tests.makers.golden_sets import HEADS, folder, golden
 
@@ -41,6 +43,7 @@ SETS = {
     "sinkhorn-a": ("sinkhorn", (197, 138, 97, 68, 68)),
     "sinkhorn_sharp-a": ("sinkhorn", (197, 99, 50, 25, 25)),
     "dpcknn-a": ("dpcknn", (197, 118, 71, 43, 43)),
+    "kmedoids-a": ("kmedoids", (197, 99, 50, 25, 25)),
     "heuristic-a": ("heuristic", (197, 165, 97, 45, 45)),
     "heuristic_stages-a": ("heuristic", (197, 141, 97, 69, 69)),
     "heuristic_stages_l1-a": ("heuristic", (197, 137, 93, 69, 69)),
@@ -73,13 +76,19 @@ def test_reference_is_the_original(name: str) -> None:
     assert np.abs(logits - one.arrays["logits_wrong_weights"]).max() > 1e-2
     assert np.abs(one.dense() - one.arrays["logits_dense64"][:1]).max() < REFERENCE
     for number, trace in enumerate(traces if "stage0_kept_patch" in one.arrays else ()):
-        orders = [decisions[0].order for decisions in trace.decisions if decisions]
-        assert all(order is not None for order in orders)
-        rows = [np.asarray(order)[1:] - 1 for order in orders]
+        rows = [_staying(decisions[0]) for decisions in trace.decisions if decisions]
         for stage, kept in enumerate(patches(rows)):
             theirs = one.arrays[f"stage{stage}_kept_patch"][number].tolist()
             assert kept == theirs[: len(kept)]
             assert set(theirs[len(kept) :]) <= {-1}
+
+
+def _staying(decision: Decision) -> NDArray[np.int64]:
+    """Rows of the patches that stay, in their order."""
+    if isinstance(decision, Medoids):
+        return decision.medoids.numpy()
+    assert decision.order is not None
+    return np.asarray(decision.order)[1:] - 1
 
 
 def test_clusters_are_the_originals() -> None:
@@ -146,6 +155,12 @@ def test_a_share_for_each_place(changed: Changed) -> None:
         ("topk-a", {"reduction_loc": [1, 9]}, "blocks 1,9 .*expected rising numbers of the 5"),
         ("topk-a", {"keep_rate": ["a"]}, "expected a list of blocks, and of shares"),
         ("topk-a", {"top": {"model_ema": None}}, "state --keep-rule zoo|official"),
+        ("kmedoids-a", {"reduction_loc": [0, 2]}, "go by the attention of a block before it"),
+        ("kmedoids-a", {"equal_weight": True}, "around a token that is drawn at random"),
+        ("kmedoids-a", {"cluster_iters": None}, "lacks args.cluster_iters .usual 3. and equal_wei"),
+        ("kmedoids-a", {"cluster_iters": 0}, "cluster_iters 0; expected a number from 1"),
+        ("kmedoids-a", {"keep_rate": [1.0]}, "block 1 is to make 196 clusters of 196 patches"),
+        ("kmedoids-a", {"keep_rate": [0.5, 0.3]}, "kmedoids takes them for counts, and its script"),
         ("topk-a", {"model": "topk_deit_tiny_patch16_224"}, "whose files hold no model_ema"),
         ("topk-a", {"ifa_head": False}, "whose args hold no ifa_head"),
         ("pt_topk_deit-a", {"keep_rate": [1.0]}, "all 196 patches, on which TokenReductionPT"),

@@ -23,6 +23,7 @@ from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.cluster.step import Cluster
 from ltmp_export.steps.fuse.step import Fuse
+from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
@@ -246,6 +247,14 @@ def _dpcknn_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((),) * 3, before, _drawn(_dpcknn_shapes(48), draw))
 
 
+def _kmedoids_content(weights: Weights) -> dict[str, Any]:
+    return _zoo_content("kmedoids", weights, cluster_iters=2, equal_weight=False)
+
+
+def _kmedoids_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((),) * 3, {1: Medoids(6, 2), 2: Medoids(3, 1)})
+
+
 def _heuristic_content(weights: Weights) -> dict[str, Any]:
     own = {"heuristic_pattern": "linf", "min_radius": 1.0, "not_contiguous": False}
     return _zoo_content("heuristic", weights, **own)
@@ -304,11 +313,13 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, tuple((step,) for step in steps), parameters=parameters)
 
 
-# Families that decide nothing, or by the very step of another: left out where it takes long.
-LIGHT = ("heuristic", "sinkhorn", "sit", "topk")
+# Families that decide nothing, or by the very step of another, or of which an oracle, golden sets
+# and borderline images tell enough: left out where it takes long.
+LIGHT = ("heuristic", "kmedoids", "sinkhorn", "sit", "topk")
 EXAMPLES = {
     "dpcknn": Example(_dpcknn_content, {}, _dpcknn_plan),
     "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
+    "kmedoids": Example(_kmedoids_content, {}, _kmedoids_plan),
     "dynamicvit": Example(_dynamicvit_content, {}, _dynamicvit_plan),
     "sinkhorn": Example(_sinkhorn_content, {}, _sinkhorn_plan),
     "sit": Example(_sit_content, {}, _sit_plan),

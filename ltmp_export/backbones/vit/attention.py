@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ltmp_export.backbones.vit import differential, parallel
 from ltmp_export.backbones.vit.layers import VitLayers
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.plan import demands
-from ltmp_export.plan.scores import CLASS_ATTENTION, IMPORTANCE
+from ltmp_export.plan.scores import CLASS_ATTENTION, CLASS_VALUES, IMPORTANCE
 from ltmp_export.plan.step import Step
 
 
@@ -84,11 +86,25 @@ def mix(layers: VitLayers, path: str, layout: Layout, weights: Name, v: Name, gi
     return layers.exact(layers.layer_scale(f"{path}.ls1", out))
 
 
-def scores(steps: tuple[Step, ...], layout: Layout, weights: Name, heads: int) -> dict[str, Name]:
-    """The scores [B, N] that steps demand, from attention weights [B, H, N, N]."""
-    wanted, found = demands(steps), {}
+def scores(
+    layers: VitLayers, steps: Sequence[Step], layout: Layout, weights: Name, values: Name
+) -> dict[str, Name]:
+    """The scores [B, N] that steps demand, from attention [B, H, N, N] and values [B, H, N, D]."""
+    wanted, found, heads = demands(steps), {}, layers.vit.maps
+    g = layers.g
     if IMPORTANCE in wanted:
         found[IMPORTANCE] = layout.importance(weights, heads)
     if CLASS_ATTENTION in wanted:
         found[CLASS_ATTENTION] = layout.class_attention(weights)
+    if CLASS_VALUES in wanted:
+        found[CLASS_VALUES] = _class_values(g, layout, weights, layers.exact(values))
     return found
+
+
+def _class_values(g: GraphBuilder, layout: Layout, weights: Name, values: Name) -> Name:
+    """[B, N] what the class token, row 0, gives of each head times the length of its value."""
+    axis = layout.heads_axis
+    of_class = g.op("Gather", weights, g.index(0), axis=axis + 1)  # [B, H, N]
+    squares = g.reduce("ReduceSum", g.op("Mul", values, values), [axis + 2])
+    weighted = g.op("Mul", of_class, g.op("Sqrt", squares))
+    return g.reduce("ReduceSum", weighted, [axis], name="class_values")

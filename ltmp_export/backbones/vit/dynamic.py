@@ -10,7 +10,7 @@ from ltmp_export.graph.builder import Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.packed import Candidates, Reduced
 from ltmp_export.graph.single import Single
-from ltmp_export.plan.scores import IMPORTANCE
+from ltmp_export.plan.scores import CLASS_VALUES, IMPORTANCE
 from ltmp_export.plan.step import Step
 from ltmp_export.steps import lowering
 
@@ -19,19 +19,27 @@ WIDE = 128
 
 
 def candidates(
-    layers: VitLayers, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
+    layers: VitLayers,
+    steps: tuple[Step, ...],
+    tokens: Packed,
+    weights: Name,
+    values: Name,
+    metric: Name | None,
 ) -> Candidates:
     """What the steps decide on in a batch, with just the scores they will read."""
     g, vit, layout = layers.g, layers.vit, tokens.layout
+    alive, total = layout.valid, g.op("Shape", tokens.x, end=1)
+    scores = attention.scores(layers, steps, layout, weights, values)
     return Candidates(
         layout=layout,
         rows=layout.rows,
-        alive=layout.valid,
-        total=g.op("Shape", tokens.x, end=1),
+        alive=alive,
+        total=total,
         size=tokens.size,
-        importance=attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE),
+        importance=scores.get(IMPORTANCE),
         metric=metric,
         metric_width=vit.key_width,
+        class_values=scores.get(CLASS_VALUES),
     )
 
 
@@ -48,15 +56,20 @@ def owned(
 
 
 def of_one(
-    layers: VitLayers, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
+    layers: VitLayers,
+    steps: tuple[Step, ...],
+    tokens: Packed,
+    weights: Name,
+    values: Name,
+    metric: Name | None,
 ) -> Packed:
     """What a block's steps leave of the tokens [N, C] of one image."""
     g, vit, layout = layers.g, layers.vit, tokens.layout
     column = None if tokens.size is None else g.op("Unsqueeze", tokens.size, g.ints(1))
-    importance = attention.scores(steps, layout, weights, vit.maps).get(IMPORTANCE)
+    scores = attention.scores(layers, steps, layout, weights, values)
     left = lowering.of_one(g, steps, Single(
-        tokens.x, column, importance, metric, vit.prefix, wide=vit.width >= WIDE,
-        positions=tokens.positions, owners=tokens.owners,
+        tokens.x, column, scores.get(IMPORTANCE), metric, vit.prefix, wide=vit.width >= WIDE,
+        positions=tokens.positions, owners=tokens.owners, class_values=scores.get(CLASS_VALUES),
     ))  # fmt: skip
     size = None if left.size is None else g.reshape(left.size, -1, name="size")
     layout = single.layout_of(g, left.x, layout.most, vit.prefix)

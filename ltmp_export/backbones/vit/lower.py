@@ -118,8 +118,9 @@ class Lowering:
     def slots(self, tokens: Packed) -> Slots:
         """Tokens of a static plan outside of blocks."""
         return Slots(
-            number=tokens.layout.most, x=tokens.x, size=tokens.size, scores={}, metric=None,
-            alive=None, protected=self.vit.prefix, owners=tokens.owners, handed=tokens.handed,
+            number=tokens.layout.most, x=tokens.x, size=tokens.size, scores=tokens.scores,
+            metric=None, alive=None, protected=self.vit.prefix, owners=tokens.owners,
+            handed=tokens.handed,
         )  # fmt: skip
 
     def transformed(
@@ -129,7 +130,8 @@ class Lowering:
         step = self.plan.before.get(index)
         entered = self.entering(index, tokens)
         if step is None or not step.restores:
-            return self.block(f"blocks.{index}", steps, entered)
+            ahead = self.plan.before.get(index + 1)
+            return self.block(f"blocks.{index}", steps, entered, ahead=ahead)
         left, count = self.block(f"blocks.{index}", steps, entered, name=None)
         stages = (self.slots(stage) for stage in (tokens, entered, left))
         with self.g.scope(faces.folder(type(step))):
@@ -139,11 +141,16 @@ class Lowering:
         return left, count
 
     def block(
-        self, path: str, steps: tuple[Step, ...], tokens: Packed, name: str | None = "tokens"
+        self,
+        path: str,
+        steps: tuple[Step, ...],
+        tokens: Packed,
+        name: str | None = "tokens",
+        ahead: Step | None = None,
     ) -> tuple[Packed, Name]:
         """One transformer block: attention, the plan's steps, MLP; `name` of what it gives.
 
-        And [B] on how many tokens its MLP runs.
+        And [B] on how many tokens its MLP runs. `ahead` is a step before the next block.
         """
         g = self.g
         with g.scope("attn"):
@@ -155,8 +162,8 @@ class Lowering:
             )
             metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
-        if not self.plan.static and not isinstance(layout, OneLayout):
-            offered = dynamic.candidates(self.layers, steps, tokens, weights, metric)
+        if steps and not self.plan.static and not isinstance(layout, OneLayout):
+            offered = dynamic.candidates(self.layers, steps, tokens, weights, values, metric)
             reduced = lowering.decide(g, steps, offered)
         with g.scope("attn"):
             update = attention.mix(self.layers, path, layout, weights, values, rows)
@@ -166,12 +173,14 @@ class Lowering:
             x = packed.reduce_rows(g, reduced, x)
             where = self.moved(tokens, reduced)
             left = Packed(x, reduced.size, reduced.layout, positions=where, owners=owned)
-        elif isinstance(layout, OneLayout):
+        elif steps and isinstance(layout, OneLayout):
             tokens = replace(tokens, x=x, positions=self.placed(tokens))
-            left = dynamic.of_one(self.layers, steps, tokens, weights, metric)
+            left = dynamic.of_one(self.layers, steps, tokens, weights, values, metric)
         else:
-            tokens = replace(tokens, x=x)
-            left, within = self.slots_left(steps, tokens, weights, metric)
+            asked = (*steps, *(() if ahead is None else (ahead,)))
+            scores = attention.scores(self.layers, asked, layout, weights, values)
+            tokens = replace(tokens, x=x, scores=scores)
+            left, within = self.slots_left(steps, tokens, metric)
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
             return replace(left, x=self.fed(path, left, name)), left.layout.count
@@ -230,15 +239,18 @@ class Lowering:
         return self.g.reshape(x, -1, self.vit.width) if self.plan.static else x
 
     def slots_left(
-        self, steps: tuple[Step, ...], tokens: Packed, weights: Name, metric: Name | None
+        self, steps: tuple[Step, ...], tokens: Packed, metric: Name | None
     ) -> tuple[Packed, tuple[Slots, Slots] | None]:
-        """What a static block's steps leave of its tokens [B, N, C]; before them, and behind."""
+        """What a static block's steps leave of its tokens [B, N, C]; before them, and behind.
+
+        Without steps of any block's.
+        """
         g, vit, layout = self.g, self.vit, tokens.layout
         if not steps:
             return replace(tokens, layout=self.named_count(layout), dropped=None), None
         found = Slots(
             number=layout.most, x=tokens.x, size=tokens.size,
-            scores=attention.scores(steps, layout, weights, vit.maps), metric=metric,
+            scores=tokens.scores, metric=metric,
             alive=None if self.plan.counted else layout.valid, protected=vit.prefix,
             owned=tokens.owned, handed=tokens.handed, owners=tokens.owners,
             positions=self.placed(tokens),
@@ -255,8 +267,8 @@ class Lowering:
         return reduced, (found, left)
 
     def named_count(self, layout: Layout) -> Layout:
-        """A count that is known before running gets the name under which others look for it."""
-        if not self.plan.counted:
+        """A count that no step of the block makes gets the name under which others look for it."""
+        if self.plan.keep is not None or isinstance(layout, OneLayout):
             return layout
         return replace(layout, count=self.g.op("Identity", layout.count, name="count"))
 

@@ -24,6 +24,8 @@ class Packed:
         handed: As of `Slots`.
         positions: Where they lie, where attention knows of it; None while each lies where it began.
         owners: Who owns the patches, or None where nobody asks.
+        scores: [B, N] each, of the block behind which they stand, that a step before the next one
+            demands.
     """
 
     x: Name
@@ -34,3 +36,4 @@ class Packed:
     handed: Mapping[str, Name] = field(default_factory=dict)
     positions: Positions | None = None
     owners: Owners | None = None
+    scores: Mapping[str, Name] = field(default_factory=dict)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from onnx import TensorProto
 
-from ltmp_export.graph import slots
+from ltmp_export.graph import distances, slots
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.linear import linear
 from ltmp_export.graph.slots import Slots
@@ -50,17 +49,8 @@ def write(g: GraphBuilder, step: Cluster, tokens: Slots) -> Slots:
 
 
 def _distances(g: GraphBuilder, x: Name, patches: int, width: int) -> Name:
-    """[B, n, C] → [B, n, n], divided by the root of the width; of a token to itself 0.
-
-    They are those of vectors from which their mean is taken: less is lost in float32.
-    """
-    x = g.op("Sub", x, g.reduce("ReduceMean", x, [1], keepdims=True))
-    squares = g.reduce("ReduceSum", g.op("Mul", x, x), [2], keepdims=True)  # [B, n, 1]
-    products = g.op("MatMul", x, g.op("Transpose", x, perm=[0, 2, 1]))
-    both = g.op("Add", squares, g.op("Transpose", squares, perm=[0, 2, 1]))
-    apart = g.op("Sub", both, g.op("Mul", products, g.number(2.0)))
-    others = g.stored(f"others_{patches}", 1 - np.eye(patches, dtype=np.float32))
-    apart = g.op("Mul", g.op("Max", apart, g.number(0.0)), others)
+    """[B, n, C] → [B, n, n], divided by the root of the width."""
+    apart = distances.squared(g, x, patches)
     return g.op("Sqrt", g.op("Div", apart, g.number(float(width))))
 
 

@@ -24,6 +24,11 @@ class Fit(Step):
         return True
 
     @property
+    def varies(self) -> bool:
+        """Of an image that has fewer nothing goes."""
+        return True
+
+    @property
     def number(self) -> int:
         """How many may stay."""
         return self.keep
