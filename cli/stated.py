@@ -13,6 +13,7 @@ import typer
 
 from ltmp_export import families
 from ltmp_export.errors import InputError
+from ltmp_export.statements import compression
 from ltmp_export.statements.choices import Choices
 
 from . import parsing
@@ -193,6 +194,22 @@ class Typed:
             rich_help_panel=METHOD,
         ),
     ] = None
+    diffrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="DiffRate's counts for each block, compression_rate.json; with --budget.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which of them: a budget in that file, or MODEL:BUDGET.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
     compression_ratio: Annotated[
         float | None,
         typer.Option(
@@ -244,7 +261,9 @@ class Typed:
         blocks = None if at is None else parsing.integers("--merge-at", at, "3,6,9", least=0)
         if pixels is not None and len(pixels) > 2:
             raise InputError(f"--img-size {size}: expected one number, or height,width")
-        parsed = {
+        rates = None if self.diffrate is None else compression.read(self.diffrate, self.budget)
+        parsed: dict[str, Any] = {
+            "diffrate": rates,
             "image_size": None if pixels is None else (pixels[0], pixels[-1]),
             "mean": None if self.mean is None else parsing.numbers("--mean", self.mean),
             "std": None if self.std is None else parsing.numbers("--std", self.std),

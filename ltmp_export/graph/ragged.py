@@ -145,7 +145,7 @@ class Layout:
         gathered = g.op("Gather", pieces, g.op("Add", first, steps), axis=0)  # [T, H, D]
         return g.reshape(gathered, -1, heads * width)
 
-    def score_bias(self, size: Name | None, largest: int) -> Name | None:
+    def score_bias(self, size: Name | None, largest: int | None) -> Name | None:
         """What to add to attention scores [B, H, N, N]: log of the key's size; `LOWEST` if empty.
 
         The logarithms are a table: onnxruntime's differ in the last bit by where a number stands in
@@ -153,7 +153,8 @@ class Layout:
 
         Args:
             size: [T]; [B, N] where N is fixed; None while every token stands for one patch.
-            largest: The most patches that a token can stand for.
+            largest: The most patches that a token can stand for; None where sizes are no whole
+                numbers, whose logarithms are computed.
 
         Returns:
             [B, 1, 1, N], or None where there is nothing to add.
@@ -163,7 +164,11 @@ class Layout:
             return None
         bias = g.number(0.0)
         if size is not None:
-            bias = g.op("Gather", g.logarithms(largest), g.op("Cast", size, to=TensorProto.INT64))
+            if largest is None:
+                bias = g.op("Log", size)
+            else:
+                whole = g.op("Cast", size, to=TensorProto.INT64)
+                bias = g.op("Gather", g.logarithms(largest), whole)
             if self.fixed is None:
                 bias = g.op("Gather", bias, self.rows, axis=0)
         if not self.full:

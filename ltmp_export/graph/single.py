@@ -52,7 +52,7 @@ class OneLayout(Layout):
         rows = self.g.op("Transpose", padded, perm=[1, 0, 2])
         return self.g.reshape(rows, -1, heads * width)
 
-    def score_bias(self, size: Name | None, largest: int) -> Name | None:
+    def score_bias(self, size: Name | None, largest: int | None) -> Name | None:
         """[N], the logarithms of sizes [N]; nothing while all are 1."""
         return None if size is None else self.g.op("Log", size)
 

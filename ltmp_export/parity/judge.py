@@ -169,7 +169,7 @@ def _block_faults(
                 f"what becomes of token {token} does not follow from the file's own score "
                 f"{score:.9g}{_cut(step.threshold, 9)}"
             )
-    if block.sizes:
+    if not block.sizes <= allowed.sizes[number]:
         yield f"a token stands for {block.sizes:g} patches more or less than in the reference"
     if not block.tokens.difference <= allowed.tokens[number]:
         words = _vectors("after it", block.tokens, allowed.tokens[number])

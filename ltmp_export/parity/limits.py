@@ -32,6 +32,7 @@ class Limits:
     Attributes:
         embedded: Of a token vector before the first block.
         tokens: Of a token vector after each block.
+        sizes: Of a size after each block, absolute: 0 where sizes are whole numbers.
         scores: Of a score, by step.
         given: Of each output.
         excess: How far an int8 layer's input may be from its integers beyond half a step, in steps.
@@ -45,6 +46,7 @@ class Limits:
 
     embedded: float
     tokens: Mapping[int, float]
+    sizes: Mapping[int, float]
     scores: Mapping[StepKey, float]
     given: Mapping[str, float]
     excess: float
@@ -68,6 +70,10 @@ def limits(seen: Sequence[Observation], precision: Precision) -> Limits:
             number: _allowed([b.tokens.difference for n, b in blocks if n == number])
             for number in dict(blocks)
         },
+        sizes={
+            number: _allowed_sizes([b.sizes for n, b in blocks if n == number])
+            for number in dict(blocks)
+        },
         scores=scores,
         given={name: _allowed([one.given[name] for one in rounding]) for name in rounding[0].given},
         excess=max(LEAST_EXCESS, ROUNDING_FACTOR * _largest(rounding)),
@@ -86,6 +92,11 @@ def _largest(rounding: Sequence[Deviation]) -> float:
 def _allowed(rounding: Sequence[float]) -> float:
     finite = [error for error in rounding if math.isfinite(error)]
     return max(LEAST_ALLOWED, ROUNDING_FACTOR * max(finite, default=0.0))
+
+
+def _allowed_sizes(rounding: Sequence[float]) -> float:
+    """Whole sizes are the same in float32; of others rounding tells."""
+    return _allowed(rounding) if any(rounding) else 0.0
 
 
 def _score_differences(deviations: Sequence[Deviation]) -> dict[StepKey, list[float]]:

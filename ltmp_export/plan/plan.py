@@ -150,6 +150,11 @@ class Plan:
         return any(step.restores for step in steps)
 
     @property
+    def fractional(self) -> bool:
+        """Whether sizes may be no whole numbers."""
+        return any(step.fractional for steps in self.blocks for step in steps)
+
+    @property
     def mixes(self) -> bool:
         """Whether some patch may be part of several of the tokens that are left."""
         steps = [*self.before.values(), *(step for steps in self.blocks for step in steps)]

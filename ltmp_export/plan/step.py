@@ -61,6 +61,11 @@ class Step:
         return False
 
     @property
+    def fractional(self) -> bool:
+        """Whether sizes may be no whole numbers afterwards."""
+        return False
+
+    @property
     def learned(self) -> float | None:
         """The threshold it compares its scores with, or None."""
         return None

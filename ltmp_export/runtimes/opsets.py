@@ -30,6 +30,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import FP32, INT8, PRODUCTS, STATIC, Activation, Precision
 from ltmp_export.runtimes.session import Session
+from ltmp_export.steps.absorb.step import Absorb
 from ltmp_export.steps.cluster.step import Cluster
 from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.merge.step import Merge
@@ -39,6 +40,7 @@ from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.prune.step import Prune
 from ltmp_export.steps.prune_least.step import PruneLeast
+from ltmp_export.steps.rank.step import Rank
 from ltmp_export.steps.slim.step import Slim
 from ltmp_export.steps.transport.step import Transport
 
@@ -59,6 +61,7 @@ _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (Plan("dynamicvit", ((), ()), {0: Predict("predictor", 12), 1: Slim("slim", 8, 4)}), None),
     (Plan("dpcknn", ((), ()), {0: Cluster("cluster", 12, 3), 1: _SHARED}), None),
     (Plan("kmedoids", ((), ()), {1: Medoids(12, 2)}), None),
+    (Plan("diffrate", ((Rank(14), Absorb(9)), (Rank(6), Absorb(3)))), None),
     (Plan("ltm_transformer", ((_KEPT,), ())), None),
     (Plan("ltm_transformer", ((), (_RESTORED,))), None),
 )  # and batch size; what a dense model holds they hold, too

@@ -28,6 +28,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "keep_rule": (str,),
     "fuse_token": (bool,),
     "grid_rounding": (str,),
+    "diffrate": (str,),
+    "budget": (str,),
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
@@ -41,9 +43,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 # What only some families take, which then say so (`families.Family.stated`).
 OF_FAMILIES = (
     "merge_at", "merge_scale", "merge_weights", "keep_rate", "keep_rule", "fuse_token",
-    "grid_rounding",
+    "grid_rounding", "diffrate", "budget",
     "compression_ratio", "hard", "restore",
 )  # fmt: skip
+_TELLING = {"diffrate": "diffrate"}  # what is stated for one family alone, and which
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
 
@@ -72,6 +75,8 @@ class Choices:
         keep_rule: How many patches that is, one of `plan.kept.RULES`.
         fuse_token: Whether the patches that are not kept become a token.
         grid_rounding: How float32 rounded the grid of a pattern, one of `plan.rings.ROUNDINGS`.
+        diffrate: DiffRate's counts: a `compression_rate.json`, as text.
+        budget: Which of them: a budget in it, or MODEL:BUDGET.
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
@@ -102,6 +107,8 @@ class Choices:
     keep_rule: str | None = None
     fuse_token: bool | None = None
     grid_rounding: str | None = None
+    diffrate: str | None = None
+    budget: str | None = None
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None
@@ -113,8 +120,14 @@ class Choices:
     assume_defaults: bool | None = None
 
     def named(self) -> tuple[Choices, tuple[str, ...]]:
-        """The same with the family's own name, and what is to be said of another one."""
-        own = families.ALIASES.get(self.family or "")
+        """The same with the family's own name, and what is to be said of another one.
+
+        What is stated for one family alone names it, too.
+        """
+        if self.family is None:
+            told = [one for name, one in _TELLING.items() if getattr(self, name) is not None]
+            return (replace(self, family=told[0]) if told else self), ()
+        own = families.ALIASES.get(self.family)
         if own is None:
             return self, ()
         return replace(self, family=own), (f"{self.family} is family {own} here",)

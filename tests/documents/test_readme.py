@@ -22,6 +22,7 @@ from ltmp_export.timing import real_size
 from tests.conftest import DIGITS_LTMP, cluster_layers
 from tests.documents import manuals
 from tests.makers import digits, make_checkpoint
+from tests.makers.examples import DIFFRATE
 from tests.makers.mutations import MUTATIONS
 from tests.makers.shallow import write_shallow
 
@@ -42,6 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Pat
     shutil.copy(digits_base, place / "base.pth")
     layers = cluster_layers(128, 24, 9)
     torch.save(torch.load(digits_base) | layers, place / "deit_patchmerger.pth")
+    (place / "compression_rate.json").write_text(DIFFRATE)
     (place / "photos").mkdir()
     for grey in (0, 90, 200):
         Image.new("RGB", (40, 36), (grey, 90, 255 - grey)).save(place / f"photos/{grey}.png")

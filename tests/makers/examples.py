@@ -7,6 +7,7 @@ files tell more, by arguments or by tensors of its own, has an example in `EXAMP
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ltmp_export.families import Family
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
+from ltmp_export.steps.absorb.step import Absorb
 from ltmp_export.steps.cluster.step import Cluster
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.medoids.step import Medoids
@@ -31,6 +33,7 @@ from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.pattern.step import Pattern
 from ltmp_export.steps.predict.step import Predict
+from ltmp_export.steps.rank.step import Rank
 from ltmp_export.steps.slim.step import Slim
 from ltmp_export.steps.transport.step import Transport
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
@@ -300,6 +303,10 @@ def _mergence_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((Mergence(6, "size"),), (Mergence(4, "size"),), (Mergence(2),)))
 
 
+def _diffrate_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((Rank(8), Absorb(6)), (Rank(5),), (Rank(4), Absorb(2))))
+
+
 def _masks_plan(method: Family, draw: Draw) -> Plan:
     names = [f"blocks.{block}.ltm" for block in range(3)]
     parameters = {"ltm.mask0": draw("ltm.mask0", (9, 4)).abs()}
@@ -313,10 +320,22 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, tuple((step,) for step in steps), parameters=parameters)
 
 
+DIFFRATE = json.dumps(
+    {
+        "ViT-T-DeiT": {
+            "0.5": {
+                "prune_kept_num": "[65,55,50,40,33,20]",
+                "merge_kept_num": "[60,50,52,35,33,11]",
+            }
+        }
+    }
+)
+
 # Families that decide nothing, or by the very step of another, or of which an oracle, golden sets
 # and borderline images tell enough: left out where it takes long.
-LIGHT = ("heuristic", "kmedoids", "sinkhorn", "sit", "topk")
+LIGHT = ("diffrate", "heuristic", "kmedoids", "sinkhorn", "sit", "topk")
 EXAMPLES = {
+    "diffrate": Example(dict, {"diffrate": DIFFRATE, "family": "diffrate"}, _diffrate_plan),
     "dpcknn": Example(_dpcknn_content, {}, _dpcknn_plan),
     "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
     "kmedoids": Example(_kmedoids_content, {}, _kmedoids_plan),

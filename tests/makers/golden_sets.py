@@ -1,7 +1,7 @@
 """Golden sets of public reducers: files as their scripts write them, and what the originals gave.
 
-They are too large for the repository and lie beside it, in `shared/fixtures/reducers` of a folder
-above; where they are missing, tests of them are skipped.
+They are too large for the repository and lie beside it, in `shared/fixtures/reducers` and `others`
+of a folder above; where they are missing, tests of them are skipped.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from ltmp_export.plan.plan import dense_plan
 from ltmp_export.reference import Reference
 from ltmp_export.statements.choices import Choices
 
-_PLACE = Path("shared") / "fixtures" / "reducers"
+_PLACES = [Path("shared") / "fixtures" / kind for kind in ("reducers", "others")]
 HEADS = Choices(num_heads=3)  # no file says it
 
 
 def folder(name: str) -> Path:
     """Of one set; without it the test is skipped."""
     for above in Path(__file__).resolve().parents:
-        if (found := above / _PLACE / name).is_dir():
-            return found
-    pytest.skip(f"no golden set {name} beside the checkout ({_PLACE})")
+        for place in _PLACES:
+            if (found := above / place / name).is_dir():
+                return found
+    pytest.skip(f"no golden set {name} beside the checkout ({_PLACES[0]})")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,10 @@ class Golden:
         """The first of them."""
         return Images(self.pixels[:number], None, tuple(map(str, range(number))), "golden")
 
-    def traces(self, number: int = 6) -> tuple[Trace, ...]:
-        """The reference in float64 on the first of them."""
-        reference = Reference(self.checkpoint.model, self.checkpoint.plan, torch.float64)
+    def traces(self, number: int = 6, outputs: tuple[str, ...] = ()) -> tuple[Trace, ...]:
+        """The reference in float64 on the first of them; `outputs` it tells beside logits."""
+        model, plan = self.checkpoint.model, self.checkpoint.plan
+        reference = Reference(model, plan, torch.float64, outputs)
         return tuple(reference.run(image) for image in torch.from_numpy(self.pixels[:number]))
 
     def dense(self) -> NDArray[np.float64]:

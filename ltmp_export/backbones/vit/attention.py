@@ -36,7 +36,13 @@ class Bound:
 
 
 def attend(
-    layers: VitLayers, path: str, rows: Name, size: Name | None, layout: Layout, at: Bound
+    layers: VitLayers,
+    path: str,
+    rows: Name,
+    size: Name | None,
+    layout: Layout,
+    at: Bound,
+    largest: int | None,
 ) -> tuple[Name, Name, Name]:
     """Maps of attention [B, H, N, N], keys by which tokens are compared, and values [B, H, N, D].
 
@@ -47,6 +53,7 @@ def attend(
         size: How many patches each token stands for, or None while all are 1.
         layout: Where the tokens of an image are.
         at: What the places of the tokens do.
+        largest: As of `Layout.score_bias`.
     """
     g, vit = layers.g, layers.vit
     q, k, v = layers.projected(path, rows, layout)
@@ -57,7 +64,7 @@ def attend(
         q = g.op("Mul", g.cast(q), g.number(vit.key_width**-0.5))
         scores = g.op("MatMul", q, layout.exchanged(g.cast(k)))
     scores = at.biased(g, layers.exact(scores))
-    bias = layout.score_bias(size, vit.tokens)
+    bias = layout.score_bias(size, largest)
     if bias is not None:
         scores = g.op("Add", scores, bias)
     return g.op("Softmax", scores, axis=-1), keys, v

@@ -29,11 +29,13 @@ class Left:
         layers: The model's.
         found: These tokens.
         static: Whether each image has the same slots; else its rows are packed.
+        whole: Whether sizes are whole numbers, those of patches that tokens own.
     """
 
     layers: VitLayers
     found: Packed
     static: bool
+    whole: bool = True
 
     @property
     def g(self) -> GraphBuilder:
@@ -125,7 +127,7 @@ class Left:
     def sizes(self) -> Name:
         """[B, K]."""
         g = self.g
-        if self.found.size is not None:
+        if self.found.size is not None and self.whole:
             return self._among(self.found.size)
         place, prefix = g.op("Unsqueeze", self.token_map(), g.ints(1)), self.layers.vit.prefix
         if self.static:

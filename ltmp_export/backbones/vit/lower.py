@@ -83,7 +83,7 @@ class Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-        left = Left(self.layers, tokens, self.plan.static)
+        left = Left(self.layers, tokens, self.plan.static, not self.plan.fractional)
         left.give(outputs, self.precision, self.batch, self.broken)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
@@ -158,8 +158,9 @@ class Lowering:
             layout = tokens.layout
             at = self.at(path, tokens)
             weights, keys, values = attention.attend(
-                self.layers, path, rows, tokens.size, layout, at
-            )
+                self.layers, path, rows, tokens.size, layout, at,
+                None if self.plan.fractional else self.vit.tokens,
+            )  # fmt: skip
             metric = self.metric(path, tokens, keys, at) if METRIC in demands(steps) else None
         reduced = within = None
         if steps and not self.plan.static and not isinstance(layout, OneLayout):
