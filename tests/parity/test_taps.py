@@ -46,7 +46,8 @@ def test_a_record_is_what_the_reference_computes(
             np.testing.assert_allclose(block.tokens, trace.tokens[number], atol=1e-4)
             assert (block.size is None) == (number == 5 or not resized)
             if block.size is not None:
-                np.testing.assert_array_equal(block.size, trace.sizes[number])
+                off = 1e-4 if checkpoint.plan.fractional else 0
+                np.testing.assert_allclose(block.size, trace.sizes[number], rtol=0, atol=off)
             for step, decision in zip(block.steps, trace.decisions[number], strict=True):
                 assert list(disagreements(number, decision, step.choice)) == []
                 np.testing.assert_allclose(step.score[1:], decision.score[1:], atol=1e-5)
