@@ -1,1 +1,0 @@
-"""Similar tokens become their mean, by a threshold; where none does, all stay as they stand."""
