@@ -29,7 +29,7 @@ Digits: TypeAlias = Callable[[str], Checkpoint]
 Golden: TypeAlias = Mapping[str, NDArray[Any]]
 
 OPSETS = (16, 17, 18, 20, opsets.newest_opset())
-BATCHES = (1, 7)  # of 48 images
+RUNS = ((17, 1), *((opset, 7) for opset in OPSETS))  # of 48 images, so many at once
 STATIC = [name for name in families.names() if name not in families.learned()]
 
 
@@ -61,8 +61,7 @@ class TestAuthorsFixedRates:
     """golden.npz: the authors' own models with r = 8 on the base weights."""
 
     @pytest.mark.parametrize("family", families.counted())
-    @pytest.mark.parametrize("opset", OPSETS)
-    @pytest.mark.parametrize("batch", BATCHES)
+    @pytest.mark.parametrize(("opset", "batch"), RUNS)
     def test_exported_graph(
         self, digits: Digits, golden: Golden, digit_images: Tensor, family: str, opset: int,
         batch: int,
@@ -110,8 +109,7 @@ class TestAuthorsFixedRates:
 
 class TestBudgets:
     @pytest.mark.parametrize("family", families.learned())
-    @pytest.mark.parametrize("opset", OPSETS)
-    @pytest.mark.parametrize("batch", BATCHES)
+    @pytest.mark.parametrize(("opset", "batch"), RUNS)
     def test_an_ample_budget_is_exact(
         self, digits: Digits, golden: Golden, digit_images: Tensor, family: str, opset: int,
         batch: int,

@@ -186,7 +186,7 @@ def run_module(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPat
 def write_few_digits(place: Path) -> None:
     """What `python -m tests.makers.digits digits` writes, with fewer images."""
     digits.write(place)
-    for part, count in (("train", 240), ("val", 96)):
+    for part, count in (("train", 120), ("val", 48)):
         with np.load(place / f"{part}.npz") as arrays:
             few = {name: arrays[name][:count] for name in arrays}
         np.savez(place / f"{part}.npz", **few)

@@ -7,15 +7,18 @@ Nodes, names, attributes, shapes, metadata (without versions) and integers by di
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ltmp_export.precision.formats import FP32
 from tests.makers import graph_summary
 from tests.makers.graph_summary import Case, alike, fingerprint, summary
 
 GROUPS = 8
+EACH = 3  # of the graphs in lower precision one in so many is looked at: they share their forms
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,12 @@ def test_cases_are_those_recorded(cases: list[Case], stored: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_graphs(group: int, cases: list[Case], stored: dict[str, Any]) -> None:
-    for case in cases[group::GROUPS]:
+    looked_at = [
+        case
+        for case in cases
+        if case.precision.kind == FP32 or zlib.crc32(case.name.encode()) % EACH == 0
+    ]
+    for case in looked_at[group::GROUPS]:
         digest, floats = summary(case)
         expected, places = stored["graphs"][case.name]
         for name, found in floats.items():
