@@ -23,6 +23,7 @@ from .inputs import inputs
 from .inspect import inspect
 from .models import models
 from .report import report
+from .serve_config import serve_config
 from .show import show
 from .terminal import reporting_errors
 from .web import web
@@ -84,6 +85,7 @@ app.command("inspect")(reporting_errors(inspect))
 app.command("show")(reporting_errors(show))
 app.command("report")(reporting_errors(report))
 app.command("web")(reporting_errors(web))
+app.command("serve-config")(reporting_errors(serve_config))
 app.command("models")(reporting_errors(models))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.inspect import inspect
     from ltmp_export.commands.models import models
     from ltmp_export.commands.report import PageReport, report
+    from ltmp_export.commands.serve_config import ServeConfigReport, serve_config
     from ltmp_export.commands.show import show
     from ltmp_export.commands.web import WebReport, web
     from ltmp_export.drawing.report import ShowReport
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from ltmp_export.files.memory import memory_limit
     from ltmp_export.parity.report import CheckReport
+    from ltmp_export.serving.triton import Deployment
     from ltmp_export.statements.choices import Choices
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
@@ -53,6 +55,7 @@ _HOME = {
     "commands.inspect": ("inspect",),
     "commands.models": ("models",),
     "commands.report": ("PageReport", "report"),
+    "commands.serve_config": ("ServeConfigReport", "serve_config"),
     "commands.show": ("show",),
     "commands.web": ("WebReport", "web"),
     "drawing.report": ("ShowReport",),
@@ -64,6 +67,7 @@ _HOME = {
     "commands.export": ("ExportReport", "export"),
     "commands.demo": ("demo",),
     "commands.bench": ("bench",),
+    "serving.triton": ("Deployment",),
     "timing.report": ("BenchReport",),
     "timing.settings": ("Settings",),
 }
@@ -75,6 +79,7 @@ __all__ = [
     "CheckReport",
     "Checkpoint",
     "Choices",
+    "Deployment",
     "EvalReport",
     "ExportError",
     "ExportReport",
@@ -82,6 +87,7 @@ __all__ = [
     "InputsReport",
     "LtmpError",
     "PageReport",
+    "ServeConfigReport",
     "Settings",
     "ShowReport",
     "Spread",
@@ -100,6 +106,7 @@ __all__ = [
     "models",
     "replay",
     "report",
+    "serve_config",
     "show",
     "web",
 ]

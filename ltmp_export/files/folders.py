@@ -33,7 +33,7 @@ def write(folder: Path, parts: Iterable[tuple[str, bytes]], *, fresh: bool = Fal
 
     Args:
         folder: Where; its own folder must be there.
-        parts: Names and contents, made one after the other.
+        parts: Names and contents, made one after the other; of a fresh folder also `folder/name`.
         fresh: Whether nothing may be there.
 
     Raises:
@@ -48,6 +48,7 @@ def write(folder: Path, parts: Iterable[tuple[str, bytes]], *, fresh: bool = Fal
         names = []
         for name, content in parts:
             with disk.telling(folder / name, WAY_OUT):
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 disk.write_new(temporary / name, [content])
             names.append(name)
         with disk.telling(folder, WAY_OUT), undo.postponed():

@@ -144,6 +144,13 @@ def _commit(path: Path, graph_file: Path, data_file: Path, data: Path | None) ->
                 disk.remove(old)
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files of weights that a model which has been read refers to."""
+    graph = onnx.load(path, load_external_data=False).graph
+    entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
+    return [path.with_name(n) for n in sorted({e.value for e in entries if e.key == "location"})]
+
+
 def _own_data(path: Path) -> list[Path]:
     """The data files that a model refers to, as far as they are named as here."""
     named = re.compile(re.escape(_stem(path)) + r"\.[0-9a-f]{16}\.data")

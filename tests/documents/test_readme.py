@@ -81,6 +81,7 @@ def test_there_are_commands() -> None:
         "report",
         "web",
         "inputs",
+        "serve-config",
     }
 
 
@@ -124,6 +125,7 @@ MADE = {
         "half.onnx",
     },
     "ltmp_export/reports/page/README.md": {"report.html"},
+    "ltmp_export/serving/README.md": {"repository"},
     "ltmp_export/site/README.md": {"site"},
     "ltmp_export/runtimes/README.md": {"fed"},
     "ltmp_export/timing/README.md": {"bench.json", "bench.png"},

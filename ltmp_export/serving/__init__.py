@@ -1,0 +1,1 @@
+"""What servers need beside a model file: configurations, and how pictures are prepared."""
