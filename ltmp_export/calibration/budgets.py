@@ -93,6 +93,14 @@ def _shares(vit: Vit) -> str:
     return f"{vit.patches} patches and {vit.prefix} before them"
 
 
+def _bounds(source: Checkpoint) -> tuple[int, ...]:
+    """[depth] the most tokens that an image can have, where some block's steps tell of a bound."""
+    geometry, plan = source.geometry, source.plan
+    most = [rows.kept for rows in geometry.rows(plan)]
+    bounded = not isinstance(geometry, Vit) or most[-1] < geometry.tokens
+    return tuple(most) if bounded else ()
+
+
 def measured(
     checkpoint: Checkpoint,
     images: Images,
@@ -169,6 +177,8 @@ def asked(
         require_learned(source.plan)
     if source.plan.static or mode != "static":
         return None, ()
+    if keep_tokens is None and (most := _bounds(source)):
+        return Budget(most), ()
     if keep_tokens is None:
         raise InputError(
             f"family {family} keeps as many tokens as an image needs; state the most that each "

@@ -36,6 +36,7 @@ ZOO, PT, EVIT, DYNAMICVIT = REPOSITORIES
 # By the first word of args.model, the family.
 METHODS = {
     "topk": "topk",
+    "ats": "ats",
     "evit": "evit",
     "tome": "m",
     "patchmerger": "patchmerger",

@@ -186,7 +186,8 @@ class Plan:
                 if not fits or not step.possible(passed[-1], protected):
                     raise ValueError(f"block {block} cannot take {step}")
                 left = step.budget
-                passed.append(step.most(passed[-1], protected) if left is None else left)
+                rows = step.after(passed[-1], protected) if left is None else left
+                passed.append(passed[-1] if rows is None else rows)
                 budgets += left is not None
             most = self.behind(block, passed[0], passed[len(entering)], passed[-1])
         if budgets not in (0, len(self.blocks)):

@@ -41,6 +41,7 @@ from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.prune.step import Prune
 from ltmp_export.steps.prune_least.step import PruneLeast
 from ltmp_export.steps.rank.step import Rank
+from ltmp_export.steps.sample.step import Sample
 from ltmp_export.steps.slim.step import Slim
 from ltmp_export.steps.transport.step import Transport
 
@@ -53,6 +54,7 @@ _KEPT, _RESTORED = (
     for block in range(2)
 )
 _SHARED = Transport("transport", 8, 1.0, 2)
+_SAMPLED = Plan("ats", ((), (Sample(6),)))
 _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (_LEARNED, None),
     (_LEARNED, 1),
@@ -60,6 +62,8 @@ _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (Plan("m", _COUNTED, {1: PatchMerge("mixer", 4, 1.0, 1e-5)}), None),
     (Plan("dynamicvit", ((), ()), {0: Predict("predictor", 12), 1: Slim("slim", 8, 4)}), None),
     (Plan("dpcknn", ((), ()), {0: Cluster("cluster", 12, 3), 1: _SHARED}), None),
+    (_SAMPLED, None),
+    (_SAMPLED, 1),
     (Plan("kmedoids", ((), ()), {1: Medoids(12, 2)}), None),
     (Plan("diffrate", ((Rank(14), Absorb(9)), (Rank(6), Absorb(3)))), None),
     (Plan("ltm_transformer", ((_KEPT,), ())), None),

@@ -9,6 +9,7 @@ import torch
 
 from ltmp_export.plan.plan import Plan
 from ltmp_export.steps.medoids.step import Medoids
+from ltmp_export.steps.sample.step import Sample
 from tests.makers import random_vits
 from tests.makers.exported import numpy_weights
 from tests.makers.random_vits import Case
@@ -21,6 +22,7 @@ PLANS: dict[str, tuple[Plan, dict[str, Any]]] = {
         Plan("kmedoids", ((),) * 3, {1: Medoids(11, 3), 2: Medoids(5, 1)}),
         {"before": {1: (11, 3), 2: (5, 1)}},
     ),
+    "ats": (Plan("ats", ((), (Sample(16),), (Sample(8),))), {"within": {1: 16, 2: 8}}),
 }
 
 

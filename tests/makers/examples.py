@@ -34,6 +34,7 @@ from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.pattern.step import Pattern
 from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.rank.step import Rank
+from ltmp_export.steps.sample.step import Sample
 from ltmp_export.steps.slim.step import Slim
 from ltmp_export.steps.transport.step import Transport
 from tests.conftest import DIGITS_LTMP, FIXTURES, cluster_layers, load_torch
@@ -105,7 +106,9 @@ def plans(family: str, depth: int, draw: Draw, prefix: int = 1) -> dict[str, Pla
         plan = method.freeze({kind: values[kind][:depth] for kind in method.scalars})
         return {"dynamic": plan, "budget": plan.within(KEEP)}
     if not method.counts:
-        return {"static": EXAMPLES[family].plan(method, draw)}
+        plan = EXAMPLES[family].plan(method, draw)
+        each = {"dynamic": plan, "budget": plan.within(KEEP)}
+        return {"static": plan} if plan.counted else each
     counts: dict[str, tuple[int, ...]] = {"merge": (2, 1, 0), "prune": (1, 1, 1)}
     plan = method.freeze({kind: counts[kind] for kind in method.counts})
     if prefix > 1:
@@ -250,6 +253,17 @@ def _dpcknn_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, ((),) * 3, before, _drawn(_dpcknn_shapes(48), draw))
 
 
+def _ats_content(weights: Weights) -> dict[str, Any]:
+    args = argparse.Namespace(
+        model="ats_small_patch4_32", reduction_loc=[1, 2, 4], keep_rate=[0.6], model_ema=False
+    )
+    return {"model": weights, "args": args, "ema_best": False}
+
+
+def _ats_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((Sample(8),), (), (Sample(6),)))
+
+
 def _kmedoids_content(weights: Weights) -> dict[str, Any]:
     return _zoo_content("kmedoids", weights, cluster_iters=2, equal_weight=False)
 
@@ -333,8 +347,9 @@ DIFFRATE = json.dumps(
 
 # Families that decide nothing, or by the very step of another, or of which an oracle, golden sets
 # and borderline images tell enough: left out where it takes long.
-LIGHT = ("diffrate", "heuristic", "kmedoids", "sinkhorn", "sit", "topk")
+LIGHT = ("ats", "diffrate", "heuristic", "kmedoids", "sinkhorn", "sit", "topk")
 EXAMPLES = {
+    "ats": Example(_ats_content, {}, _ats_plan),
     "diffrate": Example(dict, {"diffrate": DIFFRATE, "family": "diffrate"}, _diffrate_plan),
     "dpcknn": Example(_dpcknn_content, {}, _dpcknn_plan),
     "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
