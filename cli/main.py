@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from .bench import bench
 from .calibrate import calibrate
 from .check import check
+from .compare import compare
 from .demo import demo
 from .eval import evaluate
 from .export import export
@@ -87,6 +88,7 @@ app.command("report")(reporting_errors(report))
 app.command("web")(reporting_errors(web))
 app.command("serve-config")(reporting_errors(serve_config))
 app.command("models")(reporting_errors(models))
+app.command("compare")(reporting_errors(compare))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))
 app.command("eval")(reporting_errors(evaluate))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ltmp_export.commands.bench import bench
     from ltmp_export.commands.calibrate import CalibrateReport, calibrate
     from ltmp_export.commands.check import check, replay
+    from ltmp_export.commands.compare import compare
+    from ltmp_export.commands.compared import CompareReport
     from ltmp_export.commands.demo import demo
     from ltmp_export.commands.eval import EvalReport, evaluate
     from ltmp_export.commands.export import ExportReport, export
@@ -63,6 +65,8 @@ _HOME = {
     "calibration.targets": ("Spread",),
     "commands.calibrate": ("CalibrateReport", "calibrate"),
     "commands.check": ("check", "replay"),
+    "commands.compare": ("compare",),
+    "commands.compared": ("CompareReport",),
     "commands.eval": ("EvalReport", "evaluate"),
     "commands.export": ("ExportReport", "export"),
     "commands.demo": ("demo",),
@@ -79,6 +83,7 @@ __all__ = [
     "CheckReport",
     "Checkpoint",
     "Choices",
+    "CompareReport",
     "Deployment",
     "EvalReport",
     "ExportError",
@@ -96,6 +101,7 @@ __all__ = [
     "bench",
     "calibrate",
     "check",
+    "compare",
     "demo",
     "evaluate",
     "export",

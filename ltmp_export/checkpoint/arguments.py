@@ -16,7 +16,7 @@ from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.work import share
-from ltmp_export.statements.choices import Choices
+from ltmp_export.statements.choices import WAYS, Choices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,9 +68,10 @@ def _values(
     said, script = Choices(), contents.script
     if script is not None and script.family == family.name:
         own = {name: getattr(choices, name, None) for name in family.stated}
-        values = {n: script.said.get(n) if v is None else v for n, v in own.items()}
-        told = [f"{arg} {script.said[n]} (args)" for n, arg in script.where.items()
-                if own.get(n) is None and n in own]  # fmt: skip
+        ways = WAYS if any(own.get(way) is not None for way in WAYS) else ()
+        open_ones = [n for n, value in own.items() if value is None and n not in ways]
+        values = own | {n: script.said.get(n) for n in open_ones}
+        told = [f"{a} {script.said[n]} (args)" for n, a in script.where.items() if n in open_ones]
         return values, told
     if families.split_arch(contents.arch)[0] == family.name:
         open_ones = [name for name in family.stated if getattr(choices, name, None) is None]

@@ -148,6 +148,17 @@ def stated() -> tuple[str, ...]:
     return tuple(name for name in names() if load(name).from_stated)
 
 
+def training_free() -> tuple[str, ...]:
+    """Names of the families that make something of any plain ViT at a share of its work, sorted."""
+    return tuple(name for name in names() if _needs_no_training(load(name)))
+
+
+def _needs_no_training(family: Family) -> bool:
+    """Whether a target alone is enough, and it has no tensors of its own to be learned."""
+    picked = family.from_stated is not None and "reduction_target" in family.stated
+    return bool(family.counts) or (picked and family.weights is None)
+
+
 def split_arch(arch: str | None) -> tuple[str | None, str | None]:
     """Split "ltmp_deit_small_patch16_224" into family prefix and timm name."""
     if arch is None:

@@ -13,7 +13,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.fuse import places
 
 CLASS_TOKEN = True
-STATED = ("keep_rate", "merge_at", "keep_rule", "fuse_token", "trained_by")
+STATED = ("keep_rate", "merge_at", "keep_rule", "fuse_token", "trained_by", "reduction_target")
 
 
 def from_stated(
@@ -25,6 +25,7 @@ def from_stated(
     keep_rule: str | None,
     fuse_token: bool | None,
     trained_by: str | None = None,
+    reduction_target: float | None = None,
 ) -> Placed:
     """The steps of the blocks that take one, see `places.placed`; the others are fused unless not.
 
@@ -34,5 +35,5 @@ def from_stated(
     fused = fuse_token is not False
     return places.placed(
         source, vit, keep_rate=keep_rate, merge_at=merge_at, keep_rule=keep_rule, fused=fused,
-        trained_by=trained_by,
+        trained_by=trained_by, reduction_target=reduction_target,
     )  # fmt: skip

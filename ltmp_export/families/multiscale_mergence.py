@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan import kept
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.plan import Plan
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
-from ltmp_export.plan.work import largest, share
+from ltmp_export.plan.work import reaching, share
 from ltmp_export.steps.mergence.step import UNIFORM, WEIGHTINGS, Mergence
 
 CLASS_TOKEN = TRAINABLE = True
@@ -61,21 +62,20 @@ def from_stated(
                 "--merge-at 1,2,3"
             )
         merge_at = assumed["merging_blocks"] = _USUAL[vit.depth]
-    if keep_rate is not None and reduction_target is not None:
-        raise InputError("--keep-rate and --reduction-target say the same in two ways; give one")
+    kept.require_one_way(keep_rate, reduction_target)
     if keep_rate is None and reduction_target is None:
         keep_rate = assumed["keep_rate"] = _KEEP_RATE
     _require_sound(keep_rate, merge_at, merge_weights, vit)
     if keep_rate is None:
         keep_rate = _reaching(float(reduction_target or 0), merge_at, vit)
     stated = {"keep_rate": keep_rate, "merge_at": merge_at, "merge_weights": merge_weights}
-    kept = _kept(keep_rate, merge_at, vit)
-    if not all(kept):
+    left = _kept(keep_rate, merge_at, vit)
+    if not all(left):
         raise InputError(
-            f"--keep-rate {keep_rate:g} leaves no patch at block {merge_at[kept.index(0)]}"
+            f"--keep-rate {keep_rate:g} leaves no patch at block {merge_at[left.index(0)]}"
         )
     blocks: dict[int, tuple[Step, ...]] = {}
-    for block, before, keep in zip(merge_at, (vit.patches, *kept), kept, strict=False):
+    for block, before, keep in zip(merge_at, (vit.patches, *left), left, strict=False):
         if keep < before:
             blocks[block] = (Mergence(keep, merge_weights),)
     if not blocks:
@@ -83,7 +83,7 @@ def from_stated(
         return Placed(stated=stated, assumed=assumed, warnings=(doubt,))
     found = (
         f"keep rate {keep_rate:g}: blocks {', '.join(map(str, merge_at))} keep "
-        f"{', '.join(map(str, kept))} of {vit.patches} patches",
+        f"{', '.join(map(str, left))} of {vit.patches} patches",
     )
     return Placed(blocks=blocks, stated=stated, found=found, assumed=assumed)
 
@@ -99,19 +99,12 @@ def _reaching(target: float, merge_at: tuple[int, ...], vit: Vit) -> float:
     Raises:
         InputError: None does, or the share is none.
     """
-    if not 0.0 < target <= 1.0:
-        raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
 
     def cost(rate: float) -> float | None:
         kept = _kept(rate, merge_at, vit)
         return _share(kept, merge_at, vit) if kept[-1] else None
 
-    if (rate := largest(target, cost)) is not None:
-        return rate
-    raise InputError(
-        f"--reduction-target {target:g}: blocks {', '.join(map(str, merge_at))} cannot leave so "
-        "little; let earlier ones merge (--merge-at)"
-    )
+    return reaching(target, cost, merge_at)
 
 
 def _share(kept: list[int], merge_at: tuple[int, ...], vit: Vit) -> float:

@@ -12,7 +12,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.fuse import places
 
 CLASS_TOKEN = True
-STATED = ("keep_rate", "merge_at", "keep_rule", "trained_by")
+STATED = ("keep_rate", "merge_at", "keep_rule", "trained_by", "reduction_target")
 
 
 def from_stated(
@@ -23,6 +23,7 @@ def from_stated(
     merge_at: tuple[int, ...] | None,
     keep_rule: str | None,
     trained_by: str | None = None,
+    reduction_target: float | None = None,
 ) -> Placed:
     """The steps of the blocks that take one, see `places.placed`.
 
@@ -31,5 +32,5 @@ def from_stated(
     """
     return places.placed(
         source, vit, keep_rate=keep_rate, merge_at=merge_at, keep_rule=keep_rule, fused=False,
-        trained_by=trained_by,
+        trained_by=trained_by, reduction_target=reduction_target,
     )  # fmt: skip

@@ -41,6 +41,11 @@ def by_official(rate: float, patches: int) -> int:
     return math.ceil(rate * patches)
 
 
+def usual_places(depth: int) -> tuple[int, ...]:
+    """The blocks behind each quarter of a model, as of the usual twelve; those that there are."""
+    return tuple(sorted({quarter * depth // 4 for quarter in (1, 2, 3)} - {0}))
+
+
 def require_places(
     source: str, depth: int, at: Sequence[int] | None, what: str, *, first: int = 0
 ) -> tuple[int, ...]:
@@ -70,6 +75,16 @@ def require_places(
             f"numbers{more} of the {depth} blocks"
         )
     return tuple(at)
+
+
+def require_one_way(rate: object, target: float | None) -> None:
+    """Check that a share of the patches and one of the work are not both stated.
+
+    Raises:
+        InputError: They are.
+    """
+    if rate is not None and target is not None:
+        raise InputError("--keep-rate and --reduction-target say the same in two ways; give one")
 
 
 def require_rates(source: str, rate: Rates | None, places: int) -> tuple[float, ...]:

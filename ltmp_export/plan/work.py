@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ltmp_export.errors import InputError
 from ltmp_export.plan.linears import COARSE, KEPT, LEFT, PATCHES, POOLED, RECEIVED
 from ltmp_export.plan.plan import Plan, Rows, dense_plan
 
@@ -113,3 +114,19 @@ def largest(target: float, cost: Callable[[float], float | None]) -> float | Non
         if left is not None and left <= target:
             return thousandths / 1000
     return None
+
+
+def reaching(target: float, cost: Callable[[float], float | None], places: Sequence[int]) -> float:
+    """The largest rate at some blocks that costs no more than a target, see `largest`.
+
+    Raises:
+        InputError: None does, or the target is no share.
+    """
+    if not 0.0 < target <= 1.0:
+        raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
+    if (rate := largest(target, cost)) is not None:
+        return rate
+    raise InputError(
+        f"--reduction-target {target:g}: blocks {', '.join(map(str, places))} cannot leave so "
+        "little; let earlier ones merge (--merge-at)"
+    )

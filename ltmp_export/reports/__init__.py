@@ -9,6 +9,7 @@ from ltmp_export.reports.documents import to_json
 from ltmp_export.reports.export import export_summary
 from ltmp_export.reports.inspection import inspect_summary
 from ltmp_export.reports.learning import calibrate_summary, eval_summary, finetune_summary
+from ltmp_export.reports.methods import methods_plot, methods_summary
 from ltmp_export.reports.models import models_summary, timm_summary
 from ltmp_export.reports.pages import page_summary
 from ltmp_export.reports.plots import bench_plot, sweep_plot
@@ -28,6 +29,8 @@ __all__ = [
     "finetune_summary",
     "github_annotations",
     "inspect_summary",
+    "methods_plot",
+    "methods_summary",
     "models_summary",
     "page_summary",
     "real_size_summary",

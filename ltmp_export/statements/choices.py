@@ -49,6 +49,8 @@ OF_FAMILIES = (
 _TELLING = {"diffrate": "diffrate"}  # what is stated for one family alone, and which
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
+WAYS = ("rate", "reduction_target", "keep_rate", "compression_ratio")  # to say how much goes
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -140,7 +142,7 @@ class Choices:
     def over(self, earlier: Choices) -> Choices:
         """These, and what was stated earlier where these say nothing."""
         stated = {key: value for key, value in vars(self).items() if value is not None}
-        same = dict.fromkeys(("rate", "reduction_target", "keep_rate", "compression_ratio"))
+        same = dict.fromkeys(WAYS)
         if any(getattr(self, way) is not None for way in same):  # ways to say the same
             earlier = replace(earlier, **same)
         return replace(earlier, **stated)

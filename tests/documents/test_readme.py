@@ -82,6 +82,7 @@ def test_there_are_commands() -> None:
         "web",
         "inputs",
         "serve-config",
+        "compare",
     }
 
 
@@ -92,6 +93,7 @@ SMALLER = {
     "--distil 0.5 --epochs 2": "--distil 0.5 --epochs 1",
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
     "val.npz --samples 48": "val.npz --samples 6",
+    "0.7,0.5,0.35": "0.5 --methods p,topk -b 1 --iterations 1",
     "5%": "100000%",  # how fast this machine is today is nobody's guess
     "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
         "deit_tiny_patch16_224 --mac-share 0.52 -o made.pth"
@@ -115,6 +117,7 @@ MADE = {
         "budget.onnx",
         "mm.onnx",
         "mm50.onnx",
+        "compare.png",
     },
     "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
     "ltmp_export/precision/README.md": {

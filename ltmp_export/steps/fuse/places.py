@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ltmp_export.errors import InputError
 from ltmp_export.plan import kept
 from ltmp_export.plan.kept import OFFICIAL, ZOO, Rates
 from ltmp_export.plan.placed import Placed
+from ltmp_export.plan.plan import Plan
+from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
+from ltmp_export.plan.work import reaching, share
 from ltmp_export.steps.fuse.step import Fuse
 
 PT = "TokenReductionPT"  # of the official rule, and fails where all patches would stay
@@ -21,6 +26,7 @@ def placed(
     keep_rule: str | None,
     fused: bool,
     trained_by: str | None,
+    reduction_target: float | None = None,
 ) -> Placed:
     """The steps of the blocks that keep some.
 
@@ -32,18 +38,54 @@ def placed(
         keep_rule: One of `plan.kept.RULES`.
         fused: Whether the others become a token.
         trained_by: The script that wrote the file, where one is known.
+        reduction_target: Share of the multiply-accumulates to be left instead, which picks the
+            share of the patches.
 
     Raises:
         InputError: Something has to be stated, or does not fit the model.
     """
     rule = kept.require_rule(keep_rule)
     at = kept.require_places(source, vit.depth, merge_at, "keep some of their patches")
+    if reduction_target is not None:
+        kept.require_one_way(keep_rate, reduction_target)
+
+        def left(rate: float) -> float | None:
+            try:
+                blocks = _blocks(source, vit, at, (rate,), rule, fused, trained_by)[0]
+            except InputError:
+                return None
+            return share(vit, Plan("", tuple(blocks.get(i, ()) for i in range(vit.depth))))
+
+        keep_rate = reaching(reduction_target, left, at)
     rates = kept.require_rates(source, keep_rate, len(at))
+    blocks, told = _blocks(source, vit, at, rates, rule, fused, trained_by)
+    found = f"{rule} rule: blocks {', '.join(map(str, at))} keep {', '.join(told)} patches"
+    if reduction_target is not None:
+        found = f"keep rate {keep_rate:g}, {found}"
+    stated = {"keep_rate": keep_rate, "merge_at": at, "keep_rule": rule}
+    doubts = () if blocks else (f"keep rate {', '.join(map(str, rates))} keeps all patches",)
+    return Placed(blocks, stated=stated, found=(found,), warnings=doubts)
+
+
+def _blocks(
+    source: str,
+    vit: Vit,
+    at: Sequence[int],
+    rates: tuple[float, ...],
+    rule: str,
+    fused: bool,
+    trained_by: str | None,
+) -> tuple[dict[int, tuple[Step, ...]], list[str]]:
+    """The steps by block, and for each place how many patches stay, for a person.
+
+    Raises:
+        InputError: So many cannot.
+    """
     each = rates * len(at) if len(rates) == 1 else rates
     numbers = kept.by_zoo(rates, len(at)) if rule == ZOO else (0,) * len(at)
-    tokens, blocks, told = vit.tokens, {}, []
-    for block, share, number in zip(at, each, numbers, strict=True):
-        step = Fuse(share, fused, number)
+    tokens, blocks, told = vit.tokens, dict[int, tuple[Step, ...]](), []
+    for block, rate, number in zip(at, each, numbers, strict=True):
+        step = Fuse(rate, fused, number)
         patches, stay = tokens - vit.prefix, number
         if rule == OFFICIAL:
             stay = step.kept(tokens, vit.prefix)
@@ -52,10 +94,7 @@ def placed(
             blocks[block] = (step,)
             tokens = step.after(tokens, vit.prefix)
         told.append(f"{min(stay, patches)} of {patches}")
-    found = f"{rule} rule: blocks {', '.join(map(str, at))} keep {', '.join(told)} patches"
-    stated = {"keep_rate": keep_rate, "merge_at": at, "keep_rule": rule}
-    doubts = () if blocks else (f"keep rate {', '.join(map(str, rates))} keeps all patches",)
-    return Placed(blocks, stated=stated, found=(found,), warnings=doubts)
+    return blocks, told
 
 
 def _fails(rule: str, fused: bool, trained_by: str | None, shares: int) -> str:
