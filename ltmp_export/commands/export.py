@@ -16,7 +16,8 @@ from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.stages import calibration, loaded, measured_on
 from ltmp_export.files import disk
-from ltmp_export.graph import detached, forms
+from ltmp_export.graph import detached
+from ltmp_export.graph.targets import require_known
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external, targets
@@ -137,7 +138,7 @@ def export(
         calibration_images: For int8 and fp16 a folder of pictures or an `.npz` like those the model
             will see; by default the embedded digits if they fit the model, else synthetic pictures.
         calibration_samples: Take at most so many of them, 128 by default.
-        target: A runtime whose forms the file is to have, of `graph.forms.TARGETS`.
+        target: A runtime whose forms the file is to have, of `graph.targets.TARGETS`.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -153,7 +154,7 @@ def export(
         samples=samples, precision=precision.kind, calibration_images=calibration_images,
         calibration_samples=calibration_samples,
     )  # fmt: skip
-    forms.require(target)
+    require_known(target)
     opsets.require(opset, precision)
     source = _read(checkpoint, choices, output, opset, precision, progress)
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)

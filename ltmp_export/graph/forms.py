@@ -14,12 +14,8 @@ from typing import Any, TypeAlias
 import onnx
 from onnx import TensorProto, helper
 
-from ltmp_export.errors import InputError
 from ltmp_export.graph.builder import GraphBuilder, Name
-
-ANY = "any"  # all forms
-TRACT, IREE, TVM, MNN = "tract", "iree", "tvm", "mnn"
-TARGETS = (TRACT, IREE, TVM, MNN, "openvino", "onnxruntime-web", "tensorrt", ANY)
+from ltmp_export.graph.targets import ANY, IREE, MNN, TRACT, TVM
 
 Attributes: TypeAlias = Mapping[str, Any]
 # The operator, its inputs and attributes, which gives what the other gave.
@@ -36,6 +32,7 @@ class Form:
         reason: Why, with the version.
         write: Writes all of it but the last operator, of the inputs and attributes of the other.
         only: How the names of what it gives begin, where only those need it.
+        having: An attribute that those have that need it.
     """
 
     operator: str
@@ -43,6 +40,7 @@ class Form:
     reason: str
     write: Callable[[GraphBuilder, tuple[Name, ...], Attributes], Last]
     only: str = ""
+    having: str = ""
 
 
 def _compress(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes) -> Last:
@@ -70,6 +68,13 @@ def _ascending(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes
     return "Cast", (ordered,), {"to": TensorProto.INT64}
 
 
+def _never_empty(g: GraphBuilder, inputs: tuple[Name, ...], attributes: Attributes) -> Last:
+    """[k, M] and [k, N] with a row of zeros behind each, which adds nothing to the product."""
+    below = g.ints(0, 0, 1, 0)
+    padded = (g.op("Pad", rows, below) for rows in inputs[:2])
+    return "Gemm", (*padded, *inputs[2:]), attributes
+
+
 FORMS: Mapping[str, Form] = {
     "selection by places": Form(
         "Compress", (TRACT, TVM), "tract 0.23.9: `Compress can not be typed`; TVM 0.27 has none",
@@ -83,17 +88,12 @@ FORMS: Mapping[str, Form] = {
         "TopK", (IREE,), "IREE 3.13 compiles no TopK of int64 for more than one image", _ascending,
         only="ascending",
     ),
+    "products of a row at least": Form(
+        "Gemm", (MNN,),
+        "MNN 3.6.1 computes other numbers, without a word, once such a product was one of no rows",
+        _never_empty, having="transA",
+    ),
 }  # fmt: skip
-
-
-def require(target: str | None) -> None:
-    """Check that a runtime is known.
-
-    Raises:
-        InputError: It is not.
-    """
-    if target is not None and target not in TARGETS:
-        raise InputError(f"unknown runtime {target!r}: expected one of {', '.join(TARGETS)}")
 
 
 def rewrite(model: onnx.ModelProto, target: str) -> None:
@@ -104,7 +104,7 @@ def rewrite(model: onnx.ModelProto, target: str) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         form = taken.get(node.op_type)
-        if form is None or not node.output[0].rpartition("/")[2].startswith(form.only):
+        if form is None or not _needed(form, node):
             nodes.append(node)
             continue
         written = _written(form, node, opset)
@@ -114,6 +114,13 @@ def rewrite(model: onnx.ModelProto, target: str) -> None:
         stored.update(tensor.name for tensor in added)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _needed(form: Form, node: onnx.NodeProto) -> bool:
+    """Whether it is one of those that need the form."""
+    attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    begins = node.output[0].rpartition("/")[2].startswith(form.only)
+    return begins and bool(not form.having or attributes.get(form.having))
 
 
 def _written(form: Form, node: onnx.NodeProto, opset: int) -> onnx.GraphProto:

@@ -15,7 +15,7 @@ def write_for(model: onnx.ModelProto, target: str | None, opset: int) -> None:
 
     Args:
         model: It, changed in place.
-        target: One of `forms.TARGETS`; None changes nothing.
+        target: One of `graph.targets.TARGETS`; None changes nothing.
         opset: That it declares.
 
     Raises:
