@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import ltmp_export
+from ltmp_export.runtimes import listed
 
 from . import options, parsing
 from .stated import BaseCheckpoint
@@ -77,6 +78,14 @@ def bench(
             "will see.",
         ),
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Also time it and its baseline in other runtimes, of "
+            f"{', '.join(name for name in listed.runtimes() if name != listed.ONNXRUNTIME)}.",
+        ),
+    ] = None,
     roofline: Annotated[
         bool,
         typer.Option("--roofline", help="Also time the linear layers alone (costs a third)."),
@@ -137,6 +146,7 @@ def bench(
             precisions=precisions,
             base_checkpoint=base_checkpoint,
             calibration_images=calibration_images,
+            runtimes=[name for names in runtime or () for name in names.split(",")],
             settings=asked,
             progress=progress,
         )

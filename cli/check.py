@@ -10,6 +10,8 @@ import typer
 
 import ltmp_export
 from ltmp_export.errors import InputError
+from ltmp_export.runtimes import listed
+from ltmp_export.runtimes.listed import ONNXRUNTIME as OWN
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
@@ -50,7 +52,8 @@ def check(
         typer.Option("--masked", help="Also say how far the published training form is from it."),
     ] = False,
     runtime: Annotated[
-        str | None, typer.Option(help="What runs it: openvino, tract (default: onnxruntime).")
+        str | None,
+        typer.Option(help=f"What runs it, of {', '.join(listed.runtimes())} (default: {OWN})."),
     ] = None,
     providers: Annotated[
         str | None, typer.Option(help="onnxruntime's execution providers: cuda, coreml, ….")
@@ -105,7 +108,7 @@ def check(
                 save_repro=save_repro,
                 strict=strict,
                 masked=masked,
-                runtime=runtime or "onnxruntime",
+                runtime=runtime or OWN,
                 providers=asked,
                 recorded=recorded,
                 progress=progress,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import ltmp_export
+from ltmp_export.graph.targets import TARGETS, require_known
 from ltmp_export.plan.outputs import KNOWN
 from ltmp_export.statements import wishes
 from ltmp_export.statements.choices import Choices
@@ -132,12 +133,13 @@ def export(
         bool, typer.Option("--token-counts", help="Add the output token_counts, (batch, depth).")
     ] = False,
     target: Annotated[
-        Literal["tract", "iree", "tvm", "mnn", "openvino", "onnxruntime-web", "tensorrt", "any"]
-        | None,
+        str | None,
         typer.Option(
             "--for",
-            help="Write operators in the forms that a runtime needs; any: in all of them. Costs "
-            "operators, changes no result.",
+            metavar="RUNTIME",
+            help="Write operators in the forms that a runtime needs, of "
+            f"{', '.join(TARGETS[:-1])}; {TARGETS[-1]}: in all of them. Costs operators, changes "
+            "no result.",
         ),
     ] = None,
     check: Annotated[
@@ -153,6 +155,7 @@ def export(
     parsing.require_outputs(
         [output, json], [checkpoint, choices.base_checkpoint, images, calibration_images]
     )
+    require_known(target)
     gives = None if outputs is None else outputs.split(",")
     with spinner() as progress:
         wishes.require(

@@ -24,6 +24,7 @@ from .inputs import inputs
 from .inspect import inspect
 from .models import models
 from .report import report
+from .runtimes import runtimes
 from .serve_config import serve_config
 from .show import show
 from .terminal import reporting_errors
@@ -88,6 +89,7 @@ app.command("report")(reporting_errors(report))
 app.command("web")(reporting_errors(web))
 app.command("serve-config")(reporting_errors(serve_config))
 app.command("models")(reporting_errors(models))
+app.command("runtimes")(reporting_errors(runtimes))
 app.command("compare")(reporting_errors(compare))
 app.command("finetune")(reporting_errors(finetune))
 app.command("calibrate")(reporting_errors(calibrate))

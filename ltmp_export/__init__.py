@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.inspect import inspect
     from ltmp_export.commands.models import models
     from ltmp_export.commands.report import PageReport, report
+    from ltmp_export.commands.runtime_table import runtime_table
     from ltmp_export.commands.serve_config import ServeConfigReport, serve_config
     from ltmp_export.commands.show import show
     from ltmp_export.commands.web import WebReport, web
@@ -57,6 +58,7 @@ _HOME = {
     "commands.inspect": ("inspect",),
     "commands.models": ("models",),
     "commands.report": ("PageReport", "report"),
+    "commands.runtime_table": ("runtime_table",),
     "commands.serve_config": ("ServeConfigReport", "serve_config"),
     "commands.show": ("show",),
     "commands.web": ("WebReport", "web"),
@@ -112,6 +114,7 @@ __all__ = [
     "models",
     "replay",
     "report",
+    "runtime_table",
     "serve_config",
     "show",
     "web",

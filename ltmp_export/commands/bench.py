@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from ltmp_export.precision.formats import FP16, FP32, INT8, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
 from ltmp_export.statements.choices import Choices
-from ltmp_export.timing import noise
+from ltmp_export.timing import elsewhere, noise
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.measure import measure
 from ltmp_export.timing.report import BenchReport
@@ -45,6 +46,7 @@ def bench(
     precisions: str | Path | None = None,
     base_checkpoint: str | Path | None = None,
     calibration_images: str | Path | None = None,
+    runtimes: Sequence[str] = (),
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
@@ -62,18 +64,21 @@ def bench(
             and the dense model in int8. `baseline` must then be "dense", and `side_by_side` None.
         base_checkpoint: The dense weights of a thresholds-only checkpoint.
         calibration_images: For the int8 of `precisions`, as for `export`.
+        runtimes: Others to time the file and its baseline in, too, by name; `side_by_side` takes
+            all that are installed.
         settings: Batch sizes, threads, rounds and providers.
         progress: Called with a few words as each stage begins.
 
     Raises:
         InputError: A file cannot be used.
-        UnavailableError: A provider is missing, or is not the one that runs.
+        UnavailableError: A provider or a runtime is missing, or is not the one that runs.
         ExportError: onnxruntime does not run a model.
     """
     settings = settings or Settings()
+    elsewhere.require(runtimes)
     exported = read_exported(Path(model))
     interface.require_batches(exported.proto, str(model), settings.sizes)
-    _require_one_comparison(side_by_side, precisions, baseline)
+    _require_one_comparison(side_by_side, precisions, baseline, runtimes)
     if calibration_images is not None and precisions is None:
         raise InputError("--calibration-images is about --precisions; give that, too")
     if precisions is not None:
@@ -114,6 +119,7 @@ def bench(
         baseline_name=None if baseline is None else _label(baseline),
         checkpoint=None if side_by_side is None else checkpoint,
         lowered=lowered,
+        runtimes=runtimes,
         progress=progress,
     )
     said = (*chosen.remarks, *remarks, *noise.doubts(report))
@@ -121,7 +127,10 @@ def bench(
 
 
 def _require_one_comparison(
-    side_by_side: str | Path | None, precisions: str | Path | None, baseline: str | Path | None
+    side_by_side: str | Path | None,
+    precisions: str | Path | None,
+    baseline: str | Path | None,
+    runtimes: Sequence[str],
 ) -> None:
     """Check what is asked for beside the baseline.
 
@@ -130,6 +139,8 @@ def _require_one_comparison(
     """
     if side_by_side is not None and precisions is not None:
         raise InputError("--side-by-side and --precisions are two tables; ask for one at a time")
+    if runtimes and (side_by_side is not None or precisions is not None):
+        raise InputError("--runtime is a table of its own; drop --side-by-side or --precisions")
     if baseline == DENSE:
         return
     if side_by_side is not None:

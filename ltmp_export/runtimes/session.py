@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ltmp_export.runtimes
-from ltmp_export.errors import ExportError, InputError
+from ltmp_export.errors import ExportError
+from ltmp_export.runtimes import listed
 
 if TYPE_CHECKING:
     import onnx
 
-ONNXRUNTIME = "onnxruntime"
+
+ONNXRUNTIME = listed.ONNXRUNTIME
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,7 @@ class Runtime(Protocol):
 
 def names() -> tuple[str, ...]:
     """Names of all runtimes, installed or not, sorted."""
-    listed = sorted(module.name for module in pkgutil.iter_modules(ltmp_export.runtimes.__path__))
-    return tuple(name for name in listed if hasattr(_file(name), "open_engine"))
+    return tuple(listed.runtimes())
 
 
 def load(name: str) -> Runtime:
@@ -146,14 +146,8 @@ def load(name: str) -> Runtime:
     Raises:
         InputError: There is none.
     """
-    listed = (module.name for module in pkgutil.iter_modules(ltmp_export.runtimes.__path__))
-    if name not in listed or not hasattr(_file(name), "open_engine"):
-        raise InputError(f"no runtime {name!r}; there are {', '.join(names())}")
-    return cast(Runtime, _file(name))
-
-
-def _file(name: str) -> Any:
-    return importlib.import_module(f"{ltmp_export.runtimes.__name__}.{name}")
+    listed.find(name)
+    return cast(Runtime, importlib.import_module(f"{ltmp_export.runtimes.__name__}.{name}"))
 
 
 def processor_count() -> int:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ltmp_export.plan.work import dense_macs, executed_macs
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers, session
 from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.timing import profiling, roofline, rounds, threads
+from ltmp_export.timing import elsewhere, profiling, roofline, rounds, threads
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
@@ -50,6 +51,7 @@ def measure(
     baseline_name: str | None = None,
     checkpoint: Checkpoint | None = None,
     lowered: Origin | None = None,
+    runtimes: Sequence[str] = (),
     progress: Progress,
 ) -> BenchReport:
     """Time a model and its rivals on the same images, in alternating rounds.
@@ -63,6 +65,7 @@ def measure(
         checkpoint: Where the model comes from: time it in other runtimes, too. The baseline must
             then be the dense model.
         lowered: Where the model comes from: time it in other precisions, too, see `precisions`.
+        runtimes: Others to time the model and its baseline in, too, by name.
         progress: Called with a few words as each stage begins.
 
     Raises:
@@ -89,6 +92,7 @@ def measure(
         progress("asking onnxruntime where it runs")
         nodes = files.profile(settings, str(exported.path))
         rivals, refused = _rivals(exported, files, checkpoint, lowered, progress)
+        rivals += elsewhere.contenders(runtimes, _files(own))
         contenders = own + rivals
         progress("opening the models")
         field = Field(contenders, files.shared, folder, stack)
@@ -139,6 +143,11 @@ def _try_threads(
     )  # fmt: skip
     files.shared["threads"] = threads.best(found)
     return found
+
+
+def _files(own: Sequence[Contender]) -> dict[str, Path]:
+    """The baseline and the model, by their labels."""
+    return {one.label: one.file for one in reversed(own) if one.kind != "gemms"}
 
 
 def _rivals(

@@ -7,12 +7,10 @@ from pathlib import Path
 from ltmp_export.checkpoint import hub
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import LtmpError
-from ltmp_export.runtimes import installed, session
-from ltmp_export.timing import literal
+from ltmp_export.runtimes import session
+from ltmp_export.timing import elsewhere, literal
 from ltmp_export.timing.contenders import DENSE, EAGER, LITERAL, REDUCED, Contender
 from ltmp_export.timing.processes import Process
-
-OPENVINO = "openvino"
 
 
 def rivals(
@@ -52,23 +50,5 @@ def rivals(
             refused[LITERAL] = str(err)
     else:
         refused = dict.fromkeys((EAGER, LITERAL), reason)
-    return found + elsewhere(model, dense), refused
-
-
-def elsewhere(model: Path, dense: Path | None) -> list[Contender]:
-    """An exported file, and the dense one, in every other runtime that is installed.
-
-    OpenVINO is always one of them: where it is not, its rows say what to install.
-    """
-    files = [(DENSE, dense), (REDUCED, model)]
-    others = [
-        name
-        for name in session.names()
-        if name == OPENVINO or (name != session.ONNXRUNTIME and installed.version(name) is not None)
-    ]
-    return [
-        Contender(f"{session.load(name).NAME} {what}", name, file)
-        for name in others
-        for what, file in files
-        if file is not None
-    ]
+    files = {DENSE: dense, REDUCED: model}
+    return found + elsewhere.contenders(elsewhere.others(), files), refused

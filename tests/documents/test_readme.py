@@ -81,6 +81,7 @@ def test_there_are_commands() -> None:
         "report",
         "web",
         "inputs",
+        "runtimes",
         "serve-config",
         "compare",
     }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from ltmp_export import InputError, bench, export, families, runtimes
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import installed
-from ltmp_export.timing import literal, side_by_side
+from ltmp_export.timing import elsewhere, literal
 from ltmp_export.timing.contenders import EAGER, LITERAL
 from ltmp_export.timing.settings import Settings
 from tests.conftest import DIGITS_LTMP, FIXTURES
@@ -96,16 +94,16 @@ def test_every_runtime_but_onnxruntime_has_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A runtime is a file in `runtimes/`, and needs no word here."""
-    runtime = types.ModuleType("third")
-    vars(runtime).update(NAME="Third", open_engine=None, MODULES=("sys",), EXTRA="")
-    monkeypatch.setitem(sys.modules, "ltmp_export.runtimes.third", runtime)
-    (tmp_path / "third.py").touch()
+    told = 'NAME = "Third"\nMODULES = ("sys",)\nEXTRA = ""\n\ndef open_engine(): ...\n'
+    (tmp_path / "third.py").write_text(told)
     monkeypatch.setattr(runtimes, "__path__", [*runtimes.__path__, str(tmp_path)])
-    model, dense = tmp_path / "model.onnx", tmp_path / "dense.onnx"
+    files = {"dense": tmp_path / "dense.onnx", "reduced": tmp_path / "model.onnx"}
     monkeypatch.setattr(installed, "_there", lambda module: module == "sys")
     labels = ["OpenVINO dense", "OpenVINO reduced", "Third dense", "Third reduced"]
-    assert [one.label for one in side_by_side.elsewhere(model, dense)] == labels
-    assert [one.label for one in side_by_side.elsewhere(model, None)] == labels[1::2]
+    others = elsewhere.others()
+    assert [one.label for one in elsewhere.contenders(others, files)] == labels
+    without = files | {"dense": None}
+    assert [one.label for one in elsewhere.contenders(others, without)] == labels[1::2]
 
 
 def test_every_row_is_timed_or_has_a_reason(small: Path, tmp_path: Path) -> None:
