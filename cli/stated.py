@@ -210,6 +210,17 @@ class Typed:
             rich_help_panel=METHOD,
         ),
     ] = None
+    dominant: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens that visionzip keeps as they are, the class token among them.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None
+    contextual: Annotated[
+        int | None,
+        typer.Option(help="Tokens that it makes of all others.", rich_help_panel=METHOD),
+    ] = None
     compression_ratio: Annotated[
         float | None,
         typer.Option(

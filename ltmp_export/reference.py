@@ -113,8 +113,9 @@ class Reference:
             sizes.append(state.size)
             decisions.append(decided)
         state, _ = self._entering(len(tokens), state, (), pruned)
-        logits = vit.classify(model, state.x, state.size)
-        final = {FEATURES: vit.features(model, state.x, state.size)}
+        size = state.size if self.plan.pool_sizes else torch.ones_like(state.size)
+        logits = vit.classify(model, state.x, size)
+        final = {FEATURES: vit.features(model, state.x, size)}
         final |= ownership.outputs(model, state, pruned, self.outputs)
         return Trace(
             logits, embedded[0], tuple(tokens), tuple(sizes), tuple(counts), tuple(decisions),
@@ -156,19 +157,28 @@ class Reference:
         attended, scores = attention(vit.attends(block), normed, tokens.size, at, tokens.protected)
         x = tokens.x + vit.scaled(block, 1, attended)
         tokens = given = replace(tokens, x=x, scores=scores)
+        pairs = list(zip(steps, choices, strict=True))
+        tokens, decisions = self._taken([p for p in pairs if not p[0].late], tokens, pruned)
+        left = replace(tokens, x=vit.feed_forward(block, tokens.x))
+        count = len(left.x)
+        left, behind = self._taken([p for p in pairs if p[0].late], left, pruned)
+        for step in steps:
+            if step.restores:
+                left = restore(step, given, tokens, left, self.plan.parameters)
+        return left, count, (*decisions, *behind)
+
+    def _taken(
+        self, pairs: Sequence[tuple[Step, Choice | None]], tokens: Tokens, pruned: Tensor | None
+    ) -> tuple[Tokens, list[Decision]]:
+        """Tokens after steps, each with what it is to choose, and what these decided."""
         decisions = []
-        for step, choice in zip(steps, choices, strict=True):
+        for step, choice in pairs:
             before = tokens
             tokens, decision = take(step, tokens, choice, self.plan.parameters)
             ownership.note(before, tokens, pruned)
             if decision is not None:
                 decisions.append(decision)
-        left = replace(tokens, x=vit.feed_forward(block, tokens.x))
-        count = len(left.x)
-        for step in steps:
-            if step.restores:
-                left = restore(step, given, tokens, left, self.plan.parameters)
-        return left, count, tuple(decisions)
+        return tokens, decisions
 
 
 def attention(

@@ -54,9 +54,13 @@ def placed(
             f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
         ) from err
     blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
-    plan = Plan(family.name, blocks, found.before, _tensors(found.parameters), found.stated)
+    parameters = _tensors(found.parameters)
+    plan = Plan(
+        family.name, blocks, found.before, parameters, found.stated, pool_sizes=found.pool_sizes
+    )
     doubts = (*found.warnings, *_overruled(contents.args, family, choices))
-    if (cost := share(vit, plan)) >= 1.0 and (found.blocks or found.before):
+    reduces = plan.counted and not plan.ends and (found.blocks or found.before)
+    if reduces and (cost := share(vit, plan)) >= 1.0:
         doubts += (f"{cost:.1%} of the dense multiply-accumulates: {COSTS_MORE}",)
     return Frozen(plan, (*told, *found.found), found.assumed, doubts)
 

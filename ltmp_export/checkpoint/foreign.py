@@ -53,7 +53,8 @@ def understand(path: Path, stored: Weights, library: ModuleType | None, lies: Be
     if library.NAME == open_clip.NAME:
         lies = replace(lies, config=lies.open_clip)
     kind = lies.config.get("model_type")
-    if kind is not None and kind not in getattr(library, "TYPES", ()):
+    types = getattr(library, "TYPES", ())
+    if kind not in types and (kind is not None or (types and not lies.belongs)):
         if lies.belongs:
             raise InputError(_not_covered(path, lies))
         lies = replace(lies, config={}, processor={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -45,6 +46,16 @@ def without_own(weights: Mapping[str, T], family: str) -> dict[str, T]:
     patterns = families.load(family).weights, families.load(family).unread
     own = [pattern for pattern in patterns if pattern is not None]
     return {key: v for key, v in weights.items() if not any(one.fullmatch(key) for one in own)}
+
+
+def used(weights: Mapping[str, T], family: str) -> dict[str, T]:
+    """Of a family that does not use them without the last block, and what stands behind it."""
+    if family == DENSE or not families.load(family).cut:
+        return dict(weights)
+    numbers = [int(key.split(".")[1]) for key in weights if re.match(r"blocks\.\d{1,6}\.", key)]
+    last = f"blocks.{max(numbers, default=0)}."
+    behind = ("norm.", "fc_norm.", "head.")
+    return {key: value for key, value in weights.items() if not key.startswith((last, *behind))}
 
 
 def with_heads(

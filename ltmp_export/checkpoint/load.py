@@ -122,7 +122,7 @@ def load_checkpoint(
     weights = freeze.without_own(contents.weights, identity.family)
     says = freeze.with_heads(own.path, says, identity.family, weights)
     built: Built = chosen.module(chosen.by_keys(weights, called.written), "build").build(
-        weights,
+        freeze.used(weights, identity.family),
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
         source=str(base_file or own.path),

@@ -18,7 +18,7 @@ from ltmp_export.backbones import chosen
 from ltmp_export.backbones.vit import features, vit_pytorch_keys
 from ltmp_export.backbones.vit.features import Shaped
 from ltmp_export.backbones.vit.libraries.parts import Part
-from ltmp_export.checkpoint import beside, dialects, foreign, heads
+from ltmp_export.checkpoint import beside, dialects, foreign, heads, scripts
 from ltmp_export.checkpoint.containers.elements import FLOATS
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
@@ -28,6 +28,7 @@ from ltmp_export.files import disk, memory
 
 KINDS = ("merge", "prune")
 
+_BUFFER = re.compile(r"(?:.*\.)?(?:res)?(blocks|layers)\.(0|[1-9][0-9]{0,5})\.threshold")  # DyMU's
 _THRESHOLD = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.(merge|prune)_masker\.threshold")
 
 
@@ -120,8 +121,13 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
     _require_memory(path, dialect.state)
     stored: dict[str, StoredTensor] = {}
     thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
+    bounds: dict[int, float] = {}
+    script = dialect.script
     for key, value in dialect.state.items():
-        if match := _THRESHOLD.fullmatch(key):
+        if match := _BUFFER.fullmatch(key):
+            bounds[int(match[2])] = _threshold(path, key, value)
+            script = scripts.dymu(bounds, pool_sizes=match[1] == "blocks")
+        elif match := _THRESHOLD.fullmatch(key):
             thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
         else:
             stored[key] = value
@@ -158,7 +164,7 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
         },
         parts=model.parts,
         head=model.assumed,
-        script=dialect.script,
+        script=script,
     )
 
 

@@ -79,6 +79,7 @@ def require_takeable(
     identity = identify(path, whole, choices, dense=dense)
     weights = freeze.without_own(whole.weights, identity.family)
     kind, class_token = chosen.by_keys(weights, identity.model.written), "cls_token" in weights
+    weights = freeze.used(weights, identity.family)
     if kind != chosen.VIT:
         _require_other(path, kind, identity, choices, class_token, learn=learn, train=train)
         if kind not in chosen.vits() or not (learn or train):

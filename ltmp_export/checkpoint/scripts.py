@@ -6,6 +6,8 @@
                        (`evit_deit3_small_patch16_224`)
     EViT               args with base_keep_rate, drop_loc and fuse_token
     DynamicViT         weights of predictors, args with base_rate, the key best
+    DyMU               a buffer `threshold` in each block, under names of open_clip, timm or
+                       Hugging Face
 
 The method is the first word of `args.model`; how many patches it keeps is a rule of the script, not
 of the method, so a file that has marks of two scripts is refused unless its rule is stated.
@@ -30,8 +32,9 @@ REPOSITORIES = {
     "TokenReductionPT": "noyaboy/TokenReductionPT",
     "EViT": "youweiliang/evit",
     "DynamicViT": "raoyongming/DynamicViT",
+    "DyMU": "MikeWangWZHL/dymu",
 }
-ZOO, PT, EVIT, DYNAMICVIT = REPOSITORIES
+ZOO, PT, EVIT, DYNAMICVIT, DYMU = REPOSITORIES
 
 # By the first word of args.model, the family.
 METHODS = {
@@ -82,6 +85,8 @@ class Script:
     @property
     def reason(self) -> str:
         """How the family is known."""
+        if self.name == DYMU:
+            return f"thresholds of blocks as {REPOSITORIES[DYMU]} saves them"
         return f"as the arguments of {REPOSITORIES[self.name]} say"
 
 
@@ -104,6 +109,17 @@ def told(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
     if {"reduction_loc", "keep_rate"} <= args.keys() and description.is_name(args.get("model")):
         return _zoo(path, top, args)
     return None
+
+
+def dymu(thresholds: Mapping[int, float], *, pool_sizes: bool) -> Script:
+    """DyMU, whose thresholds are buffers among the weights.
+
+    Args:
+        thresholds: By block.
+        pool_sizes: Whether its attention pooling knows of sizes: timm's does, the one under names
+            of Hugging Face does not.
+    """
+    return Script(DYMU, "dymu", {"thresholds": thresholds, "pool_sizes": pool_sizes})
 
 
 def averaged(top: Mapping[Any, Any]) -> bool | None:

@@ -16,8 +16,10 @@ with the third, `from_weights(source, shapes, vit, **stated)` what happens befor
 the last, `from_stated(source, vit, **stated)` both. What a training script's arguments say of the
 names in `STATED`, `checkpoint.scripts` knows; those that are no `Choices` stand there alone.
 `CLASS_TOKEN = True` says that it goes by a class token, `TRAINABLE = True` that weights can be
-trained under its plan, `HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES` which
-networks it takes, by the names of their folders, where these are not all kinds of ViTs.
+trained under its plan, `VARIES = True` that it keeps as many tokens of an image as this needs (so
+do all with `START`), `CUT = True` that the last block, norm and head of a file are not used,
+`HEAD_WIDTH` how many channels each head of its ViTs has, `BACKBONES` which networks it takes, by
+the names of their folders, where these are not all kinds of ViTs.
 
 Nothing else registers a family: a new file here is found by name.
 """
@@ -56,6 +58,8 @@ class Family:
         trainable: Whether weights can be trained under its plan.
         class_token: Whether it needs a class token.
         head_width: Channels of each head of its ViTs, where it fixes them.
+        varies: Whether it keeps as many tokens of an image as this needs.
+        cut: Whether its ViT ends before the last block of a file, without norm and head.
         backbones: The networks that it takes.
         block_steps: From one scalar per kind to the block's steps.
         unprotected_steps: The same of a model without protected rows.
@@ -72,6 +76,8 @@ class Family:
     trainable: bool
     class_token: bool
     head_width: int | None
+    varies: bool
+    cut: bool
     backbones: tuple[str, ...]
     block_steps: Callable[..., tuple[Step, ...]]
     unprotected_steps: Callable[..., tuple[Step, ...]]
@@ -192,6 +198,8 @@ def load(name: str) -> Family:
         trainable=getattr(module, "TRAINABLE", False),
         class_token=getattr(module, "CLASS_TOKEN", False),
         head_width=getattr(module, "HEAD_WIDTH", None),
+        cut=getattr(module, "CUT", False),
+        varies=getattr(module, "VARIES", hasattr(module, "START")),
         backbones=getattr(module, "BACKBONES", VITS),
         block_steps=block_steps,
         unprotected_steps=getattr(module, "unprotected_steps", block_steps),

@@ -15,7 +15,7 @@ from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.sample.step import MOST_SAMPLES, Sample
 
 BACKBONES = (Vit.kind,)
-CLASS_TOKEN = True
+CLASS_TOKEN = VARIES = True
 STATED = ("keep_rate", "merge_at")
 
 

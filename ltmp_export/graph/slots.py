@@ -252,15 +252,17 @@ def taken(g: GraphBuilder, tokens: Slots, slots: Name, number: int) -> Slots:
     )  # fmt: skip
 
 
-def concatenated(g: GraphBuilder, parts: Sequence[Slots]) -> Slots:
-    """One after the other; where the first have no sizes yet, theirs are 1."""
+def concatenated(g: GraphBuilder, parts: Sequence[Slots], names: str = "merged_{}") -> Slots:
+    """One after the other, scores called `names`; where the first have no sizes, theirs are 1."""
     sizes = [part.size for part in parts if part.size is not None]
     size = g.op("Concat", *sizes, axis=1) if sizes[1:] else sizes[0]
     if before := sum(part.number for part in parts if part.size is None):
         size = g.op("Pad", size, g.ints(0, before, 0, 0), g.number(1.0))
     x = g.op("Concat", *(part.x for part in parts), axis=1)
     scores = {
-        name: g.op("Concat", *(part.scores[name] for part in parts), axis=1, name=f"merged_{name}")
+        name: g.op(
+            "Concat", *(part.scores[name] for part in parts), axis=1, name=names.format(name)
+        )
         for name in parts[0].scores
         if all(name in part.scores for part in parts)
     }

@@ -83,7 +83,7 @@ def require(
         InputError: There is no such output, or this model does not give it.
     """
     if names is None:
-        return default(geometry)
+        return (TOKENS,) if plan.ends else default(geometry)
     asked = require_known(names)
     able = of(geometry, plan)
     for name in asked:

@@ -20,6 +20,7 @@ class Placed:
         found: What it comes to, for a person.
         assumed: What nothing tells, by the names of `Choices`.
         warnings: What looks wrong, but can be used.
+        pool_sizes: As of `Plan`.
         parameters: Weights of the reduction itself, nested by their axes, where no file has them.
     """
 
@@ -29,4 +30,5 @@ class Placed:
     found: tuple[str, ...] = ()
     assumed: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    pool_sizes: bool = True
     parameters: Mapping[str, Sequence[Any]] = field(default_factory=dict)

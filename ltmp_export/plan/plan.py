@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DENSE = "dense"  # the family of a model that reduces nothing
-_POSITIONS = ("merged_position", "metric_position")  # not written where they are ""
+# Not written where they are as in files of before.
+_USUAL = {"merged_position": "", "metric_position": "", "pool_sizes": True}
 _MIXES = "PatchMerge"  # what stands before a block where a file does not say what it is
 
 
@@ -51,6 +52,7 @@ class Plan:
         merged_position: Where a token lies that several have become, one of
             `positions.MERGED`; "" where attention knows no places.
         metric_position: Which keys tokens are compared by, one of `positions.METRIC`; "" likewise.
+        pool_sizes: Whether attention pooling takes a token for as many as it stands for.
     """
 
     family: str
@@ -60,11 +62,14 @@ class Plan:
     stated: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     merged_position: str = ""
     metric_position: str = ""
+    pool_sizes: bool = True
 
     def __post_init__(self) -> None:
         merged, metric = self.merged_position, self.metric_position
         if merged not in ("", *positions.MERGED) or metric not in ("", *positions.METRIC):
             raise ValueError(f"positions {merged!r:.50}, {metric!r:.50}")
+        if type(self.pool_sizes) is not bool:
+            raise ValueError(f"pooling by sizes {self.pool_sizes!r:.50}")
 
     @property
     def static(self) -> bool:
@@ -127,10 +132,12 @@ class Plan:
             before = self.before.get(block)
             received = given if before is None else before.most(given, protected)
             kept = received
-            for step in steps:
+            for step in early(steps):
                 kept = step.most(kept, protected)
             kept = kept if counts is None else int(counts[block])
             left = self.behind(block, given, received, kept)
+            for step in late(steps):
+                left = step.most(left, protected)
             found.append(Rows(given, received, kept, left))
             given = left
         if len(found) in self.before:
@@ -148,6 +155,11 @@ class Plan:
         """Whether some block gives back behind its MLP what its MLP does not run on."""
         steps = [*self.before.values(), *(step for steps in self.blocks for step in steps)]
         return any(step.restores for step in steps)
+
+    @property
+    def ends(self) -> bool:
+        """Whether it ends with a step behind the last MLP, whose tokens are what it is for."""
+        return bool(self.blocks) and any(step.late for step in self.blocks[-1])
 
     @property
     def fractional(self) -> bool:
@@ -190,6 +202,10 @@ class Plan:
                 passed.append(passed[-1] if rows is None else rows)
                 budgets += left is not None
             most = self.behind(block, passed[0], passed[len(entering)], passed[-1])
+        if any(step.late for steps in self.blocks[:-1] for step in steps) or (
+            budgets and self.ends
+        ):
+            raise ValueError("a step behind an MLP, and blocks or a budget behind it")
         if budgets not in (0, len(self.blocks)):
             raise ValueError(f"a budget for {budgets} of {len(self.blocks)} blocks")
 
@@ -199,7 +215,7 @@ class Plan:
             "family": self.family,
             "blocks": [[{"step": s.on_disk} | asdict(s) for s in steps] for steps in self.blocks],
             "patch_merges": {str(block): _placed(step) for block, step in self.before.items()},
-            **{key: value for key in _POSITIONS if (value := getattr(self, key))},
+            **{k: v for k, usual in _USUAL.items() if (v := getattr(self, k)) != usual},
         }
 
     @classmethod
@@ -224,7 +240,7 @@ class Plan:
             str(values["family"]),
             tuple(tuple(_made(known[s.pop("step")], s) for s in steps) for steps in blocks),
             before,
-            **{key: values[key] for key in _POSITIONS if key in values},
+            **{key: values[key] for key in _USUAL if key in values},
         )
 
 
@@ -263,6 +279,16 @@ def _made(step: type[Step], values: Mapping[str, Any]) -> Step:
         if part.name in values and not _KINDS[str(part.type)](values[part.name]):
             raise ValueError(f"{step.on_disk} with {part.name} {values[part.name]!r:.50}")
     return step(**values)
+
+
+def early(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Those between attention and MLP."""
+    return tuple(step for step in steps if not step.late)
+
+
+def late(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Those behind the MLP."""
+    return tuple(step for step in steps if step.late)
 
 
 def demands(steps: Sequence[Step]) -> frozenset[str]:

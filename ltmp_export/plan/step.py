@@ -36,6 +36,11 @@ class Step:
         return False
 
     @property
+    def late(self) -> bool:
+        """Whether it comes behind the MLP of its block, the last one."""
+        return False
+
+    @property
     def decides(self) -> bool:
         """Whether, where it stands before a block, it decides by scores of its own."""
         return False

@@ -32,10 +32,12 @@ from ltmp_export.precision.formats import FP32, INT8, PRODUCTS, STATIC, Activati
 from ltmp_export.runtimes.session import Session
 from ltmp_export.steps.absorb.step import Absorb
 from ltmp_export.steps.cluster.step import Cluster
+from ltmp_export.steps.contextual.step import Contextual
 from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.merge_some.step import MergeSome
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.predict.step import Predict
 from ltmp_export.steps.prune.step import Prune
@@ -65,6 +67,8 @@ _FORMS: tuple[tuple[Plan, int | None], ...] = (
     (_SAMPLED, None),
     (_SAMPLED, 1),
     (Plan("kmedoids", ((), ()), {1: Medoids(12, 2)}), None),
+    *((Plan("dymu", ((MergeSome(0.5),), ())), size) for size in (None, 1)),
+    (Plan("visionzip", ((), (Contextual(4, 3),))), None),
     (Plan("diffrate", ((Rank(14), Absorb(9)), (Rank(6), Absorb(3)))), None),
     (Plan("ltm_transformer", ((_KEPT,), ())), None),
     (Plan("ltm_transformer", ((), (_RESTORED,))), None),

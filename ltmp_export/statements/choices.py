@@ -30,6 +30,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "grid_rounding": (str,),
     "diffrate": (str,),
     "budget": (str,),
+    "dominant": (int,),
+    "contextual": (int,),
     "compression_ratio": (int, float),
     "hard": (bool,),
     "restore": (bool,),
@@ -43,10 +45,11 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 # What only some families take, which then say so (`families.Family.stated`).
 OF_FAMILIES = (
     "merge_at", "merge_scale", "merge_weights", "keep_rate", "keep_rule", "fuse_token",
-    "grid_rounding", "diffrate", "budget",
+    "grid_rounding", "diffrate", "budget", "dominant", "contextual",
     "compression_ratio", "hard", "restore",
 )  # fmt: skip
-_TELLING = {"diffrate": "diffrate"}  # what is stated for one family alone, and which
+# What is stated for one family alone, and which.
+_TELLING = {"diffrate": "diffrate", "dominant": "visionzip", "contextual": "visionzip"}
 _LISTS = ("image_size", "mean", "std", "merge_at")
 
 WAYS = ("rate", "reduction_target", "keep_rate", "compression_ratio")  # to say how much goes
@@ -79,6 +82,8 @@ class Choices:
         grid_rounding: How float32 rounded the grid of a pattern, one of `plan.rings.ROUNDINGS`.
         diffrate: DiffRate's counts: a `compression_rate.json`, as text.
         budget: Which of them: a budget in it, or MODEL:BUDGET.
+        dominant: Tokens that stay behind a tower, the class token among them (VisionZip).
+        contextual: Tokens that all others become there.
         compression_ratio: Share of the patches that a mask leaves.
         hard: Whether a mask gives each patch to one target.
         restore: Whether the patches are there again behind each block that merges.
@@ -111,6 +116,8 @@ class Choices:
     grid_rounding: str | None = None
     diffrate: str | None = None
     budget: str | None = None
+    dominant: int | None = None
+    contextual: int | None = None
     compression_ratio: float | None = None
     hard: bool | None = None
     restore: bool | None = None

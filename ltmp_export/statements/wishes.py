@@ -97,7 +97,7 @@ def require_mode(mode: str | None, family: str) -> None:
     Raises:
         InputError: It has not.
     """
-    if mode == "dynamic" and family not in families.learned():
+    if mode == "dynamic" and not families.load(family).varies:
         raise InputError(
             f"family {family} keeps the same number of tokens of every image, and has no dynamic "
             "form; drop --mode"

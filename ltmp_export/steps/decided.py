@@ -58,7 +58,7 @@ class Block:
         own, counted = self.tensors, self.tensors[COUNT][image]
         seen = self.given if self.entering else self.received
         slot = np.arange(int(seen[image]))  # padded slot of each token
-        found = []
+        found, fed = [], len(slot)  # what the MLP runs on
         for step, scores in scored(self.steps):
             arrays = {name: own[name][image] for name in recorded.tensors(step)}
             arrays["score"] = own[scores][image]
@@ -67,8 +67,9 @@ class Block:
             read = recorded.of(step).read(step, arrays, slot, counted, self.protected)
             found.append(read)
             slot = read.left
-        if counted != len(slot):
-            raise ValueError(f"{counted} tokens are counted, {len(slot)} left by the decisions")
+            fed = fed if step.late else len(slot)
+        if counted != fed:
+            raise ValueError(f"{counted} tokens are counted, {fed} left by the decisions")
         return tuple(found)
 
 

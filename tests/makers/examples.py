@@ -24,11 +24,13 @@ from ltmp_export.plan.step import Step
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.absorb.step import Absorb
 from ltmp_export.steps.cluster.step import Cluster
+from ltmp_export.steps.contextual.step import Contextual
 from ltmp_export.steps.fuse.step import Fuse
 from ltmp_export.steps.medoids.step import Medoids
 from ltmp_export.steps.merge_mask.step import MergeMask
 from ltmp_export.steps.merge_matrix.step import MergeMatrix
 from ltmp_export.steps.merge_most.step import MergeMost
+from ltmp_export.steps.merge_some.step import MergeSome
 from ltmp_export.steps.mergence.step import Mergence
 from ltmp_export.steps.patch_merge.step import PatchMerge
 from ltmp_export.steps.pattern.step import Pattern
@@ -334,6 +336,21 @@ def _masks_plan(method: Family, draw: Draw) -> Plan:
     return Plan(method.name, tuple((step,) for step in steps), parameters=parameters)
 
 
+def _dymu_content(weights: Weights) -> dict[str, Any]:
+    bounds = (0.96, 1.0, 0.9, 0.9, 1.0, 0.85)
+    own = {f"blocks.{block}.threshold": torch.tensor(at) for block, at in enumerate(bounds)}
+    return {"name": "digits", "state_dict": dict(weights) | own}
+
+
+def _dymu_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((MergeSome(0.75),), (), (MergeSome(0.625),)))
+
+
+def _visionzip_plan(method: Family, draw: Draw) -> Plan:
+    return Plan(method.name, ((), (), (Contextual(4, 2),)))
+
+
+_VISIONZIP = {"family": "visionzip", "dominant": 16, "contextual": 6}
 DIFFRATE = json.dumps(
     {
         "ViT-T-DeiT": {
@@ -347,10 +364,11 @@ DIFFRATE = json.dumps(
 
 # Families that decide nothing, or by the very step of another, or of which an oracle, golden sets
 # and borderline images tell enough: left out where it takes long.
-LIGHT = ("ats", "diffrate", "heuristic", "kmedoids", "sinkhorn", "sit", "topk")
+LIGHT = ("ats", "diffrate", "dymu", "heuristic", "kmedoids", "sinkhorn", "sit", "topk", "visionzip")
 EXAMPLES = {
     "ats": Example(_ats_content, {}, _ats_plan),
     "diffrate": Example(dict, {"diffrate": DIFFRATE, "family": "diffrate"}, _diffrate_plan),
+    "dymu": Example(_dymu_content, {}, _dymu_plan),
     "dpcknn": Example(_dpcknn_content, {}, _dpcknn_plan),
     "heuristic": Example(_heuristic_content, {}, _heuristic_plan),
     "kmedoids": Example(_kmedoids_content, {}, _kmedoids_plan),
@@ -363,4 +381,5 @@ EXAMPLES = {
     "patchmerger": Example(_patchmerger_content, {"merge_at": (2, 4)}, _patchmerger_plan),
     "pmvit": Example(_pmvit_content, {}, _pmvit_plan),
     "topk": Example(_topk_content, {}, _topk_plan),
+    "visionzip": Example(dict, _VISIONZIP, _visionzip_plan),
 }

@@ -29,12 +29,14 @@ class Left:
         layers: The model's.
         found: These tokens.
         static: Whether each image has the same slots; else its rows are packed.
+        pooled: Whether pooling takes a token for as many as it stands for.
         whole: Whether sizes are whole numbers, those of patches that tokens own.
     """
 
     layers: VitLayers
     found: Packed
     static: bool
+    pooled: bool = True
     whole: bool = True
 
     @property
@@ -87,7 +89,7 @@ class Left:
         rows = self.found.x
         if self.static:
             rows = self.g.reshape(rows, -1, self.layers.vit.width)
-        return made(self.layers, rows, self.found.size, self.layout)
+        return made(self.layers, rows, self.found.size if self.pooled else None, self.layout)
 
     def _slots(self) -> tuple[Name, Name]:
         """[B, K] packed row of each token, in the rest the last one's, and whether there is one."""

@@ -36,7 +36,7 @@ from ltmp_export.graph.single import OneLayout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.outputs import DENSE, OWNERS
-from ltmp_export.plan.plan import Plan, demands
+from ltmp_export.plan.plan import Plan, demands, early, late
 from ltmp_export.plan.scores import METRIC
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
@@ -83,7 +83,8 @@ class Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-        left = Left(self.layers, tokens, self.plan.static, not self.plan.fractional)
+        plan = self.plan
+        left = Left(self.layers, tokens, plan.static, plan.pool_sizes, not plan.fractional)
         left.give(outputs, self.precision, self.batch, self.broken)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
@@ -181,12 +182,23 @@ class Lowering:
             asked = (*steps, *(() if ahead is None else (ahead,)))
             scores = attention.scores(self.layers, asked, layout, weights, values)
             tokens = replace(tokens, x=x, scores=scores)
-            left, within = self.slots_left(steps, tokens, metric)
+            left, within = self.slots_left(early(steps), tokens, metric)
+        if behind := late(steps):
+            count = left.layout.count
+            return self.ended(behind, replace(left, x=self.fed(path, left, None)), metric), count
         restoring = [step for step in steps if step.restores]
         if not restoring or within is None:
             return replace(left, x=self.fed(path, left, name)), left.layout.count
         left = replace(left, x=self.fed(path, left, None))
         return self.restored(restoring[0], within, tokens, left), left.layout.count
+
+    def ended(self, steps: tuple[Step, ...], left: Packed, metric: Name | None) -> Packed:
+        """What steps behind the MLP leave of a static plan's tokens."""
+        found = replace(self.slots(left), metric=metric)
+        made = lowering.reduce(self.g, steps, found)
+        layout = fixed_layout(self.g, made.number, left.layout.images)
+        x = self.g.op("Identity", made.x, name="tokens")
+        return Packed(x, made.size, layout, owners=made.owners)
 
     def fed(self, path: str, left: Packed, name: str | None) -> Name:
         """Tokens and what the block's MLP makes of them, if it has not run beside attention."""

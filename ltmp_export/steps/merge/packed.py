@@ -7,6 +7,7 @@ of source i. After a merge the slots are in the order [protected ; sources ; des
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from onnx import TensorProto
@@ -21,15 +22,20 @@ from ltmp_export.steps.merge.step import Merge
 
 def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     """Merge even slots into their most similar odd slot where that is above the threshold."""
-    tokens = _settled(g, tokens)
-    partner, merged = _match(g, step.threshold, tokens)  # [B, S]
+    tokens = settled(g, tokens)
+    partner, _, merged = match(g, step.threshold, tokens)
+    return merge(g, tokens, partner, merged)
+
+
+def merge(g: GraphBuilder, tokens: Candidates, partner: Name, merged: Name) -> Candidates:
+    """Merge sources into destinations, see `match`; [protected ; sources ; destinations] then."""
     flags = g.op("Cast", merged, to=TensorProto.FLOAT)
     most = g.reduce("ReduceMax", g.reduce("ReduceSum", flags, [1]), [0], keepdims=True)
     width = g.op("Cast", g.op("Max", most, g.number(1.0)), to=TensorProto.INT64)  # [1] K
     present, chosen = g.ops("TopK", flags, width, names=("present", "chosen"), axis=1)  # [B, K]
 
     protected = tokens.layout.protected
-    front_rows, source_rows, destination_rows = _parts(g, tokens.rows, protected)
+    front_rows, source_rows, destination_rows = parts(g, tokens.rows, protected)
     to = g.op("GatherElements", partner, chosen, axis=1)  # [B, K] ordinals of destinations
     source = g.op("GatherElements", source_rows, chosen, axis=1)
     target = g.op("GatherElements", destination_rows, to, axis=1)
@@ -37,14 +43,14 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     merges = Merges(source, target, mixing, present)
     size = tokens.size or g.op("Expand", g.number(1.0), tokens.total)
 
-    front_alive, source_alive, destination_alive = _parts(g, tokens.alive, protected)
+    front_alive, source_alive, destination_alive = parts(g, tokens.alive, protected)
     stays = g.op("And", source_alive, g.op("Not", merged))
     importance = None
     if IMPORTANCE in tokens.needed:
         carried = _merged_importance(g, tokens, present, chosen, to, shared)
         gone = g.op("Where", merged, g.number(LOWEST), carried[1])
-        parts = (*carried[0], gone, carried[2])
-        importance = g.op("Concat", *parts, axis=1, name="merged_importance")
+        together = (*carried[0], gone, carried[2])
+        importance = g.op("Concat", *together, axis=1, name="merged_importance")
     return replace(
         tokens,
         rows=g.op("Concat", *front_rows, source_rows, destination_rows, axis=1),
@@ -57,7 +63,7 @@ def write(g: GraphBuilder, step: Merge, tokens: Candidates) -> Candidates:
     )
 
 
-def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
+def settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
     """Close the gaps that pruning left, so that even and odd slots are those of living tokens."""
     if not tokens.gaps:
         return tokens
@@ -77,7 +83,7 @@ def _settled(g: GraphBuilder, tokens: Candidates) -> Candidates:
     )
 
 
-def _parts(g: GraphBuilder, values: Name, protected: int) -> tuple[tuple[Name, ...], Name, Name]:
+def parts(g: GraphBuilder, values: Name, protected: int) -> tuple[tuple[Name, ...], Name, Name]:
     """[B, N] → the protected tokens', if there are any, the sources', the destinations'."""
     return (
         (g.slice(values, 1, 0, protected),) if protected else (),
@@ -86,8 +92,21 @@ def _parts(g: GraphBuilder, values: Name, protected: int) -> tuple[tuple[Name, .
     )
 
 
-def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name, Name]:
-    """[B, S]: the ordinal of each source's most similar destination, and whether it merges."""
+def match(
+    g: GraphBuilder,
+    threshold: float,
+    tokens: Candidates,
+    held: Callable[[Name, Name, Name], Name] | None = None,
+) -> tuple[Name, Name, Name]:
+    """Each source's most similar destination, how similar it is, and whether it merges, [B, S].
+
+    Args:
+        g: Where to write.
+        threshold: What similarities have to be above.
+        tokens: Without gaps, see `settled`.
+        held: Of similarities, those above the threshold and those that are there [B, S], who is
+            held back.
+    """
     if tokens.metric is None:
         raise ValueError("matching needs the metric")
     protected = tokens.layout.protected
@@ -101,7 +120,10 @@ def _match(g: GraphBuilder, threshold: float, tokens: Candidates) -> tuple[Name,
     partner = g.op("ArgMax", similarity, axis=2, keepdims=0, name="partner")
     above = g.op("Greater", best, g.number(threshold, "merge_threshold"))
     present = g.slice(tokens.alive, 1, starts[0], step=2)
-    return partner, g.op("And", above, present, name="merged")
+    if held is not None:
+        above = g.op("And", above, present)
+        present = g.op("Not", held(best, above, present))
+    return partner, best, g.op("And", above, present, name="merged")
 
 
 def _mix(
@@ -132,7 +154,7 @@ def _merged_importance(
     if tokens.importance is None:
         raise ValueError("carrying importance through a merge needs it")
     importance, protected = tokens.importance, tokens.layout.protected
-    of_front, of_sources, of_destinations = _parts(g, importance, protected)
+    of_front, of_sources, of_destinations = parts(g, importance, protected)
     incoming = g.op("Mul", g.op("GatherElements", of_sources, chosen, axis=1), present)
     from_each = g.op("Mul", shared, g.op("Unsqueeze", incoming, g.ints(1)))  # [B, K, K]
     own = g.op("GatherElements", of_destinations, to, axis=1)

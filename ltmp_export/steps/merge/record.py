@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export.plan import pairing
-from ltmp_export.steps.merge.step import Merge
+from ltmp_export.plan.step import Learned
 from ltmp_export.steps.recorded import (
     BOOL,
     INT64,
@@ -33,7 +33,7 @@ score_name = by_similarity
 
 
 def read(
-    step: Merge, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
+    step: Learned, own: Mapping[str, NDArray[Any]], slot: Places, count: int, protected: int
 ) -> Read:
     """What a file decided about one image, see `steps.recorded.Recorded`."""
     tokens = len(slot)

@@ -17,6 +17,7 @@ from onnx import TensorProto
 
 from ltmp_export.graph import single
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.ragged import LOWEST
 from ltmp_export.graph.single import Single
 from ltmp_export.plan import pairing
 from ltmp_export.plan.scores import IMPORTANCE
@@ -36,6 +37,7 @@ class Pairs:
         stays: [S] 1 for a source that merges into none, else 0.
         going: [S] bool, the others.
         partner: [S] the destination of each of these.
+        similarity: [S, D] what it goes by.
     """
 
     g: GraphBuilder
@@ -44,6 +46,7 @@ class Pairs:
     stays: Name
     going: Name
     partner: Name
+    similarity: Name
 
     def parts(self, rows: Name) -> tuple[tuple[Name, ...], Name, Name]:
         """[N, …] → the protected ones, if there are any, the sources, the destinations."""
@@ -64,7 +67,15 @@ class Pairs:
 def write(g: GraphBuilder, step: Merge, tokens: Single) -> Single:
     """Merge even rows into their most similar odd row where that is above the threshold."""
     tokens = single.settled(g, tokens)
-    pairs = _match(g, step.threshold, tokens)
+    made = merge(g, tokens, match(g, step.threshold, tokens))
+    return made if IMPORTANCE in tokens.needed else single.settled(g, made)
+
+
+def merge(g: GraphBuilder, tokens: Single, pairs: Pairs) -> Single:
+    """Merge sources into destinations, [protected ; sources ; destinations] then.
+
+    Sources that went are still among them, and said.
+    """
     merged = _merged(pairs, pairs.parts(tokens.x)[2])
     x, size = _mixed(pairs, tokens)
     where, owners = tokens.positions, tokens.owners
@@ -76,15 +87,26 @@ def write(g: GraphBuilder, step: Merge, tokens: Single) -> Single:
         place = g.op("Gather", went, owners.somewhere(g), axis=0)
         owners = owners.moved(g, place, None)
     carries = IMPORTANCE in tokens.needed
-    made = replace(
+    return replace(
         tokens, x=x, size=size, importance=_carried(pairs, tokens) if carries else None,
         spares=carries, metric=None, merged=merged, positions=where, owners=owners,
     )  # fmt: skip
-    return made if carries else single.settled(g, made)
 
 
-def _match(g: GraphBuilder, threshold: float, tokens: Single) -> Pairs:
-    """Match sources with destinations."""
+def match(
+    g: GraphBuilder,
+    threshold: float,
+    tokens: Single,
+    held: Callable[[Name, Name], Name] | None = None,
+) -> Pairs:
+    """Match sources with destinations.
+
+    Args:
+        g: Where to write.
+        threshold: What similarities have to be above.
+        tokens: Without sources that went.
+        held: Of similarities [S, D] and the threshold, who is held back, [S] bool.
+    """
     if tokens.metric is None:
         raise ValueError("matching needs the metric")
     protected = tokens.protected
@@ -92,12 +114,16 @@ def _match(g: GraphBuilder, threshold: float, tokens: Single) -> Pairs:
     sources, destinations = (g.slice(tokens.metric, 0, start, step=2) for start in starts)
     similarity = g.op("Gemm", sources, destinations, transB=1, name="similarities")
     limit = g.number(threshold, "merge_threshold")
-    padded = g.op("Pad", similarity, g.ints(0, 1, 0, 0), limit)  # in front of each row
+    free = similarity
+    if held is not None:
+        column = g.op("Unsqueeze", held(similarity, limit), g.ints(1))
+        free = g.op("Where", column, g.number(LOWEST), similarity)
+    padded = g.op("Pad", free, g.ints(0, 1, 0, 0), limit)  # in front of each row
     choice = g.op("Hardmax", padded, axis=1, name="choice")
     stays = g.op("Gather", choice, g.index(0), axis=1)
     going = g.op("Less", stays, g.number(0.5))
     partner = g.op("Sub", g.op("ArgMax", choice, axis=1, keepdims=0), g.index(1))
-    return Pairs(g, protected, g.slice(choice, 1, 1), stays, going, partner)
+    return Pairs(g, protected, g.slice(choice, 1, 1), stays, going, partner, similarity)
 
 
 def _mixed(pairs: Pairs, tokens: Single) -> tuple[Name, Name]:
