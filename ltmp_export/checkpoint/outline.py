@@ -22,6 +22,7 @@ from ltmp_export.checkpoint import beside, dialects, foreign, heads, scripts
 from ltmp_export.checkpoint.containers.elements import FLOATS
 from ltmp_export.checkpoint.containers.stored import DamagedError, StoredTensor
 from ltmp_export.checkpoint.containers.weights import WHAT, open_weights
+from ltmp_export.checkpoint.dialects import Dialect
 from ltmp_export.checkpoint.scripts import Script
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
@@ -119,18 +120,7 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
     for key, value in dialect.state.items():
         _require_whole(path, key, value)
     _require_memory(path, dialect.state)
-    stored: dict[str, StoredTensor] = {}
-    thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
-    bounds: dict[int, float] = {}
-    script = dialect.script
-    for key, value in dialect.state.items():
-        if match := _BUFFER.fullmatch(key):
-            bounds[int(match[2])] = _threshold(path, key, value)
-            script = scripts.dymu(bounds, pool_sizes=match[1] == "blocks")
-        elif match := _THRESHOLD.fullmatch(key):
-            thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
-        else:
-            stored[key] = value
+    stored, thresholds, script = _sorted_out(path, dialect)
     stored, left = _used(stored)
     taken = foreign.understand(path, stored, dialect.library, dialect.lies)
     model = heads.with_head(path, dialect, stored, taken, head_name)
@@ -166,6 +156,29 @@ def outline(path: Path, use_ema: bool | None = False, head_name: str | None = No
         head=model.assumed,
         script=script,
     )
+
+
+def _sorted_out(
+    path: Path, dialect: Dialect
+) -> tuple[dict[str, StoredTensor], dict[str, dict[int, float]], Script | None]:
+    """Weights, thresholds by kind and block, and the script that wrote them.
+
+    Raises:
+        InputError: A threshold is none.
+    """
+    stored: dict[str, StoredTensor] = {}
+    thresholds: dict[str, dict[int, float]] = {kind: {} for kind in KINDS}
+    bounds: dict[int, float] = {}
+    script = dialect.script
+    for key, value in dialect.state.items():
+        if match := _BUFFER.fullmatch(key):
+            bounds[int(match[2])] = _threshold(path, key, value)
+            script = scripts.dymu(bounds, pool_sizes=match[1] == "blocks")
+        elif match := _THRESHOLD.fullmatch(key):
+            thresholds[match[2]][int(match[1])] = _threshold(path, key, value)
+        else:
+            stored[key] = value
+    return stored, thresholds, script
 
 
 def _used(stored: dict[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ltmp_export.plan import faces, positions
-from ltmp_export.plan.step import Step
+from ltmp_export.plan.step import Step, early, late
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -279,16 +279,6 @@ def _made(step: type[Step], values: Mapping[str, Any]) -> Step:
         if part.name in values and not _KINDS[str(part.type)](values[part.name]):
             raise ValueError(f"{step.on_disk} with {part.name} {values[part.name]!r:.50}")
     return step(**values)
-
-
-def early(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Those between attention and MLP."""
-    return tuple(step for step in steps if not step.late)
-
-
-def late(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Those behind the MLP."""
-    return tuple(step for step in steps if step.late)
 
 
 def demands(steps: Sequence[Step]) -> frozenset[str]:

@@ -6,6 +6,7 @@ dataclass in its `step.py` is a `Step`, whose fields are written to files as the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -161,3 +162,13 @@ class Learned(Step):
     def shown(self) -> tuple[str, str]:
         """Header and cell of a table."""
         return f"{self.action} threshold", f"{self.threshold:.6f}"
+
+
+def early(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Those between attention and MLP."""
+    return tuple(step for step in steps if not step.late)
+
+
+def late(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Those behind the MLP."""
+    return tuple(step for step in steps if step.late)

@@ -279,9 +279,7 @@ def _stated(weights: Weights, settled: Facts) -> dict[str, Any]:
 def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Module:
     """The model of these shapes."""
     wide = kinds.attention_width(weights)
-    shape |= {"num_heads": settled.heads, "fc_norm": "fc_norm.weight" in weights}
-    if not {"norm.weight", "fc_norm.weight", vit_pytorch.NORM} & weights.keys():
-        shape["final_norm"] = False
+    shape |= {"num_heads": settled.heads} | kinds.norms_behind(weights)
     factory: Any = partial(vit_pytorch.model, attention_width=wide)
     own = vit_pytorch.NORM in weights
     plain = not ("dist_token" in weights or shape["qk_norm"] or shape["scale_attn_norm"])

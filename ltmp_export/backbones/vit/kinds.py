@@ -146,3 +146,11 @@ def siglip(weights: Mapping[str, Shaped]) -> bool:
     """Whether it may be a SigLIP: attention pooling, or the mean of normalised patches alone."""
     tokens = any(key in weights for key in ("cls_token", "reg_token", "fc_norm.weight"))
     return LATENT in weights or not (tokens or rms(weights))
+
+
+def norms_behind(weights: Mapping[str, Shaped]) -> dict[str, bool]:
+    """Which norms stand behind the blocks, as arguments of timm's model."""
+    pooled = "fc_norm.weight" in weights
+    return {"fc_norm": pooled} | (
+        {} if pooled or "norm.weight" in weights else {"final_norm": False}
+    )

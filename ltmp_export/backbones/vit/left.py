@@ -16,6 +16,7 @@ from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.owners import Owners
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.outputs import DENSE, FEATURES, LOGITS, SIZES, TOKEN_MAP, TOKENS
+from ltmp_export.plan.plan import Plan
 from ltmp_export.precision.formats import Precision
 
 KEPT = "kept"  # the axis of the tokens that are left of the image that has most
@@ -28,16 +29,17 @@ class Left:
     Attributes:
         layers: The model's.
         found: These tokens.
-        static: Whether each image has the same slots; else its rows are packed.
-        pooled: Whether pooling takes a token for as many as it stands for.
-        whole: Whether sizes are whole numbers, those of patches that tokens own.
+        plan: By which they were left.
     """
 
     layers: VitLayers
     found: Packed
-    static: bool
-    pooled: bool = True
-    whole: bool = True
+    plan: Plan
+
+    @property
+    def static(self) -> bool:
+        """Whether each image has the same slots; else its rows are packed."""
+        return self.plan.static
 
     @property
     def g(self) -> GraphBuilder:
@@ -89,7 +91,9 @@ class Left:
         rows = self.found.x
         if self.static:
             rows = self.g.reshape(rows, -1, self.layers.vit.width)
-        return made(self.layers, rows, self.found.size if self.pooled else None, self.layout)
+        return made(
+            self.layers, rows, self.found.size if self.plan.pool_sizes else None, self.layout
+        )
 
     def _slots(self) -> tuple[Name, Name]:
         """[B, K] packed row of each token, in the rest the last one's, and whether there is one."""
@@ -129,7 +133,7 @@ class Left:
     def sizes(self) -> Name:
         """[B, K]."""
         g = self.g
-        if self.found.size is not None and self.whole:
+        if self.found.size is not None and not self.plan.fractional:
             return self._among(self.found.size)
         place, prefix = g.op("Unsqueeze", self.token_map(), g.ints(1)), self.layers.vit.prefix
         if self.static:

@@ -36,9 +36,9 @@ from ltmp_export.graph.single import OneLayout
 from ltmp_export.graph.slots import Slots
 from ltmp_export.plan import faces
 from ltmp_export.plan.outputs import DENSE, OWNERS
-from ltmp_export.plan.plan import Plan, demands, early, late
+from ltmp_export.plan.plan import Plan, demands
 from ltmp_export.plan.scores import METRIC
-from ltmp_export.plan.step import Step
+from ltmp_export.plan.step import Step, early, late
 from ltmp_export.plan.vit import Vit
 from ltmp_export.precision.formats import Precision
 from ltmp_export.steps import lowering
@@ -83,8 +83,7 @@ class Lowering:
                     dropped.append(tokens.dropped)
         with g.scope("head"):
             tokens = self.entering(vit.depth, tokens)
-        plan = self.plan
-        left = Left(self.layers, tokens, plan.static, plan.pool_sizes, not plan.fractional)
+        left = Left(self.layers, tokens, self.plan)
         left.give(outputs, self.precision, self.batch, self.broken)
         if token_counts:
             edges.per_block(g, "token_counts", counts, vit, self.batch)
@@ -194,8 +193,7 @@ class Lowering:
 
     def ended(self, steps: tuple[Step, ...], left: Packed, metric: Name | None) -> Packed:
         """What steps behind the MLP leave of a static plan's tokens."""
-        found = replace(self.slots(left), metric=metric)
-        made = lowering.reduce(self.g, steps, found)
+        made = lowering.reduce(self.g, steps, replace(self.slots(left), metric=metric))
         layout = fixed_layout(self.g, made.number, left.layout.images)
         x = self.g.op("Identity", made.x, name="tokens")
         return Packed(x, made.size, layout, owners=made.owners)
