@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ltmp_export.backbones import chosen
 from ltmp_export.checkpoint import hub
 from ltmp_export.checkpoint.contents import locate
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
+from ltmp_export.model_file import handled
 from ltmp_export.model_file.model import ExportedModel
 from ltmp_export.statements.choices import Choices
 
@@ -47,7 +49,9 @@ def doubts(exported: ExportedModel, loaded: Checkpoint) -> list[str]:
                 f"{exported.path} has {what} {theirs}, the checkpoint {loaded.path} has {ours}: "
                 "they do not belong together"
             )
-    warnings = list(loaded.warnings)
+    stored = chosen.arrays(loaded.model) | dict(loaded.plan.parameters)
+    tooled = handled.unseen(exported.proto, stored)
+    warnings = [*loaded.warnings, *(f"{exported.path} {remark}" for remark in tooled)]
     if exported.checkpoint_sha256 != loaded.sha256:
         warnings.append(f"{exported.path} was exported from another file than {loaded.path}")
     if exported.plan.family != loaded.plan.family:

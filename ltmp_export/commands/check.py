@@ -179,7 +179,7 @@ def _check(
     return compare.compare(
         exported.proto, checkpoint, images, batch_sizes=batch_sizes, name=exported.path,
         warnings=warnings, stated=exported.plan, precision=exported.precision, computed=computed,
-        progress=progress,
+        outputs_alone=True, progress=progress,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ltmp_export.checkpoint.outline import Outline, locate, outline, require_flo
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.images import inputs
-from ltmp_export.model_file import reading
+from ltmp_export.model_file import handled, reading
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.plan import work
 from ltmp_export.plan.geometry import Geometry
@@ -186,7 +186,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 def _describe_model(path: Path) -> dict[str, Any]:
     exported = read_exported(path)
     model = exported.proto.graph
-    operators = Counter(node.op_type for node in model.node)
+    operators = Counter(map(handled.kind, model.node))
     products = saturation.products(exported.proto)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -206,6 +206,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "nodes": len(model.node),
         "operators": dict(sorted(operators.items())),
         "notes": list(exported.notes),
+        "remarks": handled.remarks(exported.proto),
         "metadata": exported.metadata,
     }
 

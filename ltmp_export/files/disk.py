@@ -162,9 +162,9 @@ def remove(path: Path) -> None:
 
 
 def looks_like_onnx(path: Path) -> bool:
-    """Whether a file is no checkpoint, but named `.onnx` or begun as a serialised ONNX model."""
+    """Whether a file is no checkpoint, but named `.onnx` or begun as an ONNX or ORT model is."""
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80")) or is_safetensors(path):
         return False
-    return path.suffix == ".onnx" or start.startswith(b"\x08")
+    return path.suffix == ".onnx" or start.startswith(b"\x08") or start[4:] == b"ORTM"

@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ltmp_export.graph.naming import named
+
 OLDEST_OPSET = 16
 
 Name: TypeAlias = str
@@ -272,7 +274,8 @@ class GraphBuilder:
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished model, without what neither an output nor `keep` needs."""
-        nodes = self._needed_nodes()
+        nodes, renamed = named(self._needed_nodes(), {*self._written.values()})
+        self.places |= {renamed[n]: place for n, place in self.places.items() if n in renamed}
         needed = {stored for node in nodes for stored in node.input}
         graph = helper.make_graph(nodes, name, self._inputs, self._outputs)
         model = _model(graph, self.opset)

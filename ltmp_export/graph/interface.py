@@ -14,9 +14,9 @@ from ltmp_export.graph import told
 def missing_tensors(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
     """The names that no node of the graph gives, nor can be told from what one gives."""
     produced = {output for node in model.graph.node for output in node.output}
-    if _inputs(model) and fixed_batch(model) == 1:
-        return [name for name in names if not {name, told.source(name)} & produced]
-    return [name for name in names if name not in produced]
+    lacking = [name for name in names if name not in produced]
+    single = bool(_inputs(model)) and fixed_batch(model) == 1
+    return [name for name in lacking if told.source(name, model, single) not in produced]
 
 
 def count_taps(depth: int) -> dict[str, int]:

@@ -98,10 +98,15 @@ class Layout:
         return make_layout(self.g, count, self.most, self.numbers, self.protected)
 
     def class_rows(self) -> Name:
-        """[B] packed row of each image's class token."""
+        """[B] packed row of each image's class token.
+
+        Of counts as they are: a tool joins an axis behind a sum with it, and calls that the count.
+        """
         if self.offset is None:
             return self.g.ints(0)
-        return self.g.reshape(self.offset, -1)
+        if self.fixed is not None:
+            return self.g.reshape(self.offset, -1)
+        return self.g.op("CumSum", self.count, self.g.index(0), exclusive=1)
 
     # Attention
 

@@ -7,6 +7,8 @@ these are made where they are asked for:
     importance         of `importances`   partner     of `choice` [S, 1 + D], see `merge.single`
     merged_importance  of `carried`       merged      of `choice`
     kept               of `stays`              cdf         of `cdfs`
+
+So is the `count` of a block of slots, [B, N, C], where a tool has dropped what no node reads.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from ltmp_export.graph.ragged import LOWEST
 
 
 def _count(g: GraphBuilder, tokens: Name) -> Name:
-    return g.op("Shape", tokens, start=0, end=1)
+    """Rows [T, C] are those of one image, slots [B, N, C] those of each."""
+    images = g.op("Shape", tokens, start=0, end=-2)
+    return g.op("Expand", g.op("Shape", tokens, start=-2, end=-1), images)
 
 
 def _similarity(g: GraphBuilder, similarities: Name) -> Name:
@@ -58,10 +62,15 @@ _TOLD: dict[str, tuple[str, _Made]] = {
 }
 
 
-def source(name: Name) -> Name | None:
-    """The tensor that another is told from, or None."""
+# What these give has a length that depends on data: rows of several images may be packed.
+_RAGGED = {"Compress", "NonZero"}
+
+
+def source(name: Name, model: onnx.ModelProto, single: bool) -> Name | None:
+    """The tensor of a model that another is told from, or None; `single`: of single images."""
     scope, _, leaf = name.rpartition("/")
-    return f"{scope}/{_TOLD[leaf][0]}" if leaf in _TOLD else None
+    fixed = leaf == "count" and not _RAGGED & {node.op_type for node in model.graph.node}
+    return f"{scope}/{_TOLD[leaf][0]}" if leaf in _TOLD and (single or fixed) else None
 
 
 def tell(model: onnx.ModelProto, names: list[Name]) -> None:

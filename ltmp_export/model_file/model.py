@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ltmp_export.backbones import chosen
 from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
-from ltmp_export.model_file import reading
+from ltmp_export.model_file import handled, reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
@@ -211,7 +211,8 @@ def read_exported(path: Path) -> ExportedModel:
         found = words.get("ltmp.schema", "none")
         raise InputError(
             f"{path} was not exported by this version of ltmp (ltmp.schema: found {found}, "
-            f"expected {SCHEMA}); export it with 'ltmp export'"
+            f"expected {SCHEMA}); export it with 'ltmp export', or give the file from before a "
+            "tool dropped its metadata"
         )
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("")
     if str(opset) != words.get("ltmp.opset"):
@@ -241,6 +242,7 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
+    handled.require_precision(path, model, precision)
     places = vit.kept_places()
     unknown = [place for place in precision.kept if place not in places]
     if unknown:

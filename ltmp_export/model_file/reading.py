@@ -22,6 +22,7 @@ from onnx import TensorProto
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
 from ltmp_export.graph import detached
+from ltmp_export.model_file import handled
 
 _MOST_AXES = 32  # what every numpy takes
 _MOST_BYTES = 2**60  # far beyond any memory, and what numpy can still count
@@ -38,7 +39,9 @@ def read(path: Path) -> onnx.ModelProto:
     size = path.stat().st_size
     memory.require_memory(size, str(path))
     try:
-        model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
+        content = path.read_bytes()
+        handled.require_onnx(path, content)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except (DecodeError, ValueError, OSError) as err:
         raise InputError(f"{path} is not an ONNX model (truncated or of another kind)") from err
     if not all(isinstance(node.op_type, str) for node in model.graph.node):

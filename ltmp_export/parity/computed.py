@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ltmp_export.errors import ExportError
+from ltmp_export.graph.interface import missing_tensors
 from ltmp_export.parity.runs import Run
 from ltmp_export.runtimes import session
 from ltmp_export.runtimes.recording import TappedSession
@@ -110,6 +111,9 @@ class Here:
         Another runtime than onnxruntime may refuse it: what it gives without is still compared.
         """
         called = session.load(self._runtime)
+        if missing := missing_tensors(self._model, wanted):
+            self.why_outputs_only = lacking(missing)
+            return None
         if not called.INNER:
             self.why_outputs_only = f"{called.NAME} gives no inner tensors"
             return None
@@ -124,6 +128,15 @@ class Here:
             self.why_outputs_only = f"with inner tensors as outputs, {_first_line(err)}"
             return None
         return _Opened(opened, ())
+
+
+def lacking(missing: Sequence[str]) -> str:
+    """That a file lacks inner tensors, and what to do."""
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return (
+        f"the file lacks the named tensor {missing[0]}{more}, so its decisions cannot be read; "
+        "export it again, or check it before other tools rename or drop tensors"
+    )
 
 
 def _first_line(err: ExportError) -> str:

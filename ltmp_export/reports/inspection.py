@@ -138,6 +138,7 @@ def _model_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         "outputs": values(facts["outputs"]),
         **_target_row(facts["metadata"]),
         "operators": f"{facts['nodes']}: " + ", ".join(f"{kind} {n}" for kind, n in operators),
+        **({"rewritten": "; ".join(facts["remarks"])} if facts["remarks"] else {}),
         **({"assumed": "; ".join(facts["notes"])} if facts["notes"] else {}),
         "checkpoint sha256": facts["metadata"].get("ltmp.checkpoint_sha256", "not stated"),
     }
