@@ -219,11 +219,13 @@ def read_exported(path: Path) -> ExportedModel:
         stated = words.get("ltmp.opset")
         raise InputError(f"{path} declares opset {opset}, its metadata {stated}; export it again")
     try:
-        return _understood(path, model, words)
+        found = _understood(path, model, words)
     except _DAMAGED as err:
         raise InputError(
             f"{path} has damaged ltmp metadata ({err!s:.200}); export it again"
         ) from err
+    handled.require_precision(path, model, found.precision)
+    return found
 
 
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
@@ -242,7 +244,6 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
     unknown = [path for path in precision.layers if path not in layers]
     if unknown:
         raise ValueError(f"an int8 layer {unknown[0]!r}")
-    handled.require_precision(path, model, precision)
     places = vit.kept_places()
     unknown = [place for place in precision.kept if place not in places]
     if unknown:

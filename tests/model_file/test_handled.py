@@ -133,8 +133,8 @@ def given(path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
     ("name", "tool"),
     [
         *(("m", tool) for tool in TOOLS),
-        *((name, tool) for name in ("dynamic", "single") for tool in ("onnxslim", "onnxoptimizer")),
-        ("dynamic", "all"),
+        *(("dynamic", tool) for tool in ("onnxslim", "onnxoptimizer", "all")),
+        ("single", "onnxoptimizer"),
         ("int8", "basic"),
     ],
 )
