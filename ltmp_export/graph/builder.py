@@ -274,7 +274,8 @@ class GraphBuilder:
 
     def build(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The finished model, without what neither an output nor `keep` needs."""
-        nodes, renamed = named(self._needed_nodes(), {*self._written.values()})
+        given = {value.name for value in self._outputs}
+        nodes, renamed = named(self._needed_nodes(), {*self._written.values()}, given)
         self.places |= {renamed[n]: place for n, place in self.places.items() if n in renamed}
         needed = {stored for node in nodes for stored in node.input}
         graph = helper.make_graph(nodes, name, self._inputs, self._outputs)

@@ -11,13 +11,14 @@ import onnx
 
 
 def named(
-    nodes: Sequence[onnx.NodeProto], automatic: Container[str]
+    nodes: Sequence[onnx.NodeProto], automatic: Container[str], given: Container[str]
 ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
     """The nodes, changed in place, without each `Identity` that only names what a node gives.
 
     Args:
         nodes: In their order.
         automatic: Names that nobody asked for. What bears another keeps it.
+        given: What the graph gives: an `Identity` for each stays.
 
     Returns:
         The nodes that are left, and of each name that is gone the one in its place.
@@ -26,7 +27,8 @@ def named(
     renamed: dict[str, str] = {}
     left = []
     for node in nodes:
-        source = node.input[0] if node.op_type == "Identity" else ""
+        names = node.op_type == "Identity" and node.output[0] not in given
+        source = node.input[0] if names else ""
         if source in made and source in automatic and source not in renamed:
             renamed[source] = node.output[0]
         else:
