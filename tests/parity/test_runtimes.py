@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -21,7 +22,8 @@ from ltmp_export.steps.prune.step import Prune
 from tests.conftest import DIGITS_LTMP
 from tests.makers.commands import ltmp, refused
 from tests.makers.edge_cases import on_the_threshold
-from tests.makers.mutations import MUTATIONS
+from tests.makers.lower_precision import prepared
+from tests.makers.mutations import MUTATIONS, change_stored
 
 Digits = Callable[[str], Checkpoint]
 BATCHES = (1, 2, 7)
@@ -97,6 +99,22 @@ def test_outputs_alone_of_families_of_fixed_numbers(family: str, digits_base: Pa
         proto = to_onnx(checkpoint, opset=17, outputs=("logits",))
         found = judged(proto, checkpoint, given(), 1, 4)
         assert found.verdict == "equal", found.headline()
+
+
+@pytest.mark.parametrize("form", ["static", "qdq"])
+def test_int8_by_outputs_alone(form: str, shallow_digits: Digits, images: inputs.Images) -> None:
+    """The reference rounds by itself; what a file gives otherwise fails."""
+    checkpoint, few = shallow_digits("ltmp"), images.select(2)
+    balanced, precision = prepared(checkpoint, images.pixels, form)
+    model = to_onnx(balanced, opset=17, token_counts=True, precision=precision)
+    verdicts = []
+    for change in (0.0, 0.5):
+        change_stored(model, "head.bias", lambda bias, by=change: np.add(bias, by, out=bias))
+        found = compare.compare(
+            model, checkpoint, few, batch_sizes=(1, 2), precision=precision, computed=Blind(model)
+        )
+        verdicts.append((found.verdict, found.proved_at))
+    assert verdicts == [("bounded", "outputs"), ("fail", "outputs")], found.headline()
 
 
 def test_a_decision_on_its_threshold(shallow_digits: Digits, images: inputs.Images) -> None:
