@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
@@ -108,8 +107,9 @@ def test_int8_by_outputs_alone(form: str, shallow_digits: Digits, images: inputs
     balanced, precision = prepared(checkpoint, images.pixels, form)
     model = to_onnx(balanced, opset=17, token_counts=True, precision=precision)
     verdicts = []
-    for change in (0.0, 0.5):
-        change_stored(model, "head.bias", lambda bias, by=change: np.add(bias, by, out=bias))
+    for wrong in (False, True):
+        if wrong:
+            change_stored(model, "head.bias", lambda bias: bias.fill(0.5))
         found = compare.compare(
             model, checkpoint, few, batch_sizes=(1, 2), precision=precision, computed=Blind(model)
         )
