@@ -11,7 +11,6 @@ from typing import Any
 from ltmp_export.errors import InputError
 from ltmp_export.plan import kept
 from ltmp_export.plan.placed import Placed
-from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.patch_merge.step import PatchMerge
 
@@ -48,8 +47,6 @@ def from_weights(
     layers = sorted({int(key.split(".")[1]) for key in shapes})
     if layers != list(range(len(layers))):
         raise InputError(f"{source} holds the layers {layers} of patchmerger; expected 0, 1, …")
-    made = {index: shapes.get(f"cluster_layers.{index}.queries", (0,))[0] for index in layers}
-    kept.require_made(source, tuple(made.values()), counts)
     places = _positions(source, len(layers), merge_at, vit)
     scale = _scale(merge_scale, len(layers), vit)
     assumed: dict[str, Any] = {}
@@ -57,11 +54,12 @@ def from_weights(
         assumed["merge_at"] = places
     if merge_scale is None:
         assumed["merge_scale"] = "one" if scale == 1.0 else "1/√C"
-    before: dict[int, Step] = {}
+    before: dict[int, PatchMerge] = {}
     for index, block in zip(layers, places, strict=True):
         name = f"cluster_layers.{index}"
         _require_parts(source, shapes, name, vit.width)
         before[block] = PatchMerge(name, shapes[f"{name}.queries"][0], scale, _EPS)
+    kept.require_made(source, before, counts)
     last = vit.depth in before and vit.pool == "token"
     doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
     return Placed(before=before, assumed=assumed, warnings=(doubt,) if last else ())

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from ltmp_export.errors import InputError
 from ltmp_export.plan import kept
 from ltmp_export.plan.placed import Placed
-from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.transport.step import MOST_ROUNDS, Transport
 
@@ -55,12 +54,11 @@ def from_weights(
     if type(sinkhorn_eps) not in (int, float) or not sinkhorn_eps > 0:
         raise InputError(f"{source}: args.sinkhorn_eps {sinkhorn_eps!r:.40}; expected above 0")
     layers = kept.layers(source, shapes, merge_at, vit.depth)
-    before: dict[int, Step] = {}
+    before: dict[int, Transport] = {}
     for block, name in layers.items():
         tokens = shapes[f"{name}.v"][0]
         kept.require_shapes(source, shapes, name, {"v": (tokens, vit.width)})
         before[block] = Transport(name, tokens, float(sinkhorn_eps), cluster_iters)
-    made = [step.after(0, 0) or 0 for step in before.values()]
-    kept.require_made(source, made, counts)
+    kept.require_made(source, before, counts)
     found = f"shares balanced in {cluster_iters} rounds at eps {sinkhorn_eps:g}"
     return Placed(before=before, stated={"merge_at": tuple(before)}, found=(found,))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from ltmp_export.errors import InputError
 from ltmp_export.plan import kept
 from ltmp_export.plan.placed import Placed
-from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.steps.slim.step import Slim
 
@@ -41,7 +40,7 @@ def from_weights(
         InputError: Something is missing, has to be stated, or does not fit the model.
     """
     layers = kept.layers(source, shapes, merge_at, vit.depth)
-    before: dict[int, Step] = {}
+    before: dict[int, Slim] = {}
     for block, name in layers.items():
         last, first = (shapes.get(f"{name}.weight.{at}.weight", ()) for at in (3, 1))
         if len(last) != 2 or len(first) != 2:
@@ -52,6 +51,5 @@ def from_weights(
         wanted |= {f"weight.0.{part}": (vit.width,) for part in ("weight", "bias")}
         kept.require_shapes(source, shapes, name, wanted)
         before[block] = Slim(name, tokens, hidden)
-    made = [step.after(0, 0) or 0 for step in before.values()]
-    kept.require_made(source, made, counts)
+    kept.require_made(source, before, counts)
     return Placed(before=before, stated={"merge_at": tuple(before)})

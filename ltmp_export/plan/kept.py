@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from ltmp_export.errors import InputError
+from ltmp_export.plan.remaking import Remaking
 
 ZOO, OFFICIAL = "zoo", "official"
 RULES = (ZOO, OFFICIAL)
@@ -119,13 +120,19 @@ def require_rule(rule: str | None) -> str:
     return rule or OFFICIAL
 
 
-def require_made(source: str, made: Sequence[int], counts: Sequence[int] | None) -> None:
+def require_made(source: str, before: Mapping[int, Remaking], counts: Sequence[int] | None) -> None:
     """Check that a file's layers make as many tokens as its script makes at its keep rate.
+
+    Args:
+        source: The file, for messages.
+        before: What its layers make, by the block that they stand before.
+        counts: Tokens that its script would make, where the file tells.
 
     Raises:
         InputError: They do not: another rule, or another script, wrote it.
     """
-    if counts is not None and tuple(made) != tuple(counts):
+    made = [step.tokens for step in before.values()]
+    if counts is not None and made != list(counts):
         raise InputError(
             f"{source}: its layers make {', '.join(map(str, made))} tokens, its args.keep_rate "
             f"{', '.join(map(str, counts))} (int(196 · rate^i)); another rule wrote it, or other "
