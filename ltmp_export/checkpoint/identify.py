@@ -49,7 +49,9 @@ class ModelName(NamedTuple):
     authors: bool = False
 
 
-def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = False) -> Identity:
+def identify(
+    path: Path, contents: Outline, choices: Choices, *, dense: bool = False, scripted: bool = False
+) -> Identity:
     """Family and name, from what the user states, else from the file, else from its thresholds.
 
     Args:
@@ -57,6 +59,7 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
         contents: What it holds.
         choices: What the user states.
         dense: Whether a model without thresholds will do.
+        scripted: Whether the method that a script's arguments tell counts even then.
 
     Raises:
         InputError: There are no thresholds, the family has to be stated, or what is stated
@@ -66,7 +69,7 @@ def identify(path: Path, contents: Outline, choices: Choices, *, dense: bool = F
     written, model, reason, warnings = _told(path, contents, choices)
     kind = chosen.by_keys(contents.weights, model.written)
     require_backbone(path, choices.family or written, kind)
-    other = _without_thresholds(path, contents, choices, written, dense)
+    other = _without_thresholds(path, contents, choices, written, dense, scripted or not dense)
     if other is not None:
         warnings += _overruled(other[0], written, choices, present)
         return Identity(
@@ -148,7 +151,12 @@ def require_backbone(path: Path, family: str | None, kind: str) -> None:
 
 
 def _without_thresholds(
-    path: Path, contents: Outline, choices: Choices, written: str | None, dense: bool
+    path: Path,
+    contents: Outline,
+    choices: Choices,
+    written: str | None,
+    dense: bool,
+    scripted: bool,
 ) -> tuple[str, str | None] | None:
     """The family where it is one that has no thresholds, and why, unless because of its name.
 
@@ -160,7 +168,7 @@ def _without_thresholds(
     asked = choices.family or written
     own = families.owner(contents.weights)
     counted, script = families.counted(), contents.script
-    if script is not None and choices.family in (None, script.family) and not dense:
+    if script is not None and choices.family in (None, script.family) and scripted:
         contradictions.require_scripted(path, choices, script, own)
         return script.family, script.reason
     if own is not None:

@@ -91,7 +91,7 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    path: str | Path, choices: Choices | None = None, *, dense: bool = False
+    path: str | Path, choices: Choices | None = None, *, dense: bool = False, scripted: bool = False
 ) -> Checkpoint:
     """Read a checkpoint of a token-reducing ViT, or a plain one for a fixed-rate family.
 
@@ -101,6 +101,7 @@ def load_checkpoint(
             weights).
         choices: What the file does not say, or what the user wants otherwise.
         dense: Take a plain ViT without thresholds as it is, too; its plan then reduces nothing.
+        scripted: With `dense`, take the method all the same that a script's arguments tell.
 
     Raises:
         InputError: The file cannot be read or used, or something must be stated.
@@ -114,7 +115,7 @@ def load_checkpoint(
     take = partial(take_apart, use_ema=choices.use_ema, head_name=choices.head_name)
     own = take(path) if base is None else take_apart(path, None)
     contents, base_file, doubts = bases.with_base(own, choices, lambda f: take(hub.file_of(f)))
-    identity = identify(own.path, contents, choices, dense=dense)
+    identity = identify(own.path, contents, choices, dense=dense, scripted=scripted)
     called = identity.model
     named = None if called.written is None else timm_names.resolve(called.written)
     args, configured = _with_hub(contents, named)

@@ -165,7 +165,7 @@ def evaluate(
             f"the reference of a checkpoint runs image by image in PyTorch; drop {flag}"
         )
     else:
-        checkpoint = load_checkpoint(path, choices, dense=True)
+        checkpoint = load_checkpoint(path, choices, dense=True, scripted=True)
         _require_family(checkpoint)
         if threads is not None:
             torch.set_num_threads(threads)

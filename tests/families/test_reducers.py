@@ -17,6 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from ltmp_export import evaluate
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.model_file.model import to_onnx
@@ -191,6 +192,18 @@ def test_what_a_user_says_goes_first(changed: Changed) -> None:
     assert load_checkpoint(file, replace(HEADS, family="m", rate="8")).plan.family == "m"
     with pytest.raises(InputError, match=r"--num-heads 3 \(usual of topk_tiny_patch16_224\)"):
         load_checkpoint(file)
+
+
+def test_a_checkpoint_is_measured_as_its_script_says(tmp_path: Path) -> None:
+    """Though a dense one will do there."""
+    one = golden("topk-a")
+    labels = one.arrays["logits64"].argmax(1)
+    np.savez(tmp_path / "six.npz", images=one.pixels, labels=labels)
+    file = folder("topk-a") / "checkpoint.pth"
+    report = evaluate(file, tmp_path / "six.npz", choices=HEADS)
+    assert (report.family, report.top1) == ("topk", 1.0)
+    assert report.tokens == SETS["topk-a"][1]
+    assert load_checkpoint(file, HEADS, dense=True).plan.family == "dense"
 
 
 def test_keeping_needs_no_training(digits_base: Path) -> None:
