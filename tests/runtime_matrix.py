@@ -2,7 +2,7 @@
 
     python -m tests.runtime_matrix                       all that is present, printed
     python -m tests.runtime_matrix --write               and written, beside what is not present
-    python -m tests.runtime_matrix --only MNN --only tract
+    python -m tests.runtime_matrix --only MNN --only tract --file dynamic
     python -m tests.runtime_matrix --node DIR     whose node_modules has onnxruntime-node and -web
     python -m tests.runtime_matrix --beside onnxruntime-openvino=PYTHON   what needs its own Python
 
@@ -247,6 +247,7 @@ def told_briefly(refused: Mapping[str, str], recorded: Path) -> str:
     size, said = next(iter(refused.items()))
     line = " ".join(said.split())
     line = re.sub(r"^\w*(Error|Exception|Fail): ", "", line)
+    line = re.sub(r'^Translating node #\d+ "[^"]*" (\w+) \w+ Caused by:?', r"\1:", line)  # tract
     line = re.sub(r"\S*/ltmp[^ ]*/\S*", "…", line)
     line = line.replace("|", "/").replace("`", "'")
     line = line if len(line) <= 70 else f"{line[:68].rstrip()} …"
@@ -293,9 +294,13 @@ def write_table(readme: Path, text: str) -> None:
 
 
 def joined(new: Sequence[Row]) -> Matrix:
-    """What was run now in the place of what was run before."""
+    """What was run now in the place of what was run before; other cells of a version stay."""
     old = {row.name: row for row in matrix.read().rows} if matrix.PATH.exists() else {}
-    rows = old | {row.name: replace(row, cells={**row.cells}) for row in new}
+    rows = dict(old)
+    for row in new:
+        before = old.get(row.name)
+        kept = before.cells if before is not None and before.version == row.version else {}
+        rows[row.name] = replace(row, cells={**kept, **row.cells})
     described = {name: file.described for name, file in FILES.items()}
     today = datetime.date.today().isoformat()
     ordered = tuple(rows[name] for name in PRESENT if name in rows)
@@ -312,8 +317,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="the data file and the tables")
     told = parser.parse_args(arguments)
     beside = dict(pair.split("=", 1) for pair in told.beside)
-    if told.write and told.file:
-        parser.error("--write writes whole rows: leave --file out")
     rows = []
     with tempfile.TemporaryDirectory(prefix="ltmp-matrix-") as folder:
         bench = Bench(Path(folder), told.limit, told.node)

@@ -59,8 +59,11 @@ def test_it_is_written_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert matrix.read(matrix.PATH) == first
     old, new = first.rows[0], Row("tract", "2", {})
     monkeypatch.setattr(matrix, "read", lambda: first)
-    joined = runtime_matrix.joined([new, replace(old, version="3")])
+    other = {"single": Cell("late")}
+    joined = runtime_matrix.joined([new, replace(old, version="3", cells=other)])
     assert [(row.name, row.version) for row in joined.rows] == [("tract", "2"), ("MNN", "3")]
+    assert joined.rows[1].cells == other
+    assert runtime_matrix.joined([replace(old, cells=other)]).rows[0].cells == old.cells | other
 
 
 def test_a_cell_runs_apart(tmp_path: Path) -> None:
@@ -93,6 +96,8 @@ def test_why_a_file_is_refused_is_few_words(tmp_path: Path) -> None:
     told = runtime_matrix.told_briefly(long, tmp_path / "none")
     assert told.startswith("`no 'Foo' / in … very very")
     assert len(told) < 100
+    tract = {"7": 'RuntimeError: Translating node #1 "a/b:node" Foo ToTyped Caused by: why'}
+    assert runtime_matrix.told_briefly(tract, tmp_path) == "`Foo: why`"
     (tmp_path / "batch_7").mkdir()
     assert runtime_matrix.told_briefly({"1": "ValueError: x"}, tmp_path) == "batch 1: `x`"
 
