@@ -142,6 +142,14 @@ def export(
             "no result.",
         ),
     ] = None,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--with-preprocessing",
+            help="Take pictures, uint8 (batch, height, width, channels) of any size, and resize, "
+            "crop and normalise them in the file.",
+        ),
+    ] = False,
     check: Annotated[
         bool, typer.Option(help="Compare mixed images with the reference before writing.")
     ] = True,
@@ -199,6 +207,7 @@ def export(
             calibration_images=calibration_images,
             calibration_samples=calibration_samples,
             target=target,
+            with_preprocessing=with_preprocessing,
             check=check,
             choices=choices,
             progress=progress,

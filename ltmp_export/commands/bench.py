@@ -122,6 +122,8 @@ def bench(
         runtimes=runtimes,
         progress=progress,
     )
+    if exported.front is not None:
+        remarks.append("the preparation of pictures, which is in the file, is not timed")
     said = (*chosen.remarks, *remarks, *noise.doubts(report))
     return replace(report, warnings=tuple(dict.fromkeys(said)))
 

@@ -10,6 +10,7 @@ from ltmp_export import families
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import belonging
 from ltmp_export.commands.inputs import takes_half
+from ltmp_export.commands.pictured import distance_of, require_images
 from ltmp_export.commands.stages import loaded
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
@@ -89,6 +90,8 @@ def check(
         raise InputError(f"--masked compares classes, and {owner.path} has no classifier")
     report = _check(exported, owner, chosen, batch_sizes, computed, progress)
     _save(exported, owner, chosen, report, save_repro, strict, runtime, progress)
+    if (pictures := distance_of(exported)) is not None:
+        report = report.with_pictures(pictures)
     if masked and len(chosen):
         report = replace(report, masked=masked_distance(owner, chosen, progress))
     return report
@@ -106,6 +109,7 @@ def _computed(
     """The images, and what runs the file on them or ran it."""
     geometry, prepared = exported.geometry, exported.preprocessing
     if recorded is not None:
+        require_images(exported, "--recorded")
         sizes = tuple(batch_sizes or compare.default_batch_sizes(exported.proto))
         half = takes_half(exported)
         chosen = fed.images(source, geometry, prepared, samples, sizes, half)

@@ -14,7 +14,8 @@ from onnx import ModelProto
 from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands.stages import calibration, loaded, measured_on
+from ltmp_export.commands.pictured import take_pictures
+from ltmp_export.commands.stages import calibration, loaded, measured_on, require_passed
 from ltmp_export.files import disk
 from ltmp_export.graph import detached
 from ltmp_export.graph.targets import require_known
@@ -108,6 +109,7 @@ def export(
     calibration_images: str | Path | None = None,
     calibration_samples: int | None = None,
     target: str | None = None,
+    with_preprocessing: bool = False,
     check: bool = True,
     choices: Choices | None = None,
     progress: Progress = silent,
@@ -139,6 +141,8 @@ def export(
             will see; by default the embedded digits if they fit the model, else synthetic pictures.
         calibration_samples: Take at most so many of them, 128 by default.
         target: A runtime whose forms the file is to have, of `graph.targets.TARGETS`.
+        with_preprocessing: The file takes `pictures` uint8 [batch, height, width, channels] of any
+            size, and prepares them itself.
         check: Compare a batch of mixed images with the reference before writing.
         choices: What the checkpoint does not say.
         progress: Called with a few words as each stage begins.
@@ -177,7 +181,9 @@ def export(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
             beside=beside, progress=progress,
         )  # fmt: skip
-        _require(report, precision)
+        require_passed(report, precision)
+    if with_preprocessing:
+        report = take_pictures(model, source, opset, report)
     written, plan, vit = external.write_model(output, model, beside), source.plan, source.geometry
     return ExportReport(
         output=output,
@@ -287,14 +293,3 @@ def _written(
         precision=precision,
     )  # fmt: skip
     return model, precision, doubts
-
-
-def _require(report: CheckReport, precision: Precision) -> None:
-    """Check that the closing check is passed; if not, what was kept in float32 is said, too.
-
-    Raises:
-        CheckFailedError: It is not.
-    """
-    if precision.kept:
-        report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
-    report.require()

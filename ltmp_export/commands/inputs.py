@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx import TensorProto
 
+from ltmp_export.commands.pictured import require_images
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, folders
 from ltmp_export.graph import interface
@@ -73,6 +74,7 @@ def inputs(
     exported = read_exported(Path(model))
     sizes = tuple(batch_sizes or sizes_of(exported))
     interface.require_batches(exported.proto, str(model), sizes)
+    require_images(exported, "'ltmp inputs'")
     if copy is not None:
         disk.require_outputs([copy], [Path(model), output])
     half = takes_half(exported)

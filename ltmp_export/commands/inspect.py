@@ -201,7 +201,9 @@ def _describe_model(path: Path) -> dict[str, Any]:
         "products": None if products is None else asdict(products),
         "opset": exported.opset,
         "ir_version": exported.proto.ir_version,
-        "inputs": [_describe_value(value) for value in model.input],
+        "inputs": [
+            _describe_value(value) for value in (exported.front or exported.proto).graph.input
+        ],
         "outputs": [_describe_value(value) for value in model.output],
         "nodes": len(model.node),
         "operators": dict(sorted(operators.items())),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ltmp_export.backbones import chosen
 from ltmp_export.errors import InputError
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
-from ltmp_export.model_file import handled, reading
+from ltmp_export.model_file import handled, pictured, reading
 from ltmp_export.model_file.validate import validate
 from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
@@ -61,6 +61,7 @@ class ExportedModel:
         precision: In which numbers it computes.
         metadata: All `metadata_props` as written.
         assumed: What nothing told at the export, see `checkpoint.load.Checkpoint`.
+        front: Of a file that takes pictures, what prepares them; `proto` is then what follows.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class ExportedModel:
     precision: Precision
     metadata: dict[str, str] = field(repr=False)
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    front: onnx.ModelProto | None = field(default=None, repr=False)
 
     @property
     def vit(self) -> Vit:
@@ -230,6 +232,7 @@ def read_exported(path: Path) -> ExportedModel:
 
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
+    front = pictured.take_apart(model).front if pictured.KEY in words else None
     vit = chosen.from_metadata({k: json.loads(words[k]) for k in chosen.KEYS if k in words})
     plan = Plan.from_json(json.loads(words["ltmp.plan"]))
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
@@ -279,4 +282,5 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         precision=precision,
         metadata=words,
         assumed=assumed,
+        front=front,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ltmp_export.errors import CheckFailedError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ltmp_export.parity.decisions import Disagreement
     from ltmp_export.parity.lower_precision import Fidelity
     from ltmp_export.parity.masked_distance import MaskedDistance
+    from ltmp_export.parity.pictured import PicturesDistance
     from ltmp_export.parity.summaries import StepSummary
     from ltmp_export.runtimes.saturation import Products
 
@@ -158,6 +159,7 @@ class CheckReport:
         products: The file's integer products, if it has any.
         saturates: Whether such products saturate on this processor where weights are too large.
         runtime: What computed the file's results, with its version where that is known.
+        pictures: Of a file that takes pictures, how far from timm's what it makes of them is.
         proved_at: "decisions" where the file's inner tensors were compared, else "outputs".
     """
 
@@ -178,6 +180,14 @@ class CheckReport:
     saturates: bool | None = None
     runtime: str = ONNXRUNTIME
     proved_at: str = DECISIONS
+    pictures: PicturesDistance | None = None
+
+    def with_pictures(self, found: PicturesDistance) -> CheckReport:
+        """The same, and how pictures are prepared; it fails where that is no rounding."""
+        if found.right:
+            return replace(self, pictures=found)
+        reason = "; ".join(part for part in (self.reason, found.describe()) if part)
+        return replace(self, verdict="fail", reason=reason, pictures=found)
 
     def passed(self, strict: bool = False) -> bool:
         """Whether the verdict is equal or bounded, and when strict nothing in it is borderline."""

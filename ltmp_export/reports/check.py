@@ -42,6 +42,8 @@ def check_summary(report: CheckReport, blocks: bool = True) -> RenderableType:
         parts.append(_products(report.products, bool(report.saturates)))
     if report.masked is not None:
         parts.append(_masked(report.masked))
+    if report.pictures is not None:
+        parts.append(Text(report.pictures.describe()))
     lines = report.told()
     for line in lines[:SHOWN_DIFFERENCES]:
         verdict, rest = line.split(" ", 1)

@@ -23,7 +23,7 @@ def preparation(exported: ExportedModel, given: Signature, mode: str) -> dict[st
         given: What it takes and gives.
         mode: Pillow's word for its channels.
     """
-    _, channels, height, width = given.images.axes
+    _, height, width = exported.geometry.input_size
     rule = exported.preprocessing
     whole = [math.floor(side / rule.crop_pct) for side in (height, width)]
     square = whole[0] == whole[1]
@@ -38,23 +38,26 @@ def preparation(exported: ExportedModel, given: Signature, mode: str) -> dict[st
             "height": whole[0], "width": whole[1], "keep_ratio": True, "rounding": "half to even",
             "fit": "cover" if covers else "contain",
         }  # fmt: skip
+    read: list[dict[str, Any]] = [
+        {"do": "orient", "by": "EXIF"},
+        {"do": "convert", "mode": mode, "transparent_on": None if mode == "RGBA" else "white"},
+    ]
     fill = [round(255 * one) if rule.crop_mode == BORDER else 0 for one in rule.mean]
+    others: list[dict[str, Any]] = [
+        {"do": "resize", **resize},
+        {"do": "center_crop", "height": height, "width": width, "fill": fill},
+        {"do": "scale", "divide_by": 255},
+        {"do": "normalise", "mean": list(rule.mean), "std": list(rule.std)},
+        {"do": "transpose", "to": "CHW"},
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "preprocessing",
-        "steps": [
-            {"do": "orient", "by": "EXIF"},
-            {"do": "convert", "mode": mode, "transparent_on": None if mode == "RGBA" else "white"},
-            {"do": "resize", **resize},
-            {"do": "center_crop", "height": height, "width": width, "fill": fill},
-            {"do": "scale", "divide_by": 255},
-            {"do": "normalise", "mean": list(rule.mean), "std": list(rule.std)},
-            {"do": "transpose", "to": "CHW"},
-        ],
+        "steps": read if exported.front is not None else [*read, *others],
         "input": {
             "name": given.images.name,
             "numbers": given.images.numbers,
-            "shape": [given.batch or "batch", channels, height, width],
+            "shape": [given.batch or "batch", *given.images.axes[1:]],
         },
         "outputs": [
             {"name": one.name, "numbers": one.numbers, "shape": list(one.axes)}

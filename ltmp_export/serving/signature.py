@@ -15,6 +15,7 @@ NUMBERS: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.FLOAT16: "float16",
     TensorProto.INT64: "int64",
+    TensorProto.UINT8: "uint8",
 }
 
 
@@ -38,7 +39,7 @@ class Signature:
     """What a model takes and gives.
 
     Attributes:
-        images: The one input.
+        images: The one input: model inputs, or pictures.
         outputs: In the order of the file.
         batch: The only batch it takes, or None for any.
     """
@@ -54,8 +55,8 @@ def signature(exported: ExportedModel) -> Signature:
     Raises:
         InputError: An output has not the images' batch as its first axis.
     """
-    graph = exported.proto.graph
-    images, *others = (_tensor(exported, value) for value in (graph.input[0], *graph.output))
+    given, graph = (exported.front or exported.proto).graph.input[0], exported.proto.graph
+    images, *others = (_tensor(exported, value) for value in (given, *graph.output))
     batch = interface.fixed_batch(exported.proto)
     for output in others:
         if not output.axes or output.axes[0] != images.axes[0]:

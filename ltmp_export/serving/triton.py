@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ltmp_export.errors import InputError
-from ltmp_export.serving.signature import Signature, Tensor
+from ltmp_export.serving.signature import FREE, Signature, Tensor
 
 CONFIG, MODEL = "config.pbtxt", "model.onnx"
 MOST = 1024  # of what is counted here
-_TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "int64": "TYPE_INT64"}
+_TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "int64": "TYPE_INT64",
+    "uint8": "TYPE_UINT8",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -67,6 +72,7 @@ class Deployment:
 
 
 MAX_BATCH_SIZE = 32
+WARM = 256  # height and width of the pictures that warm up a model that takes any
 
 
 def max_batch_size(given: Signature, deployment: Deployment) -> int:
@@ -102,7 +108,8 @@ def config(given: Signature, deployment: Deployment) -> str:
         }
 
     images = tensor(given.images)
-    pixels = {"data_type": images["data_type"], "dims": images["dims"], "random_data": True}
+    sides = [WARM if side == FREE else side for side in given.images.axes[1 if most else 0 :]]
+    pixels = {"data_type": images["data_type"], "dims": sides, "random_data": True}
     warm: dict[str, Value] = {"key": given.images.name, "value": pixels}
     sizes = dict.fromkeys((1, most)) if most else (1,)
     fields: dict[str, Value] = {

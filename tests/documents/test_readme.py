@@ -120,6 +120,7 @@ MADE = {
         "mm50.onnx",
         "compare.png",
     },
+    "ltmp_export/model_file/README.md": {"pictures.onnx"},
     "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
     "ltmp_export/precision/README.md": {
         "int8.onnx",
