@@ -91,7 +91,7 @@ def bench(
         progress("reading the checkpoint")
         base = None if base_checkpoint is None else Path(base_checkpoint)
         checkpoint = _origin(exported, Path(origin), base)
-    lowered, remarks = None, list[str]()
+    lowered, remarks = None, _untimed(exported)
     if precisions is not None and checkpoint is not None:
         from ltmp_export.commands.stages import calibration
         from ltmp_export.timing.precisions import Origin
@@ -122,10 +122,15 @@ def bench(
         runtimes=runtimes,
         progress=progress,
     )
-    if exported.front is not None:
-        remarks.append("the preparation of pictures, which is in the file, is not timed")
     said = (*chosen.remarks, *remarks, *noise.doubts(report))
     return replace(report, warnings=tuple(dict.fromkeys(said)))
+
+
+def _untimed(exported: ExportedModel) -> list[str]:
+    """What of a file is not timed."""
+    if exported.front is None:
+        return []
+    return ["the preparation of pictures, which is in the file, is not timed"]
 
 
 def _require_one_comparison(

@@ -15,7 +15,7 @@ from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.pictured import take_pictures
-from ltmp_export.commands.stages import calibration, loaded, measured_on, require_passed
+from ltmp_export.commands.stages import calibration, loaded, measured_on
 from ltmp_export.files import disk
 from ltmp_export.graph import detached
 from ltmp_export.graph.targets import require_known
@@ -172,16 +172,14 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
-    targets.write_for(model, target, opset)
-    model, beside = _apart(model, source, precision)
-    report = None
+    model, beside = _apart(model, source, precision, target, opset)
+    report, sizes = None, (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
     if check:
-        sizes = (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
         report = compare.compare(
             model, source, quick, batch_sizes=sizes, name=output, precision=precision,
             beside=beside, progress=progress,
         )  # fmt: skip
-        require_passed(report, precision)
+        report.require(precision.describe() if precision.kept else "")
     if with_preprocessing:
         report = take_pictures(model, source, opset, report)
     written, plan, vit = external.write_model(output, model, beside), source.plan, source.geometry
@@ -227,9 +225,13 @@ def _read(
 
 
 def _apart(
-    model: ModelProto, source: Checkpoint, precision: Precision
+    model: ModelProto, source: Checkpoint, precision: Precision, target: str | None, opset: int
 ) -> tuple[ModelProto, dict[str, NDArray[Any]] | None]:
-    """A float32 model without its large weights, and these, in the checkpoint's own memory."""
+    """A model in the forms of a runtime; in float32 without its large weights, and these.
+
+    Those are in the checkpoint's own memory.
+    """
+    targets.write_for(model, target, opset)
     if precision.kind != FP32:
         return model, None
     return detached.detach(model, weights_of(source))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from ltmp_export.checkpoint.freeze import require_learned, require_trained
@@ -11,8 +10,6 @@ from ltmp_export.families import Family
 from ltmp_export.files import memory
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
-from ltmp_export.parity.report import CheckReport
-from ltmp_export.precision.formats import Precision
 from ltmp_export.progress import Progress
 from ltmp_export.statements.choices import Choices
 
@@ -84,14 +81,3 @@ def measured_on(
         f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
         "see with --calibration-images"
     ]
-
-
-def require_passed(report: CheckReport, precision: Precision) -> None:
-    """Check that the closing check is passed; if not, what was kept in float32 is said, too.
-
-    Raises:
-        CheckFailedError: It is not.
-    """
-    if precision.kept:
-        report = replace(report, reason=f"{report.reason} ({precision.describe()})".strip())
-    report.require()

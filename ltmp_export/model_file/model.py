@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -221,7 +221,8 @@ def read_exported(path: Path) -> ExportedModel:
         stated = words.get("ltmp.opset")
         raise InputError(f"{path} declares opset {opset}, its metadata {stated}; export it again")
     try:
-        found = _understood(path, model, words)
+        front = pictured.take_apart(model).front if pictured.KEY in words else None
+        found = replace(_understood(path, model, words), front=front)
     except _DAMAGED as err:
         raise InputError(
             f"{path} has damaged ltmp metadata ({err!s:.200}); export it again"
@@ -232,7 +233,6 @@ def read_exported(path: Path) -> ExportedModel:
 
 def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> ExportedModel:
     """The metadata as values that fit each other."""
-    front = pictured.take_apart(model).front if pictured.KEY in words else None
     vit = chosen.from_metadata({k: json.loads(words[k]) for k in chosen.KEYS if k in words})
     plan = Plan.from_json(json.loads(words["ltmp.plan"]))
     if len(plan.blocks) != vit.depth or plan.family != words["ltmp.family"]:
@@ -282,5 +282,4 @@ def _understood(path: Path, model: onnx.ModelProto, words: dict[str, str]) -> Ex
         precision=precision,
         metadata=words,
         assumed=assumed,
-        front=front,
     )

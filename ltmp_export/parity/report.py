@@ -235,14 +235,18 @@ class CheckReport:
                 return c
         return None
 
-    def require(self) -> None:
+    def require(self, besides: str = "") -> None:
         """Do nothing if the check passed.
+
+        Args:
+            besides: What else is to be said of the file where it did not.
 
         Raises:
             CheckFailedError: It did not; the message names the first failing image.
         """
         if not self.passed():
-            raise CheckFailedError(self.headline())
+            reason = f"{self.reason} ({besides})".strip() if besides else self.reason
+            raise CheckFailedError(replace(self, reason=reason).headline())
 
     def headline(self) -> str:
         """Why the check did not pass, in one line."""
