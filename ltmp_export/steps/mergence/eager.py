@@ -55,21 +55,13 @@ def take(
         scores={},
         protected=protected,
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
-        members=_members(tokens, places, index, moved),
+        members=tokens.members_into(places, index, moved),
         positions=_positions(tokens, places, moved, index),
     )
     decision = Selection(
         step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
     )
     return left, decision
-
-
-def _members(tokens: Tokens, places: Tensor, index: Tensor, moved: Tensor) -> Tensor | None:
-    """The patches that each is made of afterwards, where they are followed."""
-    if tokens.members is None:
-        return None
-    own, patches = tokens.members[: tokens.protected], tokens.members
-    return torch.cat([own, patches[places].index_add(0, index, patches[moved])])
 
 
 def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> Positions | None:
