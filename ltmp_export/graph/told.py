@@ -86,5 +86,7 @@ def tell(model: onnx.ModelProto, names: list[Name]) -> None:
             g.keep(g.op("Identity", found, name=leaf))
     added = g.build("told", {}).graph
     stored = {tensor.name for tensor in model.graph.initializer}
+    for node in added.node:  # a tool may have left the names of what it renamed
+        node.name = f"told:{node.name}"
     model.graph.node.extend(added.node)
     model.graph.initializer.extend(t for t in added.initializer if t.name not in stored)

@@ -69,7 +69,7 @@ BAD_CALIBRATIONS: dict[str, tuple[str, str]] = {
     "shift of a dense model": (f"{TARGET} --method shift", "no thresholds to shift; take --method"),
     "family": (
         f"{TARGET} --family ltp2",
-        "no family 'ltp2'; choose from dpcknn, dynamicvit, evit, ",
+        "no family 'ltp2'; choose from ats, ",
     ),
     "one image": (f"{TARGET} --samples 1", "digits.npz: 1 image, expected at least 2"),
     "no images": ("base.pth --images digit.npz --reduction-target 0.6", "did you mean digits.npz?"),

@@ -156,7 +156,7 @@ class TestCommand:
             (["--reduction-target", "60"], "a reduction target of 60; expected the share"),
             (
                 ["--family", "ltpmm"],
-                "no family 'ltpmm'; choose from dpcknn, dynamicvit, evit, ",
+                "no family 'ltpmm'; choose from ats, ",
             ),
             (["-o", "base.pth"], "the output base.pth is the input base.pth"),
             (["-b", "64"], "30 images to train on, fewer than a batch of 64"),

@@ -124,16 +124,18 @@ def test_what_is_restored_shows_what_a_block_merges_within(tmp_path: Path) -> No
 def test_without_names_the_map_tells_of_the_last_block(tmp_path: Path) -> None:
     plan = plans("m")["static"]
     exported = file(tmp_path, plan, outputs=["logits", TOKEN_MAP])
-    renamed(exported.proto, "block_01/count", "somewhere")
+    renamed(exported.proto, "block_01/count", "told from the tokens")
+    assert Owners(exported, threads=1).blocks == (0, 1, 2)
+    renamed(exported.proto, "block_01/ranking", "somewhere")
     owners = Owners(exported, threads=1)
     assert owners.blocks == (2,)
-    assert "has no tensor block_01/count" in owners.remarks[0]
+    assert "has no tensor block_01/ranking" in owners.remarks[0]
     for pixels, wanted in zip(given().pixels, maps(exported), strict=True):
         (owned,) = owners.of(pixels)
         np.testing.assert_array_equal(owned.places, wanted)
     bare = file(tmp_path, plan)
-    renamed(bare.proto, "block_01/count", "somewhere")
-    with pytest.raises(InputError, match=r"no tensor block_01/count and gives no token_map"):
+    renamed(bare.proto, "block_01/ranking", "somewhere")
+    with pytest.raises(InputError, match=r"no tensor block_01/ranking and gives no token_map"):
         Owners(bare)
 
 

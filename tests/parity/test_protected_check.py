@@ -14,7 +14,7 @@ from ltmp_export import families
 from ltmp_export.backbones.vit import embedding
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.graph import slots
+from ltmp_export.graph import selected, slots
 from ltmp_export.graph.slots import Slots
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
@@ -23,7 +23,6 @@ from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan.step import Learned
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.steps.merge_most import slots as merge_most
-from ltmp_export.steps.prune_least import slots as prune_least
 from tests.makers import random_vits
 from tests.makers.random_vits import Case
 from tests.oracles.agreement import planned
@@ -128,7 +127,9 @@ def other_order(right: Callable[..., Slots]) -> Callable[..., Slots]:
 def rolled(right: Callable[..., str]) -> Callable[..., str]:
     """Another row than the class token stands in front."""
     return lambda g, places, protected, number: g.op(
-        "Mod", g.op("Add", right(g, places, protected, number), g.index(1)), g.index(number)
+        "Mod",
+        g.op("Add", right(g, places, protected, number), g.index(1)),
+        g.index(protected + number),
     )
 
 
@@ -145,7 +146,7 @@ WRONG: tuple[tuple[str, Checkpoint, Any, str, Wrong], ...] = (
      one_less_stays),
     ("unmerged in their order", source(0, "m"), merge_most, "_unmerged", other_order),
     ("unmerged by rank", source(5, "m"), merge_most, "_unmerged", other_order),
-    ("another in front", source(5, "pm"), prune_least, "_behind", rolled),
+    ("another in front", source(5, "pm"), selected, "behind_protected", rolled),
 )  # fmt: skip
 
 
