@@ -45,7 +45,7 @@ def compare(
     batch_size: Annotated[
         str, typer.Option("-b", "--batch-size", help="Batch sizes to time.")
     ] = "1,16",
-    iterations: Annotated[int, typer.Option(help="Rounds of every image.")] = 5,
+    iterations: Annotated[int, typer.Option(help="Rounds of every image.")] = 10,
     threads: options.Threads = None,
     class_map: options.ClassMap = None,
     class_order: options.ClassOrder = None,

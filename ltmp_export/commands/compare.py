@@ -32,7 +32,7 @@ from ltmp_export.timing.statistics import Timing
 
 TARGETS = (0.7, 0.5, 0.35)
 SIZES = (1, 16)
-ROUNDS = 5
+ROUNDS = 10
 BUSY = 0.1  # noise, of a time
 _PLACES = "merge_at"
 

@@ -27,7 +27,7 @@ def methods_summary(report: CompareReport) -> RenderableType:
     right = "cosine" if report.dense.top1 is None else "top-1"
     times = [part for size in report.batch_sizes for part in (f"ms, batch {size}", "of dense")]
     table = new_table("target", "family", "MACs", right, *times, left=2)
-    for row in (report.dense, *report.rows):
+    for row in report.rows:
         if not row.reason:
             add_row(table, *_cells(report, row))
     lines = [

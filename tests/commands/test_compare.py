@@ -45,6 +45,7 @@ def test_table_json_and_plot(base: Path) -> None:
     assert (merged["top1"], merged["mac_ratio"]) == (alone.top1, alone.mac_ratio)
     assert set(merged["ratio"]) == {"1", "2"}
     assert dense["ratio"] == {"1": 1.0, "2": 1.0}
+    assert [line.split()[1] for line in shown.splitlines()[1:3]] == ["dense", "m"]
     assert "<svg" in Path("c.svg").read_text()
     assert "at a few blocks" not in shown  # they are stated, so not to be told
 

@@ -364,7 +364,10 @@ DIFFRATE = json.dumps(
 
 # Families that decide nothing, or by the very step of another, or of which an oracle, golden sets
 # and borderline images tell enough: left out where it takes long.
-LIGHT = ("ats", "diffrate", "dymu", "heuristic", "kmedoids", "sinkhorn", "sit", "topk", "visionzip")
+LIGHT = (
+    "ats", "diffrate", "dpcknn", "dymu", "dynamicvit", "evit", "heuristic", "kmedoids", "sinkhorn",
+    "sit", "topk", "visionzip",
+)  # fmt: skip
 EXAMPLES = {
     "ats": Example(_ats_content, {}, _ats_plan),
     "diffrate": Example(dict, {"diffrate": DIFFRATE, "family": "diffrate"}, _diffrate_plan),
