@@ -60,19 +60,6 @@ class Tokens:
             positions=where, members=members,
         )  # fmt: skip
 
-    def members_into(self, places: Tensor, index: Tensor, moved: Tensor) -> Tensor | None:
-        """The patches of the protected tokens and of those in `places`, the moved ones among them.
-
-        Args:
-            places: [n] rows that stay.
-            index: [m] which of these each moved one merges into.
-            moved: [m] rows that merge.
-        """
-        if self.members is None:
-            return None
-        own, patches = self.members[: self.protected], self.members
-        return torch.cat([own, patches[places].index_add(0, index, patches[moved])])
-
 
 class Verdict(NamedTuple):
     """What scores lead to.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
 from ltmp_export.steps.absorb.step import Absorb
-from ltmp_export.steps.mergence.eager import Selection, partners
+from ltmp_export.steps.mergence.eager import Selection, members, partners
 from ltmp_export.steps.tokens import Choice, Decision, Tokens, Verdict, first
 
 
@@ -36,7 +36,7 @@ def take(
         size=torch.cat([tokens.size[:protected], grown]),
         scores={},
         protected=protected,
-        members=tokens.members_into(places, index, moved),
+        members=members(tokens, places, index, moved),
     )
     decision = Selection(
         step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found

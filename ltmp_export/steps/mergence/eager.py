@@ -55,13 +55,28 @@ def take(
         scores={},
         protected=protected,
         owned=torch.cat([owned[:protected], owned[places].index_add(0, index, owned[moved])]),
-        members=tokens.members_into(places, index, moved),
+        members=members(tokens, places, index, moved),
         positions=_positions(tokens, places, moved, index),
     )
     decision = Selection(
         step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
     )
     return left, decision
+
+
+def members(tokens: Tokens, places: Tensor, index: Tensor, moved: Tensor) -> Tensor | None:
+    """The patches of protected tokens and of those in `places`, where they are followed.
+
+    Args:
+        tokens: Before.
+        places: [n] rows that stay.
+        index: [m] which of these each moved one merges into.
+        moved: [m] rows that merge.
+    """
+    if tokens.members is None:
+        return None
+    own, patches = tokens.members[: tokens.protected], tokens.members
+    return torch.cat([own, patches[places].index_add(0, index, patches[moved])])
 
 
 def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> Positions | None:
