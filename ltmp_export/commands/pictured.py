@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import onnx
 
 from ltmp_export.checkpoint.load import Checkpoint
@@ -39,7 +37,7 @@ def take_pictures(
     pictured.put_before(model, geometry.input_size, rule, opset)
     if report is None:
         return None
-    front = pictured.take_apart(copy.deepcopy(model)).front
+    front = pictured.front_of(model)
     told = report.with_pictures(distance(front, geometry, rule))
     told.require()
     return told

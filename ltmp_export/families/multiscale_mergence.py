@@ -21,7 +21,6 @@ CLASS_TOKEN = TRAINABLE = True
 STATED = ("keep_rate", "merge_at", "merge_weights", "reduction_target")
 
 _KEEP_RATE = 0.7
-_USUAL = {12: (3, 6, 9)}  # blocks, by depth
 
 
 def from_stated(
@@ -56,12 +55,12 @@ def from_stated(
     if merge_weights is None:
         merge_weights = assumed["merge_weights"] = UNIFORM
     if merge_at is None:
-        if vit.depth not in _USUAL:
+        if vit.depth not in kept.USUAL:
             raise InputError(
                 f"{source}: of {vit.depth} blocks nothing tells those that merge; state them, like "
                 "--merge-at 1,2,3"
             )
-        merge_at = assumed["merging_blocks"] = _USUAL[vit.depth]
+        merge_at = assumed["merging_blocks"] = kept.USUAL[vit.depth]
     kept.require_one_way(keep_rate, reduction_target)
     if keep_rate is None and reduction_target is None:
         keep_rate = assumed["keep_rate"] = _KEEP_RATE

@@ -62,32 +62,46 @@ def put_before(
     model.metadata_props.add(key=KEY, value=BYTES)
 
 
-def take_apart(model: onnx.ModelProto) -> Parts:
-    """The inverse of `put_before`; the rest is the model that was given, changed in place.
+def front_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What prepares the pictures that a model takes; the model is not touched.
 
     Raises:
         ValueError: It does not take pictures.
     """
     graph = model.graph
     images = [value for value in graph.value_info if value.name == IMAGES]
-    front = [n for n in graph.node if n.name.startswith(f"{SCOPE}/") or IMAGES in n.output]
-    if len(images) != 1 or [value.name for value in graph.input] != [PICTURES] or not front:
+    nodes = [node for node in graph.node if _prepares(node)]
+    if len(images) != 1 or [value.name for value in graph.input] != [PICTURES] or not nodes:
         raise ValueError(f"{KEY} of a graph that does not take {PICTURES}")
-    own = {name for node in front for name in node.input}
+    own = {name for node in nodes for name in node.input}
     stored = [tensor for tensor in graph.initializer if tensor.name in own]
-    apart = onnx.helper.make_model(
-        onnx.helper.make_graph(front, "pictures", list(graph.input), images, stored),
+    return onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "pictures", list(graph.input), images, stored),
         opset_imports=model.opset_import, ir_version=model.ir_version,
     )  # fmt: skip
-    rest = [node for node in graph.node if node not in front]
+
+
+def take_apart(model: onnx.ModelProto) -> Parts:
+    """The inverse of `put_before`; the rest is the model that was given, changed in place.
+
+    Raises:
+        ValueError: It does not take pictures.
+    """
+    apart, graph = front_of(model), model.graph
+    own = {tensor.name for tensor in apart.graph.initializer}
+    rest = [node for node in graph.node if not _prepares(node)]
     needed = {name for node in rest for name in node.input} | {o.name for o in graph.output}
     keep = [t for t in graph.initializer if t.name in needed or t.name not in own]
     others = [value for value in graph.value_info if value.name != IMAGES]
     for field, values in (
         (graph.node, rest), (graph.initializer, keep), (graph.value_info, others),
-        (graph.input, images),
+        (graph.input, list(apart.graph.output)),
     ):  # fmt: skip
-        copies = list(values)
         del field[:]
-        field.extend(copies)
+        field.extend(values)
     return Parts(apart, model)
+
+
+def _prepares(node: onnx.NodeProto) -> bool:
+    """Whether a node is one of the front's."""
+    return node.name.startswith(f"{SCOPE}/") or IMAGES in node.output

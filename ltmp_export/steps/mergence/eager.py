@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ltmp_export.plan.scores import CLASS_ATTENTION
+from ltmp_export.plan.step import Step
 from ltmp_export.steps.mergence.step import IMPORTANCE, SIMILARITY, SIZE, Mergence
 from ltmp_export.steps.positions import Positions
 from ltmp_export.steps.tokens import Choice, Decision, Partners, Tokens, Verdict, first
@@ -30,22 +32,33 @@ class Selection(Decision):
         return self.into
 
 
+class Met(NamedTuple):
+    """Who stays, and into whom the others merge.
+
+    Attributes:
+        decision: What the step decides by itself.
+        kept: [N] bool: the tokens that stay.
+        places: [K] rows of the patches that stay.
+        moved: [m] rows that merge.
+        into: [m] which of the places each of these merges into.
+        cosine: [N] similarity of each token to the one it would merge into.
+    """
+
+    decision: Selection
+    kept: Tensor
+    places: Tensor
+    moved: Tensor
+    into: Tensor
+    cosine: Tensor
+
+
 def take(
     step: Mergence, tokens: Tokens, forced: Choice | None, weights: Mapping[str, Tensor]
 ) -> tuple[Tokens, Decision]:
     """Keep some, merge each other into one of them."""
-    score, protected = tokens.scores[CLASS_ATTENTION], tokens.protected
-    verdict = choose(step, score)
-    kept = verdict.chosen if forced is None else forced.chosen
-    places = torch.nonzero(kept)[protected:, 0]  # of the patches that stay
-    found = partners(tokens.x, places, ~kept)
-    into = found.index
-    if forced is not None and forced.partner is not None:
-        into = forced.partner
-    moved = torch.nonzero(~kept)[:, 0]
-    weight = _weights(step, tokens, found.similarity.gather(1, into[:, None])[:, 0], kept)
-    owned = tokens.patches_owned()
-    index = into[moved]
+    decision, kept, places, moved, index, cosine = meet(step, step.keep, tokens, forced)
+    protected, owned = tokens.protected, tokens.patches_owned()
+    weight = _weights(step, tokens, cosine, kept)
     total = weight[places].index_add(0, index, weight[moved])  # [K]
     weighted = weight[:, None] * tokens.x
     x = weighted[places].index_add(0, index, weighted[moved])
@@ -58,10 +71,32 @@ def take(
         members=members(tokens, places, index, moved),
         positions=_positions(tokens, places, moved, index),
     )
+    return left, decision
+
+
+def meet(step: Step, keep: int, tokens: Tokens, forced: Choice | None) -> Met:
+    """Who stays, and into whom the others merge.
+
+    Args:
+        step: That decides it.
+        keep: How many patches stay, those of the highest class attention.
+        tokens: Before.
+        forced: What is taken in the place of what it decides.
+    """
+    score, protected = tokens.scores[CLASS_ATTENTION], tokens.protected
+    verdict = highest(keep, score)
+    kept = verdict.chosen if forced is None else forced.chosen
+    places = torch.nonzero(kept)[protected:, 0]
+    found = partners(tokens.x, places, ~kept)
+    into = found.index
+    if forced is not None and forced.partner is not None:
+        into = forced.partner
+    moved = torch.nonzero(~kept)[:, 0]
+    cosine = found.similarity.gather(1, into[:, None])[:, 0]
     decision = Selection(
         step, verdict.threshold, score, verdict.chosen, verdict.order, protected, into=found
     )
-    return left, decision
+    return Met(decision, kept, places, moved, into[moved], cosine)
 
 
 def members(tokens: Tokens, places: Tensor, index: Tensor, moved: Tensor) -> Tensor | None:
@@ -92,8 +127,13 @@ def _positions(tokens: Tokens, places: Tensor, moved: Tensor, index: Tensor) -> 
 
 def choose(step: Mergence, score: Tensor) -> Verdict:
     """Protected tokens, whose score is +inf, and the K highest, in their own order."""
+    return highest(step.keep, score)
+
+
+def highest(keep: int, score: Tensor) -> Verdict:
+    """Protected tokens, whose score is +inf, and so many of the highest, in their own order."""
     protected = int(score.isposinf().sum())
-    return first(score, protected + step.keep)[0]
+    return first(score, protected + keep)[0]
 
 
 def partners(x: Tensor, places: Tensor, moved: Tensor) -> Partners:
