@@ -25,7 +25,11 @@ def evaluate(
     ],
     *,
     data: Annotated[
-        Path, typer.Option(help="Folder with a folder for each class (or val/ of them), or .npz.")
+        Path,
+        typer.Option(
+            metavar="DIR|FILE|s3://…",
+            help="Folders of classes (or val/ of them), .tar shards, parquet, or .npz.",
+        ),
     ],
     samples: Annotated[
         int | None, typer.Option(help="Take at most so many images (default: all).")

@@ -33,7 +33,9 @@ Name = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Folder of pictures or .npz (default: embedded or synthetic ones)."),
+    typer.Option(
+        help="Folder of pictures, .tar shards, parquet or .npz (default: embedded or synthetic)."
+    ),
 ]
 ClassMap = Annotated[
     Path | None,

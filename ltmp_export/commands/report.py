@@ -15,7 +15,7 @@ from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
-from ltmp_export.images.folders import are_pictures
+from ltmp_export.images.places import are_pictures
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reports.page.document import document

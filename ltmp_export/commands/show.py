@@ -17,7 +17,7 @@ from ltmp_export.drawing.work import A, Done, Heats, Strips, Subject
 from ltmp_export.errors import InputError
 from ltmp_export.files import folders, memory
 from ltmp_export.images import inputs
-from ltmp_export.images.folders import are_pictures
+from ltmp_export.images.places import are_pictures
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.plan.outputs import DENSE
 from ltmp_export.precision.formats import FP32

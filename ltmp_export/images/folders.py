@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltmp_export.errors import InputError
+from ltmp_export.files import remote
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -42,6 +43,11 @@ class Found:
     left_out: str
 
     @property
+    def origin(self) -> str:
+        """The folder, for a person."""
+        return remote.shown(self.folder)
+
+    @property
     def inside(self) -> tuple[Path, ...]:
         """The pictures' paths in the folder."""
         return tuple(path.relative_to(self.folder) for path in self.paths)
@@ -49,12 +55,7 @@ class Found:
     @property
     def remarks(self) -> tuple[str, ...]:
         """A line on what was left out, if anything was."""
-        return (f"{self.folder}: left out {self.left_out}",) if self.left_out else ()
-
-
-def are_pictures(source: Path | None) -> bool:
-    """Whether `inputs.load_images` reads a folder of pictures there, not arrays."""
-    return source is not None and os.path.isdir(source)
+        return (f"{self.origin}: left out {self.left_out}",) if self.left_out else ()
 
 
 def find(folder: Path) -> Found:
@@ -62,10 +63,11 @@ def find(folder: Path) -> Found:
 
     Raises:
         InputError: There are none.
+        UnavailableError: It is elsewhere, and a package that reads it is missing.
     """
     pictures: list[Path] = []
     others: dict[tuple[str, str], list[str]] = {kind: [] for kind in _KINDS}
-    for path, kind in _walk(folder):
+    for path, kind in _listed(folder) if remote.is_remote(folder) else _walk(folder):
         if kind is None:
             pictures.append(path)
         else:
@@ -73,7 +75,7 @@ def find(folder: Path) -> Found:
     left_out = ", ".join(_counted(*kind, names) for kind, names in others.items() if names)
     if not pictures:
         more = f"; left out: {left_out}" if left_out else ""
-        raise InputError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}){more}")
+        raise InputError(f"{remote.shown(folder)} holds no pictures ({', '.join(SUFFIXES)}){more}")
     return Found(folder, tuple(sorted(pictures)), left_out)
 
 
@@ -103,6 +105,16 @@ def _walk(folder: Path) -> Iterator[tuple[Path, tuple[str, str] | None]]:
             starts += [here / name for name in folders if (here / name).is_symlink()]
             yield from ((here / name, _reason(here / name)) for name in names)
     yield from ((path, _CLOSED) for path in closed)
+
+
+def _listed(folder: Path) -> Iterator[tuple[Path, tuple[str, str] | None]]:
+    """The same of a folder elsewhere, which has no links."""
+    for name in remote.below(folder):
+        path = folder / name
+        if any(map(_hidden, Path(name).parts)):
+            yield path, _HIDDEN
+        else:
+            yield path, None if path.suffix.lower() in SUFFIXES else _OTHER
 
 
 def _of(err: OSError) -> Path:

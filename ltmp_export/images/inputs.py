@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
-from ltmp_export.files import disk, memory
+from ltmp_export.files import disk, memory, remote
 from ltmp_export.files.arrays import UNREADABLE
-from ltmp_export.images import folders, pictures
+from ltmp_export.images import folders, pictures, places
+from ltmp_export.images import synthetic as made_up
 from ltmp_export.images.preprocessing import Preprocessing
+from ltmp_export.images.records import Recorded, Records
 from ltmp_export.plan.geometry import Geometry
 
 SYNTHETIC_SAMPLES = 16
@@ -73,10 +75,10 @@ def load_images(
     """Images of the model's geometry.
 
     Args:
-        source: A folder of pictures (resized, cropped and normalised as timm does), or an `.npz`
-            with `images` and perhaps `labels`: float arrays are taken as model inputs as they
-            are, uint8 arrays are scaled to [0, 1] and normalised. None takes the embedded
-            handwritten digits if the geometry is theirs, else synthetic pictures; or `Images`.
+        source: A folder of pictures (resized, cropped and normalised as timm does), tar shards or
+            tables (`images.places`), or an `.npz` with `images` and perhaps `labels`: floats are
+            taken as model inputs as they are, uint8 is scaled to [0, 1] and normalised. None takes
+            the embedded digits if the geometry is theirs, else synthetic pictures; or `Images`.
         vit: Geometry the images must have.
         preprocessing: Normalisation and resize.
         samples: Take at most so many, evenly spread; all by default.
@@ -94,7 +96,9 @@ def load_images(
             return digits.select(samples)
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
     source = Path(source)
-    if folders.are_pictures(source):
+    if packed := places.files(source):
+        return _from_records(places.read(packed, source), vit, preprocessing, samples)
+    if places.are_pictures(source):
         return _from_folder(source, vit, preprocessing, samples)
     return from_npz(source, vit, preprocessing).select(samples)
 
@@ -117,10 +121,14 @@ def require_normalisation(source: Path, preprocessing: Preprocessing) -> None:
 
 def _holds_pictures(source: Path) -> bool:
     """Whether there are pixels to be normalised: a folder, or an `.npz` of integers."""
-    if folders.are_pictures(source):
+    if places.are_pictures(source):
         return True
     try:
-        with zipfile.ZipFile(source) as archive, archive.open("images.npy") as file:
+        with (
+            remote.at_hand(source) as here,
+            zipfile.ZipFile(here) as archive,
+            archive.open("images.npy") as file,
+        ):
             np.lib.format.read_magic(file)
             return bool(np.lib.format.read_array_header_1_0(file)[2].kind != "f")
     except (OSError, ValueError, LookupError, zipfile.BadZipFile, zlib.error, EOFError):
@@ -153,29 +161,9 @@ def synthetic(vit: Geometry, count: int, seed: int = 0) -> Images:
     a model keeps. Values are roughly those of a normalised photograph, mean 0 and deviation 1.
     """
     rng = np.random.default_rng(seed)
-    pictures = [_picture(rng, vit, (i + 1) / count) for i in range(count)]
+    pictures = [made_up.picture(rng, vit, (i + 1) / count) for i in range(count)]
     names = tuple(f"synthetic {i}" for i in range(count))
     return Images(np.stack(pictures), None, names, f"{count} synthetic pictures, seed {seed}")
-
-
-def _picture(rng: np.random.Generator, vit: Geometry, busyness: float) -> NDArray[np.float32]:
-    channels, height, width = vit.input_size
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    image = np.zeros((channels, height, width))
-    for _ in range(3):
-        wave = np.sin(2 * np.pi * (rng.uniform(-1.5, 1.5) * x + rng.uniform(-1.5, 1.5) * y))
-        image += rng.normal(0, 0.4, (channels, 1, 1)) * wave
-    for _ in range(int(1 + 14 * busyness)):
-        cx, cy, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.04, 0.25)
-        if rng.random() < 0.5:
-            inside = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
-        else:
-            inside = (abs(x - cx) < radius) & (abs(y - cy) < radius * rng.uniform(0.3, 1.5))
-        texture = 0.5 * np.sin(2 * np.pi * rng.uniform(4, 24) * (x + rng.uniform(-1, 1) * y))
-        colour = rng.normal(0, 1.2, (channels, 1, 1))
-        image = np.where(inside, colour + texture * rng.random(), image)
-    image += rng.normal(0, 0.03, image.shape)
-    return np.asarray(image, dtype=np.float32)
 
 
 def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
@@ -184,15 +172,16 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
     Raises:
         InputError: It cannot be read, or holds images of another geometry.
     """
-    disk.require_file(path, "a folder of pictures or an .npz with 'images'")
     try:
-        _require_array_memory(path)
-        with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive:
-                found = ", ".join(archive.files[:6])
-                raise InputError(f"{path} has no array 'images' (found: {found})")
-            images = archive["images"]
-            labels = archive.get("labels")
+        with remote.at_hand(path) as file:
+            disk.require_file(file, "a folder of pictures or an .npz with 'images'")
+            _require_array_memory(file)
+            with np.load(file, allow_pickle=False) as archive:
+                if "images" not in archive:
+                    found = ", ".join(archive.files[:6])
+                    raise InputError(f"{path} has no array 'images' (found: {found})")
+                images = archive["images"]
+                labels = archive.get("labels")
     except UNREADABLE as err:
         raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
@@ -201,7 +190,9 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
     if labels is not None:
         _require_labels(path, labels, len(pixels), vit.classes)
     names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
-    return Images(pixels, None if labels is None else labels.astype(np.int64), names, str(path))
+    return Images(
+        pixels, None if labels is None else labels.astype(np.int64), names, remote.shown(path)
+    )
 
 
 def _require_array_memory(path: Path) -> None:
@@ -278,15 +269,31 @@ def _from_folder(
     folder: Path, vit: Geometry, preprocessing: Preprocessing, samples: int | None
 ) -> Images:
     found = folders.find(folder)
-    chosen = found.paths
-    if samples is not None and samples < len(chosen):
-        chosen = tuple(
-            chosen[i] for i in np.linspace(0, len(chosen) - 1, samples).round().astype(int)
-        )
-    memory.require_memory(
-        len(chosen) * math.prod(vit.input_size) * 4, f"{folder}: {len(chosen)} pictures"
-    )
     transform, mode = pictures.evaluation_transform(vit, preprocessing), pictures.mode(vit)
-    pixels = [pictures.read(path, mode, transform).numpy() for path in chosen]
-    names = tuple(path.relative_to(folder).as_posix() for path in chosen)
-    return Images(np.stack(pixels), None, names, str(folder), found.remarks)
+    index = _chosen(len(found.paths), samples, vit, found.origin)
+    pixels = [pictures.read(found.paths[i], mode, transform).numpy() for i in index]
+    names = tuple(found.inside[i].as_posix() for i in index)
+    return Images(np.stack(pixels), None, names, found.origin, found.remarks)
+
+
+def _from_records(
+    found: Records, vit: Geometry, preprocessing: Preprocessing, samples: int | None
+) -> Images:
+    transform, mode = pictures.evaluation_transform(vit, preprocessing), pictures.mode(vit)
+    reader = Recorded(found.content, found.names, mode, transform)
+    index = _chosen(len(found), samples, vit, found.origin)
+    names = tuple(found.names[i] for i in index)
+    return Images(np.stack([reader[i].numpy() for i in index]), None, names, found.origin)
+
+
+def _chosen(count: int, samples: int | None, vit: Geometry, origin: str) -> list[int]:
+    """Which of so many pictures are read, evenly spread.
+
+    Raises:
+        InputError: They would take more memory than the limit.
+    """
+    most = count if samples is None else min(samples, count)
+    memory.require_memory(most * math.prod(vit.input_size) * 4, f"{origin}: {most} pictures")
+    if most == count:
+        return list(range(count))
+    return [int(number) for number in np.linspace(0, count - 1, most).round()]

@@ -59,6 +59,7 @@ class Labelled:
         sha256: Digest of the `.npz`; None for a folder.
         remarks: What a person should know of where they come from.
         numbers: The class of each folder, where folders are the classes.
+        files: [n] which file each of the reader's images stands in, where they are many to a file.
     """
 
     reader: Reader = field(repr=False)
@@ -69,6 +70,7 @@ class Labelled:
     sha256: str | None = None
     remarks: tuple[str, ...] = ()
     numbers: Mapping[str, int] | None = field(default=None, repr=False)
+    files: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -105,8 +107,8 @@ class Labelled:
         """
         if self.labels is None:
             raise InputError(
-                f"{self.origin} has no labels; expected a folder for each class, or an .npz with "
-                "'images' and 'labels'"
+                f"{self.origin} has no labels; expected a folder for each class, an .npz with "
+                "'images' and 'labels', or shards or parquet with labels"
             )
         return self.labels
 

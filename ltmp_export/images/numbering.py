@@ -36,30 +36,46 @@ def numbers(found: Found, kind: Kind) -> Numbers | None:
         InputError: They are not the model's classes.
         OpenOrderError: Their order has to be stated.
     """
+    names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
+    return of_names(found.origin, "folder", names, kind)
+
+
+def of_names(origin: str, called: str, names: Set[str], kind: Kind) -> Numbers | None:
+    """The class of each name; None of none without a class map.
+
+    Args:
+        origin: Where they come from, for a person.
+        called: "folder" or "label": what has the names.
+        names: Those there are.
+        kind: What the model says of its classes.
+
+    Raises:
+        InputError: They are not the model's classes.
+        OpenOrderError: Their order has to be stated.
+    """
     if kind.class_order not in (None, *ORDERS):
         raise InputError(f"class order {kind.class_order!r}; expected {' or '.join(ORDERS)}")
     if not kind.geometry.classes:
-        return _of_anything(found, kind)
+        return _of_anything(names, kind)
     if kind.class_map is not None:
         if kind.class_order is not None:
             raise InputError(f"{kind.class_map} has the order of the classes; drop --class-order")
         return _ordered(_read_class_map(kind.class_map, kind.geometry.classes))
-    names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
     if not names:
         return None
     known = names & set(kind.label_names or ())
     if known and kind.class_order is None:
-        return _by_label_names(found.folder, names, known, kind.label_names or ())
+        return _by_label_names(origin, called, names, known, kind.label_names or ())
     if len(names) != kind.geometry.classes:
         raise InputError(
-            f"{found.folder} has {len(names)} class folders ({some(names)}), the model "
+            f"{origin} has {len(names)} class {called}s ({some(names)}), the model "
             f"{kind.geometry.classes} classes; state {_MAP}"
         )
-    return _ordered(_in_order(found.folder, names, kind))
+    return _ordered(_in_order(origin, called, names, kind))
 
 
-def _of_anything(found: Found, kind: Kind) -> Numbers | None:
-    """The folders as stated or in natural order, where a model has no classes of its own.
+def _of_anything(names: Set[str], kind: Kind) -> Numbers | None:
+    """The names as stated or in natural order, where a model has no classes of its own.
 
     Raises:
         InputError: A class map is given, which is for the classes of a model.
@@ -68,13 +84,12 @@ def _of_anything(found: Found, kind: Kind) -> Numbers | None:
         raise InputError(
             "the model has no classifier, whose classes a class map tells; drop --class-map"
         )
-    names = {path.parts[0] for path in found.inside if len(path.parts) > 1}
     if kind.class_order == STRING:
         return _ordered(sorted(names)) if names else None
     return _ordered(sorted(names, key=lambda name: (natural_key(name), name))) if names else None
 
 
-def _in_order(folder: Path, names: Set[str], kind: Kind) -> list[str]:
+def _in_order(origin: str, called: str, names: Set[str], kind: Kind) -> list[str]:
     """As stated; else as timm does, if torchvision does the same.
 
     Raises:
@@ -88,7 +103,7 @@ def _in_order(folder: Path, names: Set[str], kind: Kind) -> list[str]:
         pairs = enumerate(zip(natural, string, strict=True))
         number, (one, other) = next(both for both in pairs if len(set(both[1])) > 1)
         raise OpenOrderError(
-            f"{folder}: class {number} is folder {one!r} in natural order (timm's), {other!r} in "
+            f"{origin}: class {number} is {called} {one!r} in natural order (timm's), {other!r} in "
             "string order (torchvision's ImageFolder), and nothing tells which the model was "
             f"trained on; state --class-order {'|'.join(ORDERS)}, or {_MAP}"
         )
@@ -96,18 +111,18 @@ def _in_order(folder: Path, names: Set[str], kind: Kind) -> list[str]:
 
 
 def _by_label_names(
-    folder: Path, names: Set[str], known: Set[str], label_names: Sequence[str]
+    origin: str, called: str, names: Set[str], known: Set[str], label_names: Sequence[str]
 ) -> Numbers:
     """The model's own numbers, where folders are called as its classes."""
     strangers = sorted(names - known)
     if strangers:
         raise InputError(
-            f"{folder} has {len(known)} folders called as the model's classes ({some(known)}), "
+            f"{origin} has {len(known)} {called}s called as the model's classes ({some(known)}), "
             f"but also {some(strangers)}; state which is which with --class-map FILE"
         )
     if twice := sorted(name for name in known if label_names.count(name) > 1):
         raise InputError(
-            f"{folder}: the model has several classes called {twice[0]!r}; state {_MAP}"
+            f"{origin}: the model has several classes called {twice[0]!r}; state {_MAP}"
         )
     return _ordered(label_names)
 

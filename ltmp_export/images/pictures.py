@@ -10,17 +10,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ltmp_export.errors import InputError
+from ltmp_export.files import remote
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.plan.geometry import Geometry
 
@@ -71,6 +73,20 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
 
     Raises:
         InputError: It cannot be read as a picture, or not be transformed.
+        UnavailableError: It is elsewhere, and a package that reads it is missing.
+    """
+    if remote.is_remote(path):
+        return decode(io.BytesIO(remote.whole(path)), remote.shown(path), mode, transform)
+    return decode(path, str(path), mode, transform)
+
+
+def decode(
+    source: Path | BinaryIO, name: str, mode: str, transform: Callable[[Any], Tensor]
+) -> Tensor:
+    """The same of a file or what it holds, called so in messages.
+
+    Raises:
+        InputError: It cannot be read as a picture, or not be transformed.
     """
     from PIL import Image
 
@@ -78,15 +94,15 @@ def read(path: Path, mode: str, transform: Callable[[Any], Tensor]) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow minds beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(source) as picture:
                 decoded = _as_seen(picture, mode)
     except (*_ERRORS, Image.DecompressionBombError) as err:
-        raise InputError(f"{path} is not a readable picture: {err}") from err
+        raise InputError(f"{name} is not a readable picture: {err}") from err
     try:
         return transform(decoded)
     except _ERRORS as err:
         size = f"{decoded.width}x{decoded.height}"
-        raise InputError(f"{path} ({size}) cannot be made a model input: {err}") from err
+        raise InputError(f"{name} ({size}) cannot be made a model input: {err}") from err
 
 
 def _as_seen(picture: Image, mode: str) -> Image:

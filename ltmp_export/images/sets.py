@@ -3,13 +3,13 @@
     DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg    (also `validation` or `test` for `val`)
     DIR/CLASS/*.jpg                                  split by a seed where two sets are needed
     FILE.npz                                         arrays `images` and `labels`, likewise
+    DIR/*.tar, DIR/*.parquet                         shards and tables, see `images.places`
 
 How the folders are numbered stands in `images.numbering`, which files are pictures in `folders`.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,17 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
-from ltmp_export.files import disk
+from ltmp_export.files import disk, remote
 from ltmp_export.files.near_misses import nearby_file
-from ltmp_export.images import folders, inputs, numbering, pictures
+from ltmp_export.images import archives, folders, inputs, numbering, pictures, places
 from ltmp_export.images.folders import Found
 from ltmp_export.images.labelled import Arrays, Labelled, Pictures
 from ltmp_export.images.numbering import Numbers
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.statements.choices import Choices
-
-_VALIDATION = ("val", "validation", "test")
 
 
 class Model(Protocol):
@@ -99,15 +97,21 @@ def held_out(source: Path, kind: Kind, *, classes: bool = True) -> Labelled:
         InputError: There are none, or they are not of this kind.
     """
     _require_source(source, kind)
-    if not os.path.isdir(source):
+    if files := places.files(source):
+        chosen = places.held_out(files, remote.shown(source))
+        return archives.labelled(chosen, source, kind, pictures.PLAIN, strict=classes)
+    if not places.are_pictures(source):
         return _from_npz(source, kind)
     folder = _validation(source)
-    if folder is None and (source / "train").is_dir():
+    if folder is None and remote.is_folder(source / "train"):
         raise InputError(
-            f"{source} has train/ but no {', '.join(f'{name}/' for name in _VALIDATION)}; name the "
-            "folder to measure on"
+            f"{remote.shown(source)} has train/ but no "
+            f"{', '.join(f'{name}/' for name in places.VALIDATION)}; name the folder to measure on"
         )
-    return _from_folder(folders.find(folder or source), kind, pictures.PLAIN, strict=classes)
+    place = folder or source
+    if files := places.files(place):
+        return archives.labelled(files, place, kind, pictures.PLAIN, strict=classes)
+    return _from_folder(folders.find(place), kind, pictures.PLAIN, strict=classes)
 
 
 def halves(images: Labelled, seed: int) -> tuple[Labelled, Labelled]:
@@ -146,26 +150,40 @@ def split(
     if not 0.0 < share < 1.0:
         raise InputError(f"a share of {share:g} to hold out; expected one between 0 and 1")
     _require_source(source, kind)
-    numbers = None
-    if os.path.isdir(source):
-        folder = source / "train" if (source / "train").is_dir() else source
-        found = folders.find(folder)
+    inside = remote.is_folder(source) and remote.is_folder(source / "train")
+    folder = source / "train" if inside else source
+    validation = validation or (_validation(source) if inside else None)
+    if files := places.files(folder):
+        files, measured = places.parted(files)
+        train = archives.labelled(files, folder, kind, augment)
+        plain = archives.labelled(files, folder, kind, pictures.PLAIN, train.numbers)
+    elif remote.is_folder(folder):
+        found, measured = folders.find(folder), ()
         numbers = numbering.numbers(found, kind)
         train = _from_folder(found, kind, augment, numbers)
-        validation = validation or (_validation(source) if folder != source else None)
         plain = train if validation else _from_folder(found, kind, pictures.PLAIN, numbers)
     else:
         train = plain = _from_npz(source, kind)
-    if validation is None:
-        train, others = _parted(train, plain, share, seed)
-    elif numbers is not None and validation.is_dir():
-        there = folders.find(_validation(validation) or validation)
-        others = _from_folder(there, kind, pictures.PLAIN, numbers)
+        measured = ()
+    if validation is not None:
+        others = _beside(validation, train, kind)
+    elif measured:
+        others = archives.labelled(measured, folder, kind, pictures.PLAIN, train.numbers)
     else:
-        others = held_out(validation, kind)
+        train, others = _parted(train, plain, share, seed)
     for images in (train, others):
         images.require_labels()
     return train, others
+
+
+def _beside(validation: Path, train: Labelled, kind: Kind) -> Labelled:
+    """Images to measure on that stand apart; folders have the classes of those to train on."""
+    place = validation
+    if remote.is_folder(validation):
+        place = _validation(validation) or validation
+        if train.numbers is not None and not places.files(place):
+            return _from_folder(folders.find(place), kind, pictures.PLAIN, train.numbers)
+    return held_out(validation, kind)
 
 
 def _parted(train: Labelled, plain: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
@@ -181,16 +199,18 @@ def _parted(train: Labelled, plain: Labelled, share: float, seed: int) -> tuple[
 
 
 def _require_source(source: Path, kind: Kind) -> None:
-    if not source.exists():
+    if not places.exists(source):
+        near = "" if remote.is_remote(source) else nearby_file(source)
         raise InputError(
-            f"{source} does not exist; expected a folder of class folders, or an .npz with "
-            f"'images' and 'labels'{nearby_file(source)}"
+            f"{remote.shown(source)} does not exist; expected a folder of class folders, tar "
+            f"shards or parquet, or an .npz with 'images' and 'labels'{near}"
         )
     inputs.require_normalisation(source, kind.preprocessing)
 
 
 def _validation(folder: Path) -> Path | None:
-    return next((folder / name for name in _VALIDATION if (folder / name).is_dir()), None)
+    there = (folder / name for name in places.VALIDATION)
+    return next((path for path in there if remote.is_folder(path)), None)
 
 
 def _from_npz(source: Path, kind: Kind) -> Labelled:
@@ -200,7 +220,8 @@ def _from_npz(source: Path, kind: Kind) -> Labelled:
         raise InputError(f"{source} has labels, not folders; drop --class-order")
     images = inputs.from_npz(source, kind.geometry, kind.preprocessing)
     index = np.arange(len(images))
-    origin, digest = str(source), disk.sha256(source)
+    with remote.at_hand(source) as file:
+        origin, digest = remote.shown(source), disk.sha256(file)
     return Labelled(Arrays(images.pixels), index, images.labels, images.names, origin, digest)
 
 
@@ -237,7 +258,7 @@ def _from_folder(
     if numbers is not None and labels is not None:
         remarks += _missing(found, numbers, labels)
     names = tuple(path.as_posix() for path in found.inside)
-    index, origin = np.arange(len(names)), str(found.folder)
+    index, origin = np.arange(len(names)), found.origin
     return Labelled(reader, index, labels, names, origin, remarks=tuple(remarks), numbers=numbers)
 
 
@@ -250,11 +271,12 @@ def _labels(found: Found, numbers: Numbers) -> NDArray[np.int64]:
     for path in found.inside:
         if len(path.parts) == 1:
             raise InputError(
-                f"{found.folder / path} stands beside the class folders; put it into one"
+                f"{remote.shown(found.folder / path)} stands beside the class folders; put it "
+                "into one"
             )
         if path.parts[0] not in numbers:
             raise InputError(
-                f"{found.folder} has a folder {path.parts[0]!r}, which is none of the "
+                f"{found.origin} has a folder {path.parts[0]!r}, which is none of the "
                 f"{len(numbers)} classes ({numbering.some(numbers)})"
             )
     return np.array([numbers[path.parts[0]] for path in found.inside], dtype=np.int64)
@@ -267,6 +289,6 @@ def _missing(found: Found, numbers: Numbers, labels: NDArray[np.int64]) -> list[
     if not missing:
         return []
     return [
-        f"{found.folder} has no pictures of {len(missing)} of the {len(numbers)} classes "
+        f"{found.origin} has no pictures of {len(missing)} of the {len(numbers)} classes "
         f"({numbering.some(missing)})"
     ]

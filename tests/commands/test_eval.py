@@ -20,7 +20,7 @@ from ltmp_export.commands.eval import EvalReport, evaluate
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 from tests.conftest import DIGITS_LTMP, load_torch
-from tests.makers import random_vits
+from tests.makers import packed, random_vits
 from tests.makers.calibrated import CHOICES, EMBEDDED
 from tests.makers.commands import ltmp, refused
 
@@ -96,6 +96,22 @@ def test_samples(tuned: Path, exported: Path, golden: Golden, count: int) -> Non
         assert report.count == len(chosen)
         assert report.top1 == ranked(logits, labels, 1)
         np.testing.assert_allclose(report.tokens, golden["ltmp_counts"][chosen].mean(0))
+
+
+def test_shards(exported: Path, tmp_path: Path) -> None:
+    """As the same pictures in folders; what is wrong with them is told in a line."""
+    pictures, labels = packed.digits_pictures(20)
+    packed.digits_shards(tmp_path / "s", 20, 2)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        path = tmp_path / f"folder/{label}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    same(evaluate(exported, tmp_path / "s"), evaluate(exported, tmp_path / "folder"))
+    packed.tar(tmp_path / "s/digits-002.tar", [("x", {"cls": b"1"})])
+    told = ltmp("eval", exported, "--data", tmp_path / "s", "--json", tmp_path / "j")
+    refused(told, "digits-002.tar: x has a label and no picture")
+    assert not (tmp_path / "j").exists()
+    refused(ltmp("eval", exported, "--data", "memory://no/where"), "memory://no/where does not")
 
 
 def test_a_dense_checkpoint(digits_base: Path) -> None:

@@ -21,7 +21,7 @@ from ltmp_export import check, export, load_checkpoint
 from ltmp_export.timing import real_size
 from tests.conftest import DIGITS_LTMP, cluster_layers
 from tests.documents import manuals
-from tests.makers import digits, make_checkpoint
+from tests.makers import digits, make_checkpoint, packed
 from tests.makers.examples import DIFFRATE
 from tests.makers.mutations import MUTATIONS
 from tests.makers.shallow import write_shallow
@@ -35,7 +35,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Pat
 
     A checkpoint of three blocks and what `ltmp export` made of it, a dense ViT, one with
     PatchMerger's layers, some photos, images in folders of ten classes, and the digits in
-    `digits/`.
+    `digits/`, as pictures also in `shards/` and `table/`.
     """
     place = tmp_path_factory.mktemp("user")
     write_shallow(DIGITS_LTMP, place / "ckpt.pth.tar")
@@ -54,6 +54,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, digits_base: Path) -> Pat
         pixels = (127.5 * (image[0] + 1)).round().astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     write_few_digits(place / "digits")
+    packed.digits_shards(place / "shards", 12, 2)
+    for number in range(2):
+        shard = place / f"shards/digits-{number:03d}.tar"
+        shard.rename(shard.with_name(f"val-{number:03d}.tar"))
+    packed.parquet(place / "table/val-0.parquet", *packed.digits_pictures(12))
     return place
 
 
@@ -120,6 +125,7 @@ MADE = {
         "mm50.onnx",
         "compare.png",
     },
+    "ltmp_export/images/README.md": {"shards", "table"},
     "ltmp_export/model_file/README.md": {"pictures.onnx"},
     "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
     "ltmp_export/precision/README.md": {
@@ -156,6 +162,7 @@ def test_every_command_runs(document: Path, folder: Path, monkeypatch: pytest.Mo
         given = line
         for long, short in SMALLER.items():
             given = given.replace(long, short)
+        given = given.replace("$PWD", str(folder))
         program, *arguments = shlex.split(given)
         if arguments[0] == "bench":
             fewer = FEWER if "bench.json" in arguments else (*FEWER, "--iterations=2")
