@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -51,7 +51,29 @@ def evaluate(
             rich_help_panel=options.NEIGHBOURS,
         ),
     ] = None,
-    workers: options.Workers = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that read images beside this one; with --engine ray: that compute "
+            "(default: as many as there are processors).",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = 0,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="Here, or in processes of a Ray cluster: the same figures.",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Of a Ray cluster (default: RAY_ADDRESS, else one of this machine is started).",
+            rich_help_panel=options.RUNNING,
+        ),
+    ] = None,
     choices: Choices,
     json: options.Json = None,
 ) -> None:
@@ -77,6 +99,8 @@ def evaluate(
             knn_images=knn_images,
             choices=choices,
             workers=workers,
+            engine=engine,
+            address=address,
             progress=progress,
         )
     warn_of(done)

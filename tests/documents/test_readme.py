@@ -100,6 +100,7 @@ SMALLER = {
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
     "val.npz --samples 48": "val.npz --samples 6",
     "0.7,0.5,0.35": "0.5 --methods p,topk -b 1 --iterations 1",
+    "--engine ray --workers 2": "--workers 2",  # a cluster is started in `tests/distributed`
     "5%": "100000%",  # how fast this machine is today is nobody's guess
     "deit_small_patch16_224 --mac-share 0.52 -o ckpt.pth.tar": (
         "deit_tiny_patch16_224 --mac-share 0.52 -o made.pth"
@@ -115,6 +116,7 @@ MADE = {
     "README.md": {"single.onnx", "tome.onnx", "int8.onnx", "calibrated.pth.tar"},
     ".github/CONTRIBUTING.md": {"made.pth"},
     "ltmp_export/calibration/README.md": {"sweep.png", "calibrated.pth.tar", "finetuned.pth.tar"},
+    "ltmp_export/distributed/README.md": {"digits"},
     "ltmp_export/drawing/README.md": {"pictures"},
     "ltmp_export/families/README.md": {
         "pm.onnx",

@@ -1,0 +1,134 @@
+"""A Ray cluster: one that runs somewhere, or one of this machine for as long as it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from ltmp_export.errors import InputError, UnavailableError
+from ltmp_export.files import undo
+
+LOCAL, RAY = "local", "ray"
+ENGINES = (LOCAL, RAY)
+_STORE = 2**28  # bytes of shared memory of a cluster of this machine
+_PATIENCE = 5.0  # seconds until a cluster answers
+
+
+def require(engine: str, address: str | None) -> None:
+    """Check that an engine is one, and an address belongs to it.
+
+    Raises:
+        InputError: It is not, or does not.
+        UnavailableError: Its package is missing.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"engine {engine!r}; expected {' or '.join(ENGINES)}")
+    if engine == RAY:
+        package()
+    elif address is not None:
+        raise InputError(f"the address {address} is of a Ray cluster; give --engine ray, too")
+
+
+def package() -> Any:
+    """Ray.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
+    try:
+        return importlib.import_module("ray")
+    except ImportError as err:
+        raise UnavailableError(
+            "Ray is not installed (no module ray): install it, or ltmp's extra 'distributed'"
+        ) from err
+
+
+@contextlib.contextmanager
+def connected(address: str | None, workers: int) -> Iterator[int]:
+    """Be connected to a cluster; one that was connected to before stays so.
+
+    Args:
+        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default `RAY_ADDRESS`, else a cluster
+            of this machine is started, and ended with the block.
+        workers: Processes that work, as many as there are processors for 0.
+
+    Yields:
+        How many processes.
+
+    Raises:
+        InputError: Nobody answers there, or it has fewer processors.
+        UnavailableError: Ray is missing.
+    """
+    ray = package()
+    if workers < 0:
+        raise InputError(f"{workers} workers; expected 0 or more")
+    if ray.is_initialized():
+        yield _count(ray, workers)
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        here = {"num_cpus": workers or None, "object_store_memory": _STORE}
+        options |= here | {"include_dashboard": False, "_skip_env_hook": True}
+    else:
+        _require_answer(address)
+        options |= {"address": address}
+    with undo.undone(partial(_leave, ray)):
+        try:
+            ray.init(**options)
+        except (OSError, RuntimeError, ValueError, ImportError) as err:
+            where = "on this machine" if address is None else f"at {address}"
+            raise InputError(f"no Ray cluster {where}: {_line(err)}") from err
+        yield _count(ray, workers)
+
+
+def _leave(ray: Any) -> None:
+    ray.shutdown()
+
+
+def _line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
+def _count(ray: Any, workers: int) -> int:
+    """As many processes as were asked for, if there are processors for them."""
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if workers > there or not there:
+        raise InputError(f"{workers or 1} workers, but the Ray cluster has {there} processors")
+    return workers or there
+
+
+def _require_answer(address: str) -> None:
+    """Ask before Ray does, which waits for minutes.
+
+    Raises:
+        InputError: Nobody answers, or it is no address.
+    """
+    if address == "auto":
+        return
+    place = address.removeprefix("ray://")
+    host, _, port = place.rpartition(":")
+    if not host or "/" in place or not port.isdecimal() or int(port) > 65535:
+        raise InputError(f"address {address}; expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except OSError as err:
+        raise InputError(
+            f"no Ray cluster at {address}: {err.strerror or err}; start one with 'ray start "
+            "--head', or drop --address to start one on this machine"
+        ) from err
+    if address == place and not _healthy(address):
+        raise InputError(f"no Ray cluster at {address}: what answers there is none")
+
+
+def _healthy(address: str) -> bool:
+    """What `ray health-check` asks; True where this Ray has no such question."""
+    check = getattr(importlib.import_module("ray._raylet"), "check_health", None)
+    return check is None or bool(check(address, timeout=_PATIENCE))

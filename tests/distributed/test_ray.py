@@ -1,0 +1,133 @@
+"""One cluster of this machine: any number of processes, one of them killed, give the same JSON."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ltmp_export import export
+from ltmp_export.commands.eval import evaluate
+from ltmp_export.distributed import stream
+from ltmp_export.errors import ExportError, InputError
+from tests.conftest import DIGITS_LTMP
+from tests.makers import packed
+from tests.makers.commands import ltmp, refused
+from tests.makers.shallow import write_shallow
+
+
+def by_value(function: Any) -> None:
+    """Let processes of a cluster get it without this module, and what it imports."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+
+
+def without_time(report: Any) -> str:
+    return json.dumps(report.to_json() | {"seconds": None})
+
+
+class Killer:
+    """Kills the process that was ready first, as soon as something came back."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.victim = 0
+
+    def __call__(self, message: str) -> None:
+        self.told.append(message)
+        if found := re.match(r"worker \d+: process (\d+) on", message):
+            self.victim = self.victim or int(found[1])
+        elif message.startswith("image ") and self.victim > 0:
+            os.kill(self.victim, signal.SIGKILL)
+            self.victim = -1
+
+
+def squares(flag: Path) -> Callable[[int], int]:
+    """Of each task; 5 ends its process once, 7 is refused, 9 always ends it."""
+    from ltmp_export.errors import InputError
+
+    def do(task: int) -> int:
+        if task == 9 or (task == 5 and not flag.exists()):
+            flag.touch()
+            os._exit(1)
+        if task == 7:
+            raise InputError("no 7")
+        return task * task
+
+    return do
+
+
+def test_the_same_figures_whoever_works_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("ray") is None and "LTMP_REQUIRE_BROWSER" not in os.environ:
+        pytest.skip("there is no Python package ray; pip install '.[test]'")
+    import ray
+
+    write_shallow(DIGITS_LTMP, tmp_path / "c.pth.tar")
+    model, data = tmp_path / "m.onnx", packed.digits_shards(tmp_path / "shards", 72, 3)
+    export(tmp_path / "c.pth.tar", model, check=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setattr(stream, "TRIES", 2)
+    ray.init(
+        num_cpus=3, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    try:
+        by_value(squares)
+        for workers in (1, 3):
+            make = functools.partial(squares, tmp_path / f"flag {workers}")
+            squared = stream.results(make, [1, 5, 2, 6, 3, 5], workers)
+            assert list(squared) == [1, 25, 4, 36, 9, 25]
+            assert (tmp_path / f"flag {workers}").exists()
+        refused_at = stream.results(make, [1, 7, 2], 2)
+        assert next(refused_at) == 1
+        with pytest.raises(InputError, match="no 7"):
+            next(refused_at)
+        monkeypatch.setattr(stream, "TRIES", 1)
+        with pytest.raises(ExportError, match="on the Ray cluster task 1 ended its process"):
+            list(stream.results(make, [1, 9, 2], 1))
+        monkeypatch.setattr(stream, "TRIES", 2)
+        killer = Killer()
+        given: dict[str, Any] = {"batch_size": 3, "threads": 1}
+        found = evaluate(model, data, **given, engine="ray", workers=2, progress=killer)
+        assert without_time(found) == without_time(evaluate(model, data, **given))
+        assert killer.victim == -1
+        assert "a worker was lost; its task is given again" in killer.told
+        with pytest.raises(InputError, match="4 workers, but the Ray cluster has 3 processors"):
+            evaluate(model, data, engine="ray", workers=4)
+    finally:
+        ray.shutdown()
+    told = ltmp("eval", model, "--data", data, "--engine", "ray", "--address", "127.0.0.1:9")
+    refused(told, "no Ray cluster at 127.0.0.1:9: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "code"),
+    [
+        (["--engine", "ray", "--address", "nowhere"], "expected HOST:PORT, ray://", 2),
+        (["--address", "1.2.3.4:5"], "is of a Ray cluster; give --engine ray, too", 2),
+        (["--engine", "ray"], "extra 'distributed'", 4),
+    ],
+)
+def test_what_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str, code: int
+) -> None:
+    if code == 4:
+        monkeypatch.setitem(sys.modules, "ray", None)
+    write_shallow(DIGITS_LTMP, tmp_path / "c.pth.tar")
+    export(tmp_path / "c.pth.tar", tmp_path / "m.onnx", check=False)
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 1, 32, 32), np.float32), labels=[0, 1])
+    refused(ltmp("eval", tmp_path / "m.onnx", "--data", tmp_path / "a.npz", *flags), message, code)
