@@ -24,14 +24,15 @@ from tests.makers.mutations import MERGES, MUTATIONS, change_stored
 from tests.makers.shallow import BLOCKS
 
 Digits = Callable[[str], Checkpoint]
-DEPTH = 4  # of a ViT of the widths of DeiT-Ti
+DEPTH = 4
+SMALL = {"depth": DEPTH, "img_size": 128}  # of a ViT of the widths of DeiT-Ti: 64 patches
 LTMP_FIRST_MERGES = 1  # block 0 of the digits' ltmp has the merge threshold 1
 
 
 @pytest.fixture(scope="module")
 def deit_tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("deit") / "deit_tiny.pth.tar"
-    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, model_kwargs={"depth": DEPTH})
+    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, model_kwargs=SMALL)
     return load_checkpoint(path)
 
 
@@ -189,8 +190,7 @@ def test_another_checkpoint(digits: Digits, tmp_path: Path, family: str) -> None
 
 def test_other_weights(deit_tiny: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "other.pth.tar"
-    kwargs = {"depth": DEPTH}
-    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, seed=1, model_kwargs=kwargs)
+    make_checkpoint(path, "deit_tiny_patch16_224", mac_share=0.6, seed=1, model_kwargs=SMALL)
     report = checked(to_onnx(load_checkpoint(path), opset=17), deit_tiny, 2)
     assert report.verdict == "fail"
     assert {c.where for c in report.comparisons} == {"embedding"}

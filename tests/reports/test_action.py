@@ -16,6 +16,7 @@ import yaml
 
 from tests.conftest import DIGITS_LTMP
 from tests.makers.mutations import change_stored
+from tests.makers.shallow import write_shallow
 
 GITHUB = Path(__file__).parent.parent.parent / ".github"
 
@@ -55,7 +56,7 @@ INPUTS = {"checkpoint": "ckpt.pth.tar", "opset": "18", "arguments": "--num-heads
 def exported(action: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint, and what the action exported."""
     folder = tmp_path_factory.mktemp("exported")
-    shutil.copy(DIGITS_LTMP, folder / "ckpt.pth.tar")
+    write_shallow(DIGITS_LTMP, folder / "ckpt.pth.tar")
     done = run(action, "Export", folder, INPUTS)
     assert done.returncode == 0, done.stderr
     return folder
