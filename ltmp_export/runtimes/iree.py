@@ -1,8 +1,9 @@
-"""ONNX models in IREE on the CPU: compiled for this processor, for each batch size that is run."""
+"""ONNX models in IREE on the CPU: compiled for this processor, once for all batch sizes."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import re
@@ -21,6 +22,8 @@ SHARES = False
 INNER = True
 MODULES = ("iree.compiler", "iree.runtime")
 EXTRA = "iree"
+# With these a file of a free batch compiles, and fails when it runs.
+RAGGED = {"Compress", "NonZero"}
 _COMPILE = """
 from iree.compiler.tools import compile_file
 from iree.compiler.tools.import_onnx import __main__ as importing
@@ -35,8 +38,9 @@ compile_file(graph, output_file=target, target_backends=["llvm-cpu"], extra_args
 class Iree:
     """A model in IREE, see `runtimes.session.Engine`.
 
-    A free batch is written down before: with a free one it compiles hardly anything of more than
-    one image. That takes a minute or more for each size.
+    A free batch stays free where shapes do not depend on data besides, and is compiled once, which
+    takes minutes. Where IREE does not compile or run that, a batch size is written down before, and
+    each size compiled.
     """
 
     def __init__(self, source: Source, options: Options) -> None:
@@ -45,6 +49,9 @@ class Iree:
         self._model, self._only_first = converting.read(source), options.only_first
         self._face = converting.interface(self._model)
         self._compiled: dict[int, Any] = {}
+        kinds = {node.op_type for node in self._model.graph.node}
+        self._open = self._face.sides[0] is None and not kinds & RAGGED
+        self._for_all: Any = None
         with converting.silence():
             import iree.runtime
 
@@ -60,10 +67,8 @@ class Iree:
     def inputs(self, images: NDArray[np.float32]) -> Any:
         """The images on IREE's device, beside the function for their batch."""
         taken = self._face.taken(images)
-        size = len(images)
-        if size not in self._compiled:
-            self._compiled[size] = self._loaded(size)
-        return self._compiled[size], self._iree.asdevicearray(self._config.device, taken)
+        given = self._iree.asdevicearray(self._config.device, taken)
+        return self._function(len(images), given), given
 
     def run(self, inputs: Any) -> list[NDArray[Any]]:
         """The outputs, copied."""
@@ -73,13 +78,28 @@ class Iree:
         chosen = outputs[: 1 if self._only_first else None]
         return self._face.given([one.to_host() for one in chosen])
 
-    def _loaded(self, size: int) -> Any:
-        """The model's function for a batch size."""
+    def _function(self, size: int, images: Any) -> Any:
+        """The model's function that takes so many images."""
+        if self._open:
+            self._open = False
+            with contextlib.suppress(*ERRORS):  # what it says of one size tells more
+                function = self._loaded(None)
+                function(images)
+                self._for_all = function
+        if self._for_all is not None:
+            return self._for_all
+        if size not in self._compiled:
+            self._compiled[size] = self._loaded(size)
+        return self._compiled[size]
+
+    def _loaded(self, size: int | None) -> Any:
+        """The model's function for a batch size, or None for all that the file takes."""
         import onnx
 
         copy = onnx.ModelProto()
         copy.CopyFrom(self._model)
-        converting.fix_batch(copy, size)
+        if size is not None:
+            converting.fix_batch(copy, size)
         with converting.workplace() as folder:
             onnx.save(copy, folder / "model.onnx")
             try:

@@ -27,7 +27,8 @@ class Cell:
         verdict: One of `VERDICTS`; "right" where the proof of `ltmp check` holds of every batch.
         largest: Difference of an answer from that of onnxruntime, or None without one.
         target: The `--for` that the file was written with, or "" where it changes nothing.
-        said: Why it was refused, in few words; what is wrong; how long was waited.
+        said: Why it was refused, in few words; what is wrong; how long was waited; of what is
+            right, how many images have a decision on its threshold that fell the other way.
     """
 
     verdict: str
@@ -56,7 +57,8 @@ class Cell:
         """For a table."""
         told = self.figure
         if self.verdict == RIGHT:
-            return f"{told} (`--for {self.target}`)" if self.target else told
+            told += f" (`--for {self.target}`)" if self.target else ""
+            return f"{told}, {self.said}" if self.said else told
         if self.verdict == WRONG:
             return f"**wrong** by {told or '?'}: {self.said}"
         return self.said or self.verdict

@@ -42,6 +42,7 @@ def test_cells_in_a_table() -> None:
     assert Cell("right", 3.2e-6).text() == "3e-6"
     assert Cell("right", 0.0).text() == "the same"
     assert Cell("right", 2e-3, "mnn").text() == "2e-3 (`--for mnn`)"
+    assert Cell("right", 2e-3, "mnn", "1 of 2").text() == "2e-3 (`--for mnn`), 1 of 2"
     assert Cell("refused", said="`why`").text() == "`why`"
     assert Cell("wrong", 0.4, said="so").text() == "**wrong** by 4e-1: so"
     assert Cell("not run").text() == "not run"

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export.runtimes import converting, session
+from ltmp_export.runtimes import session
 from ltmp_export.runtimes.session import Options
 from tests.makers import recordings
 
@@ -74,27 +74,6 @@ def _module(module: Any) -> Run:
     return run
 
 
-def tvm(file: Path) -> tuple[str, Run]:
-    """Compiled for the CPU, for each batch size."""
-    import tvm as package
-    from tvm import relax
-    from tvm.relax.frontend.onnx import from_onnx
-
-    machines: dict[int, Any] = {}
-
-    def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        size = len(images)
-        if size not in machines:
-            model = onnx.load(file)
-            converting.fix_batch(model, size)
-            built = package.compile(from_onnx(model), target="llvm")
-            machines[size] = relax.VirtualMachine(built, package.cpu())
-        found = machines[size]["main"](package.runtime.tensor(images))
-        return [one.numpy() for one in ([found] if hasattr(found, "numpy") else found)]
-
-    return package.__version__, run
-
-
 OPENED: Mapping[str, Callable[[Path], tuple[str, Run]]] = {
     "onnxruntime": product("onnxruntime"),
     "onnxruntime-openvino": product("onnxruntime", "OpenVINOExecutionProvider"),
@@ -102,7 +81,7 @@ OPENED: Mapping[str, Callable[[Path], tuple[str, Run]]] = {
     "tract": product("tract"),
     "IREE": product("iree"),
     "MNN": product("mnn"),
-    "TVM": tvm,
+    "TVM": product("tvm"),
     "onnx2pytorch": onnx2pytorch,
     "onnx2torch": onnx2torch,
     "onnx's ReferenceEvaluator": reference,

@@ -159,7 +159,7 @@ def test_as_a_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert replay("r").runtime.startswith("OpenVINO ")
 
 
-@pytest.mark.parametrize("name", ["OpenVINO", "tract", "IREE", "MNN"])
+@pytest.mark.parametrize("name", ["OpenVINO", "tract", "IREE", "MNN", "TVM"])
 def test_what_is_not_installed_is_refused_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "_there", lambda module: False)
     extra = name.lower()

@@ -28,7 +28,7 @@ from tests import tolerances
 
 NAMES = session.names()
 IMAGES = np.arange(2 * 4, dtype=np.float32).reshape(2, 1, 2, 2)
-REFUSES_COMPRESS = {"tract", "iree"}
+REFUSES_DYNAMIC = {"tract", "iree", "tvm"}
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
@@ -152,7 +152,7 @@ def test_it_gives_the_logits_of_the_digits(
     digit_images: Tensor,
 ) -> None:
     """Those of the authors' model, wherever the file runs."""
-    if name in REFUSES_COMPRESS:
+    if name in REFUSES_DYNAMIC:
         pytest.skip(f"{name} takes no file whose shapes depend on the data")
     source = Serialised(to_onnx(digits("ltmp"), opset=17).SerializeToString())
     engine = session.load(name).open_engine(source, Options(1, only_first=True))
@@ -211,7 +211,7 @@ def test_an_unknown_one_is_refused_by_name(name: str, tmp_path: Path) -> None:
         engines.open_engine(start)
 
 
-HEAVY = {"torch", "timm", "onnx", "onnxruntime", "openvino", "tract", "iree", "MNN"}
+HEAVY = {"torch", "timm", "onnx", "onnxruntime", "openvino", "tract", "iree", "MNN", "tvm"}
 
 
 @pytest.mark.parametrize(
