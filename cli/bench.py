@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import ltmp_export
+from ltmp_export.errors import InputError
 from ltmp_export.runtimes import listed
 
 from . import options, parsing
@@ -16,6 +17,7 @@ from .terminal import show, spinner, warn, write_json
 
 if TYPE_CHECKING:
     from ltmp_export.timing.report import BenchReport
+    from ltmp_export.timing.settings import Settings
 
 
 def bench(
@@ -93,6 +95,13 @@ def bench(
     profile: Annotated[
         bool, typer.Option("--profile", help="Also take the time of each operator and block.")
     ] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Time it at several token counts instead, for ltmp calibrate --timing.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(help="Draw time over tokens to this .svg or .png (needs matplotlib)."),
@@ -113,25 +122,30 @@ def bench(
     sizes = None if batch_size is None else parsing.integers("--batch-size", batch_size, "1,8")
     other = None if baseline in ("dense", "none") else Path(baseline)
     sources = (side_by_side, precisions, base_checkpoint, calibration_images)
-    parsing.require_outputs([json, plot], [model, images, compare, *sources, other])
+    parsing.require_outputs([json, plot, table], [model, images, compare, *sources, other])
     needed = "--side-by-side or --precisions"
     parsing.require_beside("--base-checkpoint", base_checkpoint, needed, side_by_side or precisions)
     parsing.require_beside("--calibration-images", calibration_images, "--precisions", precisions)
     parsing.require_beside("--max-regression", max_regression, "--compare", compare)
+    asked = ltmp_export.Settings(
+        batch_sizes=sizes,
+        threads=_threads(threads),
+        warmup=warmup,
+        iterations=iterations,
+        providers=tuple(providers.split(",")),
+        scenario=scenario,
+        profile=profile,
+        roofline=roofline,
+    )
+    if table is not None:
+        others = (scenario, *sources, runtime, profile or roofline, plot, json, compare)
+        _require_alone("--table", any(others) or baseline != "dense")
+        _tabulate(table, model, images, samples, asked)
+        return
     with spinner() as progress:
         from ltmp_export import reports
         from ltmp_export.timing import regression
 
-        asked = ltmp_export.Settings(
-            batch_sizes=sizes,
-            threads=_threads(threads),
-            warmup=warmup,
-            iterations=iterations,
-            providers=tuple(providers.split(",")),
-            scenario=scenario,
-            profile=profile,
-            roofline=roofline,
-        )
         text = "5%" if max_regression is None else max_regression  # "" is no percentage
         allowed = regression.percentage("--max-regression", text)
         earlier = None if compare is None else regression.read(compare, asked)
@@ -156,6 +170,34 @@ def bench(
         show(reports.compare_summary(changes))
         slower = any(change.verdict == regression.SLOWER for change in changes)
         raise typer.Exit(1 if slower else 0)
+
+
+def _require_alone(flag: str, others: bool) -> None:
+    """Check that nothing else is asked for.
+
+    Raises:
+        InputError: Something is.
+    """
+    if others:
+        raise InputError(
+            f"{flag} times the file at other token counts, and nothing beside it; give only "
+            "--images, --samples, --batch-size, --threads, --warmup, --iterations and --providers"
+        )
+
+
+def _tabulate(
+    table: Path, model: Path, images: Path | None, samples: int | None, settings: Settings
+) -> None:
+    """Time the file at several token counts, and write that."""
+    with spinner() as progress:
+        from ltmp_export import reports
+
+        timed = ltmp_export.time_table(
+            model, images=images, samples=samples, settings=settings, progress=progress
+        )
+    warn(*timed.warnings)
+    write_json(table, timed.to_json())
+    show(reports.time_table_summary(timed))
 
 
 def _threads(text: str | None) -> int | Literal["auto"] | None:

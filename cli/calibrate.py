@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import ltmp_export
+from ltmp_export import families
 from ltmp_export.errors import InputError
 from ltmp_export.statements.choices import Choices
 
 from . import options, parsing
 from .stated import UNSTATED, stating
 from .terminal import show, spinner, warn_of, write_json
+
+if TYPE_CHECKING:
+    from ltmp_export.timing.goal import Wanted
+
+_LATENCY = "A time as the target"
 
 
 @stating(UNSTATED)
@@ -27,15 +33,67 @@ def calibrate(
     reduction_target: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulates to be left, like 0.6.")
     ] = None,
+    latency_target: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead: share of the dense model's time to be left, measured here.",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = None,
+    milliseconds: Annotated[
+        float | None,
+        typer.Option(help="Instead: time of an image.", rich_help_panel=_LATENCY),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(metavar="0.9,0.8", help="Only compare several targets, a row for each."),
+    ] = None,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            help="The targets of --sweep are shares of the dense model's time.",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "-b", "--batch-size", help="Images of a run (default: 1).", rich_help_panel=_LATENCY
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of an operator (default: all processors).", rich_help_panel=_LATENCY
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option(
+            help="Numbers in which the file will compute, and the dense one (default: fp32).",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = None,
+    providers: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime execution providers (default: cpu).", rich_help_panel=_LATENCY
+        ),
+    ] = None,
+    timing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Times of another machine, from ltmp bench --table; nothing is measured here.",
+            rich_help_panel=_LATENCY,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Checkpoint to write (default: calibrated.pth.tar)."),
     ] = None,
-    family: options.Learned = None,
+    family: options.Reduced = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -70,49 +128,123 @@ def calibrate(
 ) -> None:
     """Find thresholds from the scores of some images, without labels or training, in seconds.
 
-    They are moved until the work executed on images held out is the target's, within 0.5 %.
+    They are moved until the work executed on images held out is the target's, within 0.5 %, or the
+    time of the file (--latency-target, --milliseconds), within 5 %; exit code 1 where it is not.
     A fine-tuned checkpoint gets another target: its own thresholds move together.
     """
     choices = replace(choices, family=family)
-    targets = _targets(reduction_target, sweep)
-    if sweep is None and output is None:
+    runs = (batch_size, threads, precision, providers, timing)
+    timed = _Timed(latency_target, milliseconds, sweep if latency else None, *runs)
+    targets = () if timed.asked(sweep) else _targets(reduction_target, sweep)
+    if timed.asked(sweep) and reduction_target is not None:
+        raise InputError("a latency target stands in the place of --reduction-target; give one")
+    rated = timed.asked(sweep) and choices.named()[0].family in _rated()
+    if sweep is None and output is None and not rated:
         output = Path("calibrated.pth.tar")
-    parsing.require_outputs(
-        [output, plot, json], [checkpoint, images, choices.base_checkpoint, class_map]
-    )
+    read = [checkpoint, images, choices.base_checkpoint, class_map, timing]
+    parsing.require_outputs([output, plot, json], read)
     with spinner() as progress:
-        parsing.require_takeable(checkpoint, choices, dense=True, learn=True)
+        wanted = None if targets else timed.wanted()
+        stated = replace(choices, reduction_target=1.0) if rated else choices
+        parsing.require_takeable(checkpoint, stated, dense=True, learn=not rated)
         from ltmp_export import reports
         from ltmp_export.files import disk
 
         if plot is not None:
             reports.require_plot(plot)
-        done = ltmp_export.calibrate(
-            checkpoint,
-            images,
-            targets,
-            output,
-            spread=ltmp_export.Spread(
+        about: dict[str, Any] = {
+            "spread": ltmp_export.Spread(
                 merge=None if split is None else _merge_share(split),
                 schedule=schedule,
                 method=method,
                 samples=samples,
                 seed=seed,
             ),
-            name=name,
-            class_map=class_map,
-            class_order=class_order,
-            choices=choices,
-            knn=knn,
-            device=device,
-            workers=workers,
-            progress=progress,
+            "name": name,
+            "class_map": class_map,
+            "class_order": class_order,
+            "choices": choices,
+            "knn": knn,
+            "device": device,
+            "workers": workers,
+            "progress": progress,
+        }
+        done = (
+            ltmp_export.calibrate(checkpoint, images, targets, output, **about)
+            if wanted is None
+            else ltmp_export.calibrate_latency(checkpoint, images, wanted, output, **about)
         )
     warn_of(done)
     write_json(json, done.to_json())
     if plot is not None:
         disk.write_bytes(plot, reports.sweep_plot(done, plot))
     show(reports.calibrate_summary(done))
+    if done.latency is not None and done.latency.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What was typed about a time."""
+
+    share: float | None
+    milliseconds: float | None
+    sweep: str | None
+    batch_size: int | None
+    threads: int | None
+    precision: str | None
+    providers: str | None
+    table: Path | None
+
+    def asked(self, sweep: str | None) -> bool:
+        """Whether a time is to be met.
+
+        Raises:
+            InputError: It is not, and something was said of it; or it was said in several ways.
+        """
+        ways = {
+            "--latency-target": self.share,
+            "--milliseconds": self.milliseconds,
+            "--sweep with --latency": self.sweep,
+        }
+        given = [flag for flag, value in ways.items() if value is not None]
+        if len(given) > 1 or (given and self.sweep is None and sweep is not None):
+            raise InputError(f"{given[0]} and {(given[1:] or ['--sweep'])[0]}: give one")
+        flags = ("--batch-size", "--threads", "--precision", "--providers", "--timing")
+        values = (self.batch_size, self.threads, self.precision, self.providers, self.table)
+        told = [flag for flag, value in zip(flags, values, strict=True) if value is not None]
+        if told and not given:
+            raise InputError(
+                f"{told[0]} is about a time; give --latency-target 0.6, --milliseconds 12, or "
+                "--sweep 0.9,0.8 --latency, too"
+            )
+        return bool(given)
+
+    def wanted(self) -> Wanted:
+        """As the library takes it.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        from ltmp_export.timing.goal import Wanted
+
+        shares: tuple[float, ...] = () if self.share is None else (self.share,)
+        if self.sweep is not None:
+            shares = parsing.numbers("--sweep", self.sweep, "0.9,0.8,0.7")
+        return Wanted(
+            shares=shares,
+            milliseconds=self.milliseconds,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            precision=self.precision,
+            providers=None if self.providers is None else tuple(self.providers.split(",")),
+            table=self.table,
+        )
+
+
+def _rated() -> tuple[str, ...]:
+    """Families of which a share of the work picks r or a keep rate."""
+    return tuple(name for name in families.training_free() if not families.load(name).start)
 
 
 def _targets(reduction_target: float | None, sweep: str | None) -> tuple[float, ...]:
@@ -124,7 +256,10 @@ def _targets(reduction_target: float | None, sweep: str | None) -> tuple[float, 
     if sweep is None and reduction_target is not None:
         return (reduction_target,)
     if sweep is None:
-        raise InputError("give a target, --reduction-target 0.6, or several, --sweep 0.9,0.8,0.7")
+        raise InputError(
+            "give a target, --reduction-target 0.6, or several, --sweep 0.9,0.8,0.7; or a time, "
+            "--latency-target 0.6"
+        )
     if reduction_target is not None:
         raise InputError("--sweep has its own targets; drop --reduction-target")
     return parsing.numbers("--sweep", sweep, "0.9,0.8,0.7")

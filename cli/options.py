@@ -25,6 +25,13 @@ Learned = Annotated[
         help=f"One of {', '.join(families.learned())} (default: the checkpoint's own, else ltmp)."
     ),
 ]
+Reduced = Annotated[
+    str | None,
+    typer.Option(
+        help=f"One of {', '.join(families.learned())} (default: the checkpoint's own, else ltmp); "
+        "with a latency target also one of m, topk and others without thresholds."
+    ),
+]
 Name = Annotated[
     str | None,
     typer.Option(

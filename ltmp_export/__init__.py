@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from ltmp_export.commands.export import ExportReport, export
     from ltmp_export.commands.inputs import InputsReport, inputs
     from ltmp_export.commands.inspect import inspect
+    from ltmp_export.commands.latency import calibrate_latency
     from ltmp_export.commands.models import models
     from ltmp_export.commands.report import PageReport, report
     from ltmp_export.commands.runtime_table import runtime_table
     from ltmp_export.commands.serve_config import ServeConfigReport, serve_config
     from ltmp_export.commands.show import show
+    from ltmp_export.commands.time_table import time_table
     from ltmp_export.commands.web import WebReport, web
     from ltmp_export.drawing.report import ShowReport
     from ltmp_export.errors import (
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from ltmp_export.parity.report import CheckReport
     from ltmp_export.serving.triton import Deployment
     from ltmp_export.statements.choices import Choices
+    from ltmp_export.timing.goal import Wanted
     from ltmp_export.timing.report import BenchReport
     from ltmp_export.timing.settings import Settings
 
@@ -56,11 +59,13 @@ _HOME = {
     "errors": ("CheckFailedError", "ExportError", "InputError", "LtmpError", "UnavailableError"),
     "commands.inputs": ("InputsReport", "inputs"),
     "commands.inspect": ("inspect",),
+    "commands.latency": ("calibrate_latency",),
     "commands.models": ("models",),
     "commands.report": ("PageReport", "report"),
     "commands.runtime_table": ("runtime_table",),
     "commands.serve_config": ("ServeConfigReport", "serve_config"),
     "commands.show": ("show",),
+    "commands.time_table": ("time_table",),
     "commands.web": ("WebReport", "web"),
     "drawing.report": ("ShowReport",),
     "parity.report": ("CheckReport",),
@@ -74,6 +79,7 @@ _HOME = {
     "commands.demo": ("demo",),
     "commands.bench": ("bench",),
     "serving.triton": ("Deployment",),
+    "timing.goal": ("Wanted",),
     "timing.report": ("BenchReport",),
     "timing.settings": ("Settings",),
 }
@@ -99,9 +105,11 @@ __all__ = [
     "ShowReport",
     "Spread",
     "UnavailableError",
+    "Wanted",
     "WebReport",
     "bench",
     "calibrate",
+    "calibrate_latency",
     "check",
     "compare",
     "demo",
@@ -117,6 +125,7 @@ __all__ = [
     "runtime_table",
     "serve_config",
     "show",
+    "time_table",
     "web",
 ]
 

@@ -98,13 +98,14 @@ class Calibrated:
     """One target.
 
     Attributes:
-        target: Share of the dense multiply-accumulates asked for.
+        target: Share of the dense multiply-accumulates asked for, or of the dense model's time.
         mac_ratio: Share executed on the images held out.
         tokens: Mean tokens after each block there.
         agreement: Share of the images there with the dense model's top-1; of a model without
             classifier the mean cosine of its features with the dense model's.
         accuracy: Top-1 there, where there are labels, see `Bench.accuracy`.
         thresholds: Per kind, one for each block.
+        time_share: Predicted share of the dense model's time, where the target is one.
     """
 
     target: float
@@ -113,11 +114,25 @@ class Calibrated:
     agreement: float
     accuracy: float | None
     thresholds: Thresholds
+    time_share: float | None = None
 
     @property
     def met(self) -> bool:
-        """Whether the work executed is the target's within 0.5 % of it."""
-        return abs(self.mac_ratio - self.target) <= TOLERANCE * self.target
+        """Whether the work executed, or its time, is the target's within 0.5 % of it."""
+        reached = self.mac_ratio if self.time_share is None else self.time_share
+        return abs(reached - self.target) <= TOLERANCE * self.target
+
+
+class Cost(NamedTuple):
+    """What a target is a share of, where it is not the multiply-accumulates.
+
+    Attributes:
+        share: Of what was measured.
+        macs: About which share of the multiply-accumulates such a share is.
+    """
+
+    share: Callable[[Measured], float]
+    macs: Callable[[float], float]
 
 
 class Maker(NamedTuple):
@@ -185,7 +200,7 @@ class Bench:
             return neighbours.top1(answers, labels, self.knn)
         return float((answers == labels).mean())
 
-    def meet(self, target: float, maker: Maker) -> Calibrated:
+    def meet(self, target: float, maker: Maker, cost: Cost | None = None) -> Calibrated:
         """Turn the number until the target is met, or as near as it comes.
 
         Quantiles jump where a block's scores leave a gap; the last bit is then a small shift.
@@ -195,13 +210,15 @@ class Bench:
         def attempt(make: Callable[[float], Thresholds], at: float) -> Trial[_Result]:
             thresholds = make(at)
             measured = self.measure(thresholds)
-            seen.append(measured.mac_ratio)
-            self.progress(f"target {target:g}: {measured.mac_ratio:.4f} after {len(seen)} trials")
-            return Trial(at, measured.mac_ratio, _Result(thresholds, measured))
+            left = measured.mac_ratio if cost is None else cost.share(measured)
+            seen.append(left)
+            self.progress(f"target {target:g}: {left:.4f} after {len(seen)} trials")
+            return Trial(at, left, _Result(thresholds, measured))
 
         within = TOLERANCE * target
         first = partial(attempt, maker.make)
-        best = search(first, maker.low, maker.high, target, within, maker.start(target))
+        start = maker.start(target if cost is None else cost.macs(target))
+        best = search(first, maker.low, maker.high, target, within, start)
         if abs(best.ratio - target) > within and min(seen) < target < max(seen):
             nudge = partial(attempt, partial(shifted, best.result.thresholds))
             near = search(nudge, -_NUDGE, _NUDGE, target, within, 0.0)
@@ -214,6 +231,7 @@ class Bench:
             agreement=measured.agreement(self.dense),
             accuracy=self.accuracy(measured.answers),
             thresholds=thresholds,
+            time_share=None if cost is None else best.ratio,
         )
 
 

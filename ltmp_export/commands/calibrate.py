@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ltmp_export.calibration import neighbours
 from ltmp_export.calibration.targets import (
     QUANTILES,
     SHIFT,
@@ -18,15 +17,16 @@ from ltmp_export.calibration.targets import (
     by_quantiles,
     by_shift,
 )
-from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.commands import halved
 from ltmp_export.commands.stages import family_of
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
-from ltmp_export.images import chance, sets
+from ltmp_export.images import chance
 from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
+from ltmp_export.timing.goal import Latency
 from ltmp_export.training import saving
-from ltmp_export.training.processes import device_of
 
 SCHEMA_VERSION = 1
 FEW = 16  # images are too few to take quantiles of
@@ -49,6 +49,7 @@ class CalibrateReport:
         seconds: Time taken.
         notes: What was assumed.
         warnings: What looks wrong.
+        latency: Of targets that are times: what was measured.
     """
 
     output: Path | None
@@ -63,11 +64,13 @@ class CalibrateReport:
     seconds: float
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    latency: Latency | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         output = None if self.output is None else str(self.output)
-        document = asdict(self) | {"output": output}
+        document = asdict(replace(self, latency=None)) | {"output": output}
+        document["latency"] = None if self.latency is None else self.latency.to_json()
         return document | {"schema_version": SCHEMA_VERSION, "kind": "calibrate"}
 
 
@@ -110,25 +113,16 @@ def calibrate(
         UnavailableError: There is no such device.
     """
     started, spread = time.perf_counter(), spread or Spread()
+    output = None if output is None else Path(output)
     _require_targets(targets, output)
-    progress("reading the checkpoint")
-    source = load_checkpoint(checkpoint, choices, dense=True)
-    name = saving.named(source, name)
-    neighbours.require(knn, source.vit.classes, source.path)
-    if output is not None:
-        output = Path(output)
-        disk.require_outputs([output], [source.path, Path(images)])
+    halves = halved.opened(
+        checkpoint, images, output, spread=spread, name=name, class_map=class_map,
+        class_order=class_order, choices=choices, knn=knn, device=device, progress=progress,
+    )  # fmt: skip
+    source, scored, held_out = halves.source, halves.scored, halves.held_out
     family, shift = family_of(source), spread.by_shift(source)
-    if spread.merge is not None and len(family.scalars) == 1:
-        raise InputError(f"family {family.name} has one kind of step; drop --split")
-    progress("looking for images")
-    kind = sets.Kind.of(source, class_map, class_order)
-    chosen = sets.held_out(Path(images), kind, classes=knn is not None).select(spread.samples)
-    scored, held_out = sets.halves(chosen, spread.seed)
-    vote = None if source.vit.classes else neighbours.vote(held_out, None, knn)
-    voters = neighbours.DEFAULT if vote is None else vote.k
-    source.model.to(device_of(device))
-    bench = Bench(source, family, held_out, workers, progress, voters)
+    halved.require_splittable(family, spread)
+    bench = Bench(source, family, held_out, workers, progress, halves.voters)
     maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
     rows = [bench.meet(target, maker) for target in targets]
     dense = bench.accuracy(bench.dense)
@@ -139,20 +133,20 @@ def calibrate(
         rows=tuple(rows),
         calibration=0 if shift else len(scored),
         held_out=len(held_out),
-        images=chosen.origin,
+        images=halves.chosen.origin,
         dense_accuracy=dense,
-        knn=None if source.vit.classes else voters,
+        knn=halves.knn,
         seconds=time.perf_counter() - started,
         notes=source.notes,
         warnings=(
             *source.warnings,
-            *chosen.remarks,
+            *halves.chosen.remarks,
             *chance.doubts(dense, len(held_out), source.vit.classes, "top-1 of the dense model"),
             *_doubts(rows, len(scored), shift),
         ),
     )
     if output is not None:
-        disk.write_bytes(output, _content(report, source, spread, name))
+        disk.write_bytes(output, _content(report, source, spread, halves.name))
     return report
 
 

@@ -15,7 +15,7 @@ from ltmp_export.errors import ExportError, InputError
 from ltmp_export.graph import interface
 from ltmp_export.model_file.model import ExportedModel
 from ltmp_export.model_file.validate import validate
-from ltmp_export.plan.plan import dense_plan
+from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.precision.formats import Precision
 from ltmp_export.precision.weights import Weights, integer_weight
 
@@ -34,20 +34,42 @@ def dense_baseline(
         InputError: The file lacks a weight, or an int8 weight the scales of its outputs.
         ExportError: Its weights do not make a model.
     """
+    return rebuilt(exported, dense_plan(exported.geometry.depth), outputs=outputs)
+
+
+def rebuilt(
+    exported: ExportedModel,
+    plan: Plan,
+    precision: Precision | None = None,
+    outputs: Sequence[str] | None = None,
+) -> onnx.ModelProto:
+    """The model of the same weights under another plan, which has none of its own.
+
+    Args:
+        exported: The file, see `dense_baseline`.
+        plan: What happens to the tokens.
+        precision: In which numbers it computes, float32 by default; for int8 with its layers.
+        outputs: What it gives, by default what the file gives.
+
+    Raises:
+        InputError: As for `dense_baseline`; so is the next.
+        ExportError: Its weights do not make a model.
+    """
     try:
         model: onnx.ModelProto = chosen.module(exported.geometry.kind, "lower").lower(
             exported.geometry,
-            dense_plan(exported.geometry.depth),
+            plan,
             _Stored(exported.proto, exported.precision),
             opset=exported.opset,
             batch_size=interface.fixed_batch(exported.proto),
             outputs=outputs or exported.outputs or None,
+            precision=precision or Precision(),
         )
     except (KeyError, IndexError, ExportError) as err:
         reason = str(err) if isinstance(err, ExportError) else f"it lacks {err}"
         raise InputError(
-            f"the dense model cannot be written from {exported.path}: {reason}; give another "
-            "baseline, or export it again"
+            f"the {plan.family} model cannot be written from {exported.path}: {reason}; give "
+            "another baseline, or export it again"
         ) from err
     validate(model, exported.opset)
     return model

@@ -16,6 +16,7 @@ from ltmp_export.reports.plots import bench_plot, sweep_plot
 from ltmp_export.reports.plotted import require_plot
 from ltmp_export.reports.show import show_summary
 from ltmp_export.reports.sites import web_summary
+from ltmp_export.reports.times import time_table_summary
 
 __all__ = [
     "bench_plot",
@@ -37,6 +38,7 @@ __all__ = [
     "require_plot",
     "show_summary",
     "sweep_plot",
+    "time_table_summary",
     "timm_summary",
     "to_json",
     "to_junit",

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ltmp_export.reports.tables import add_row, figure, new_table
+from ltmp_export.reports.times import LATENCY_COLUMNS, latency_cells, latency_lines
 
 if TYPE_CHECKING:
     from ltmp_export.commands.calibrate import CalibrateReport
@@ -51,6 +52,8 @@ def calibrate_summary(report: CalibrateReport) -> RenderableType:
     if report.calibration:
         halves = f"scores of {report.calibration} images, {halves}"
     parts = [sweep_table(report), Text(f"{report.family}, by {report.method}: {halves}")]
+    if report.latency is not None:
+        parts += latency_lines(report.latency)
     if report.dense_accuracy is not None:
         parts.append(Text(f"dense {_by(report.knn)}top-1 on these: {report.dense_accuracy:.1%}"))
     if report.output is not None:
@@ -67,15 +70,16 @@ def sweep_table(report: CalibrateReport) -> RenderableType:
     agrees, right = "agrees with dense", "top-1"
     if report.knn is not None:
         agrees, right = "cosine with dense", f"{report.knn}-NN top-1"
-    table = new_table(
-        "target", "MACs", agrees, *([right] if labelled else []), "tokens after each block"
-    )
-    for row in report.rows:
+    times = [] if report.latency is None else LATENCY_COLUMNS
+    accuracy = [right] if labelled else []
+    table = new_table("target", *times, "MACs", agrees, *accuracy, "tokens after each block")
+    for number, row in enumerate(report.rows):
         accuracy = [] if row.accuracy is None else [f"{row.accuracy:.1%}"]
         tokens = " ".join(f"{count:.0f}" for count in row.tokens)
         agreement = f"{row.agreement:.1%}" if report.knn is None else f"{row.agreement:.4f}"
-        cells = (f"{row.mac_ratio:.1%}", agreement, *accuracy, tokens)
-        add_row(table, f"{row.target:g}", *cells)
+        timed = [] if report.latency is None else latency_cells(report.latency.rows[number])
+        cells = (*timed, f"{row.mac_ratio:.1%}", agreement, *accuracy, tokens)
+        add_row(table, f"{row.target:.3g}", *cells)
     return table
 
 

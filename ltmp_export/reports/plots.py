@@ -92,8 +92,12 @@ def sweep_plot(report: CalibrateReport, path: Path) -> bytes:
     """
     with plotted.drawn(11.4, 4.6) as canvas:
         classes, tokens = canvas.subplots(1, 2)
-        rows = sorted(report.rows, key=lambda row: row.mac_ratio)
-        work = [row.mac_ratio for row in rows]
+        left = [row.mac_ratio for row in report.rows]
+        cost = "multiply-accumulates"
+        if report.latency is not None:
+            left, cost = [row.share for row in report.latency.rows], "time"
+        pairs = sorted(zip(left, report.rows, strict=True), key=lambda pair: pair[0])
+        work, rows = [share for share, _ in pairs], [row for _, row in pairs]
         agrees = "agrees with the dense model"
         if report.knn is not None:
             agrees = "cosine of features with the dense model's"
@@ -103,14 +107,14 @@ def sweep_plot(report: CalibrateReport, path: Path) -> bytes:
             classes.plot(work, [row.accuracy for row in rows], "s-", label="top-1 right")
             classes.axhline(report.dense_accuracy, color=plotted.RED, ls="--", label=dense)
         classes.set_ylabel("images held out (share)" if report.knn is None else "share, or cosine")
-        classes.set_xlabel("multiply-accumulates (share of the dense model's)")
-        for row in reversed(rows):
-            label = f"{row.mac_ratio:.2f}"
+        classes.set_xlabel(f"{cost} (share of the dense model's)")
+        for share, row in reversed(pairs):
+            label = f"{share:.2f}"
             tokens.plot(range(len(row.tokens)), row.tokens, "o-", ms=4, label=label)
         tokens.set_ylabel("tokens after the block (mean over images)")
         tokens.set_xlabel("block (number, from 0)")
         tokens.set_ylim(bottom=0)
-        tokens.legend(title="MACs", fontsize="small")
+        tokens.legend(title="MACs" if report.latency is None else "time", fontsize="small")
         classes.legend(fontsize="small")
         for axes in (classes, tokens):
             axes.grid(alpha=0.3)

@@ -1,0 +1,102 @@
+"""ONNX file → the same at other token counts → times as a function of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ltmp_export.errors import InputError
+from ltmp_export.graph import interface
+from ltmp_export.images import inputs
+from ltmp_export.images.inputs import Images
+from ltmp_export.model_file.model import read_exported
+from ltmp_export.plan.times import TimeModel
+from ltmp_export.plan.vit import Vit
+from ltmp_export.progress import Progress, silent
+from ltmp_export.timing import fitted, tabulate, variants
+from ltmp_export.timing.settings import Settings
+from ltmp_export.timing.tables import LEAST, Batch, TimeTable
+
+
+@dataclass(frozen=True)
+class TimeTableReport:
+    """Times of a file at several token counts, and what was fitted to them.
+
+    Attributes:
+        model: The file.
+        table: What was measured.
+        fits: For each batch size.
+        warnings: Where nothing can be told.
+    """
+
+    model: str
+    table: TimeTable
+    fits: tuple[TimeModel, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as `timing.tables.read` takes it; what was fitted follows from it."""
+        return self.table.to_json()
+
+
+def time_table(
+    model: str | Path,
+    *,
+    images: str | Path | Images | None = None,
+    samples: int | None = None,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> TimeTableReport:
+    """Time an exported file at several token counts, for a calibration that has to meet a time.
+
+    Args:
+        model: File written by `export`, of a family with thresholds or of one with an r.
+        images: As for `bench`.
+        samples: Likewise.
+        settings: Batch sizes, threads (a number), rounds and providers.
+        progress: Called with a few words as each stage begins.
+
+    Raises:
+        InputError: A file cannot be used.
+        UnavailableError: A provider is missing, or is not the one that runs.
+        ExportError: onnxruntime does not run a model.
+    """
+    settings = tabulate.resolved(settings or Settings())
+    exported = read_exported(Path(model))
+    interface.require_batches(exported.proto, str(model), settings.sizes)
+    vit = variants.require_variable(exported)
+    chosen = inputs.load_images(images, vit, exported.preprocessing, samples)
+    subject = tabulate.Subject(
+        vit, exported.plan.family, exported.precision.kind, chosen, str(model)
+    )
+    others = variants.of_file(exported, subject, settings, progress)
+    table = tabulate.measure(subject, others, variants.dense(exported), settings, progress)
+    fits = tuple(fit_of(table.batches, vit, str(model)))
+    said = (*chosen.remarks, *doubts(table))
+    return TimeTableReport(str(model), table, fits, tuple(dict.fromkeys(said)))
+
+
+def fit_of(batches: tuple[Batch, ...], vit: Vit, name: str) -> list[TimeModel]:
+    """What is fitted to each batch size.
+
+    Raises:
+        InputError: There are too few token counts.
+    """
+    counts = {point.loads for batch in batches for point in batch.points}
+    if len(counts) < LEAST:
+        raise InputError(
+            f"{name} keeps the same tokens on these images whatever its thresholds or its r; give "
+            "other images (--images), or a model with more tokens"
+        )
+    return [fitted.fit(vit, batch) for batch in batches]
+
+
+def doubts(table: TimeTable) -> list[str]:
+    """A line for each batch size at which identical files differ too much."""
+    return [
+        f"batch {one.size}: two identical files differ by {one.twins:.1%}, more than "
+        f"{tabulate.TWINS:.0%}: the machine has other work, and the times tell little"
+        for one in table.batches
+        if one.twins > tabulate.TWINS
+    ]
