@@ -211,7 +211,7 @@ class GraphBuilder:
         keepdims: bool = False,
         name: str | None = None,
     ) -> Name:
-        """ReduceSum, ReduceMax, ReduceMean or ReduceL2; their axes became an input over time."""
+        """A reducing operator, like ReduceSum; their axes became an input over time."""
         since = 13 if kind == "ReduceSum" else 18
         if self.opset >= since:
             return self.op(kind, x, self.ints(*axes), name=name, keepdims=int(keepdims))

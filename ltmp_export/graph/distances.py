@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ltmp_export.graph.builder import GraphBuilder, Name
+from ltmp_export.graph.sums import mean_of_slots
 
 
 def squared(g: GraphBuilder, x: Name, tokens: int) -> Name:
@@ -12,7 +13,7 @@ def squared(g: GraphBuilder, x: Name, tokens: int) -> Name:
 
     They are those of vectors from which their mean is taken: less is lost in float32.
     """
-    x = g.op("Sub", x, g.reduce("ReduceMean", x, [1], keepdims=True))
+    x = g.op("Sub", x, mean_of_slots(g, x, tokens))
     squares = g.reduce("ReduceSum", g.op("Mul", x, x), [2], keepdims=True)  # [B, n, 1]
     products = g.op("MatMul", x, g.op("Transpose", x, perm=[0, 2, 1]))
     both = g.op("Add", squares, g.op("Transpose", squares, perm=[0, 2, 1]))

@@ -26,6 +26,7 @@ from typing import ClassVar
 import numpy as np
 from onnx import TensorProto
 
+from ltmp_export.graph import sums
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.unit import unit
 from ltmp_export.plan import pairing
@@ -170,7 +171,7 @@ class Layout:
         bias = g.number(0.0)
         if size is not None:
             if largest is None:
-                bias = g.op("Log", size)
+                bias = sums.logarithms(g, size)
             else:
                 whole = g.op("Cast", size, to=TensorProto.INT64)
                 bias = g.op("Gather", g.logarithms(largest), whole)
@@ -209,11 +210,13 @@ class Layout:
         table = np.repeat(shares[:, None], heads, 1)[:, :, None, None]
         return self.g.stored(f"const/shares[{heads},{self.most}]", table)
 
-    def class_attention(self, weights: Name) -> Name:
+    def class_attention(self, weights: Name, heads: int) -> Name:
         """[B, H, N, N] attention → [B, N]: what the class token, row 0, gives; mean over heads."""
         g = self.g
         of_class = g.op("Gather", weights, g.index(0), axis=2)  # [B, H, N]
-        return g.reduce("ReduceMean", of_class, [1], name="class_attention")
+        return g.op(
+            "Mul", sums.total(g, of_class, [1]), g.number(1.0 / heads), name="class_attention"
+        )
 
     def metric(self, keys: Name, heads: int, width: int) -> Name:
         """[B, H, N, D] keys → [B, N, D]: mean over heads, scaled to unit length."""

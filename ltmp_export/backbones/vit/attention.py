@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ltmp_export.backbones.vit import differential, parallel
 from ltmp_export.backbones.vit.layers import VitLayers
+from ltmp_export.graph import sums
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.plan import demands
@@ -102,7 +103,7 @@ def scores(
     if IMPORTANCE in wanted:
         found[IMPORTANCE] = layout.importance(weights, heads)
     if CLASS_ATTENTION in wanted:
-        found[CLASS_ATTENTION] = layout.class_attention(weights)
+        found[CLASS_ATTENTION] = layout.class_attention(weights, heads)
     if CLASS_VALUES in wanted:
         found[CLASS_VALUES] = _class_values(g, layout, weights, layers.exact(values))
     return found
@@ -114,4 +115,4 @@ def _class_values(g: GraphBuilder, layout: Layout, weights: Name, values: Name) 
     of_class = g.op("Gather", weights, g.index(0), axis=axis + 1)  # [B, H, N]
     squares = g.reduce("ReduceSum", g.op("Mul", values, values), [axis + 2])
     weighted = g.op("Mul", of_class, g.op("Sqrt", squares))
-    return g.reduce("ReduceSum", weighted, [axis], name="class_values")
+    return sums.total(g, weighted, [axis], name="class_values")

@@ -34,8 +34,8 @@ def write(g: GraphBuilder, step: Absorb, tokens: Slots) -> Slots:
     weight, own = g.reduce("ReduceMax", cosine, [2]), g.number(1.0)
     if kept.size is not None and moving.size is not None:
         weight, own = g.op("Mul", weight, moving.size), kept.size
-    brought = g.op("Mul", going, g.op("Unsqueeze", weight, g.ints(1)))
-    size = g.op("Add", g.reduce("ReduceSum", brought, [2]), own)  # [B, K]
+    brought = g.op("MatMul", going, g.op("Unsqueeze", weight, g.ints(2)))  # [B, K, 1]
+    size = g.op("Add", g.op("Squeeze", brought, g.ints(2)), own)  # [B, K]
     return replace(
         tokens,
         number=number,

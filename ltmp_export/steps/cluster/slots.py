@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
-from ltmp_export.graph import distances, slots
+from ltmp_export.graph import distances, slots, sums
 from ltmp_export.graph.builder import GraphBuilder, Name
-from ltmp_export.graph.linear import linear
 from ltmp_export.graph.slots import Slots
 from ltmp_export.steps.cluster.step import Cluster
 
@@ -37,15 +36,23 @@ def write(g: GraphBuilder, step: Cluster, tokens: Slots) -> Slots:
     goes = g.op("Mul", _floats(g, slots.pairs(g, partner, step.tokens)), other)
     brought = going = g.op("Add", itself, goes)  # each in one cluster, centres in their own
     if step.weighted:
-        weight = g.op("Exp", linear(g, f"{step.name}.score", x))  # [B, n, 1]
-        brought = g.op("Mul", going, g.op("Transpose", weight, perm=[0, 2, 1]))
-    total = g.op("Add", g.reduce("ReduceSum", brought, [2], keepdims=True), g.number(_LEAST))
+        brought = g.op("Mul", going, g.op("Exp", _score(g, f"{step.name}.score", x)))
+    total = g.op("Add", sums.total(g, brought, [2], keepdims=True), g.number(_LEAST))
     mean = g.op("Div", g.op("MatMul", brought, x), total)
     made = g.op("Concat", g.slice(tokens.x, 1, 0, protected), mean, axis=1) if protected else mean
     return replace(
         tokens, number=step.after(tokens.number, protected), x=made, size=None, scores={},
         metric=None, went=_went(g, tokens, going),
     )  # fmt: skip
+
+
+def _score(g: GraphBuilder, name: str, x: Name) -> Name:
+    """[B, n, C] → [B, 1, n]: a linear layer of one number.
+
+    From the left: on the right, onnxruntime rounds it by how many rows all images have.
+    """
+    rows = g.op("MatMul", g.weight(f"{name}.weight"), g.op("Transpose", x, perm=[0, 2, 1]))
+    return g.op("Add", rows, g.weight(f"{name}.bias"))
 
 
 def _distances(g: GraphBuilder, x: Name, patches: int, width: int) -> Name:
@@ -59,7 +66,8 @@ def _scores(g: GraphBuilder, step: Cluster, apart: Name) -> Name:
     names = ("near", "near_places")
     squares = g.op("Mul", apart, apart)
     near = g.ops("TopK", squares, g.ints(step.neighbours), names=names, axis=2, largest=0)[0]
-    density = g.op("Exp", g.op("Neg", g.reduce("ReduceMean", near, [2])))  # [B, n]
+    mean = g.op("Mul", sums.total(g, near, [2]), g.number(1.0 / step.neighbours))
+    density = g.op("Exp", g.op("Neg", mean))  # [B, n]
     of_other, of_own = (g.op("Unsqueeze", density, g.ints(axis)) for axis in (1, 2))
     farthest = g.reduce("ReduceMax", apart, [1, 2], keepdims=True)
     higher = g.op("Where", g.op("Greater", of_other, of_own), apart, farthest)

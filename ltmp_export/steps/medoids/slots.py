@@ -7,7 +7,7 @@ the centres, and `medoid`, of every cluster the patch token that becomes its cen
 
 from __future__ import annotations
 
-from ltmp_export.graph import distances, selected, slots
+from ltmp_export.graph import distances, selected, slots, sums
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.graph.ragged import LOWEST
 from ltmp_export.graph.slots import Slots
@@ -23,7 +23,7 @@ def write(g: GraphBuilder, step: Medoids, tokens: Slots) -> Slots:
     received = g.slice(given, 1, protected)  # [B, n]
     _, ranking = g.ops("TopK", received, g.ints(patches), names=("ranked", "ranking"), axis=1)
     apart = g.op("Sqrt", distances.squared(g, x, patches))  # [B, n, n]
-    cost = g.op("Mul", received, g.reduce("ReduceSum", apart, [2]), name="cost")  # [B, n]
+    cost = g.op("Mul", received, sums.total(g, apart, [2]), name="cost")  # [B, n]
     of_each, dear = g.op("Unsqueeze", cost, g.ints(1)), g.number(-LOWEST)
     centres = g.slice(ranking, 1, 0, step.tokens)  # [B, M]
     assigned, medoids = [], []

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
-from ltmp_export.graph import slots
+from ltmp_export.graph import slots, sums
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.positions import Positions
 from ltmp_export.graph.slots import Slots
@@ -33,7 +33,7 @@ def write(g: GraphBuilder, step: Mergence, tokens: Slots) -> Slots:
     kept, moving = parts
     going, brought = _merging(g, step, kept, moving)
     own = _own(g, step, kept)
-    total = g.reduce("ReduceSum", brought, [2], keepdims=True)  # [B, K, 1]
+    total = sums.total(g, brought, [2], keepdims=True)  # [B, K, 1]
     total = g.op("Add", total, own)
     x = g.op("Add", g.op("Mul", own, kept.x), g.op("MatMul", brought, moving.x))
     x = g.op("Concat", g.slice(tokens.x, 1, 0, protected), g.op("Div", x, total), axis=1)

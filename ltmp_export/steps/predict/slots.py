@@ -9,27 +9,28 @@ from ltmp_export.graph import selected
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.graph.linear import linear
 from ltmp_export.graph.slots import Slots
+from ltmp_export.graph.sums import mean_of_slots
 from ltmp_export.steps.predict.step import Predict
 
 
 def write(g: GraphBuilder, step: Predict, tokens: Slots) -> Slots:
     """Keep those of the highest scores."""
     protected, patches = tokens.protected, tokens.number - tokens.protected
-    score = _scores(g, step, g.slice(tokens.x, 1, protected))  # [B, n]
+    score = _scores(g, step, g.slice(tokens.x, 1, protected), patches)  # [B, n]
     named = g.op("Pad", score, g.ints(0, protected, 0, 0), g.number(0.0), name="score")
     own = g.slice(named, 1, protected)
     _, ranking = g.ops("TopK", own, g.ints(patches), names=("ranked", "ranking"), axis=1)
     return selected.kept(g, tokens, g.slice(ranking, 1, 0, step.keep), step.keep)
 
 
-def _scores(g: GraphBuilder, step: Predict, x: Name) -> Name:
+def _scores(g: GraphBuilder, step: Predict, x: Name, patches: int) -> Name:
     """[B, n, C] → [B, n]."""
     weight, bias = (g.weight(f"{step.name}.in_conv.0.{part}") for part in ("weight", "bias"))
     normed = g.layer_norm(x, weight, bias, step.eps)
     hidden = g.activation("gelu", linear(g, f"{step.name}.in_conv.1", normed))
     half = g.weights[f"{step.name}.in_conv.1.weight"].shape[0] // 2
     own, other = g.slice(hidden, 2, 0, half), g.slice(hidden, 2, half)
-    pooled = g.reduce("ReduceMean", other, [1], keepdims=True)  # [B, 1, C / 2]
+    pooled = mean_of_slots(g, other, patches)  # [B, 1, C / 2]
     if step.floor:
         pooled = g.op("Add", pooled, g.number(step.floor))
     z = g.op("Concat", own, g.op("Expand", pooled, g.op("Shape", own)), axis=2)

@@ -42,7 +42,11 @@ def _unit(g: GraphBuilder, x: Name) -> Name:
 
 
 def _log_sum(g: GraphBuilder, x: Name, axis: int) -> Name:
-    """The logarithm of the sum of exponentials over an axis, which stays."""
+    """The logarithm of the sum of exponentials over an axis, which stays.
+
+    By one operator: of sums and logarithms apart, onnxruntime rounds one image's otherwise than
+    those of many.
+    """
     most = g.reduce("ReduceMax", x, [axis], keepdims=True)
-    total = g.reduce("ReduceSum", g.op("Exp", g.op("Sub", x, most)), [axis], keepdims=True)
-    return g.op("Add", most, g.op("Log", total))
+    raised = g.op("Exp", g.op("Sub", x, most))
+    return g.op("Add", most, g.reduce("ReduceLogSum", raised, [axis], keepdims=True))
