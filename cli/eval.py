@@ -118,8 +118,8 @@ def _require_measurable(subject: Path, choices: Choices) -> None:
     from ltmp_export.files import disk
 
     if hub.names_a_model(subject) or subject.is_dir():
-        parsing.require_takeable(subject, choices, dense=True)
+        parsing.require_takeable(subject, choices, dense=True, scripted=True)
         return
     disk.require_file(subject, "an ONNX model or a checkpoint")
     if not disk.looks_like_onnx(subject):
-        parsing.require_takeable(subject, choices, dense=True)
+        parsing.require_takeable(subject, choices, dense=True, scripted=True)

@@ -103,6 +103,7 @@ def require_takeable(
     dense: bool = False,
     learn: bool = False,
     train: bool = False,
+    scripted: bool = False,
 ) -> str:
     """Refuse a checkpoint before what takes seconds to import, see
     `checkpoint.refusals.require_takeable`.
@@ -112,4 +113,6 @@ def require_takeable(
     """
     from ltmp_export.checkpoint import refusals
 
-    return refusals.require_takeable(checkpoint, choices, dense=dense, learn=learn, train=train)
+    return refusals.require_takeable(
+        checkpoint, choices, dense=dense, learn=learn, train=train, scripted=scripted
+    )

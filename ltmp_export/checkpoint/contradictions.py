@@ -61,8 +61,8 @@ def require_own(
     asks = own.from_stated is None and "merge_at" in own.stated and choices.merge_at is None
     if dense and asks and "cls_token" in contents.weights:
         raise InputError(
-            f"{path} is a PatchMerger: there are no thresholds to make for it, and to run it "
-            "its places have to be stated (--merge-at 3,6,9)"
+            f"{path} holds layers of {own.name}: there are no thresholds to make for it, and to "
+            "run it the blocks before which they stand have to be stated (--merge-at 3,6,9)"
         )
     if choices.rated:
         counted = ", ".join(families.counted())

@@ -108,7 +108,7 @@ def load_checkpoint(
     """
     path, (choices, renamed_family) = Path(path), (choices or Choices()).named()
     base, pretrained = choices.base_checkpoint, hub.names_a_model(path)
-    refusals.require_takeable(path, choices, dense=dense)
+    refusals.require_takeable(path, choices, dense=dense, scripted=scripted)
     if pretrained:
         name, path = hub.fetch(path)
         choices = replace(choices, model=choices.model or name)

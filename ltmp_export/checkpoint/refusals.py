@@ -55,6 +55,7 @@ def require_takeable(
     dense: bool = False,
     learn: bool = False,
     train: bool = False,
+    scripted: bool = False,
 ) -> str:
     """Refuse what the file alone decides, or timm's configuration.
 
@@ -64,6 +65,8 @@ def require_takeable(
         dense: Whether a model without thresholds will do.
         learn: Whether thresholds are to be made for it.
         train: Whether it is to be trained, whatever that means in its family.
+        scripted: Whether the method that a script's arguments tell counts even then, as in
+            `identify`.
 
     Returns:
         The name of its family, as it is or is to become.
@@ -76,7 +79,7 @@ def require_takeable(
         choices = replace(choices, model=choices.model or hub.name_in(path))
     own, whole, source = require_readable(path, choices)
     path = own.path
-    identity = identify(path, whole, choices, dense=dense)
+    identity = identify(path, whole, choices, dense=dense, scripted=scripted)
     weights = freeze.without_own(whole.weights, identity.family)
     kind, class_token = chosen.by_keys(weights, identity.model.written), "cls_token" in weights
     weights = freeze.used(weights, identity.family)

@@ -15,11 +15,10 @@ from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.pictured import take_pictures
-from ltmp_export.commands.stages import calibration, loaded, measured_on
+from ltmp_export.commands.stages import calibration, closing, loaded, measured_on
 from ltmp_export.files import disk
 from ltmp_export.graph import detached
 from ltmp_export.graph.targets import require_known
-from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external, targets
 from ltmp_export.model_file.model import to_onnx, weights_of
@@ -53,6 +52,7 @@ class ExportReport:
         mode: "static" where every shape but the batch is known before running, else "dynamic".
         tokens: Tokens that each block's MLP runs on, where no image has a say in it.
         restores: Whether some block has more tokens behind it than that.
+        outgoing: Tokens of an image that go out, where the last step stands behind all blocks.
         macs_share: Share of the dense multiply-accumulates, where no image has a say in it.
         precision: In which numbers it computes.
         budget: What a static file of a family with thresholds may keep.
@@ -72,6 +72,7 @@ class ExportReport:
     mode: str
     tokens: tuple[int, ...] | None
     restores: bool
+    outgoing: int | None
     macs_share: float | None
     precision: Precision
     budget: Budget | None
@@ -165,10 +166,9 @@ def export(
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
     gives, source = _giving(source, outputs)
-    quick = inputs.load_images(None, source.geometry, source.preprocessing, QUICK_SAMPLES)
-    given = calibration_images, calibration_samples
+    quick = closing(source, calibration_images, QUICK_SAMPLES)
     model, precision, measured = _written(
-        source, precision, given, quick,
+        source, precision, (calibration_images, calibration_samples), quick,
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         progress=progress,
     )  # fmt: skip
@@ -193,6 +193,7 @@ def export(
         mode="static" if plan.static else "dynamic",
         tokens=work.counts(vit, plan) if plan.counted else None,
         restores=plan.restores,
+        outgoing=work.outgoing(vit, plan),
         macs_share=work.share(vit, plan) if plan.static else None,
         precision=precision,
         budget=budget,

@@ -221,6 +221,7 @@ def _describe_plan(plan: Plan, geometry: Geometry) -> dict[str, Any]:
         "thresholds": plan.thresholds(),
         "plan": plan.to_json(),
         "tokens": work.counts(geometry, plan) if plan.counted else None,
+        "outgoing": work.outgoing(geometry, plan),
         "keep_tokens": plan.keep,
         "macs_share": work.share(geometry, plan) if plan.static else None,
     }

@@ -51,6 +51,19 @@ def calibration(source: Checkpoint, images: str | Path | None, samples: int | No
     return inputs.load_images(Path(images), source.geometry, source.preprocessing, count)
 
 
+def closing(source: Checkpoint, images: str | Path | None, samples: int) -> Images:
+    """What a file is checked with before it is written: the embedded digits if they are its inputs.
+
+    Else some of those that scales and ranges are measured on, where the user gives such: what
+    these make of synthetic pictures tells nothing of the file. Else synthetic ones.
+
+    Raises:
+        InputError: As in `calibration`.
+    """
+    given = None if inputs.are_digits(source.geometry) else images
+    return calibration(source, given, samples)
+
+
 def family_of(source: Checkpoint) -> Family:
     """The family to make thresholds of, see `checkpoint.freeze.require_learned`.
 

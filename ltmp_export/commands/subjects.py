@@ -92,8 +92,9 @@ class Opening:
         """The output that is measured.
 
         Raises:
-            InputError: The file gives neither logits nor features.
+            InputError: The file gives neither logits nor features, or tokens for another model.
         """
+        _require_answer(self.exported.path, self.exported.plan)
         found = outputs.answer(self.exported.outputs)
         if found is None:
             raise InputError(
@@ -203,8 +204,26 @@ def _tasks(images: Labelled, size: int, workers: int) -> list[range]:
     return [range(group[0], min(group[-1] + size, len(images))) for group in groups]
 
 
+def _require_answer(path: object, plan: Plan) -> None:
+    """Check that what a model gives can be right or wrong, or near the dense model's.
+
+    Raises:
+        InputError: It gives tokens for another model to read.
+    """
+    if plan.ends:
+        raise InputError(
+            f"{path}: {plan.family} makes tokens for what reads them, and reduces nothing in front "
+            "of an answer: measure the model that reads them"
+        )
+
+
 def in_the_reference(checkpoint: Checkpoint, workers: int) -> Subject:
-    """A checkpoint, image by image."""
+    """A checkpoint, image by image.
+
+    Raises:
+        InputError: It makes tokens for another model.
+    """
+    _require_answer(checkpoint.path, checkpoint.plan)
     reference = Reference(checkpoint.model, checkpoint.plan)
 
     @torch.inference_mode()

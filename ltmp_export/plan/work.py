@@ -86,6 +86,14 @@ def counts(geometry: Geometry, plan: Plan) -> tuple[int, ...]:
     return tuple(rows.kept for rows in geometry.rows(plan))
 
 
+def outgoing(geometry: Geometry, plan: Plan) -> int | None:
+    """Tokens of an image that go out, where the reduction stands behind the last block.
+
+    What it saves is then not in the model, but in what reads these. None where it stands elsewhere.
+    """
+    return geometry.rows(plan)[-1].left if plan.ends else None
+
+
 def executed_macs(geometry: Geometry, plan: Plan, counts: Sequence[int]) -> int:
     """Multiply-accumulates that a plan's model takes for an image of these counts [depth]."""
     return geometry.macs(plan, plan.executed(counts))

@@ -11,7 +11,7 @@ from rich.text import Text
 from ltmp_export.plan.outputs import FEATURES, LOGITS
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.plots import tokens_plot
-from ltmp_export.reports.tables import UNKNOWN, Fitting, add_row, figure, new_table, no_less
+from ltmp_export.reports.tables import UNKNOWN, Fitting, add_row, figure, gain, new_table
 from ltmp_export.reports.threads import counted, threads_summary
 from ltmp_export.timing.contenders import DENSE, DENSE_INT8, EAGER, GEMMS, LITERAL, REDUCED
 from ltmp_export.timing.profiling import Profile, Share
@@ -223,7 +223,8 @@ def _shares(what: str, shares: Sequence[Share]) -> Table:
 
 def _cheapest_and_dearest(report: BenchReport) -> RenderableType:
     """The images of fewest, middling and most tokens, with their times if they were run alone."""
-    text = ("image", "tokens after each block")
+    where = "tokens after each block" if report.outgoing is None else "tokens in each block"
+    text = ("image", where)
     timing = report.timing(REDUCED, 1)
     table = new_table(*text, *([] if timing is None else ["best ms"]), left=2, folding=text)
     order = sorted(range(len(report.tokens)), key=lambda i: sum(report.tokens[i]))
@@ -256,7 +257,8 @@ def _closing_lines(report: BenchReport) -> list[str]:
         lines.append(f"int8 beside this file is calibrated on {report.calibration}")
     lines += _outputs(report)
     share = report.gmacs / report.dense_gmacs
-    ideal = no_less(share) or f": {1 / share:.2f}x would be ideal"
+    ideal = gain(share, report.outgoing, report.tokens[0][-1])
+    ideal = ideal or f": {1 / share:.2f}x would be ideal"
     lines.append(f"{share:.1%} of the dense multiply-accumulates{ideal}")
     rounds = len(report.timings[0].samples)
     return [

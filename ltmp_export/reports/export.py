@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ltmp_export.precision.formats import FP32
 from ltmp_export.reports.check import budget_line
-from ltmp_export.reports.tables import COLOURS, no_less
+from ltmp_export.reports.tables import COLOURS, gain
 
 if TYPE_CHECKING:
     from ltmp_export.commands.export import ExportReport
@@ -49,10 +49,11 @@ def _static_line(report: ExportReport) -> Text | None:
     if report.macs_share is None:
         return None
     cost = f"{report.macs_share:.1%} of the dense multiply-accumulates"
-    cost += no_less(report.macs_share)
+    cost += gain(report.macs_share, report.outgoing, (report.tokens or (0,))[-1])
     if report.budget is None:
         tokens = " ".join(map(str, report.tokens or ()))
-        where = "the MLP of each block runs on" if report.restores else "tokens after each block"
+        behind = report.restores or report.outgoing is not None
+        where = "the MLP of each block runs on" if behind else "tokens after each block"
         return Text(f"static: every image takes {cost}; {where} {tokens}")
     keep, images, fitting = report.budget
     line = f"static: every image takes {cost}; each block keeps at most {' '.join(map(str, keep))}"

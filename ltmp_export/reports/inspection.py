@@ -16,7 +16,7 @@ from ltmp_export.plan.outputs import FEATURES
 from ltmp_export.plan.plan import before
 from ltmp_export.plan.positions import DESTINATION, MEAN
 from ltmp_export.precision.formats import INT8, Precision
-from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, new_table, no_less, vector
+from ltmp_export.reports.tables import UNKNOWN, add_row, facts_grid, gain, new_table, vector
 
 
 def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
@@ -32,7 +32,7 @@ def inspect_summary(facts: Mapping[str, Any]) -> RenderableType:
     }
     if facts["macs_share"] is not None:
         rows["cost"] = f"{facts['macs_share']:.1%} of that, for every image"
-        rows["cost"] += no_less(facts["macs_share"])
+        rows["cost"] += gain(facts["macs_share"], facts["outgoing"], (facts["tokens"] or (0,))[-1])
     rows |= _model_rows(facts) if facts["kind"] == "model" else _checkpoint_rows(facts)
     parts: list[RenderableType] = [facts_grid(rows), _steps_table(facts)]
     if facts["kind"] == "model" and facts["precision"].get("layers"):
@@ -216,6 +216,8 @@ def _steps_table(facts: Mapping[str, Any]) -> RenderableType:
         header, value = step.shown()
         columns.setdefault(header, [UNKNOWN] * (len(blocks) + 1))[int(block)] = value
         counted = "tokens in it" if step.restores else counted
+    if facts["outgoing"] is not None:
+        counted = "tokens in it"
     if facts["tokens"] is not None:
         columns[counted] = list(map(str, facts["tokens"]))
     table = new_table("block", *columns)

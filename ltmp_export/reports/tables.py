@@ -20,8 +20,17 @@ COLOURS = {
 }
 
 
-def no_less(share: float) -> str:
-    """What to say behind a share of the dense multiply-accumulates that saves none."""
+def gain(share: float, outgoing: int | None = None, tokens: int | None = None) -> str:
+    """What to say behind a share of the dense multiply-accumulates that itself saves none.
+
+    Args:
+        share: Of the dense ones.
+        outgoing: Tokens that go out where the last step stands behind all blocks, see
+            `plan.work.outgoing`; else None.
+        tokens: Then those that the last block leaves.
+    """
+    if outgoing is not None:
+        return f"; {outgoing} of {tokens} tokens go out, which is less for what reads them"
     return "" if share < 1.0 else ", no less than the dense model: nothing to gain"
 
 

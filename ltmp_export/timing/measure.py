@@ -20,7 +20,7 @@ from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file.model import ExportedModel
 from ltmp_export.plan.outputs import LOGITS
-from ltmp_export.plan.work import dense_macs, executed_macs
+from ltmp_export.plan.work import dense_macs, executed_macs, outgoing
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers, session
 from ltmp_export.runtimes.recording import TappedSession
@@ -181,6 +181,7 @@ def _subject(exported: ExportedModel, images: Images, counts: NDArray[np.int64])
         "names": images.names,
         "tokens": tuple(tuple(int(n) for n in row) for row in counts),
         "initial_tokens": geometry.tokens,
+        "outgoing": outgoing(geometry, plan),
         "image_gmacs": tuple(executed_macs(geometry, plan, row) / 1e9 for row in counts),
         "dense_gmacs": dense_macs(geometry) / 1e9,
         "image_gemm_gmacs": roofline.gmacs(geometry, plan, counts),

@@ -89,6 +89,8 @@ def _why(report: BenchReport) -> str:
     if report.baseline != DENSE:
         return ""
     nodes = sum(report.placement.values())
+    if report.outgoing is not None:
+        return ": it reduces what goes out, and nothing in front of that"
     return (
         f", since the fixed cost of its {nodes} operators is more than its "
         f"{report.dense_gmacs - report.gmacs:.2g} GMACs less save"

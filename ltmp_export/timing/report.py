@@ -125,6 +125,7 @@ class BenchReport:
         threads_tried: Short runs with other numbers of threads, where these were to be found out.
         warnings: What should be known of the images, and of figures that say little.
         outputs: What the file gives, token counts apart; all of it is read in each run.
+        outgoing: Tokens of an image that go out, where the last step stands behind all blocks.
     """
 
     model: str
@@ -153,6 +154,7 @@ class BenchReport:
     threads_tried: tuple[Tried, ...] = ()
     warnings: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    outgoing: int | None = None
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

@@ -212,7 +212,7 @@ def test_calibrate_says_what_it_is(digits: Digits) -> None:
     from ltmp_export import calibrate
 
     path = digits("patchmerger").path
-    with pytest.raises(InputError, match="is a PatchMerger: there are no thresholds to make"):
+    with pytest.raises(InputError, match="layers of patchmerger: there are no thresholds to make"):
         calibrate(path, path.parent, [0.5], "c.pth", choices=Choices(num_heads=2))
 
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ltmp_export import evaluate
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.model_file.model import to_onnx
@@ -27,6 +26,7 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.medoids.eager import Clustering as Medoids
 from ltmp_export.steps.tokens import Decision
 from tests.conftest import load_torch
+from tests.makers.commands import ltmp, succeeded
 from tests.makers.golden_sets import HEADS, folder, golden
 
 # By set: the family, and what each MLP runs on.
@@ -194,16 +194,19 @@ def test_what_a_user_says_goes_first(changed: Changed) -> None:
         load_checkpoint(file)
 
 
-def test_a_checkpoint_is_measured_as_its_script_says(tmp_path: Path) -> None:
-    """Though a dense one will do there."""
-    one = golden("topk-a")
+@pytest.mark.parametrize("name", ["topk-a", "dyvit-a"])
+def test_a_checkpoint_is_measured_as_its_script_says(tmp_path: Path, name: str) -> None:
+    """Though a dense one will do there, or its layers alone would leave their places open."""
+    one = golden(name)
     labels = one.arrays["logits64"].argmax(1)
     np.savez(tmp_path / "six.npz", images=one.pixels, labels=labels)
-    file = folder("topk-a") / "checkpoint.pth"
-    report = evaluate(file, tmp_path / "six.npz", choices=HEADS)
-    assert (report.family, report.top1) == ("topk", 1.0)
-    assert report.tokens == SETS["topk-a"][1]
-    assert load_checkpoint(file, HEADS, dense=True).plan.family == "dense"
+    file = folder(name) / "checkpoint.pth"
+    said = succeeded(ltmp("eval", file, "--num-heads", 3, "--data", tmp_path / "six.npz"))
+    family, counts = SETS[name]
+    assert f"{family}, top-1 100.00%" in said
+    assert [line.split()[1] for line in said.splitlines()[1:6]] == [f"{n:.1f}" for n in counts]
+    if name == "topk-a":
+        assert load_checkpoint(file, HEADS, dense=True).plan.family == "dense"
 
 
 def test_keeping_needs_no_training(digits_base: Path) -> None:

@@ -162,9 +162,17 @@ def test_commands(path: Path, tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     stated = ("--num-heads", 2, "--act", "quick_gelu", "--dominant", 8, "--contextual", 4)
     told = succeeded(ltmp("export", path, *stated, "-o", model))
-    assert "visionzip" in told
+    goes = "12 of 26 tokens go out, which is less for what reads them"
+    assert f"{goes}; the MLP of each block runs on 26 26" in told
     assert "12 tokens" in succeeded(ltmp("inspect", path, *stated))
     shown = succeeded(ltmp("inspect", model))
     assert "tokens float[batch, 12, 32]" in shown
+    assert all(part in shown for part in (goes, "tokens in it"))
+    timed = succeeded(ltmp("bench", model, "--samples", 1, "-b", 1, "--iterations", 1))
+    assert all(part in timed for part in (goes, "tokens in each block"))
+    assert not any("gain" in text for text in (told, shown, timed))
+    np.savez(tmp_path / "i.npz", images=np.zeros((2, 3, 20, 20), np.float32), labels=[0, 1])
+    for subject in ((model,), (path, *stated)):
+        refused(ltmp("eval", *subject, "--data", tmp_path / "i.npz"), "measure the model that read")
     assert "equal" in succeeded(ltmp("check", model, path, "--samples", 2, "-b", 2))
     refused(ltmp("export", path, *stated[:4], "--contextual", 4), "state it, like --dominant 54")
