@@ -165,8 +165,8 @@ class Typed:
     keep_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of the patches that topk, evit and others keep each time, or "
-            "multiscale_mergence (default there: 0.7).",
+            help="Share of the patches that topk, evit and others keep each time, diffrate in each "
+            "block, or multiscale_mergence (default there: 0.7).",
             rich_help_panel=METHOD,
         ),
     ] = None

@@ -125,7 +125,7 @@ def largest(target: float, cost: Callable[[float], float | None]) -> float | Non
 
 
 def reaching(target: float, cost: Callable[[float], float | None], places: Sequence[int]) -> float:
-    """The largest rate at some blocks that costs no more than a target, see `largest`.
+    """The largest rate at some blocks, or in all of them, that costs no more, see `largest`.
 
     Raises:
         InputError: None does, or the target is no share.
@@ -134,6 +134,8 @@ def reaching(target: float, cost: Callable[[float], float | None], places: Seque
         raise InputError(f"--reduction-target {target:g}: expected a share above 0 and up to 1")
     if (rate := largest(target, cost)) is not None:
         return rate
+    if not places:
+        raise InputError(f"--reduction-target {target:g}: no rate leaves so little; ask for more")
     raise InputError(
         f"--reduction-target {target:g}: blocks {', '.join(map(str, places))} cannot leave so "
         "little; let earlier ones merge (--merge-at)"

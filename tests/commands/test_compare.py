@@ -19,7 +19,9 @@ SHORT = ("-b", "1,2", "--iterations", "1", "--threads", "1")
 
 
 def test_what_needs_no_training() -> None:
-    assert {"m", "p", "mp", "pm", "topk", "evit", "multiscale_mergence"} <= set(training_free())
+    assert {"diffrate", "m", "p", "mp", "pm", "topk", "evit", "multiscale_mergence"} <= set(
+        training_free()
+    )
     assert not {"ltmp", "dynamicvit", "sit", "ltm_transformer", "pmvit"} & set(training_free())
 
 
@@ -84,7 +86,10 @@ def test_refused(base: Path) -> None:
     start = ["compare", "base.pth", "--data", "digits.npz", *SHORT[:2]]
     before = left(base.parent)
     for more, message in (
-        (["--methods", "m,ltmp"], "no method 'ltmp' that needs no training; choose from evit, m"),
+        (
+            ["--methods", "m,ltmp"],
+            "no method 'ltmp' that needs no training; choose from diffrate",
+        ),
         (["--methods", "m,"], "--methods 'm,': expected names of families"),
         (["--targets", "0.5,1.5"], "targets 0.5, 1.5; expected shares"),
         (["--targets", "0.5,0.5"], "targets 0.5, 0.5: one is there twice"),

@@ -26,6 +26,7 @@ from ltmp_export.graph.ragged import Layout
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
+from ltmp_export.plan.work import share
 from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.reference import Reference
 from ltmp_export.runtimes import opsets
@@ -33,6 +34,8 @@ from ltmp_export.runtimes.session import Session
 from ltmp_export.statements import compression
 from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.absorb import slots
+from ltmp_export.steps.absorb.step import Absorb
+from ltmp_export.steps.rank.step import Rank
 from tests.conftest import load_torch
 from tests.makers.commands import ltmp, refused, succeeded
 from tests.makers.examples import DIFFRATE
@@ -43,6 +46,7 @@ SETS = {"diffrate-a": ("0.1", (145, 126, 101, 81, 58, 37)),
         "diffrate-mae-a": ("8.7", (140, 120, 95, 70, 48))}  # fmt: skip
 STATED = Choices(diffrate=DIFFRATE, num_heads=2)
 COUNTS = (60, 50, 50, 35, 33, 11)
+EVEN: dict[str, Any] = {"diffrate": None, "family": "diffrate"}
 
 
 def original(name: str) -> Golden:
@@ -111,6 +115,21 @@ def test_it_is_the_oracle(request: pytest.FixtureRequest, images: Images, pool: 
     report = compare.compare(model, checkpoint, images, batch_sizes=(1, 3))
     assert report.verdict == "equal", report.headline()
     assert not {"NonZero", "Compress", "Loop"} & {node.op_type for node in model.graph.node}
+
+
+def test_even_counts(digits_base: Path, images: Images) -> None:
+    """Without a file of counts: the largest rate that leaves no more of the work."""
+    one = load_checkpoint(digits_base, replace(STATED, **EVEN, keep_rate=0.75))
+    left = [1 + round(64 * 0.75 ** (block + 1)) for block in range(6)]
+    assert [rows.kept for rows in one.vit.rows(one.plan)] == left == [49, 37, 28, 21, 16, 12]
+    assert one.plan.blocks[1] == (Rank(42), Absorb(36))  # of 48 patches 6 are dropped, 6 merge
+    assert "not DiffRate's learned ones" in one.warnings[0]
+    report = compare.compare(to_onnx(one, opset=17), one, images, batch_sizes=(3,))
+    assert report.verdict == "equal", report.headline()
+    half = load_checkpoint(digits_base, replace(STATED, **EVEN, reduction_target=0.5))
+    more = replace(STATED, **EVEN, keep_rate=half.plan.stated["keep_rate"] + 0.001)
+    above = load_checkpoint(digits_base, more)
+    assert share(half.vit, half.plan) <= 0.5 < share(above.vit, above.plan)
 
 
 def test_lower_precision(plain: Checkpoint, images: Images) -> None:
@@ -200,7 +219,11 @@ def text(**changed: Any) -> str:
         ({"diffrate": text(merge_kept_num="[60,50]")}, "has 2 counts; the model has 6 blocks"),
         ({"diffrate": text(prune_kept_num=[1] * 6)}, "expected a list of whole numbers of 2 or"),
         ({"diffrate": text(prune_kept_num="6; 5")}, "expected a list of whole numbers of 2 or"),
-        ({"diffrate": None, "family": "diffrate"}, "give its file with --diffrate"),
+        ({"diffrate": None, "family": "diffrate"}, "its file with .*, or --reduction-target 0.5"),
+        ({"keep_rate": 0.9}, "--keep-rate or --reduction-target even ones instead; give one"),
+        ({**EVEN, "keep_rate": 1.1}, "keep rate 1.1: expected shares above 0, at most 1"),
+        ({**EVEN, "reduction_target": 0.01}, "no rate leaves so little; ask for more"),
+        ({**EVEN, "reduction_target": 0.5, "keep_rate": 0.5}, "in two ways; give one"),
         ({"merge_at": (1,)}, "takes no --merge-at"),
     ],
 )  # fmt: skip

@@ -171,7 +171,11 @@ def test_commands(path: Path, tmp_path: Path) -> None:
     timed = succeeded(ltmp("bench", model, "--samples", 1, "-b", 1, "--iterations", 1))
     assert all(part in timed for part in (goes, "tokens in each block"))
     assert not any("gain" in text for text in (told, shown, timed))
-    np.savez(tmp_path / "i.npz", images=np.zeros((2, 3, 20, 20), np.float32), labels=[0, 1])
+    pixels = np.random.default_rng(0).standard_normal((9, 3, 20, 20)).astype(np.float32)
+    np.savez(tmp_path / "i.npz", images=pixels, labels=np.arange(9))
+    lower = ("-o", tmp_path / "h.onnx", "--precision", "fp16", "--calibration-images")
+    told = succeeded(ltmp("export", path, *stated, *lower, tmp_path / "i.npz"))
+    assert f"check: bounded on 7 images ({tmp_path / 'i.npz'})" in " ".join(told.split())
     for subject in ((model,), (path, *stated)):
         refused(ltmp("eval", *subject, "--data", tmp_path / "i.npz"), "measure the model that read")
     assert "equal" in succeeded(ltmp("check", model, path, "--samples", 2, "-b", 2))
