@@ -19,6 +19,7 @@ from ltmp_export.checkpoint import bases, description, freeze, heads, hub, proce
 from ltmp_export.checkpoint.beside import PROCESSOR
 from ltmp_export.checkpoint.contents import Contents, take_apart
 from ltmp_export.checkpoint.identify import identify
+from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory
 from ltmp_export.images import preprocessing
 from ltmp_export.images.preprocessing import Preprocessing
@@ -51,6 +52,7 @@ class Checkpoint:
         warnings: What looks wrong.
         answers: What the weights do not tell, by timm's word for it, and where it is from.
         assumed: What nothing tells and was taken as it usually is, by timm's word for it.
+        contents: What else the file holds, without its weights; see `reduced`.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Checkpoint:
     warnings: tuple[str, ...]
     answers: Mapping[str, Answer] = field(default_factory=dict, repr=False)
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    contents: Contents | None = field(default=None, repr=False, compare=False)
 
     @property
     def vit(self) -> Vit:
@@ -77,6 +80,30 @@ class Checkpoint:
             InputError: It is another network.
         """
         return require_vit(self.geometry, self.path, "what is asked for")
+
+    def reduced(self, choices: Choices) -> Checkpoint:
+        """This dense model as a family without weights of its own reduces it, the file not read.
+
+        Args:
+            choices: What was stated when it was read, with the family and what that goes by.
+
+        Raises:
+            InputError: No family is stated, or it cannot take the model so.
+        """
+        family = choices.family
+        if family is None or self.contents is None:
+            raise InputError(f"{self.path}: state a family, and the file it is of")
+        frozen = freeze.freeze(self.path, self.contents, family, choices, self.geometry)
+        assumed = {**self.assumed, **frozen.assumed}
+        return replace(
+            self,
+            plan=frozen.plan,
+            choices=choices,
+            found=(*self.found, f"family {family}: as --family says", *frozen.found),
+            assumed=assumed,
+            notes=gather.spoken(assumed),
+            warnings=(*self.warnings, *frozen.warnings),
+        )
 
     def without_classifier(self) -> Checkpoint:
         """The same model down to what a classifier is given.
@@ -155,6 +182,7 @@ def load_checkpoint(
         assumed=assumed,
         notes=gather.spoken(assumed),
         warnings=(*doubts, *prepared.warnings),
+        contents=replace(contents, weights={}, stored={}),
     )
 
 

@@ -19,12 +19,14 @@ from ltmp_export.commands.export import export
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.images import sets
+from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.kept import usual_places
 from ltmp_export.plan.plan import DENSE, dense_plan
 from ltmp_export.plan.vit import Vit, require_vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.timing import many
+from ltmp_export.timing import threads as threads_of
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.settings import Settings
@@ -44,22 +46,20 @@ class _Bench:
     """Where models are made and measured.
 
     Attributes:
-        path: The checkpoint.
         dense: The model itself.
         choices: What the checkpoint does not say.
         places: Blocks of the methods that reduce at a few.
         folder: For the models.
-        data: Labelled images.
-        evaluation: What is said of them, and how they are evaluated.
+        data: The images to evaluate on.
+        evaluation: How.
         progress: Called with a few words as each model begins.
     """
 
-    path: Path
     dense: Checkpoint
     choices: Choices
     places: tuple[int, ...]
     folder: Path
-    data: str | Path
+    data: Labelled
     evaluation: Mapping[str, Any]
     progress: Progress
 
@@ -92,7 +92,7 @@ class _Bench:
         """
         at = self.places if _PLACES in families.load(family).stated else None
         stated = replace(self.choices, family=family, reduction_target=target, merge_at=at)
-        return load_checkpoint(self.path, stated)
+        return self.dense.reduced(stated)
 
     def rows(
         self, whole: Compared, named: Sequence[str], target: float, pixels: Pixels,
@@ -108,7 +108,7 @@ class _Bench:
             try:
                 made.append(self.measured(family, target)[0])
             except (InputError, CheckFailedError) as err:
-                reason = str(err).removeprefix(f"{self.path}: ")
+                reason = str(err).removeprefix(f"{self.dense.path}: ")
                 refused.append(Compared(family, target, reason=reason))
         files = {row.family: self.file(row.family, target) for row in made}
         timed = many.times(files, pixels, settings, self.folder, self.progress)
@@ -159,14 +159,15 @@ def compare(
     dense = replace(source, plan=dense_plan(vit.depth))
     places = choices.merge_at or usual_places(vit.depth)
     named = _taking(asked, vit, path, all_of_them=methods is None)
-    pixels = _timed(source, Path(data), settings, class_map, class_order)
-    keywords: dict[str, Any] = {
-        "samples": samples, "threads": settings.stated_threads, "class_map": class_map,
-        "class_order": class_order, "workers": workers,
-    }  # fmt: skip
+    kind = sets.Kind.of(source, class_map, class_order)
+    images = sets.held_out(Path(data), kind, classes=bool(source.geometry.classes))
+    pixels = _timed(images, settings)
+    progress("reading the images")
+    read = images.select(samples).in_memory(workers)
+    keywords: dict[str, Any] = {"threads": settings.stated_threads, "workers": workers}
 
     with workplace() as folder:
-        bench = _Bench(path, dense, choices, places, folder, data, keywords, progress)
+        bench = _Bench(dense, choices, places, folder, read, keywords, progress)
         whole, first = bench.measured(DENSE, 1.0)
         found = [bench.rows(whole, named, target, pixels, settings) for target in targets]
     rows = tuple(row for part in found for row in part)
@@ -176,7 +177,7 @@ def compare(
         count=first.count,
         rows=rows,
         batch_sizes=settings.sizes,
-        threads=many.threads(settings),
+        threads=threads_of.used(settings),
         places=() if choices.merge_at else _needed(named, places),
         environment=environment(),
         seconds=time.perf_counter() - started,
@@ -236,21 +237,9 @@ def _taking(named: Sequence[str], vit: Vit, path: Path, *, all_of_them: bool) ->
     return found
 
 
-def _timed(
-    source: Checkpoint,
-    data: Path,
-    settings: Settings,
-    class_map: str | Path | None,
-    class_order: str | None,
-) -> Pixels:
-    """Images to time with: as many as fill the largest batch, evenly spread.
-
-    Raises:
-        InputError: There are none.
-    """
-    kind = sets.Kind.of(source, class_map, class_order)
-    chosen = sets.held_out(data, kind, classes=bool(source.geometry.classes))
-    few = chosen.select(max(settings.sizes))
+def _timed(images: Labelled, settings: Settings) -> Pixels:
+    """Images to time with: as many as fill the largest batch, evenly spread."""
+    few = images.select(max(settings.sizes))
     return np.concatenate([batch.numpy() for batch in few.batches(len(few))])
 
 

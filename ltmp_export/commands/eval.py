@@ -37,7 +37,7 @@ BATCH = 8
 
 def evaluate(
     model: str | Path,
-    data: str | Path,
+    data: str | Path | Labelled,
     *,
     samples: int | None = None,
     batch_size: int | None = None,
@@ -58,7 +58,7 @@ def evaluate(
     Args:
         model: A file of `export`, run in onnxruntime; or a checkpoint, fine-tuned or dense, or
             `timm:NAME`, run by the eager reference, one image at a time.
-        data: A folder with a folder for each class (its `val`, if it has one) or an `.npz`.
+        data: A folder with a folder for each class (its `val`, if any), an `.npz`, or images read.
         samples: Take at most so many, evenly spread; all by default.
         batch_size: Images that onnxruntime gets at once; 8 by default, or what the file takes.
         threads: Threads of an operator; all processors by default.
@@ -66,8 +66,7 @@ def evaluate(
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
         knn: Of a model without classifier, neighbours that vote for the class of an image, by
-            default 20 or as many as there are. Its features are compared with the dense model's,
-            labels or not.
+            default 20 at most. Its features are compared with the dense model's, labels or not.
         knn_images: Labelled images that vote; by default the others in `data`.
         choices: What a checkpoint does not say.
         workers: Processes that read images; on a cluster those that compute, by default one for
@@ -82,7 +81,7 @@ def evaluate(
         UnavailableError: A provider or package is missing.
         ExportError: onnxruntime does not run the model, or processes of a cluster do not.
     """
-    path, source = Path(model), Path(data)
+    path = Path(model)
     for what, number in (("batch size", batch_size), ("threads", threads)):
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}; expected at least 1")
@@ -108,13 +107,18 @@ def evaluate(
         classes = subject.geometry.classes
         neighbours.require(knn, classes, path, knn_images)
         needed = bool(classes) or knn is not None or knn_images is not None
-        images = sets.held_out(source, kind, classes=needed).select(samples)
+        images = _images(data, kind, needed).select(samples)
         if classes:
             images.require_labels()
             return evaluated.of_classes(path, subject, images, progress)
         others = None if knn_images is None else sets.held_out(Path(knn_images), kind)
         vote = neighbours.vote(images, others, knn)
         return evaluated.of_features(path, subject, images, vote, progress)
+
+
+def _images(data: str | Path | Labelled, kind: Kind, classes: bool) -> Labelled:
+    """The images to measure on, read before or not."""
+    return data if isinstance(data, Labelled) else sets.held_out(Path(data), kind, classes=classes)
 
 
 def _read(path: Path, choices: Choices | None) -> ExportedModel:

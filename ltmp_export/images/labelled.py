@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltmp_export.errors import InputError
+from ltmp_export.files import memory
 from ltmp_export.images import pictures
+
+_AT_ONCE = 64  # images that are read in one go
 
 
 class Reader(Protocol):
@@ -98,6 +101,17 @@ class Labelled:
         if count is None or count >= len(self):
             return self
         return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
+
+    def in_memory(self, workers: int = 0) -> Labelled:
+        """The same, read now, if the memory limit lets all of them be held; else as it is.
+
+        Raises:
+            InputError: One cannot be read.
+        """
+        if not len(self) or len(self) * self[0].nbytes > memory.current_memory_limit() * memory.GIB:
+            return self
+        pixels = np.concatenate([batch.numpy() for batch in self.batches(_AT_ONCE, workers)])
+        return replace(self, reader=Arrays(pixels), index=np.arange(len(self)), files=None)
 
     def require_labels(self) -> NDArray[np.int64]:
         """The labels.

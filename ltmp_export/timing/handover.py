@@ -11,8 +11,8 @@ import onnx
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
 from ltmp_export.plan.geometry import Geometry
-from ltmp_export.runtimes import providers, session
-from ltmp_export.timing import profiling, roofline
+from ltmp_export.runtimes import providers
+from ltmp_export.timing import profiling, roofline, threads
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED, Contender
 from ltmp_export.timing.processes import Process
 from ltmp_export.timing.settings import Settings
@@ -54,7 +54,7 @@ class Handover:
         np.save(folder / "images.npy", images.pixels)
         self.shared: dict[str, Any] = {
             "images": str(folder / "images.npy"),
-            "threads": settings.stated_threads or session.processor_count(),
+            "threads": threads.used(settings),
         }
         self.count = len(images)
 

@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import session
-from ltmp_export.timing import rounds
+from ltmp_export.timing import rounds, threads
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.processes import filling
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
-
-
-def threads(settings: Settings) -> int:
-    """Threads of an operator."""
-    return settings.stated_threads or session.processor_count()
 
 
 def times(
@@ -53,7 +48,7 @@ def times(
         Contender(label, session.ONNXRUNTIME, file, settings.providers, required=True)
         for label, file in files.items()
     ]
-    shared = {"images": str(folder / "images.npy"), "threads": threads(settings)}
+    shared = {"images": str(folder / "images.npy"), "threads": threads.used(settings)}
     with contextlib.ExitStack() as stack:
         progress(f"opening {len(contenders)} models")
         field = Field(contenders, shared, folder, stack)

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from ltmp_export.images.inputs import batches
 from ltmp_export.progress import Progress
+from ltmp_export.runtimes import session
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.report import Tried
 from ltmp_export.timing.rounds import Field, no_rows, prepare, rotated
+from ltmp_export.timing.settings import Settings
 
 EACH = 4  # up to so many threads each count is tried, beyond them powers of two, and all
 IMAGES, ROUNDS = 6, 3
+
+
+def used(settings: Settings) -> int:
+    """Threads of an operator: those that are stated, else all processors."""
+    return settings.stated_threads or session.processor_count()
 
 
 def counts(processors: int) -> tuple[int, ...]:

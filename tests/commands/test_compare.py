@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 from ltmp_export import Choices, Settings, compare, evaluate, export, load_checkpoint
+from ltmp_export.commands import compare as command
 from ltmp_export.families import training_free
+from ltmp_export.images import sets
 from ltmp_export.plan.work import share
 from tests.conftest import load_torch
 from tests.makers.calibrated import CHOICES, EMBEDDED
@@ -31,13 +34,21 @@ def base(digits_folder: Path) -> Path:
 
 
 def test_table_json_and_plot(base: Path) -> None:
-    """A row is what the commands give one by one; what cannot be says why; a picture."""
-    found = ltmp(
-        "compare", base, "--data", "digits.npz", "--targets", "0.25", "--methods", "tome,topk",
-        "--merge-at", "2,4", "--samples", "16", *SHORT, "--json", "c.json", "--plot", "c.svg",
-        "--mean", "0.5", "--std", "0.5",
-    )  # fmt: skip
+    """A row is what the commands give one by one; what cannot be says why; a picture.
+
+    File and images are read once for all methods.
+    """
+    with (
+        mock.patch.object(command, "load_checkpoint", wraps=load_checkpoint) as read,
+        mock.patch.object(sets, "held_out", wraps=sets.held_out) as opened,
+    ):
+        found = ltmp(
+            "compare", base, "--data", "digits.npz", "--targets", "0.25", "--methods", "tome,topk",
+            "--merge-at", "2,4", "--samples", "16", *SHORT, "--json", "c.json", "--plot", "c.svg",
+            "--mean", "0.5", "--std", "0.5",
+        )  # fmt: skip
     shown = succeeded(found)
+    assert (read.call_count, opened.call_count) == (1, 1)
     dense, merged, cannot = json.loads(Path("c.json").read_text())["rows"]
     assert [dense["family"], merged["family"], cannot["family"]] == ["dense", "m", "topk"]
     assert cannot["reason"].startswith("--reduction-target 0.25: blocks 2, 4 cannot leave")
