@@ -60,8 +60,8 @@ def closing(source: Checkpoint, images: str | Path | None, samples: int) -> Imag
     Raises:
         InputError: As in `calibration`.
     """
-    given = None if inputs.are_digits(source.geometry) else images
-    return calibration(source, given, samples)
+    digits = inputs.embedded_digits().pixels.shape[1:] == source.geometry.input_size
+    return calibration(source, None if digits else images, samples)
 
 
 def family_of(source: Checkpoint) -> Family:

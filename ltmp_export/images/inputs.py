@@ -91,8 +91,9 @@ def load_images(
     if isinstance(source, Images):
         return source.select(samples)
     if source is None:
-        if are_digits(vit):
-            return embedded_digits().select(samples)
+        digits = embedded_digits()
+        if digits.pixels.shape[1:] == vit.input_size:
+            return digits.select(samples)
         return synthetic(vit, samples or SYNTHETIC_SAMPLES)
     source = Path(source)
     if packed := places.files(source):
@@ -100,11 +101,6 @@ def load_images(
     if places.are_pictures(source):
         return _from_folder(source, vit, preprocessing, samples)
     return from_npz(source, vit, preprocessing).select(samples)
-
-
-def are_digits(vit: Geometry) -> bool:
-    """Whether the embedded digits are inputs of a model of this geometry."""
-    return embedded_digits().pixels.shape[1:] == vit.input_size
 
 
 def require_normalisation(source: Path, preprocessing: Preprocessing) -> None:
