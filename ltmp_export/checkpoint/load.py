@@ -153,19 +153,17 @@ def load_checkpoint(
         freeze.used(weights, identity.family),
         called.written if named is None else named.name,
         replace(says, trained=says.trained or pretrained),
-        source=str(base_file or own.path),
-        timm_name=named,
-        where=called.where,
-    )
+        source=str(base_file or own.path), timm_name=named, where=called.where,
+    )  # fmt: skip
     frozen = freeze.freeze(own.path, contents, identity.family, choices, built.geometry)
     doubts = (*doubts, *identity.warnings, *frozen.warnings, *built.warnings)
     doubts += _contradictions(contents.args, choices, built.geometry)
+    told = (*contents.found, *renamed_family, *_renamed(called.written, named))
     _require_attention(built.geometry)
     verify_against_timm(built.model, built.geometry)
     prepared = preprocessing.resolve(choices, args, built.geometry, named, configured)
     answers = {**built.answers, **prepared.answers, **_head(contents)}
     assumed = {key: one.value for key, one in answers.items() if one.assumed} | dict(frozen.assumed)
-    renamed = _renamed(called.written, named)
     return Checkpoint(
         path=own.path,
         sha256=disk.sha256(own.path),
@@ -177,7 +175,7 @@ def load_checkpoint(
         preprocessing=prepared.preprocessing,
         label_names=_label_names(contents.args, built.geometry),
         choices=choices,
-        found=(*contents.found, *renamed_family, *renamed, identity.reason, *frozen.found),
+        found=(*told, identity.reason, *frozen.found),
         answers=answers,
         assumed=assumed,
         notes=gather.spoken(assumed),

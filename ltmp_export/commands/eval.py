@@ -23,6 +23,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.images import sets
+from ltmp_export.images.labelled import Labelled
 from ltmp_export.images.sets import Kind
 from ltmp_export.model_file.model import ExportedModel, read_exported
 from ltmp_export.plan.plan import DENSE
