@@ -14,6 +14,8 @@ from . import options, parsing
 from .stated import METHOD, UNSTATED, stating
 from .terminal import show, spinner, warn_of, write_json
 
+DRIFT = "Drift"  # a panel of --help
+
 
 @stating(METHOD, UNSTATED)
 def evaluate(
@@ -74,6 +76,29 @@ def evaluate(
             rich_help_panel=options.RUNNING,
         ),
     ] = None,
+    write_baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Write what the model sees of these images, to watch for drift from.",
+            rich_help_panel=DRIFT,
+        ),
+    ] = None,
+    watch_drift: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Compare with such a file; exit 1 where more images are beyond it than may be.",
+            rich_help_panel=DRIFT,
+        ),
+    ] = None,
+    drift_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the images that may be, above what is expected (default: 0.05).",
+            rich_help_panel=DRIFT,
+        ),
+    ] = None,
     choices: Choices,
     json: options.Json = None,
 ) -> None:
@@ -81,7 +106,8 @@ def evaluate(
 
     An exported model runs in onnxruntime, a checkpoint in the eager reference, image by image.
     """
-    parsing.require_outputs([json], [subject, data, knn_images, choices.base_checkpoint, class_map])
+    given = [subject, data, knn_images, choices.base_checkpoint, class_map, watch_drift]
+    parsing.require_outputs([json, write_baseline], given)
     with spinner() as progress:
         _require_measurable(subject, choices)
         from ltmp_export import reports
@@ -101,11 +127,16 @@ def evaluate(
             workers=workers,
             engine=engine,
             address=address,
+            write_baseline=write_baseline,
+            watch_drift=watch_drift,
+            drift_share=drift_share,
             progress=progress,
         )
     warn_of(done)
     write_json(json, done.to_json())
     show(reports.eval_summary(done))
+    if any(one.drifted for one in done.drift):
+        raise typer.Exit(1)
 
 
 def _require_measurable(subject: Path, choices: Choices) -> None:

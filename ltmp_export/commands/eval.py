@@ -16,7 +16,7 @@ from ltmp_export.checkpoint.contents import locate
 from ltmp_export.checkpoint.hub import names_a_model
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.commands import evaluated, subjects
-from ltmp_export.commands.evaluated import EvalReport
+from ltmp_export.commands.evaluated import EvalReport, Watch
 from ltmp_export.commands.subjects import Opening, Subject
 from ltmp_export.distributed import cluster
 from ltmp_export.errors import InputError
@@ -26,6 +26,7 @@ from ltmp_export.images import sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.images.sets import Kind
 from ltmp_export.model_file.model import ExportedModel, read_exported
+from ltmp_export.parity import drift
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes.providers import CPU, resolve
@@ -52,6 +53,9 @@ def evaluate(
     workers: int = 0,
     engine: str = cluster.LOCAL,
     address: str | None = None,
+    write_baseline: str | Path | None = None,
+    watch_drift: str | Path | None = None,
+    drift_share: float | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
     """Measure accuracy, tokens and multiply-accumulates on labelled images.
@@ -75,6 +79,10 @@ def evaluate(
         engine: "local" for this process, or "ray" for a cluster, which finds the same bit for bit
             with one thread to a process, by default.
         address: Of a Ray cluster, see `distributed.cluster.connected`.
+        write_baseline: Of an exported model: a file to write what it sees of these images to, see
+            `parity.drift`.
+        watch_drift: Such a file, to compare these images with.
+        drift_share: Of the images that may be beyond it, above what is expected; 0.05 by default.
         progress: Called with a few words as it goes.
 
     Raises:
@@ -87,6 +95,7 @@ def evaluate(
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}; expected at least 1")
     cluster.require(engine, address)
+    watch = _watch(path, write_baseline, watch_drift, drift_share)
     progress("reading the model")
     with contextlib.ExitStack() as stack:
         if _is_onnx(path):
@@ -96,6 +105,7 @@ def evaluate(
             if engine == cluster.RAY:
                 threads = threads or 1
             opening = _opening(exported, batch_size, threads, providers)
+            opening = replace(opening, watched=watch.write is not None or watch.known is not None)
             subject = _subject(opening, engine, address, workers, stack, progress)
         else:
             _require_for_files(batch_size, providers, engine)
@@ -111,10 +121,36 @@ def evaluate(
         images = _images(data, kind, needed).select(samples)
         if classes:
             images.require_labels()
-            return evaluated.of_classes(path, subject, images, progress)
+            report = evaluated.of_classes(path, subject, images, watch, progress)
+            return watch.told(report, path, images)
         others = None if knn_images is None else sets.held_out(Path(knn_images), kind)
         vote = neighbours.vote(images, others, knn)
-        return evaluated.of_features(path, subject, images, vote, progress)
+        report = evaluated.of_features(path, subject, images, vote, watch, progress)
+        return watch.told(report, path, images)
+
+
+def _watch(
+    model: Path, write: str | Path | None, known: str | Path | None, share: float | None
+) -> Watch:
+    """Whether and how images are looked at for drift.
+
+    Raises:
+        InputError: What is asked for does not go together, or the baseline is none of this file.
+    """
+    if write is None and known is None:
+        if share is not None:
+            raise InputError("--drift-share is about --watch-drift; give that, too")
+        return Watch()
+    if not _is_onnx(model):
+        raise InputError(f"{model} is no exported model; drift is watched in files")
+    if share is not None and not 0.0 <= share <= 1.0:
+        raise InputError(f"a drift share of {share:g}; expected one from 0 to 1")
+    if write is not None:
+        disk.require_outputs([Path(write)], [model, *([] if known is None else [Path(known)])])
+    read = None if known is None else drift.read(Path(known), model)
+    return Watch(
+        None if write is None else Path(write), read, drift.SHARE if share is None else share
+    )
 
 
 def _images(data: str | Path | Labelled, kind: Kind, classes: bool) -> Labelled:

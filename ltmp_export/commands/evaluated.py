@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from ltmp_export.calibration import neighbours
 from ltmp_export.calibration.neighbours import Vote
 from ltmp_export.commands.subjects import Subject
 from ltmp_export.errors import InputError
+from ltmp_export.files import disk
 from ltmp_export.images import chance
 from ltmp_export.images.labelled import Labelled
+from ltmp_export.parity import drift
+from ltmp_export.parity.drift import Baseline, Drifted, Seen
 from ltmp_export.plan.work import dense_macs, executed_share
 from ltmp_export.progress import Progress
 
@@ -47,6 +50,7 @@ class EvalReport:
         references: Where the images come from that vote; None where the others do.
         cosine: Of such a model, mean cosine of its features with the dense model's.
         least_cosine: The least of these.
+        drift: The images against a baseline, where one was given.
     """
 
     model: str
@@ -68,6 +72,7 @@ class EvalReport:
     references: str | None = None
     cosine: float | None = None
     least_cosine: float | None = None
+    drift: tuple[Drifted, ...] = ()
 
     @property
     def mac_ratio(self) -> float:
@@ -76,17 +81,48 @@ class EvalReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        document = asdict(self) | {"mac_ratio": self.mac_ratio}
+        told = [asdict(one) | {"drifted": one.drifted} for one in self.drift]
+        document = asdict(self) | {"mac_ratio": self.mac_ratio, "drift": told}
         return document | {"schema_version": SCHEMA_VERSION, "kind": "eval"}
 
 
-def of_classes(path: Path, subject: Subject, images: Labelled, progress: Progress) -> EvalReport:
+@dataclass
+class Watch:
+    """Whether and how images are looked at for drift.
+
+    Attributes:
+        write: The baseline to write, if any.
+        known: The one to compare with, if any.
+        share: Of the images that may be beyond it, above what is expected.
+        pictures: What was seen of each so far.
+    """
+
+    write: Path | None = None
+    known: Baseline | None = None
+    share: float = drift.SHARE
+    pictures: list[Seen] = field(default_factory=list)
+
+    def told(self, report: EvalReport, model: Path, images: Labelled) -> EvalReport:
+        """A report with what came of it; a baseline is written."""
+        if self.write is not None:
+            made = drift.baseline(model, self.pictures, images.origin)
+            disk.write_bytes(self.write, made.content())
+        if self.known is None:
+            return report
+        found = drift.compare(self.known, self.pictures, images.names, self.share)
+        return replace(report, drift=found)
+
+
+def of_classes(
+    path: Path, subject: Subject, images: Labelled, watch: Watch, progress: Progress
+) -> EvalReport:
     """Of a model with a classifier."""
     labels, classes = images.require_labels(), subject.geometry.classes
     started, counts = time.perf_counter(), list[NDArray[np.int64]]()
     ranks: list[int] = []  # of the true class; those of NaN are behind all others
     broken = right = 0
     for batch in subject.rows(images, False):
+        watch.pictures += batch.seen
         for logits, count in zip(batch.answers, batch.counts, strict=True):
             finite = bool(np.isfinite(logits).all())
             broken += not finite
@@ -106,6 +142,7 @@ def of_features(
     subject: Subject,
     images: Labelled,
     vote: Vote | None,
+    watch: Watch,
     progress: Progress,
 ) -> EvalReport:
     """Of a model without classifier."""
@@ -114,6 +151,7 @@ def of_features(
     for batch in subject.rows(images, True):
         assert batch.dense is not None
         found.append(batch.answers)
+        watch.pictures += batch.seen
         cosines += neighbours.cosines(batch.answers, batch.dense).tolist()
         counts += list(batch.counts)
         progress(f"image {len(cosines)} of {len(images)}, cosine {np.mean(cosines):.4f}")

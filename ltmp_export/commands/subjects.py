@@ -21,6 +21,8 @@ from ltmp_export.graph import interface
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.model_file.dense import dense_baseline
 from ltmp_export.model_file.model import ExportedModel
+from ltmp_export.parity import drift
+from ltmp_export.parity.drift import Seen
 from ltmp_export.plan import outputs
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.plan import Plan
@@ -40,11 +42,13 @@ class Rows(NamedTuple):
         answers: [b, classes] logits, or [b, C] features of a model without classifier.
         counts: [b, depth] tokens after each block.
         dense: [b, C] features of the dense model, where they are asked for.
+        seen: What is watched of each image, where that is asked for.
     """
 
     answers: NDArray[np.float32]
     counts: NDArray[np.int64]
     dense: NDArray[np.float32] | None = None
+    seen: tuple[Seen, ...] = ()
 
 
 Run = Callable[[NDArray[np.float32], bool], Rows]
@@ -80,12 +84,14 @@ class Opening:
         size: Images at once.
         threads: Threads of an operator; all processors by default.
         providers: onnxruntime's execution providers by their full names.
+        watched: Whether pictures are looked at for drift.
     """
 
     exported: ExportedModel
     size: int
     threads: int | None
     providers: Sequence[str]
+    watched: bool = False
 
     @property
     def answer(self) -> str:
@@ -112,12 +118,17 @@ class Opening:
         """
         names, answer = interface.count_taps(self.exported.geometry.depth), self.answer
         options: dict[str, Any] = {"providers": self.providers, "threads": self.threads}
-        session = TappedSession(self.exported.proto, names, **options)
+        tapped = drift.wanted(self.exported) if self.watched else names
+        session = TappedSession(self.exported.proto, tapped, **options)
         opened: list[Session] = []  # the dense model, as soon as it is asked for
 
         def run(pixels: NDArray[np.float32], dense: bool) -> Rows:
             result: dict[str, NDArray[Any]] = session.run(pixels)
             rows = Rows(result[answer], np.stack([result[name] for name in names], 1))
+            if self.watched:
+                every = range(len(pixels))
+                looked = tuple(drift.seen(self.exported, result, image) for image in every)
+                rows = rows._replace(seen=looked)
             if not dense:
                 return rows
             if not opened:

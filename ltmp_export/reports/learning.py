@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.calibrate import CalibrateReport
     from ltmp_export.commands.eval import EvalReport
     from ltmp_export.commands.finetune import FinetuneReport
+    from ltmp_export.parity.drift import Drifted
 
 
 def finetune_summary(report: FinetuneReport) -> RenderableType:
@@ -104,6 +105,17 @@ def eval_summary(report: EvalReport) -> RenderableType:
             f"{figure(report.gmacs)} GMACs an image, {report.mac_ratio:.1%} of the dense "
             f"{figure(report.dense_gmacs)}; {report.runtime}, {report.seconds:.1f} s"
         ),
+        *map(_drift, report.drift),
+    )
+
+
+def _drift(found: Drifted) -> Text:
+    """New images against a baseline, in one of its kinds."""
+    first = f", the first {found.first}" if found.drifted else ""
+    return Text(
+        f"{'drift' if found.drifted else 'no drift'} of {found.kind}: {found.beyond:.1%} of the "
+        f"images beyond the baseline (expected {found.expected:.1%}, allowed {found.allowed:.1%})"
+        f"{first}"
     )
 
 

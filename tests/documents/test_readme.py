@@ -136,7 +136,7 @@ MADE = {
     },
     "ltmp_export/images/README.md": {"shards", "table"},
     "ltmp_export/model_file/README.md": {"pictures.onnx"},
-    "ltmp_export/parity/README.md": {"parity.xml", "parity.json"},
+    "ltmp_export/parity/README.md": {"parity.xml", "parity.json", "baseline.json"},
     "ltmp_export/precision/README.md": {
         "int8.onnx",
         "dynamic.onnx",
