@@ -23,7 +23,7 @@ from ltmp_export.plan.plan import Plan
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes import providers
 from ltmp_export.runtimes.recording import TappedSession
-from ltmp_export.timing import many
+from ltmp_export.timing import many, threads
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
@@ -127,7 +127,7 @@ def measure(
         single=single,
         runtime=f"onnxruntime {ort.__version__}",
         providers=settings.providers,
-        threads=many.threads(settings),
+        threads=threads.used(settings),
         rounds=settings.iterations,
         images=subject.images.described,
         batches=tuple(batch(size) for size in settings.sizes),
