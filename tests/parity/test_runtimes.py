@@ -117,6 +117,31 @@ def test_int8_by_outputs_alone(form: str, shallow_digits: Digits, images: inputs
     assert verdicts == [("bounded", "outputs"), ("fail", "outputs")], found.headline()
 
 
+@pytest.mark.parametrize(
+    ("runtime", "family", "form"), [("openvino", "ltmp", "qdq"), ("tract", "m", "static")]
+)
+def test_int8_in_other_runtimes(
+    runtime: str, family: str, form: str, shallow_digits: Digits, images: inputs.Images
+) -> None:
+    """Its decisions and every rounding are proved there; what the graph computes else fails."""
+    needs(runtime)
+    checkpoint, few = shallow_digits(family), images.select(2)
+    balanced, precision = prepared(checkpoint, images.pixels[:8], form)
+    model = to_onnx(balanced, opset=17, precision=precision)
+    first = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
+    (epsilon,) = (one for one in first.attribute if one.name == "epsilon")
+    verdicts = []
+    for value in (epsilon.f, 0.1):
+        epsilon.f = value
+        found = compare.compare(
+            model, checkpoint, few, batch_sizes=(2,), precision=precision,
+            computed=Here(model, None, runtime=runtime),
+        )  # fmt: skip
+        verdicts.append((found.verdict, found.proved_at))
+    assert verdicts == [("bounded", "decisions"), ("fail", "decisions")], found.headline()
+    assert {c.where for c in found.of("fail")} == {"block 0"}
+
+
 def test_a_decision_on_its_threshold(shallow_digits: Digits, images: inputs.Images) -> None:
     """Where outputs fit the other decision, it is borderline; where they fit neither, unknown."""
     edge = on_the_threshold(shallow_digits("ltp"), images, Prune)
