@@ -44,25 +44,85 @@ def from_weights(
     Raises:
         InputError: Something is missing, or does not fit the model.
     """
+    counts, k_neighbors, equal_weight = _told(source, counts, k_neighbors, equal_weight)
+    layers = kept.layers(source, shapes, merge_at, vit.depth)
+    for name in layers.values():
+        wanted = {"score.weight": (1, vit.width), "score.bias": (1,)}
+        kept.require_shapes(source, shapes, name, wanted)
+    return _placed(source, vit, layers, counts, k_neighbors, weighted=not equal_weight)
+
+
+def from_stated(
+    source: str,
+    vit: Vit,
+    *,
+    merge_at: tuple[int, ...] | None,
+    counts: tuple[int, ...] | None = None,
+    k_neighbors: int | None = None,
+    equal_weight: bool | None = None,
+) -> Placed:
+    """The same of a file whose tokens all weigh the same, which has no layers for that.
+
+    Raises:
+        InputError: Something is missing, or does not fit the model.
+    """
+    counts, k_neighbors, equal_weight = _told(source, counts, k_neighbors, equal_weight)
+    if not equal_weight:
+        raise InputError(
+            f"{source}: its arguments are of family dpcknn, whose tokens weigh by layers "
+            "(equal_weight False), but it holds no weights of it"
+        )
+    places = kept.require_places(source, vit.depth, merge_at, "its clusters stand before")
+    layers = {block: f"cluster_layers.{number}" for number, block in enumerate(places)}
+    return _placed(source, vit, layers, counts, k_neighbors, weighted=False)
+
+
+def _told(
+    source: str, counts: tuple[int, ...] | None, k_neighbors: int | None, equal_weight: bool | None
+) -> tuple[tuple[int, ...], int, bool]:
+    """What the file's arguments alone tell.
+
+    Raises:
+        InputError: They do not.
+    """
     if counts is None or type(k_neighbors) is not int or type(equal_weight) is not bool:
         raise InputError(
             f"{source} lacks args.keep_rate, k_neighbors (usual 5) and equal_weight (usual False), "
             "which alone tell its clusters; give the checkpoint as its script wrote it"
         )
-    layers = kept.layers(source, shapes, merge_at, vit.depth)
+    return counts, k_neighbors, equal_weight
+
+
+def _placed(
+    source: str,
+    vit: Vit,
+    layers: Mapping[int, str],
+    counts: Sequence[int],
+    neighbours: int,
+    *,
+    weighted: bool,
+) -> Placed:
+    """The clusters before the blocks of these layers.
+
+    Raises:
+        InputError: So many cannot be made.
+    """
+    if len(layers) != len(counts):
+        raise InputError(
+            f"{source}: its arguments make clusters {len(counts)} times, before {len(layers)} "
+            "blocks (--merge-at); expected as many"
+        )
     before: dict[int, Step] = {}
     patches = vit.patches
     for (block, name), tokens in zip(layers.items(), counts, strict=True):
-        wanted = {"score.weight": (1, vit.width), "score.bias": (1,)}
-        kept.require_shapes(source, shapes, name, wanted)
-        step = Cluster(name, tokens, k_neighbors, not equal_weight)
+        step = Cluster(name, tokens, neighbours, weighted)
         if not step.possible(patches, 0):
             raise InputError(
                 f"{source}: block {block} is to make {tokens} clusters of {patches} patches by "
-                f"{k_neighbors} neighbours; expected fewer clusters, and no more neighbours"
+                f"{neighbours} neighbours; expected fewer clusters, and no more neighbours"
             )
         before[block], patches = step, tokens
-    found = f"clusters {', '.join(map(str, counts))}, densities of {k_neighbors} neighbours"
+    found = f"clusters {', '.join(map(str, counts))}, densities of {neighbours} neighbours"
     doubt = "the original adds noise below 1e-6 to densities; exported without it"
     stated = {"merge_at": tuple(before)}
     return Placed(before=before, stated=stated, found=(f"{found}; {doubt}",))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ltmp_export.checkpoint.load import load_checkpoint
 from ltmp_export.errors import InputError
 from ltmp_export.model_file.model import to_onnx
+from ltmp_export.parity import compare
 from ltmp_export.runtimes import opsets
 from ltmp_export.runtimes.session import Session
 from ltmp_export.statements.choices import Choices
@@ -177,6 +178,22 @@ def test_files_that_no_script_wrote(
 ) -> None:
     with pytest.raises(InputError, match=words):
         load_checkpoint(changed(name, **others), HEADS)
+
+
+def test_clusters_whose_tokens_weigh_the_same(changed: Changed) -> None:
+    """Such a file has no layers for weights; and one with layers has not lost them."""
+    content = load_torch(folder("dpcknn-a") / "checkpoint.pth")
+    bare = {
+        key: {name: value for name, value in content[key].items() if ".score." not in name}
+        for key in ("model", "model_ema")
+    }
+    one = load_checkpoint(changed("dpcknn-a", bare, equal_weight=True), HEADS)
+    assert one.plan.counts(197, 1) == SETS["dpcknn-a"][1]
+    images = golden("dpcknn-a").images(2)
+    report = compare.compare(to_onnx(one, opset=17), one, images, batch_sizes=(2,))
+    assert report.verdict == "equal", report.headline()
+    with pytest.raises(InputError, match="weigh by layers .equal_weight False., but it holds no"):
+        load_checkpoint(changed("dpcknn-a", bare), HEADS)
 
 
 def test_what_a_user_says_goes_first(changed: Changed) -> None:

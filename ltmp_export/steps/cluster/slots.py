@@ -22,8 +22,7 @@ def write(g: GraphBuilder, step: Cluster, tokens: Slots) -> Slots:
     """Means of clusters, in the order of the centres' scores."""
     protected, patches = tokens.protected, tokens.number - tokens.protected
     x = g.slice(tokens.x, 1, protected)
-    width = g.weights[f"{step.name}.score.weight"].shape[1]
-    apart = _distances(g, x, patches, width)  # [B, n, n]
+    apart = _distances(g, step, x, patches)  # [B, n, n]
     named = g.op("Pad", _scores(g, step, apart), g.ints(0, protected, 0, 0), g.number(0.0),
                  name="score")  # fmt: skip
     own = g.slice(named, 1, protected)
@@ -55,10 +54,14 @@ def _score(g: GraphBuilder, name: str, x: Name) -> Name:
     return g.op("Add", rows, g.weight(f"{name}.bias"))
 
 
-def _distances(g: GraphBuilder, x: Name, patches: int, width: int) -> Name:
+def _distances(g: GraphBuilder, step: Cluster, x: Name, patches: int) -> Name:
     """[B, n, C] → [B, n, n], divided by the root of the width."""
     apart = distances.squared(g, x, patches)
-    return g.op("Sqrt", g.op("Div", apart, g.number(float(width))))
+    if f"{step.name}.score.weight" in g.weights:
+        width = g.number(float(g.weights[f"{step.name}.score.weight"].shape[1]))
+    else:
+        width = _floats(g, g.op("Shape", x, start=2, end=3))
+    return g.op("Sqrt", g.op("Div", apart, width))
 
 
 def _scores(g: GraphBuilder, step: Cluster, apart: Name) -> Name:
