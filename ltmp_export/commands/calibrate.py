@@ -116,8 +116,8 @@ def calibrate(
     output = None if output is None else Path(output)
     _require_targets(targets, output)
     halves = halved.opened(
-        checkpoint, images, output, spread=spread, name=name, class_map=class_map,
-        class_order=class_order, choices=choices, knn=knn, device=device, progress=progress,
+        checkpoint, images, output, spread=spread, name=name, class_map=class_map, knn=knn,
+        class_order=class_order, choices=choices, device=device, progress=progress, suits=family_of,
     )  # fmt: skip
     source, scored, held_out = halves.source, halves.scored, halves.held_out
     family, shift = family_of(source), spread.by_shift(source)

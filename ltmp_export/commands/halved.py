@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +58,11 @@ def opened(
     knn: int | None,
     device: str,
     progress: Progress,
+    suits: Callable[[Checkpoint], object] | None = None,
 ) -> Halves:
     """Read a model and find its images, see `commands.calibrate.calibrate`.
+
+    What does not suit, `suits` refuses before images are looked for.
 
     Raises:
         InputError: One cannot be used.
@@ -66,6 +70,8 @@ def opened(
     """
     progress("reading the checkpoint")
     source = load_checkpoint(checkpoint, choices, dense=True)
+    if suits is not None:
+        suits(source)
     name = saving.named(source, name)
     neighbours.require(knn, source.vit.classes, source.path)
     if output is not None:
