@@ -105,13 +105,9 @@ class TestDigits:
         ],
     )
     def test_agrees_with_float32(
-        self,
-        graph: Graph,
-        float32: Callable[[str], Array],
-        pixels: NDArray[np.float32],
-        family: str,
-        form: str,
-    ) -> None:
+        self, graph: Graph, float32: Callable[[str], Array], pixels: NDArray[np.float32],
+        family: str, form: str,
+    ) -> None:  # fmt: skip
         expected = float32(family)
         found = in_batches(graph(family, form), pixels, 7)
         assert found.dtype == np.float32
