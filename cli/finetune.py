@@ -25,7 +25,7 @@ _STEPS, _THRESHOLDS, _WEIGHTS = (
 )
 _OF_THRESHOLDS = (
     *("paper", "lr_merge", "lr_prune", "start_merge", "start_prune"),
-    *("train_all", "tau", "budget_weight"),
+    *("train_all", "tau", "budget_weight", "latency_target", "timing"),
 )
 _OF_WEIGHTS = ("lr", "lr_new", "distil", "bottleneck")
 
@@ -177,10 +177,25 @@ def finetune(
         float,
         typer.Option(help="Temperature of a decision's gradient.", rich_help_panel=_THRESHOLDS),
     ] = 0.1,
+    latency_target: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the dense model's time, by --timing, in place of --reduction-target.",
+            rich_help_panel=_THRESHOLDS,
+        ),
+    ] = None,
+    timing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Times by token counts, from ltmp bench --table or ltmp calibrate --json.",
+            rich_help_panel=_THRESHOLDS,
+        ),
+    ] = None,
     budget_weight: Annotated[
         float,
         typer.Option(
-            help="Weight of (MAC ratio - target)² in the loss.", rich_help_panel=_THRESHOLDS
+            help="Weight of (MAC or time ratio - target)² in the loss.", rich_help_panel=_THRESHOLDS
         ),
     ] = 10.0,
     choices: Choices,
@@ -193,10 +208,11 @@ def finetune(
     the whole model is trained. Afterwards: ltmp export OUTPUT.
     """
     parsing.require_outputs(
-        [output, json], [checkpoint, data, validation, choices.base_checkpoint, class_map]
+        [output, json], [checkpoint, data, validation, choices.base_checkpoint, class_map, timing]
     )
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that reports
-    target = choices.reduction_target
+    _require_timing(latency_target, timing, choices.reduction_target)
+    target = choices.reduction_target if latency_target is None else latency_target
     with training_progress(target, shown=first) as (progress, watch):
         asked = replace(choices, reduction_target=None)  # of thresholds it says nothing
         family = parsing.require_takeable(checkpoint, asked, dense=True, train=True)
@@ -239,6 +255,7 @@ def finetune(
             settings,
             name=name,
             validation=validation,
+            timing=timing,
             class_map=class_map,
             class_order=class_order,
             choices=asked,
@@ -253,6 +270,24 @@ def finetune(
         warn_of(done)
         write_json(json, done.to_json())
         show(reports.finetune_summary(done))
+
+
+def _require_timing(share: float | None, timing: Path | None, macs: float | None) -> None:
+    """Check that a share of time comes with times, and is the only target.
+
+    Raises:
+        InputError: It is not.
+    """
+    if share is None:
+        parsing.require_beside("--timing", timing, "--latency-target", share)
+        return
+    if timing is None:
+        raise InputError(
+            "--latency-target needs --timing FILE.json, the times by token counts that 'ltmp bench "
+            "MODEL.onnx --table' or 'ltmp calibrate --latency-target … --json' writes"
+        )
+    if macs is not None:
+        raise InputError("--latency-target stands in the place of --reduction-target; give one")
 
 
 def _required(target: float | None, family: str) -> float:

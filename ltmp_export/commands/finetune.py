@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ltmp_export.calibration.measure import Measured, dense_answers, measure
+from ltmp_export.calibration.measure import dense_answers, measure
 from ltmp_export.checkpoint import freeze
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.commands import time_budget
 from ltmp_export.commands.stages import trained_family
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.files.plain import plain
 from ltmp_export.images import chance, sets
 from ltmp_export.images.labelled import Labelled
-from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training import beginning, history, saving, state
-from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.goal import Goal
 from ltmp_export.training.loop import Trainer
 from ltmp_export.training.processes import process
@@ -35,7 +33,6 @@ from ltmp_export.training.settings import Running
 Watch = Callable[[Record, int], None]
 SCHEMA_VERSION = 1
 SAVE_EVERY = 100
-FAR = 0.02  # from the target: worth a warning
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ class FinetuneReport:
         output: The checkpoint written.
         history: The CSV written.
         family: Token-reduction family.
-        target: Share of the blocks' multiply-accumulates asked for, where thresholds learn.
+        target: Share of the blocks' multiply-accumulates, or of time, asked for, where thresholds
+            learn.
         mac_ratio: Share of all multiply-accumulates that the deployed model executes on the images
             held out.
         tokens: Mean tokens after each block there.
@@ -56,6 +54,7 @@ class FinetuneReport:
         steps: Steps taken, over all runs of this training.
         seconds: Time of this run.
         thresholds: Per kind, one for each block; none under a static plan.
+        time_share: Predicted share of the dense model's time there, where that is the budget.
         notes: What was assumed.
         warnings: What looks wrong.
     """
@@ -74,6 +73,7 @@ class FinetuneReport:
     thresholds: dict[str, list[float]]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    time_share: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -89,6 +89,7 @@ def finetune(
     *,
     name: str | None = None,
     validation: str | Path | None = None,
+    timing: str | Path | None = None,
     class_map: str | Path | None = None,
     class_order: str | None = None,
     choices: Choices | None = None,
@@ -111,6 +112,7 @@ def finetune(
         settings: How to train: `Settings` for thresholds, `StaticSettings` for weights.
         name: What the output calls the dense model, where neither file nor timm knows it.
         validation: Images to measure on, where they are not in `data`.
+        timing: A timing table, whose times are the budget in place of the multiply-accumulates.
         class_map: See `images.sets.Kind`.
         class_order: Likewise.
         choices: What the checkpoint does not say; `family` is the one to train, ltmp by default.
@@ -136,6 +138,8 @@ def finetune(
     name = saving.named(source, name)
     freeze.require_classifier(source.path, source.geometry.classes > 0)
     method = trained_family(source)
+    table = None if timing is None else Path(timing)
+    settings = time_budget.timed(settings, source, method.name, table)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)
     progress("looking for images")
@@ -236,7 +240,7 @@ def _report(
     reached = measure(deployed, source.vit, held_out, trainer.workers, goal.plan)
     right = float((dense == labels).mean())
     doubts = chance.doubts(right, len(held_out), source.vit.classes, "top-1 of the dense model")
-    far = [] if goal.target is None else _far(reached, source.vit, goal.target)
+    time_share, far = time_budget.far(reached, source.vit.tokens, goal)
     return FinetuneReport(
         output=written.output,
         history=written.history,
@@ -250,6 +254,7 @@ def _report(
         steps=0,
         seconds=0.0,
         thresholds=goal.thresholds(),
+        time_share=time_share,
         notes=source.notes,
         warnings=(*source.warnings, *doubts, *far),
     )
@@ -266,6 +271,8 @@ def _content(
     """The checkpoint."""
     figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
     result = {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
+    if report.time_share is not None:
+        result["time_share"] = report.time_share
     return saving.to_bytes(
         source,
         report.family,
@@ -278,16 +285,3 @@ def _content(
         optimizer=saving.optimizer_record(trainer.goal.optimizers),
         provenance={"command": "finetune", "run": dict(run), "result": result},
     )
-
-
-def _far(reached: Measured, vit: Vit, target: float) -> list[str]:
-    """A warning where the target, which is of the blocks, was missed."""
-    kept = torch.tensor(reached.tokens) / vit.tokens
-    ratio = float(mac_ratio(vit, kept))
-    if abs(ratio - target) <= FAR:
-        return []
-    return [
-        f"{ratio:.3f} of the blocks' multiply-accumulates are executed, the target is {target:g}: "
-        "train longer (--epochs), raise the learning rates (--lr-merge, --lr-prune), or start from "
-        "the output of 'ltmp calibrate'"
-    ]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def finetune_summary(report: FinetuneReport) -> RenderableType:
     """The tokens, thresholds if there are any, what is left of the work, and of the accuracy."""
     asked = "" if report.target is None else f" (target {report.target:.1%} of the blocks')"
+    if report.time_share is not None:
+        asked = f", {report.time_share:.1%} of its time is predicted (target {report.target:.1%})"
     return Group(
         threshold_table(report.thresholds, report.tokens),
         Text(

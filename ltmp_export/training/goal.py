@@ -23,7 +23,7 @@ class Goal(ABC):
         model: What learns; what it gives for images [B, channels, height, width] has `logits`.
         optimizers: Of what learns; each group has its `initial_lr`.
         plan: What the model does to tokens, beside the thresholds that it learns.
-        target: Share of the blocks' multiply-accumulates asked for, where there is one.
+        target: Share of the blocks' multiply-accumulates asked for, or of time, where there is one.
     """
 
     figures: int
@@ -74,6 +74,14 @@ class Goal(ABC):
     def begin(self, epoch: int, step: int) -> None:
         """Told before the steps of an epoch, and from which of them on they are taken."""
         return None
+
+    def share(self, kept: Tensor) -> Tensor:
+        """What the target is one of, from the mean mask after each block [depth].
+
+        Raises:
+            ValueError: There is no target.
+        """
+        raise ValueError("nothing is asked for")
 
     def state(self) -> Mapping[str, Tensor]:
         """What is kept from step to step beside what learns, by name, to be copied from and to."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ltmp_export.errors import InputError
 from ltmp_export.images.pictures import CROP
+from ltmp_export.plan.times import TimeModel
 
 FORMS = ("aligned", "published")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -78,13 +79,15 @@ class Settings(Running):
     """How to learn thresholds; the defaults are the paper's (METHOD §1), made for ImageNet.
 
     Attributes:
-        reduction_target: Share of the blocks' multiply-accumulates to be left, in (0, 1].
+        reduction_target: Share of the blocks' multiply-accumulates to be left, in (0, 1]; of the
+            dense model's time where `time` is given.
         form: "aligned" for a mask that decides as the deployed model, "published" for the paper's.
         lr: Learning rate per kind of threshold.
         start: Start value per kind of threshold; the family's, or the checkpoint's, by default.
         tau: Temperature of the gradient of a decision.
         budget_weight: Factor of (r - target)² in the loss.
         train_all: Learning rate of everything else (AdamW); None leaves it frozen.
+        time: What the budget is in place of the multiply-accumulates, see `plan.times`.
     """
 
     reduction_target: float
@@ -94,13 +97,14 @@ class Settings(Running):
     tau: float = 0.1
     budget_weight: float = 10.0
     train_all: float | None = None
+    time: TimeModel | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.reduction_target <= 1.0:
             raise InputError(
                 f"a reduction target of {self.reduction_target:g}; expected the share of the "
-                "multiply-accumulates to be left, above 0 and at most 1"
+                "multiply-accumulates to be left (or of the time), above 0 and at most 1"
             )
         rates = {f"learning rate of {kind}": rate for kind, rate in self.lr.items()}
         rates |= {"budget weight": self.budget_weight, "learning rate": self.train_all or 0.0}
@@ -120,12 +124,17 @@ class Settings(Running):
 
     def words(self) -> dict[str, Any]:
         """In the words of the authors' script, as its checkpoints have them."""
+        target = "reduction_target" if self.time is None else "latency_target"
         return super().words() | {
             "tau": self.tau,
-            "reduction_target": self.reduction_target,
+            target: self.reduction_target,
             "lr": self.lr.get("prune", self.lr.get("merge")),
             "opt": "sgd",
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; of time only where there is a budget of it."""
+        return {k: v for k, v in super().to_json().items() if k != "time" or v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

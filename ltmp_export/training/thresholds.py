@@ -1,4 +1,4 @@
-"""Thresholds that learn, for a share of the multiply-accumulates."""
+"""Thresholds that learn, for a share of the multiply-accumulates, or of the dense model's time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.vit import Vit
-from ltmp_export.training.budget import mac_ratio
+from ltmp_export.training.budget import mac_ratio, time_share
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.goal import Goal
 from ltmp_export.training.model import MaskedVit
 from ltmp_export.training.processes import Process
 from ltmp_export.training.record import Part, Record
 from ltmp_export.training.settings import Settings
+
+TIME = "time_share"  # of the dense model's, among the terms
 
 
 class Thresholds(Goal):
@@ -38,6 +40,8 @@ class Thresholds(Goal):
         self.vit, self.settings = vit, settings
         self.plan = dense_plan(vit.depth)  # thresholds have no work beside what the counts tell
         self.target = settings.reduction_target
+        if settings.time is not None:
+            self.figures, self.terms = 2, (TIME,)
         model.vit.requires_grad_(settings.train_all is not None)
         self.optimizers = optimizers(model, settings)
 
@@ -53,22 +57,30 @@ class Thresholds(Goal):
     def loss(
         self, output: Any, entropy: Tensor, part: Part, ahead: Tensor | None, place: Process
     ) -> tuple[Tensor, list[Tensor]]:
-        """Cross-entropy and budget term; tells the MAC ratio."""
+        """Cross-entropy and budget term; tells the MAC ratio, and that of time if it is one."""
         own = self._kept(output.alive)  # [depth]
         mean = place.mean(own.detach() if ahead is None else ahead)
         # forward the mean over all images of the step, backward this part's share of it
-        ratio = mac_ratio(self.vit, own + (mean - own).detach())
-        budget = self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
-        return entropy + budget, [ratio.detach()]
+        kept = own + (mean - own).detach()
+        share = self.share(kept)
+        budget = self.settings.budget_weight * (share - self.settings.reduction_target) ** 2
+        told = [] if self.settings.time is None else [share.detach()]
+        return entropy + budget, [mac_ratio(self.vit, kept.detach()), *told]
+
+    def share(self, kept: Tensor) -> Tensor:
+        """What the target is one of, from the mean mask after each block [depth]."""
+        time = self.settings.time
+        return mac_ratio(self.vit, kept) if time is None else time_share(self.vit, time, kept)
 
     def record(
         self, epoch: int, number: int, rate: float, entropy: float, accuracy: float,
         told: Sequence[float],
     ) -> Record:  # fmt: skip
         """With the thresholds as they are now."""
-        (ratio,) = told
-        loss = entropy + self.settings.budget_weight * (ratio - self.settings.reduction_target) ** 2
-        return Record(epoch, number, loss, entropy, accuracy, ratio, rate, self.thresholds())
+        ratio, off = told[0], told[-1] - self.settings.reduction_target
+        loss = entropy + self.settings.budget_weight * off**2
+        terms = dict(zip(self.terms, told[1:], strict=True))
+        return Record(epoch, number, loss, entropy, accuracy, ratio, rate, self.thresholds(), terms)
 
     def settle(self) -> None:
         """Bring every threshold back into [0, 1]."""
