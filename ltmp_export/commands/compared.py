@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ltmp_export.timing.report import Environment
+from ltmp_export.timing.machine import Environment
 
 SCHEMA_VERSION = 1
 

@@ -9,16 +9,15 @@ import torch
 
 from ltmp_export.calibration.measure import Measured
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.commands.time_table import fit_of
 from ltmp_export.errors import InputError
-from ltmp_export.timing import tables
+from ltmp_export.timing import fitted, tables
 from ltmp_export.training.goal import Goal
 from ltmp_export.training.settings import Running, Settings
 
 FAR = 0.02  # from the target: worth a warning
 
 
-def timed(settings: Running, source: Checkpoint, family: str, timing: Path | None) -> Running:
+def timed(settings: Running, source: Checkpoint, family: str, timing: str | Path | None) -> Running:
     """Settings with the times of a table, see `timing.tables`, as the budget.
 
     Raises:
@@ -28,15 +27,16 @@ def timed(settings: Running, source: Checkpoint, family: str, timing: Path | Non
         return settings
     if not isinstance(settings, Settings):
         raise InputError(f"family {family} has no thresholds that a time could be the budget of")
-    table = tables.read(timing)
-    tables.require_fitting(table, timing, source.vit, family, None)
+    path = Path(timing)
+    table = tables.read(path)
+    tables.require_fitting(table, path, source.vit, family, None)
     if len(table.batches) > 1:
         sizes = ", ".join(str(one.size) for one in table.batches)
         raise InputError(
             f"{timing} has times of batches of {sizes}, and one is the budget; write it with one "
             "--batch-size"
         )
-    (time,) = fit_of(table.batches, source.vit, str(timing))
+    (time,) = fitted.fit_all(table.batches, source.vit, str(timing))
     return replace(settings, time=time)
 
 

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltmp_export.errors import InputError
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file.model import read_exported
 from ltmp_export.plan.times import TimeModel
-from ltmp_export.plan.vit import Vit
 from ltmp_export.progress import Progress, silent
 from ltmp_export.timing import fitted, tabulate, variants
 from ltmp_export.timing.settings import Settings
-from ltmp_export.timing.tables import LEAST, Batch, TimeTable
+from ltmp_export.timing.tables import TimeTable
 
 
 @dataclass(frozen=True)
@@ -72,24 +70,9 @@ def time_table(
     )
     others = variants.of_file(exported, subject, settings, progress)
     table = tabulate.measure(subject, others, variants.dense(exported), settings, progress)
-    fits = tuple(fit_of(table.batches, vit, str(model)))
+    fits = tuple(fitted.fit_all(table.batches, vit, str(model)))
     said = (*chosen.remarks, *doubts(table))
     return TimeTableReport(str(model), table, fits, tuple(dict.fromkeys(said)))
-
-
-def fit_of(batches: tuple[Batch, ...], vit: Vit, name: str) -> list[TimeModel]:
-    """What is fitted to each batch size.
-
-    Raises:
-        InputError: There are too few token counts.
-    """
-    counts = {point.loads for batch in batches for point in batch.points}
-    if len(counts) < LEAST:
-        raise InputError(
-            f"{name} keeps the same tokens on these images whatever its thresholds or its r; give "
-            "other images (--images), or a model with more tokens"
-        )
-    return [fitted.fit(vit, batch) for batch in batches]
 
 
 def doubts(table: TimeTable) -> list[str]:

@@ -17,7 +17,6 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import latency_words
 from ltmp_export.commands.halved import Halves
 from ltmp_export.commands.searched import RATE, Made, Search
-from ltmp_export.commands.time_table import fit_of
 from ltmp_export.errors import InputError
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.labelled import Labelled
@@ -28,7 +27,7 @@ from ltmp_export.plan.times import TimeModel
 from ltmp_export.precision.formats import INT8, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes.session import Session
-from ltmp_export.timing import tables, tabulate, variants, verify
+from ltmp_export.timing import fitted, tables, tabulate, variants, verify
 from ltmp_export.timing.goal import Latency, Reached, Wanted
 from ltmp_export.timing.processes import filling
 from ltmp_export.timing.settings import Settings
@@ -75,7 +74,7 @@ class Run:
         else:
             name, table = str(self.halves.source.path), self._measured()
             (batch,) = table.batches
-        (model,) = fit_of((batch,), vit, name)
+        (model,) = fitted.fit_all((batch,), vit, name)
         rows, models = [], []
         for target in wanted.targets(model):
             row, made = self._reach(target, model, batch.size, one=len(wanted.shares) < 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from ltmp_export.runtimes import session
-from ltmp_export.timing.report import Environment
+from ltmp_export.timing.machine import Environment
 
 
 def environment() -> Environment:

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.times import TimeModel, linear_work, loads
 from ltmp_export.plan.vit import Vit
-from ltmp_export.timing.tables import Batch, Point
+from ltmp_export.timing.tables import LEAST, Batch, Point
 
 
 def fit(vit: Vit, batch: Batch) -> TimeModel:
@@ -44,6 +45,21 @@ def fit(vit: Vit, batch: Batch) -> TimeModel:
         overhead=model.milliseconds(whole) - batch.dense,
         residual=float(abs(told / times - 1).max()),
     )
+
+
+def fit_all(batches: Sequence[Batch], vit: Vit, name: str) -> list[TimeModel]:
+    """What is fitted to each batch size.
+
+    Raises:
+        InputError: There are too few token counts.
+    """
+    counts = {point.loads for batch in batches for point in batch.points}
+    if len(counts) < LEAST:
+        raise InputError(
+            f"{name} keeps the same tokens on these images whatever its thresholds or its r; give "
+            "other images (--images), or a model with more tokens"
+        )
+    return [fit(vit, batch) for batch in batches]
 
 
 def _features(point: Point, attention: int, mlp: int) -> tuple[float, float, float]:

@@ -32,8 +32,8 @@ from ltmp_export.runtimes.recording import TappedSession
 from ltmp_export.timing import made_up, rounds, threads
 from ltmp_export.timing.contenders import DENSE, Contender
 from ltmp_export.timing.environment import environment
+from ltmp_export.timing.machine import Environment
 from ltmp_export.timing.processes import filling, workplace
-from ltmp_export.timing.report import Environment
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing

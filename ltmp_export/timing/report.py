@@ -12,6 +12,7 @@ from ltmp_export.files.plain import plain
 from ltmp_export.images.inputs import batches
 from ltmp_export.timing import noise
 from ltmp_export.timing.contenders import DENSE, GEMMS, REDUCED
+from ltmp_export.timing.machine import Environment
 from ltmp_export.timing.profiling import Profile
 from ltmp_export.timing.statistics import Timing
 
@@ -73,25 +74,6 @@ class Tried:
     batch_size: int
     threads: int
     best: float
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The machine and what ran on it.
-
-    Attributes:
-        processor: Name of the CPU as the system gives it.
-        processors: How many of them the process may use.
-        system: Operating system and architecture.
-        onnxruntime: Version.
-        available_providers: Execution providers of that onnxruntime.
-    """
-
-    processor: str
-    processors: int
-    system: str
-    onnxruntime: str
-    available_providers: tuple[str, ...]
 
 
 @dataclass(frozen=True)

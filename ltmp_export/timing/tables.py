@@ -16,7 +16,7 @@ from ltmp_export.files.plain import plain
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.times import Load
 from ltmp_export.precision.formats import KINDS
-from ltmp_export.timing.report import Environment
+from ltmp_export.timing.machine import Environment
 
 SCHEMA_VERSION = 1
 KIND, UNIT = "timing", "milliseconds per image"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ltmp_export.timing.contenders import DENSE, REDUCED
-from ltmp_export.timing.report import BenchReport, Entry, Environment
+from ltmp_export.timing.machine import Environment
+from ltmp_export.timing.report import BenchReport, Entry
 from ltmp_export.timing.statistics import Timing
 
 ENVIRONMENT = Environment("A CPU", 2, "Linux x86_64", "1.31.1", ("CPUExecutionProvider",))
