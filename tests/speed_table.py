@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 import ltmp_export
+from ltmp_export.files.workplace import workplace
 from ltmp_export.precision.formats import INT8
 from ltmp_export.progress import silent
 from ltmp_export.runtimes import providers, session
 from ltmp_export.timing import rounds
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.environment import environment
-from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing

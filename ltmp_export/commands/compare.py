@@ -18,6 +18,7 @@ from ltmp_export.commands.eval import EvalReport, evaluate
 from ltmp_export.commands.export import export
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files.near_misses import did_you_mean
+from ltmp_export.files.workplace import workplace
 from ltmp_export.images import sets
 from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.kept import usual_places
@@ -28,7 +29,6 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.timing import many
 from ltmp_export.timing import threads as threads_of
 from ltmp_export.timing.environment import environment
-from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing
 

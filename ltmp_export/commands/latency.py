@@ -18,13 +18,13 @@ from ltmp_export.commands.timed_search import Run
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.files.plain import plain
+from ltmp_export.files.workplace import workplace
 from ltmp_export.images import chance
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import SMALL, single_thread
 from ltmp_export.statements.choices import WAYS, Choices
 from ltmp_export.timing import tables
 from ltmp_export.timing.goal import Latency, Wanted
-from ltmp_export.timing.processes import workplace
 from ltmp_export.training import saving
 
 

@@ -10,13 +10,13 @@ import contextlib
 import importlib.util
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.files import memory
+from ltmp_export.files.workplace import workplace
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -168,8 +168,8 @@ def at_hand(path: Path) -> Iterator[Path]:
     if not is_remote(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="ltmp-") as folder:
-        copy = Path(folder) / path.name
+    with workplace() as folder:
+        copy = folder / path.name
         with opened(path) as file, copy.open("wb") as target, _telling(path):
             shutil.copyfileobj(file, target)
         yield copy

@@ -9,15 +9,17 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files import undo
+from ltmp_export.files.workplace import end_all
 from ltmp_export.runtimes.session import Source, halved
 
 if TYPE_CHECKING:
@@ -112,32 +114,31 @@ def fix_batch(model: onnx.ModelProto, size: int) -> None:
                 axis.dim_value = size
 
 
-def run(program: str, *arguments: str | Path) -> str:
+def run(program: str, *given: str | Path) -> str:
     """What a program of Python writes that runs apart with the modules of this process.
 
     Raises:
         RuntimeError: It failed; with what it wrote, which is many lines.
     """
     path = "\n".join(str(Path(entry).resolve()) for entry in sys.path if entry)
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-I", "-c", _BOOT, path, program, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    if done.returncode:
-        how = f"died of signal {-done.returncode}" if done.returncode < 0 else "failed"
-        raise RuntimeError(f"{done.stdout}\nthe conversion {how}")
-    return done.stdout
-
-
-@contextlib.contextmanager
-def workplace() -> Iterator[Path]:
-    """A temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="ltmp-") as folder:
-        yield Path(folder)
+    arguments = ("-I", "-c", _BOOT, path, program, *map(str, given))
+    with contextlib.ExitStack() as stack:
+        with undo.postponed():  # no child that nobody knows of
+            child = subprocess.Popen(  # noqa: S603
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # with the compilers that it starts
+            )
+            stack.enter_context(undo.undone(partial(end_all, child)))
+        told, _ = child.communicate()
+    if child.returncode:
+        how = f"died of signal {-child.returncode}" if child.returncode < 0 else "failed"
+        raise RuntimeError(f"{told}\nthe conversion {how}")
+    return told
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files.workplace import workplace
 from ltmp_export.runtimes import converting, installed, providers
 from ltmp_export.runtimes.session import Options, Source
 
@@ -100,7 +101,7 @@ class Iree:
         copy.CopyFrom(self._model)
         if size is not None:
             converting.fix_batch(copy, size)
-        with converting.workplace() as folder:
+        with workplace() as folder:
             onnx.save(copy, folder / "model.onnx")
             try:
                 converting.run(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files.workplace import workplace
 from ltmp_export.runtimes import converting, installed, providers, whole
 from ltmp_export.runtimes.session import Options, Source
 
@@ -39,7 +40,7 @@ class Mnn:
             import MNN.nn
 
         self._expr = MNN.expr
-        with converting.workplace() as folder, whole.on_disk(source) as path:
+        with workplace() as folder, whole.on_disk(source) as path:
             target = folder / "model.mnn"
             _convert(path, target)
             with converting.silence():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ltmp_export.files.workplace import workplace
 from ltmp_export.runtimes.session import Serialised, Source
 
 
@@ -33,7 +33,7 @@ def on_disk(source: Source) -> Iterator[Path]:
     if isinstance(source, Path):
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="ltmp-") as folder:
-        path = Path(folder) / "model.onnx"
+    with workplace() as folder:
+        path = folder / "model.onnx"
         path.write_bytes(in_memory(source))
         yield path

@@ -16,6 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
+from ltmp_export.files.workplace import workplace
 from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images, batches
 from ltmp_export.model_file.model import ExportedModel
@@ -28,7 +29,7 @@ from ltmp_export.timing import elsewhere, profiling, roofline, rounds, threads
 from ltmp_export.timing.contenders import REDUCED, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
-from ltmp_export.timing.processes import filling, workplace
+from ltmp_export.timing.processes import filling
 from ltmp_export.timing.report import BenchReport, Entry, Tried
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import AUTO, Settings

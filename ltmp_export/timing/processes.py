@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +22,7 @@ from ltmp_export import errors
 from ltmp_export.errors import ExportError, InputError, LtmpError, UnavailableError
 from ltmp_export.files import undo
 from ltmp_export.files.memory import current_memory_limit
+from ltmp_export.files.workplace import end
 
 # Isolated (-I), nothing in the current folder can stand in for a module; the modules' folders are
 # the parent's. An interrupt is the parent's business.
@@ -37,33 +35,6 @@ _BOOT = (
     "from ltmp_export.timing import worker\n"
     "with memory_limit(start.pop('memory_limit')):\n    worker.main(start)\n"
 )
-
-
-@contextlib.contextmanager
-def workplace() -> Iterator[Path]:
-    """A temporary folder for what is handed over, gone at the end.
-
-    Raises:
-        InputError: None can be made.
-    """
-    try:
-        with undo.postponed():  # it tries folders by writing to them
-            place = tempfile.gettempdir()
-    except OSError as err:
-        raise InputError(
-            f"no temporary folder to work in ({err.strerror}); name one with the environment "
-            "variable TMPDIR"
-        ) from err
-    folder = Path(place).resolve() / f"ltmp-bench-{secrets.token_hex(6)}"
-    with undo.undone(partial(shutil.rmtree, folder, ignore_errors=True)):
-        try:
-            folder.mkdir(mode=0o700)
-        except OSError as err:
-            raise InputError(
-                f"the temporary folder {folder} cannot be made ({err.strerror}); name another "
-                "place with the environment variable TMPDIR"
-            ) from err
-        yield folder
 
 
 @contextlib.contextmanager
@@ -111,7 +82,7 @@ class Process:
                     text=True,
                     encoding="utf-8",
                 )
-                self._exit.enter_context(undo.undone(partial(_end, self._child)))
+                self._exit.enter_context(undo.undone(partial(end, self._child)))
         except OSError as err:
             raise ExportError(f"no process for {label} can be started: {err.strerror}") from err
 
@@ -188,17 +159,6 @@ class Process:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._child.wait()
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Kill a child and see it gone.
-
-    Not by `Popen.wait`: where a signal handler calls this, that may hold its lock already.
-    """
-    child.kill()
-    if child.returncode is None:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(child.pid, 0)
 
 
 def _search_path() -> list[str]:

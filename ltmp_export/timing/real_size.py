@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.calibration import quantise
 from ltmp_export.checkpoint.load import Checkpoint
+from ltmp_export.files.workplace import workplace
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
@@ -33,7 +34,7 @@ from ltmp_export.timing import made_up, rounds, threads
 from ltmp_export.timing.contenders import DENSE, Contender
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.machine import Environment
-from ltmp_export.timing.processes import filling, workplace
+from ltmp_export.timing.processes import filling
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 from ltmp_export.timing.statistics import Timing

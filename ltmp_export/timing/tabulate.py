@@ -14,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
+from ltmp_export.files.workplace import workplace
 from ltmp_export.graph import interface
 from ltmp_export.images.inputs import Images
 from ltmp_export.model_file import external
@@ -27,7 +28,7 @@ from ltmp_export.timing import many, threads
 from ltmp_export.timing.contenders import DENSE
 from ltmp_export.timing.environment import environment
 from ltmp_export.timing.handover import Handover
-from ltmp_export.timing.processes import filling, workplace
+from ltmp_export.timing.processes import filling
 from ltmp_export.timing.settings import AUTO, Settings
 from ltmp_export.timing.statistics import Timing
 from ltmp_export.timing.tables import Batch, Point, TimeTable, shape

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ltmp_export.errors import LtmpError
 from ltmp_export.files import disk, undo
+from ltmp_export.files.workplace import workplace
 from ltmp_export.graph import detached
 from ltmp_export.model_file import external
 from ltmp_export.model_file.reading import read
@@ -89,7 +90,7 @@ class Bench:
     def act(self) -> None:
         with (
             contextlib.suppress(LtmpError),  # the child is not told what to do
-            processes.workplace() as place,
+            workplace() as place,
             processes.Process("test", {}, place) as one,
         ):
             one.open()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,46 @@ def test_a_converter_runs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         converting.run(failing)
     with pytest.raises(RuntimeError, match=r"the conversion died of signal 9$"):
         converting.run("import os; os.kill(os.getpid(), 9)")
+
+
+STOPPED = """
+import sys
+from ltmp_cli.interrupts import end_on_termination
+from ltmp_export.files.workplace import workplace
+from ltmp_export.runtimes import converting
+end_on_termination()
+with workplace() as folder:
+    print(folder, flush=True)
+    converting.run(*sys.argv[1:])
+"""
+CONVERTER = "import subprocess; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+COMPILER = """
+import sys, time
+while True:
+    with open(sys.argv[1], "a") as file:
+        file.write("at work ")
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    """Neither its folder nor the compiler that the converter started."""
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", STOPPED, CONVERTER, COMPILER, str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_dir()
+        while not log.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    assert not folder.exists()
+    written = log.stat().st_size
+    time.sleep(0.5)
+    assert log.stat().st_size == written
 
 
 def test_nothing_is_seen_while_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,11 @@ import pytest
 
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import ExportError, InputError, UnavailableError
+from ltmp_export.files.workplace import workplace
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.timing import processes
 from ltmp_export.timing.contenders import Contender
-from ltmp_export.timing.processes import Process, workplace
+from ltmp_export.timing.processes import Process
 from tests.conftest import DIGITS_LTMP
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="looks processes up by POSIX signals")
@@ -158,7 +159,7 @@ def test_a_script_without_main_guard(script: Path) -> None:
         [sys.executable, script, "1"], cwd=script.parent, capture_output=True, text=True, check=True
     )
     assert ran.stdout.splitlines() == ["begun", "done"]
-    assert list((script.parent / "tmp").glob("ltmp-bench-*")) == []
+    assert list((script.parent / "tmp").glob("ltmp-*")) == []
 
 
 def children(pid: int) -> set[int]:
@@ -191,7 +192,7 @@ def test_interrupted_leaves_no_child(script: Path, stop: signal.Signals) -> None
         time.sleep(0.05)
     assert not any(map(is_alive, started))
     if stop == signal.SIGINT:
-        assert list((script.parent / "tmp").glob("ltmp-bench-*")) == []
+        assert list((script.parent / "tmp").glob("ltmp-*")) == []
 
 
 def test_a_terminated_command_leaves_nothing(script: Path) -> None:
@@ -207,4 +208,4 @@ def test_a_terminated_command_leaves_nothing(script: Path) -> None:
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(timeout=60) == 143
     assert not any(map(is_alive, started))
-    assert list((script.parent / "tmp").glob("ltmp-bench-*")) == []
+    assert list((script.parent / "tmp").glob("ltmp-*")) == []

@@ -13,10 +13,10 @@ import pytest
 from onnx import TensorProto
 
 from ltmp_export.errors import ExportError
+from ltmp_export.files.workplace import workplace
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.timing import rounds
 from ltmp_export.timing.contenders import Contender
-from ltmp_export.timing.processes import workplace
 from ltmp_export.timing.rounds import Field
 from ltmp_export.timing.settings import Settings
 
