@@ -6,9 +6,11 @@ import contextlib
 import importlib
 import os
 import socket
+import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.files import undo
@@ -81,12 +83,39 @@ def connected(address: str | None, workers: int) -> Iterator[int]:
         _require_answer(address)
         options |= {"address": address}
     with undo.undone(partial(_leave, ray)):
-        try:
-            ray.init(**options)
-        except (OSError, RuntimeError, ValueError, ImportError) as err:
-            where = "on this machine" if address is None else f"at {address}"
-            raise InputError(f"no Ray cluster {where}: {_line(err)}") from err
+        with tempfile.TemporaryFile() as said:
+            try:
+                with _kept(said):
+                    ray.init(**options)
+            except (OSError, RuntimeError, ValueError, ImportError) as err:
+                said.seek(0)
+                raise _refusal(address, err, said.read()) from err
         yield _count(ray, workers)
+
+
+@contextlib.contextmanager
+def _kept(said: BinaryIO) -> Iterator[None]:
+    """Keep from the terminal what Ray's own libraries write there while it is connected to."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        os.dup2(said.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _refusal(address: str | None, err: Exception, said: bytes) -> InputError:
+    """Why there is no connection."""
+    if b"AuthToken" in said:  # Ray looks for its token by itself for `auto` alone
+        return InputError(
+            f"the Ray cluster at {address} asks for its token; set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN to what ~/.ray/auth_token holds where it was started"
+        )
+    where = "on this machine" if address is None else f"at {address}"
+    return InputError(f"no Ray cluster {where}: {_line(err)}")
 
 
 def _leave(ray: Any) -> None:
@@ -118,17 +147,21 @@ def _require_answer(address: str) -> None:
     if not host or "/" in place or not port.isdecimal() or int(port) > 65535:
         raise InputError(f"address {address}; expected HOST:PORT, ray://HOST:PORT or auto")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _PATIENCE) as connection:
+            answers = "RAY_USE_TLS" in os.environ or _speaks(connection)
     except OSError as err:
         raise InputError(
             f"no Ray cluster at {address}: {err.strerror or err}; start one with 'ray start "
             "--head', or drop --address to start one on this machine"
         ) from err
-    if address == place and not _healthy(address):
+    if not answers:
         raise InputError(f"no Ray cluster at {address}: what answers there is none")
 
 
-def _healthy(address: str) -> bool:
-    """What `ray health-check` asks; True where this Ray has no such question."""
-    check = getattr(importlib.import_module("ray._raylet"), "check_health", None)
-    return check is None or bool(check(address, timeout=_PATIENCE))
+def _speaks(connection: socket.socket) -> bool:
+    """Whether the other side has the protocol of Ray's, HTTP/2: settings are its first answer."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+    try:
+        return connection.recv(4)[3:] == b"\x04"
+    except (TimeoutError, ConnectionError):
+        return False
