@@ -50,8 +50,9 @@ def placed(
     try:
         found = place(**values)
     except InputError as err:
+        why = str(err).removeprefix(f"{path}: ")
         raise InputError(
-            f"{path}: its args, {', '.join(told)}: {err}" if told else str(err)
+            f"{path}: its args, {', '.join(told)}: {why}" if told else str(err)
         ) from err
     blocks = tuple(found.blocks.get(block, ()) for block in range(vit.depth))
     parameters = _tensors(found.parameters)

@@ -238,6 +238,13 @@ def test_keeping_needs_no_training(digits_base: Path) -> None:
         load_checkpoint(digits_base, replace(stated, family="topk", merge_at=None))
 
 
+def test_places_that_no_argument_tells_are_asked_for() -> None:
+    path = folder("dynamicvit_official-a") / "checkpoint.pth"
+    words = r"^\S+: its args, base_rate 0.7 \(args\): nothing tells the blocks .*--merge-at 1,2,3$"
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(path, HEADS)
+
+
 def test_tome_is_family_m(digits_base: Path) -> None:
     found = load_checkpoint(digits_base, Choices(family="tome", rate="8", num_heads=2))
     assert found.plan.family == "m"
