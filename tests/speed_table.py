@@ -219,7 +219,10 @@ FULL_HEAD = (
 
 
 def front(found: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The rows of the front page: with as many threads as the table says."""
+    """The rows of the front page: with as many threads as the table says.
+
+    Files for single images are there of the smallest model alone, which gains most by them.
+    """
     most = max(row.threads for row in found)
     return [
         (
@@ -227,7 +230,7 @@ def front(found: Sequence[Row]) -> list[tuple[str, ...]]:
             str(row.size), *_times(row), f"{1 / row.left:.2f}x",
         )
         for row in found
-        if row.threads == most
+        if row.threads == most and (row.form == DYNAMIC or row.model == SUBJECTS[0].called)
     ]  # fmt: skip
 
 

@@ -48,11 +48,12 @@ def test_rows() -> None:
     made = [
         Row("digits", 0.45, "fp32", DYNAMIC, 1, run(2), run(3), run(3)),
         Row("DeiT-S", 0.52, "fp32", SINGLE, 2, run(28.04), run(60), run(60), run(30)),
+        Row("digits", 0.45, "fp32", SINGLE, 2, run(2), run(4), run(4)),
         Row("DeiT-S", 0.5, "int8", DYNAMIC, 2, run(18, 16, 99), run(40, 16), run(60, 16)),
         Row("ViT-B", 0.6, "fp32", DYNAMIC, 2, run(123.4, peak=None), run(200), run(200)),
     ]
     assert speed_table.front(made) == [
-        ("DeiT-S, `--batch-size 1`", "52%", "fp32", "1", "60", "28", "47%", "2.14x"),
+        ("digits, `--batch-size 1`", "45%", "fp32", "1", "4", "2", "50%", "2.00x"),
         ("DeiT-S", "50%", "int8", "16", "40", "18", "45%", "2.22x"),
         ("ViT-B", "60%", "fp32", "1", "200", "123", "62%", "1.62x"),
     ]
@@ -60,6 +61,7 @@ def test_rows() -> None:
     assert [row[6:] for row in speed_table.full(made)] == [
         ("3", "2", "67%", "67%", "100%", "±9%"),
         ("60", "28", "47%", "47%", "100%", "±9%"),
+        ("4", "2", "50%", "50%", "100%", "±9%"),
         ("40", "18", "45%", "30%", "99%", "±9%"),
         ("200", "123", "62%", "62%", "–", "±9%"),
     ]
