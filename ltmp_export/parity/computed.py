@@ -60,6 +60,12 @@ class Computed(Protocol):
             ExportError: It does not load.
         """
 
+    def keeps(self, err: ExportError) -> bool:
+        """Whether that its runtime fails on a batch with inner tensors is no fault of the file.
+
+        What it gives without is then compared, and `why_outputs_only` says so.
+        """
+
 
 class _Opened:
     """A session as a `Runner`."""
@@ -123,11 +129,17 @@ class Here:
                 providers=self._providers,
             )  # fmt: skip
         except ExportError as err:
-            if self._runtime == ONNXRUNTIME:
+            if not self.keeps(err):
                 raise
-            self.why_outputs_only = f"with inner tensors as outputs, {_first_line(err)}"
             return None
         return _Opened(opened, ())
+
+    def keeps(self, err: ExportError) -> bool:
+        """Another runtime than onnxruntime may refuse the copy only when it is run."""
+        if self._runtime == ONNXRUNTIME:
+            return False
+        self.why_outputs_only = f"with inner tensors as outputs, {_first_line(err)}"
+        return True
 
 
 def lacking(missing: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ltmp_export.errors import InputError
+from ltmp_export.errors import ExportError, InputError
 from ltmp_export.files import disk, memory
 from ltmp_export.files.arrays import UNREADABLE
 from ltmp_export.graph import interface
@@ -143,6 +143,10 @@ class Recorded:
                     f"{self._path}: {key} is {array.dtype}{list(array.shape)}; expected numbers"
                 )
         return _Runs(self._array, dict.fromkeys(self._outputs) | types)
+
+    def keeps(self, err: ExportError) -> bool:
+        """What was recorded is there, or the recording is refused."""
+        return False
 
     def _array(self, key: str) -> NDArray[Any]:
         """One of its arrays.

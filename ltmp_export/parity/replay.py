@@ -131,9 +131,23 @@ class Observer:
         computed = computed or Here(model, beside)
         self._untapped = _outputs(model, checkpoint, images, passes, computed)
         wanted = taps.names(checkpoint.plan, precision, rounded(checkpoint.geometry))
-        self._inner = computed.tapped(wanted)
         self._outwards = Outwards(self.reference, self.single, self.names)
         self._current: dict[Run, tuple[int, Mapping[str, NDArray[Any]]]] = {}
+        self._inner = self._tried(computed.tapped(wanted), computed)
+
+    def _tried(self, inner: Runner | None, computed: Computed) -> Runner | None:
+        """What gives inner tensors, if it does so of the first batch of each run."""
+        if inner is None:
+            return None
+        for run in self.passes:
+            which, index, _ = run.place(0, len(self.images))
+            try:
+                self._current[run] = which, inner.run(run, which, self.images.pixels[index])
+            except ExportError as err:
+                if not computed.keeps(err):
+                    raise
+                return None
+        return inner
 
     def observe(self, number: int) -> Iterator[Observation]:
         """One image in every run."""

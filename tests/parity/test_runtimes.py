@@ -12,6 +12,7 @@ from ltmp_export import check, replay
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import UnavailableError
 from ltmp_export.images import inputs
+from ltmp_export.model_file import targets
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.parity import compare
 from ltmp_export.parity.computed import Here, Runner
@@ -166,6 +167,27 @@ def test_what_a_runtime_does_not_load(shallow_digits: Digits, images: inputs.Ima
     assert found.verdict == "fail"
     assert ": tract fails on images of shape (1, 3, 32, 32): Translating node" in found.reason
     assert "\n" not in found.reason
+
+
+def test_inner_tensors_that_a_runtime_refuses_when_run(
+    shallow_digits: Digits, images: inputs.Images
+) -> None:
+    """The file as it is runs there, and its outputs tell a wrong graph from a right one."""
+    needs("tract")
+    checkpoint, few = shallow_digits("ltmp"), images.select(2)
+    right = to_onnx(checkpoint, opset=17, batch_size=1)
+    wrong = to_onnx(checkpoint, opset=17, batch_size=1)
+    change_stored(wrong, "head.bias", lambda bias: bias.fill(0.5))
+    found = []
+    for model in (right, wrong):
+        targets.write_for(model, "tract", 17)
+        found.append(judged(model, checkpoint, few, 1, runtime="tract"))
+    assert [(one.verdict, one.proved_at) for one in found] == [
+        ("equal", "outputs"), ("fail", "outputs"),
+    ]  # fmt: skip
+    said = "only outputs are compared: with inner tensors as outputs, tract fails on images of"
+    assert found[0].warnings[0].startswith(said)
+    assert {c.where for c in found[1].of("fail")} == {"head"}
 
 
 def test_as_a_user_types_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
