@@ -87,11 +87,11 @@ def check(
     beside |= {"--providers": providers}
     _require_alone("--repro", repro, beside | {"--save-repro": save_repro})
     _require_new_folder(save_repro, [json, junit])
-    asked = _provider_names(providers)
     if runtime is not None:
         from ltmp_export.runtimes import installed
 
         installed.require(runtime)
+    asked = _provider_names(providers, runtime or OWN)
     with spinner() as progress:
         _require_comparable(exported, checkpoint, choices, repro)
         if repro is not None:
@@ -117,17 +117,19 @@ def check(
     raise typer.Exit(0 if found.passed(strict) else 1)
 
 
-def _provider_names(asked: str | None) -> tuple[str, ...]:
+def _provider_names(asked: str | None, runtime: str) -> tuple[str, ...]:
     """Execution providers by their full names.
 
     Raises:
-        UnavailableError: One is not installed.
+        UnavailableError: One is not installed, or the runtime has none.
     """
     if asked is None:
         return ()
-    import onnxruntime
-
     from ltmp_export.runtimes import providers
+
+    if runtime != OWN:
+        providers.require_none(runtime, asked.split(","))
+    import onnxruntime
 
     known, there = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
     return providers.resolve(asked.split(","), known, there)

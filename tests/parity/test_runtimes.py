@@ -218,3 +218,9 @@ def test_what_is_not_installed_is_refused_first(name: str, monkeypatch: pytest.M
 
 def test_an_unknown_runtime_is_refused() -> None:
     refused(ltmp("check", "a.onnx", "b.pth", "--runtime", "tensorflow"), "no runtime 'tensorflow'")
+
+
+def test_providers_are_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "_there", lambda module: True)
+    told = ltmp("check", "a.onnx", "b.pth", "--runtime", "openvino", "--providers", "cuda")
+    refused(told, "openvino has no execution provider cuda; it runs on the CPU", 4)
