@@ -34,7 +34,7 @@ from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import export
 from ltmp_export.images import inputs
 from tests.makers import command_lines, nonsense, odd_models, strategies
-from tests.makers.fuzzing import GROWTH, Workplace, codes, largest, part, ran
+from tests.makers.fuzzing import DEFAULT, GROWTH, Workplace, codes, largest, part, ran
 from tests.makers.strategies import Blob
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm to end a hang")
@@ -290,5 +290,5 @@ def test_figures() -> None:
         print(json.dumps(counter, indent=1, sort_keys=True))
     print(f"{sum(ran.values())} cases, process peak {peak} MiB, {os.getpid()}")
     if len(ran) == PARTS:
-        assert sum(ran.values()) >= 2900
+        assert sum(ran.values()) >= DEFAULT
     assert max(largest.values(), default=0) <= GROWTH
