@@ -6,14 +6,14 @@ import contextlib
 import importlib
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.files import undo
+from ltmp_export.files.streams import silence
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
@@ -85,26 +85,12 @@ def connected(address: str | None, workers: int) -> Iterator[int]:
     with undo.undone(partial(_leave, ray)):
         with tempfile.TemporaryFile() as said:
             try:
-                with _kept(said):
+                with silence(said):  # its libraries write there past Python
                     ray.init(**options)
             except (OSError, RuntimeError, ValueError, ImportError) as err:
                 said.seek(0)
                 raise _refusal(address, err, said.read()) from err
         yield _count(ray, workers)
-
-
-@contextlib.contextmanager
-def _kept(said: BinaryIO) -> Iterator[None]:
-    """Keep from the terminal what Ray's own libraries write there while it is connected to."""
-    sys.stderr.flush()
-    before = os.dup(2)
-    try:
-        os.dup2(said.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(before, 2)
-        os.close(before)
 
 
 def _refusal(address: str | None, err: Exception, said: bytes) -> InputError:

@@ -6,10 +6,9 @@ A converter that ends its process, or writes to it, is then a message and nothin
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,21 +138,3 @@ def run(program: str, *given: str | Path) -> str:
         how = f"died of signal {-child.returncode}" if child.returncode < 0 else "failed"
         raise RuntimeError(f"{told}\nthe conversion {how}")
     return told
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """While it lasts, nothing that this process writes is seen: for libraries that print."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(stream) for stream in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for stream in (1, 2):
-            os.dup2(nowhere, stream)
-        yield
-    finally:
-        os.close(nowhere)
-        for stream, kind in zip((1, 2), kept, strict=True):
-            os.dup2(kind, stream)
-            os.close(kind)

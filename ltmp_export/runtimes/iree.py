@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files.streams import silence
 from ltmp_export.files.workplace import workplace
 from ltmp_export.runtimes import converting, installed, providers
 from ltmp_export.runtimes.session import Options, Source
@@ -53,7 +54,7 @@ class Iree:
         kinds = {node.op_type for node in self._model.graph.node}
         self._open = self._face.sides[0] is None and not kinds & RAGGED
         self._for_all: Any = None
-        with converting.silence():
+        with silence():
             import iree.runtime
 
             self._iree = iree.runtime

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files.streams import silence
 from ltmp_export.files.workplace import workplace
 from ltmp_export.runtimes import converting, installed, providers, whole
 from ltmp_export.runtimes.session import Options, Source
@@ -35,7 +36,7 @@ class Mnn:
         providers.require_none(NAME, options.providers)
         self._face = converting.interface(converting.read(source))
         names = self._face.names[: 1 if options.only_first else None]
-        with converting.silence():  # it tells the processor's abilities
+        with silence():  # it tells the processor's abilities
             import MNN.expr
             import MNN.nn
 
@@ -43,7 +44,7 @@ class Mnn:
         with workplace() as folder, whole.on_disk(source) as path:
             target = folder / "model.mnn"
             _convert(path, target)
-            with converting.silence():
+            with silence():
                 self._module = MNN.nn.load_module_from_file(
                     str(target), [self._face.images], list(names),
                     thread_num=1 if options.sparing else options.threads,
@@ -61,7 +62,7 @@ class Mnn:
 
     def run(self, inputs: Any) -> list[NDArray[Any]]:
         """The outputs, copied."""
-        with converting.silence():
+        with silence():
             found = self._module.forward([inputs])
             if not found:
                 raise RuntimeError("it computes no outputs of these images, and does not say why")

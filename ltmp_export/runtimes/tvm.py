@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ltmp_export.files.streams import silence
 from ltmp_export.runtimes import converting, installed, providers
 from ltmp_export.runtimes.session import Options, Source
 
@@ -35,7 +36,7 @@ class Tvm:
         self._model, self._only_first = converting.read(source), options.only_first
         self._face = converting.interface(self._model)
         self._machines: dict[int, Any] = {}
-        with converting.silence():
+        with silence():
             import tvm
 
         self._tvm = tvm
@@ -47,7 +48,7 @@ class Tvm:
         taken = self._face.taken(images)
         size = len(images)
         if size not in self._machines:
-            with converting.silence(), warnings.catch_warnings():
+            with silence(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its importer; what it refuses, it raises
                 self._machines[size] = self._built(size)
         return self._machines[size], self._tvm.runtime.tensor(taken)

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ltmp_export.files.streams import silence
 from ltmp_export.graph.builder import GraphBuilder
 from ltmp_export.runtimes import converting, iree, mnn
 from ltmp_export.runtimes.session import Serialised
@@ -120,10 +121,10 @@ def test_a_conversion_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
 
 def test_nothing_is_seen_while_it_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(1, b"before ")
-    with converting.silence():
+    with silence():
         os.write(1, b"noise")
         os.write(2, b"noise")
-    with pytest.raises(KeyError), converting.silence():
+    with pytest.raises(KeyError), silence():
         raise KeyError
     os.write(1, b"after")
     os.write(2, b"error")
