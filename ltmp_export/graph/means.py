@@ -9,14 +9,17 @@ from ltmp_export.graph.ragged import Layout
 from ltmp_export.graph.single import OneLayout
 
 
-def mean_of_patches(layout: Layout, x: Name, size: Name | None, prefix: int) -> Name:
+def mean_of_patches(
+    layout: Layout, x: Name, size: Name | None, prefix: int, *, whole: bool = True
+) -> Name:
     """[T, C] → [B, C]: mean over the patches that an image's tokens stand for, zeros if none.
 
     Args:
         layout: Where the tokens of an image are.
         x: Tokens.
-        size: As in `Layout.score_bias`. Sizes are whole, so that no order changes their sum.
+        size: As in `Layout.score_bias`.
         prefix: Tokens of an image before its patches, P.
+        whole: Whether sizes are whole numbers, whose sum no order changes.
     """
     g = layout.g
     if isinstance(layout, OneLayout):
@@ -37,7 +40,12 @@ def mean_of_patches(layout: Layout, x: Name, size: Name | None, prefix: int) -> 
         divisor = g.op("Cast", count, to=TensorProto.FLOAT)
     else:
         selected = g.op("Where", patches, weights, g.number(0.0))
-        total = g.reduce("ReduceSum", selected, [1], keepdims=True)
+        if whole:
+            total = g.reduce("ReduceSum", selected, [1], keepdims=True)
+        else:  # a product of each image's own, since its sizes may be below 0
+            ones = g.op("Unsqueeze", g.op("Cast", patches, to=TensorProto.FLOAT), g.ints(2))
+            total = g.op("MatMul", g.op("Unsqueeze", selected, g.ints(1)), ones)
+            total = g.op("Squeeze", total, g.ints(2))
         divisor = g.op("Max", total, g.number(1.0))
     rows = g.op("Gather", x, places, axis=0)  # [B, N - P, C]
     selected = g.op("Unsqueeze", selected, g.ints(1))

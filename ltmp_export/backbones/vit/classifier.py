@@ -12,7 +12,9 @@ from ltmp_export.graph.ragged import Layout
 from ltmp_export.plan.vit import CLASS_AND_MEAN
 
 
-def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
+def classify(
+    layers: VitLayers, x: Name, size: Name | None, layout: Layout, largest: int | None
+) -> Name:
     """Tokens → logits [B, classes].
 
     Args:
@@ -20,9 +22,10 @@ def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
         x: Rows [T, C].
         size: How many patches each token stands for, or None while all are 1.
         layout: Where the tokens of an image are.
+        largest: As of `Layout.score_bias`.
     """
     if not layers.vit.distilled:
-        return layers.exact(layers.linear("head", features(layers, x, size, layout)))
+        return layers.exact(layers.linear("head", features(layers, x, size, layout, largest)))
     paths = ("head", "head_dist")
     return _mean(layers, [
         layers.exact(layers.linear(path, token))
@@ -30,7 +33,9 @@ def classify(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
     ])  # fmt: skip
 
 
-def features(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
+def features(
+    layers: VitLayers, x: Name, size: Name | None, layout: Layout, largest: int | None
+) -> Name:
     """Tokens → what a classifier is given [B, C]; arguments as of `classify`.
 
     Of a distilled model, whose heads are given a token each, the mean of the two.
@@ -40,22 +45,24 @@ def features(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> N
     if layers.vit.pool == "token":
         pooled = layers.norm("norm", layers.g.op("Gather", x, layout.class_rows(), axis=0))
     else:
-        pooled = _pooled(layers, layers.norm("norm", x), size, layout)
+        pooled = _pooled(layers, layers.norm("norm", x), size, layout, largest)
     return layers.norm("fc_norm", pooled)
 
 
-def _pooled(layers: VitLayers, x: Name, size: Name | None, layout: Layout) -> Name:
+def _pooled(
+    layers: VitLayers, x: Name, size: Name | None, layout: Layout, largest: int | None
+) -> Name:
     """Normalised tokens, all of them pooled: [B, C], or [B, 2C] with the class token in front."""
     vit = layers.vit
     if vit.latent is None:
-        mean = mean_of_patches(layout, x, size, vit.unpooled)
+        mean = mean_of_patches(layout, x, size, vit.unpooled, whole=largest is not None)
         if vit.pool != CLASS_AND_MEAN:
             return mean
         token = layers.g.op("Gather", x, layout.class_rows(), axis=0)
         return layers.g.op("Concat", token, mean, axis=1)
     return pooling.pool(
         layers, vit.latent, x, size, layout,
-        width=vit.width, spared=vit.unpooled, largest=vit.tokens,
+        width=vit.width, spared=vit.unpooled, largest=largest,
     )  # fmt: skip
 
 

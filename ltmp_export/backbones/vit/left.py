@@ -91,9 +91,9 @@ class Left:
         rows = self.found.x
         if self.static:
             rows = self.g.reshape(rows, -1, self.layers.vit.width)
-        return made(
-            self.layers, rows, self.found.size if self.plan.pool_sizes else None, self.layout
-        )
+        size = self.found.size if self.plan.pool_sizes else None
+        largest = None if self.plan.fractional else self.layers.vit.tokens
+        return made(self.layers, rows, size, self.layout, largest)
 
     def _slots(self) -> tuple[Name, Name]:
         """[B, K] packed row of each token, in the rest the last one's, and whether there is one."""
