@@ -46,7 +46,7 @@ def placed(
     place: Callable[..., Placed],
 ) -> Frozen:
     """The plan of what is stated, see `from_stated`, by what the family makes of it."""
-    values, told = _values(path, contents, family, choices)
+    values, told = _values(path, contents, family, choices, vit)
     try:
         found = place(**values)
     except InputError as err:
@@ -67,7 +67,7 @@ def placed(
 
 
 def _values(
-    path: Path, contents: Contents, family: Family, choices: Choices
+    path: Path, contents: Contents, family: Family, choices: Choices, vit: Geometry
 ) -> tuple[dict[str, Any], list[str]]:
     """What is stated by the names of `Choices`, and what of it the file says, for a person."""
     said, script = Choices(), contents.script
@@ -75,7 +75,10 @@ def _values(
         own = {name: getattr(choices, name, None) for name in family.stated}
         ways = WAYS if any(own.get(way) is not None for way in WAYS) else ()
         open_ones = [n for n, value in own.items() if value is None and n not in ways]
-        values = own | {n: script.said.get(n) for n in open_ones}
+        position = contents.weights.get("pos_embed")
+        trained = None if position is None else position.shape[1] - vit.prefix
+        found = script.of(vit.tokens - vit.prefix, trained)
+        values = own | {n: found.get(n) for n in open_ones}
         told = [f"{a} {script.said[n]} (args)" for n, a in script.where.items() if n in open_ones]
         return values, told
     if families.split_arch(contents.arch)[0] == family.name:

@@ -54,7 +54,7 @@ def used(weights: Mapping[str, T], family: str) -> dict[str, T]:
         return dict(weights)
     numbers = [int(key.split(".")[1]) for key in weights if re.match(r"blocks\.\d{1,6}\.", key)]
     last = f"blocks.{max(numbers, default=0)}."
-    behind = ("norm.", "fc_norm.", "head.")
+    behind = ("norm.", "fc_norm.", "head.", "head_dist.")
     return {key: value for key, value in weights.items() if not key.startswith((last, *behind))}
 
 
@@ -219,9 +219,9 @@ def _counted(
     if choices.rate is not None:
         stated = rates.parse(choices.rate, vit.depth)
     elif contents.script is not None and not choices.rated:
-        at, counts = (contents.script.said[name] for name in ("merge_at", "counts"))
-        places = kept.require_places(str(path), vit.depth, at, "merge")
-        lost = kept.lost(counts, places)
+        said = contents.script.of(vit.patches)
+        places = kept.require_places(str(path), vit.depth, said["merge_at"], "merge")
+        lost = kept.lost(said["counts"], places, vit.patches)
         stated = tuple(lost.get(block, 0) for block in range(vit.depth))
     else:
         stated = rates.reaching(family, float(choices.reduction_target or 0), vit)

@@ -77,6 +77,21 @@ class Script:
     where: Mapping[str, str] = field(default_factory=dict)
     doubt: str = ""
 
+    def of(self, patches: int, trained: int | None = None) -> dict[str, Any]:
+        """What it says of a model.
+
+        Args:
+            patches: Of the model; `counts` are the tokens that its code makes of so many.
+            trained: Patches of the images it was trained on, of which its layers make `made`.
+        """
+        rate, at = (self.said.get(name) for name in ("keep_rate", "merge_at"))
+        found = dict(self.said)
+        if self.name == ZOO and rate is not None and len(kept.listed(rate)) == 1:
+            found["counts"] = kept.by_zoo(rate, len(at or ()), patches)
+            if trained is not None:
+                found["made"] = kept.by_zoo(rate, len(at or ()), trained)
+        return found
+
     @property
     def names_methods(self) -> bool:
         """Whether `args.model` is a method with a size, and no name of a model."""
@@ -186,8 +201,6 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
         "keep_rule": kept.OFFICIAL if pt else kept.ZOO,
         "trained_by": wrote,
     }
-    if len(rates) == 1:
-        said["counts"] = kept.by_zoo(rates, len(at))
     where = {"merge_at": "reduction_loc", "keep_rate": "keep_rate"}
     for key in _MORE.get(method, ()):
         if args.get(key) is not None:

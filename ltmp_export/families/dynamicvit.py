@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ltmp_export.errors import InputError
 from ltmp_export.plan import kept
-from ltmp_export.plan.kept import Rates
+from ltmp_export.plan.kept import WRITTEN_PATCHES, Rates
 from ltmp_export.plan.placed import Placed
 from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
@@ -33,13 +33,14 @@ def from_weights(
     merge_at: tuple[int, ...] | None,
     keep_rule: str | None,
 ) -> Placed:
-    """A selection before each of the blocks; 196 patches are counted from, whatever the grid is.
+    """A selection before each of the blocks.
 
     Args:
         source: The file, for messages.
         shapes: Of `WEIGHTS`, by name.
         vit: Geometry.
-        keep_rate: Share of the 196 patches, to the power of the place, or one for each place.
+        keep_rate: Share of the patches, to the power of the place, or one for each place; the
+            official code counts from 196, whatever the grid is.
         merge_at: Before which blocks.
         keep_rule: Whose code it is: the zoo's adds 1e-6 to what it pools.
 
@@ -57,7 +58,8 @@ def from_weights(
     floor = _FLOOR[kept.require_rule(keep_rule)]
     before: dict[int, Step] = {}
     patches, told = vit.patches, []
-    for (block, name), stay in zip(layers.items(), kept.by_zoo(rates, len(at)), strict=True):
+    counts = kept.by_zoo(rates, len(at), patches if keep_rule == kept.ZOO else WRITTEN_PATCHES)
+    for (block, name), stay in zip(layers.items(), counts, strict=True):
         kept.require_shapes(source, shapes, name, _parts(vit.width))
         if stay < 1:
             raise InputError(f"{source}: its keep rate leaves no patch at block {block}")

@@ -16,7 +16,7 @@ from ltmp_export.steps.patch_merge.step import PatchMerge
 
 BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(queries|norm\.weight|norm\.bias)"
-STATED = ("merge_at", "merge_scale", "counts")
+STATED = ("merge_at", "merge_scale", "made")
 
 _EPS = 1e-5  # of its LayerNorm in both public dialects
 _PARTS = {"queries": 2, "norm.weight": 1, "norm.bias": 1}  # and their dimensions
@@ -29,7 +29,7 @@ def from_weights(
     *,
     merge_at: tuple[int, ...] | None,
     merge_scale: str | None,
-    counts: tuple[int, ...] | None = None,
+    made: tuple[int, ...] | None = None,
 ) -> Placed:
     """The mixtures of the tokens that enter some blocks; nothing happens inside blocks.
 
@@ -39,7 +39,7 @@ def from_weights(
         vit: Geometry.
         merge_at: Before which blocks the layers stand.
         merge_scale: "one" or "sqrt": the scores as they are, or divided by √C.
-        counts: Tokens that its script would make, where the file tells.
+        made: Tokens that its script would make, where the file tells.
 
     Raises:
         InputError: Something is missing, has to be stated, or does not fit the model.
@@ -59,7 +59,7 @@ def from_weights(
         name = f"cluster_layers.{index}"
         _require_parts(source, shapes, name, vit.width)
         before[block] = PatchMerge(name, shapes[f"{name}.queries"][0], scale, _EPS)
-    kept.require_made(source, before, counts)
+    kept.require_made(source, before, made)
     last = vit.depth in before and vit.pool == "token"
     doubt = "PatchMerger behind the last block changes nothing: the class token passes it by"
     return Placed(before=before, assumed=assumed, warnings=(doubt,) if last else ())

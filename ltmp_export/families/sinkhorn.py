@@ -16,7 +16,7 @@ from ltmp_export.steps.transport.step import MOST_ROUNDS, Transport
 
 BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.v"
-STATED = ("merge_at", "counts", "sinkhorn_eps", "cluster_iters")
+STATED = ("merge_at", "made", "sinkhorn_eps", "cluster_iters")
 
 
 def from_weights(
@@ -25,7 +25,7 @@ def from_weights(
     vit: Vit,
     *,
     merge_at: tuple[int, ...] | None,
-    counts: tuple[int, ...] | None = None,
+    made: tuple[int, ...] | None = None,
     sinkhorn_eps: float | None = None,
     cluster_iters: int | None = None,
 ) -> Placed:
@@ -36,7 +36,7 @@ def from_weights(
         shapes: Of `WEIGHTS`, by name.
         vit: Geometry.
         merge_at: Before which blocks the layers stand.
-        counts: Tokens that its script would make, where the file tells.
+        made: Tokens that its script would make, where the file tells.
         sinkhorn_eps: What similarities are divided by, which the file's arguments alone tell.
         cluster_iters: Rounds of balancing, likewise.
 
@@ -59,6 +59,6 @@ def from_weights(
         tokens = shapes[f"{name}.v"][0]
         kept.require_shapes(source, shapes, name, {"v": (tokens, vit.width)})
         before[block] = Transport(name, tokens, float(sinkhorn_eps), cluster_iters)
-    kept.require_made(source, before, counts)
+    kept.require_made(source, before, made)
     found = f"shares balanced in {cluster_iters} rounds at eps {sinkhorn_eps:g}"
     return Placed(before=before, stated={"merge_at": tuple(before)}, found=(found,))

@@ -16,7 +16,7 @@ from ltmp_export.steps.slim.step import Slim
 
 BACKBONES = (Vit.kind,)  # a mixture of all tokens lies nowhere
 WEIGHTS = r"cluster_layers\.(0|[1-9][0-9]{0,5})\.(scale|weight\.[013]\.(weight|bias))"
-STATED = ("merge_at", "counts")
+STATED = ("merge_at", "made")
 
 
 def from_weights(
@@ -25,7 +25,7 @@ def from_weights(
     vit: Vit,
     *,
     merge_at: tuple[int, ...] | None,
-    counts: tuple[int, ...] | None = None,
+    made: tuple[int, ...] | None = None,
 ) -> Placed:
     """The mixtures of the tokens that enter some blocks.
 
@@ -34,7 +34,7 @@ def from_weights(
         shapes: Of `WEIGHTS`, by name.
         vit: Geometry.
         merge_at: Before which blocks the layers stand.
-        counts: Tokens that its script would make, where the file tells.
+        made: Tokens that its script would make, where the file tells.
 
     Raises:
         InputError: Something is missing, has to be stated, or does not fit the model.
@@ -51,5 +51,5 @@ def from_weights(
         wanted |= {f"weight.0.{part}": (vit.width,) for part in ("weight", "bias")}
         kept.require_shapes(source, shapes, name, wanted)
         before[block] = Slim(name, tokens, hidden)
-    kept.require_made(source, before, counts)
+    kept.require_made(source, before, made)
     return Placed(before=before, stated={"merge_at": tuple(before)})

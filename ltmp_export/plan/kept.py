@@ -2,8 +2,9 @@
 
 Two rules that public scripts have for a keep rate, told apart by the file and never by a name:
 
-    zoo       int(196 · κ^(i+1)) at the i-th place: of 14 x 14 patches, whatever the grid is;
-              with one share for each place int(196 · κ_i)
+    zoo       int(n · κ^(i+1)) at the i-th place of a model of n patches; with one share for each
+              place int(n · κ_i); its topk and evit, and the official DynamicViT, have 196 for n,
+              whatever the grid is
     official  ⌈κ · n⌉ of the n patches that are there, an earlier fused token among them
 """
 
@@ -17,7 +18,7 @@ from ltmp_export.plan.remaking import Remaking
 
 ZOO, OFFICIAL = "zoo", "official"
 RULES = (ZOO, OFFICIAL)
-ZOO_PATCHES = 196  # its scripts have this number, not that of the model
+WRITTEN_PATCHES = 196  # some scripts have this number, not that of the model
 USUAL = {12: (3, 6, 9)}  # blocks, by depth
 USUAL_RATE = 0.7
 
@@ -29,8 +30,8 @@ def listed(rate: Rates) -> tuple[float, ...]:
     return (float(rate),) if isinstance(rate, (int, float)) else tuple(map(float, rate))
 
 
-def by_zoo(rate: Rates, places: int, patches: int = ZOO_PATCHES) -> tuple[int, ...]:
-    """Patches that are kept at each place by the zoo's rule; a single share is cumulative."""
+def by_zoo(rate: Rates, places: int, patches: int) -> tuple[int, ...]:
+    """Patches of so many that are kept at each place; a single share is cumulative."""
     rates = listed(rate)
     if len(rates) == 1:
         return tuple(int(patches * rates[0] ** (place + 1)) for place in range(places))
@@ -135,14 +136,14 @@ def require_made(source: str, before: Mapping[int, Remaking], counts: Sequence[i
     if counts is not None and made != list(counts):
         raise InputError(
             f"{source}: its layers make {', '.join(map(str, made))} tokens, its args.keep_rate "
-            f"{', '.join(map(str, counts))} (int(196 · rate^i)); another rule wrote it, or other "
-            "arguments"
+            f"{', '.join(map(str, counts))} (int(n · rate^i) of n patches); another rule wrote it, "
+            "or other arguments"
         )
 
 
-def lost(counts: Sequence[int], places: Sequence[int]) -> dict[int, int]:
-    """Patches that go in each block, of which so many are left; 196 at first."""
-    before = (ZOO_PATCHES, *counts)
+def lost(counts: Sequence[int], places: Sequence[int], patches: int) -> dict[int, int]:
+    """Patches that go in each block, of which so many are left, by how many there are at first."""
+    before = (patches, *counts)
     return {
         block: max(0, before[i] - left)
         for i, (block, left) in enumerate(zip(places, counts, strict=True))

@@ -32,6 +32,7 @@ from ltmp_export.steps.contextual import slots
 from ltmp_export.steps.contextual.step import Contextual
 from tests.makers import towers
 from tests.makers.commands import ltmp, refused, succeeded
+from tests.makers.distilled import distilled
 from tests.makers.golden_sets import golden
 from tests.oracles.oracle_visionzip import run_visionzip
 
@@ -180,3 +181,12 @@ def test_commands(path: Path, tmp_path: Path) -> None:
         refused(ltmp("eval", *subject, "--data", tmp_path / "i.npz"), "measure the model that read")
     assert "equal" in succeeded(ltmp("check", model, path, "--samples", 2, "-b", 2))
     refused(ltmp("export", path, *stated[:4], "--contextual", 4), "state it, like --dominant 54")
+
+
+def test_heads_of_a_distilled_model_are_not_used(tmp_path: Path) -> None:
+    """None of the two is, as the one of others."""
+    model = distilled(depth=3)
+    torch.save({"model": model.state_dict()}, tmp_path / "d.pth")
+    stated = Choices(family="visionzip", num_heads=4, dominant=4, contextual=2)
+    one = load_checkpoint(tmp_path / "d.pth", stated)
+    assert (one.vit.depth, one.plan.counts(11, 2)) == (2, (11, 11))

@@ -160,12 +160,12 @@ def _patchmerger_plan(method: Family, draw: Draw) -> Plan:
 
 def _zoo_content(method: str, weights: Weights, **others: Any) -> dict[str, Any]:
     """As a file of the TokenReduction zoo, reducing before blocks 2 and 4."""
-    named = {"model": f"{method}_small_patch4_32", "reduction_loc": [2, 4], "keep_rate": [0.2]}
+    named = {"model": f"{method}_small_patch4_32", "reduction_loc": [2, 4], "keep_rate": [0.35]}
     args = argparse.Namespace(**named, model_ema=True, **others)
     return {"model": weights, "args": args, "model_ema": weights, "ema_best": True}
 
 
-def _drawn(shapes: Mapping[str, tuple[int, ...]], draw: Draw | None = None) -> dict[str, Tensor]:
+def drawn(shapes: Mapping[str, tuple[int, ...]], draw: Draw | None = None) -> dict[str, Tensor]:
     """Weights of these shapes, of linear layers and norms of about the right size."""
     generator = torch.Generator().manual_seed(1)
     made = {}
@@ -175,7 +175,7 @@ def _drawn(shapes: Mapping[str, tuple[int, ...]], draw: Draw | None = None) -> d
     return made
 
 
-def _predictors(width: int, count: int) -> dict[str, tuple[int, ...]]:
+def predictors(width: int, count: int) -> dict[str, tuple[int, ...]]:
     half, quarter = width // 2, width // 4
     sides = {"in_conv.1": (width, width), "out_conv.0": (half, width)}
     sides |= {"out_conv.2": (quarter, half), "out_conv.4": (2, quarter)}
@@ -188,23 +188,23 @@ def _predictors(width: int, count: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _normed(weights: dict[str, Tensor], ends: str) -> dict[str, Tensor]:
+def normed(weights: dict[str, Tensor], ends: str | tuple[str, ...]) -> dict[str, Tensor]:
     """The same with norms' weights about 1."""
     return {n: value + 1 if n.endswith(ends) else value for n, value in weights.items()}
 
 
 def _dynamicvit_content(weights: Weights) -> dict[str, Any]:
-    own = _normed(_drawn(_predictors(128, 2)), "in_conv.0.weight")
+    own = normed(drawn(predictors(128, 2)), "in_conv.0.weight")
     return _zoo_content("dyvit", dict(weights) | own)
 
 
 def _dynamicvit_plan(method: Family, draw: Draw) -> Plan:
-    own = _normed(_drawn(_predictors(48, 2), draw), "in_conv.0.weight")
+    own = normed(drawn(predictors(48, 2), draw), "in_conv.0.weight")
     before = {1: Predict("score_predictor.0", 6, 1e-6), 2: Predict("score_predictor.1", 3, 1e-6)}
     return Plan(method.name, ((),) * 3, before, own)
 
 
-def _slimming(width: int, *tokens: int) -> dict[str, tuple[int, ...]]:
+def slimming(width: int, *tokens: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for number, made in enumerate(tokens):
         name, hidden = f"cluster_layers.{number}", width // 2
@@ -216,43 +216,43 @@ def _slimming(width: int, *tokens: int) -> dict[str, tuple[int, ...]]:
 
 
 def _sit_content(weights: Weights) -> dict[str, Any]:
-    own = _normed(_drawn(_slimming(128, 39, 7)), "weight.0.weight")
+    own = normed(drawn(slimming(128, 22, 7)), "weight.0.weight")
     return _zoo_content("sit", dict(weights) | own)
 
 
 def _sit_plan(method: Family, draw: Draw) -> Plan:
-    own = _normed(_drawn(_slimming(48, 6, 2), draw), "weight.0.weight")
+    own = normed(drawn(slimming(48, 6, 2), draw), "weight.0.weight")
     before = {1: Slim("cluster_layers.0", 6, 24), 3: Slim("cluster_layers.1", 2, 24)}
     return Plan(method.name, ((),) * 3, before, own)
 
 
 def _sinkhorn_content(weights: Weights) -> dict[str, Any]:
-    own = _drawn({"cluster_layers.0.v": (39, 128), "cluster_layers.1.v": (7, 128)})
+    own = drawn({"cluster_layers.0.v": (22, 128), "cluster_layers.1.v": (7, 128)})
     return _zoo_content("sinkhorn", dict(weights) | own, sinkhorn_eps=0.5, cluster_iters=3)
 
 
 def _sinkhorn_plan(method: Family, draw: Draw) -> Plan:
-    own = _drawn({"cluster_layers.0.v": (6, 48), "cluster_layers.1.v": (2, 48)}, draw)
+    own = drawn({"cluster_layers.0.v": (6, 48), "cluster_layers.1.v": (2, 48)}, draw)
     names = ("cluster_layers.0", "cluster_layers.1")
     before = {1: Transport(names[0], 6, 0.5, 3), 2: Transport(names[1], 2, 0.5, 2)}
     return Plan(method.name, ((),) * 3, before, own)
 
 
-def _dpcknn_shapes(width: int) -> dict[str, tuple[int, ...]]:
+def dpcknn_shapes(width: int) -> dict[str, tuple[int, ...]]:
     names = ("cluster_layers.0.score", "cluster_layers.1.score")
     weights: dict[str, tuple[int, ...]] = {f"{name}.weight": (1, width) for name in names}
     return weights | {f"{name}.bias": (1,) for name in names}
 
 
 def _dpcknn_content(weights: Weights) -> dict[str, Any]:
-    own = _drawn(_dpcknn_shapes(128))
+    own = drawn(dpcknn_shapes(128))
     return _zoo_content("dpcknn", dict(weights) | own, k_neighbors=5, equal_weight=False)
 
 
 def _dpcknn_plan(method: Family, draw: Draw) -> Plan:
     names = ("cluster_layers.0", "cluster_layers.1")
     before = {1: Cluster(names[0], 6, 3), 2: Cluster(names[1], 3, 2, weighted=False)}
-    return Plan(method.name, ((),) * 3, before, _drawn(_dpcknn_shapes(48), draw))
+    return Plan(method.name, ((),) * 3, before, drawn(dpcknn_shapes(48), draw))
 
 
 def _ats_content(weights: Weights) -> dict[str, Any]:

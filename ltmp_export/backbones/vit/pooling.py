@@ -20,7 +20,7 @@ def pool(
     *,
     width: int,
     spared: int,
-    largest: int,
+    largest: int | None,
 ) -> Name:
     """Rows [T, C] behind the final norm → [B, C].
 
@@ -32,7 +32,7 @@ def pool(
         layout: Where the tokens of an image are.
         width: C.
         spared: Tokens in front that the query does not see.
-        largest: The most patches that a token can stand for.
+        largest: As of `Layout.score_bias`.
     """
     g, head_width = layers.g, width // own.heads
     alone = None  # of one image spared rows are masked: a NaN in them prunes all, and stays one

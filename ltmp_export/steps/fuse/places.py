@@ -82,7 +82,9 @@ def _blocks(
         InputError: So many cannot.
     """
     each = rates * len(at) if len(rates) == 1 else rates
-    numbers = kept.by_zoo(rates, len(at)) if rule == ZOO else (0,) * len(at)
+    numbers = (0,) * len(at)
+    if rule == ZOO:
+        numbers = kept.by_zoo(rates, len(at), kept.WRITTEN_PATCHES)
     tokens, blocks, told = vit.tokens, dict[int, tuple[Step, ...]](), []
     for block, rate, number in zip(at, each, numbers, strict=True):
         step = Fuse(rate, fused, number)
