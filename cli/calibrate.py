@@ -118,7 +118,9 @@ def calibrate(
     class_order: options.ClassOrder = None,
     knn: options.Knn = None,
     device: options.Device = "auto",
-    workers: options.Workers = 0,
+    workers: options.Working = 0,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     name: options.Name = None,
     choices: Choices,
     plot: Annotated[
@@ -143,6 +145,9 @@ def calibrate(
         output = Path("calibrated.pth.tar")
     read = [checkpoint, images, choices.base_checkpoint, class_map, timing]
     parsing.require_outputs([output, plot, json], read)
+    elsewhere: dict[str, Any] = {"engine": engine, "address": address}
+    if not targets and (engine != "local" or address is not None):
+        raise InputError("times are measured on this machine; drop --engine and --address")
     with spinner() as progress:
         wanted = None if targets else timed.wanted()
         stated = replace(choices, reduction_target=1.0) if rated else choices
@@ -170,7 +175,7 @@ def calibrate(
             "progress": progress,
         }
         done = (
-            ltmp_export.calibrate(checkpoint, images, targets, output, **about)
+            ltmp_export.calibrate(checkpoint, images, targets, output, **about, **elsewhere)
             if wanted is None
             else ltmp_export.calibrate_latency(checkpoint, images, wanted, output, **about)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -53,29 +53,9 @@ def evaluate(
             rich_help_panel=options.NEIGHBOURS,
         ),
     ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            help="Processes that read images beside this one; with --engine ray: that compute "
-            "(default: as many as there are processors).",
-            rich_help_panel=options.RUNNING,
-        ),
-    ] = 0,
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(
-            help="Here, or in processes of a Ray cluster: the same figures.",
-            rich_help_panel=options.RUNNING,
-        ),
-    ] = "local",
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Of a Ray cluster (default: RAY_ADDRESS, else one of this machine is started).",
-            rich_help_panel=options.RUNNING,
-        ),
-    ] = None,
+    workers: options.Working = 0,
+    engine: options.Engine = "local",
+    address: options.Address = None,
     write_baseline: Annotated[
         Path | None,
         typer.Option(

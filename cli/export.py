@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import ltmp_export
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.graph.targets import TARGETS, require_known
 from ltmp_export.plan.outputs import KNOWN
 from ltmp_export.statements import wishes
@@ -83,6 +84,9 @@ def export(
             help="Take at most so many of them (default: 128).", rich_help_panel=_PRECISION
         ),
     ] = None,
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    workers: options.Computing = 0,
     activation_scales: Annotated[
         Literal["static", "dynamic"],
         typer.Option(
@@ -165,6 +169,7 @@ def export(
     )
     require_known(target)
     gives = None if outputs is None else outputs.split(",")
+    place = Place(engine, address, workers)
     with spinner() as progress:
         wishes.require(
             batch_size=batch_size,
@@ -176,6 +181,7 @@ def export(
             precision=precision,
             calibration_images=calibration_images,
             calibration_samples=calibration_samples,
+            place=place,
         )
         wishes.require_mode(mode, parsing.require_takeable(checkpoint, choices))
         from ltmp_export import reports
@@ -206,6 +212,7 @@ def export(
             precision=computes,
             calibration_images=calibration_images,
             calibration_samples=calibration_samples,
+            place=place,
             target=target,
             with_preprocessing=with_preprocessing,
             check=check,

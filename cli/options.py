@@ -72,6 +72,36 @@ Workers = Annotated[
     int,
     typer.Option(help="Processes that read images beside this one.", rich_help_panel=RUNNING),
 ]
+Working = Annotated[
+    int,
+    typer.Option(
+        help="Processes that read images beside this one; with --engine ray: that compute "
+        "(default: as many as there are processors).",
+        rich_help_panel=RUNNING,
+    ),
+]
+Computing = Annotated[
+    int,
+    typer.Option(
+        help="With --engine ray: processes that compute (default: as many as there are "
+        "processors).",
+        rich_help_panel=RUNNING,
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Here, or in processes of a Ray cluster: the same figures.", rich_help_panel=RUNNING
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Of a Ray cluster (default: RAY_ADDRESS, else one of this machine is started).",
+        rich_help_panel=RUNNING,
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(help="Threads of an operator (default: all processors).")
 ]

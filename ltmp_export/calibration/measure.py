@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +51,13 @@ class Measured:
         return float((self.answers == answers).mean())
 
 
-@torch.inference_mode()
+class Portion(NamedTuple):
+    """A batch through a model: `counts` [b, depth], `answers` as in `Measured`."""
+
+    counts: NDArray[np.int64]
+    answers: NDArray[Any]
+
+
 def measure(
     model: nn.Module, vit: Vit, images: Labelled, workers: int = 0, plan: Plan | None = None
 ) -> Measured:
@@ -67,20 +74,28 @@ def measure(
     Raises:
         InputError: An image leads to logits that are not finite.
     """
-    device = next(model.parameters()).device
-    counts, answers = [], []
-    for batch in images.batches(BATCH, workers):
-        output = model(batch.to(device))
-        if not output.logits.isfinite().all():
-            raise InputError(
-                f"{images.origin}: an image leads to NaN or infinite logits; look for values out "
-                "of range (--mean and --std?)"
-            )
-        counts.append(output.counts.cpu().numpy())
-        answers.append(_answers(output.logits, vit.classes))
-    together = np.concatenate(counts)
-    share = executed_share(vit, plan or dense_plan(vit.depth), together.tolist())
-    return Measured(together, np.concatenate(answers), share)
+    batches = images.batches(BATCH, workers)
+    found = [portion(model, vit, batch, images.origin) for batch in batches]
+    return together(found, vit, plan)
+
+
+@torch.inference_mode()
+def portion(model: nn.Module, vit: Vit, batch: Tensor, origin: str) -> Portion:
+    """A batch of images [b, channels, H, W], see `measure`."""
+    output = model(batch.to(next(model.parameters()).device))
+    if not output.logits.isfinite().all():
+        raise InputError(
+            f"{origin}: an image leads to NaN or infinite logits; look for values out "
+            "of range (--mean and --std?)"
+        )
+    return Portion(output.counts.cpu().numpy(), _answers(output.logits, vit.classes))
+
+
+def together(found: Iterable[Portion], vit: Vit, plan: Plan | None = None) -> Measured:
+    """All batches, in their order."""
+    counts, answers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    share = executed_share(vit, plan or dense_plan(vit.depth), counts.tolist())
+    return Measured(counts, answers, share)
 
 
 def _answers(logits: Tensor, classes: int) -> NDArray[Any]:
@@ -89,11 +104,13 @@ def _answers(logits: Tensor, classes: int) -> NDArray[Any]:
     return found
 
 
-@torch.inference_mode()
 def dense_answers(model: VisionTransformer, images: Labelled, workers: int = 0) -> NDArray[Any]:
     """What the model says as timm runs it, nothing reduced, see `Measured`."""
-    device = next(model.parameters()).device
     batches = images.batches(BATCH, workers)
-    return np.concatenate(
-        [_answers(model(batch.to(device)), model.num_classes) for batch in batches]
-    )
+    return np.concatenate([dense_portion(model, batch) for batch in batches])
+
+
+@torch.inference_mode()
+def dense_portion(model: VisionTransformer, batch: Tensor) -> NDArray[Any]:
+    """The same of a batch."""
+    return _answers(model(batch.to(next(model.parameters()).device)), model.num_classes)

@@ -9,17 +9,20 @@ more than its share, which is what thresholds are for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ltmp_export.plan.vit import Vit
 from ltmp_export.training.budget import mac_ratio
 from ltmp_export.training.forms import candidates
 from ltmp_export.training.masked import Masked
-from ltmp_export.training.model import MaskedVit, State
+from ltmp_export.training.model import MaskedVit
 
 SCHEDULES = ("even", "early", "late")
 _NEAR = 200  # of the gaps between scores within a two-hundredth of the place, take the widest
@@ -66,48 +69,94 @@ def expected(vit: Vit, shares: Shares, target: float) -> float:
     return low
 
 
-@torch.inference_mode()
+class Look(NamedTuple):
+    """What a step sees of a batch.
+
+    Attributes:
+        scores: [n] float32, see `training.forms.candidates`.
+        living: Tokens before it.
+    """
+
+    scores: NDArray[np.float32]
+    living: int
+
+
+class Walk:
+    """A batch of images on its way through the blocks.
+
+    Args:
+        model: In eval mode, in the aligned form; its own thresholds are not looked at.
+        images: [B, channels, H, W].
+    """
+
+    def __init__(self, model: MaskedVit, images: Tensor) -> None:
+        self._model, self._kinds = model, model.steps
+        with torch.inference_mode():
+            self._embedded = model.embed(images)
+        self._tokens: Masked | None = None
+        self._taken: tuple[float, ...] = ()
+
+    @torch.inference_mode()
+    def look(self, taken: tuple[float, ...]) -> Look:
+        """What that step sees before which all others had these thresholds, in their order.
+
+        Where it was here before with the first of them, it goes on from there.
+        """
+        if self._tokens is None or taken[: len(self._taken)] != self._taken:
+            self._tokens, self._taken = self._model.attend(0, self._embedded), ()
+        tokens = self._tokens
+        for place in range(len(self._taken), len(taken)):
+            block, step = divmod(place, len(self._kinds))
+            tokens = self._model.step(self._kinds[step], tokens, torch.tensor(taken[place]))
+            if step + 1 == len(self._kinds):
+                tokens = self._model.attend(block + 1, self._model.finish(block, tokens))
+        self._tokens, self._taken = tokens, taken
+        scores = candidates(self._kinds[len(taken) % len(self._kinds)], tokens)
+        return Look(scores.float().cpu().numpy(), round(float(tokens.alive.sum())))
+
+
 def thresholds(
-    model: MaskedVit, embedded: Sequence[State], shares: Shares, intensity: float
+    look: Callable[[tuple[float, ...]], Sequence[Look]],
+    depth: int,
+    kinds: Sequence[str],
+    shares: Shares,
+    intensity: float,
 ) -> dict[str, list[float]]:
     """Find thresholds that remove these shares.
 
     Args:
-        model: In eval mode, in the aligned form; its own thresholds are not looked at.
-        embedded: Images before the first block, in batches.
+        look: What all images show a step, batch by batch, see `Walk.look`.
+        depth: Blocks.
+        kinds: Steps of each, in their order.
         shares: How removals are spread.
         intensity: How much is removed: 0 nothing, towards 1 all.
 
     Returns:
         Per kind one for each block: float32 values in [0, 1], midway between two scores.
     """
-    depth = len(model.vit.blocks)
-    found: dict[str, list[float]] = {kind: [] for kind in model.steps}
-    owed = dict.fromkeys(model.steps, 0.0)  # to be removed, with what was left over before
-    states = list(embedded)
-    for block in range(depth):
-        incoming = sum(float(state.alive.sum()) for state in states)
-        batches = [model.attend(block, state) for state in states]
-        for kind in model.steps:
-            share = shares.of_block(block, depth, intensity) * shares.of_step(kind, model.steps)
-            owed[kind] += share * incoming
-            chosen = _threshold(kind, batches, round(owed[kind]))
-            found[kind].append(chosen)
-            before = _living(batches)
-            batches = [model.step(kind, tokens, torch.tensor(chosen)) for tokens in batches]
-            owed[kind] = max(0.0, owed[kind] - (before - _living(batches)))
-        states = [model.finish(block, tokens) for tokens in batches]
-    return found
+    owed = dict.fromkeys(kinds, 0.0)  # to be removed, with what was left over before
+    taken: list[float] = []
+    before = incoming = 0
+    for place in range(depth * len(kinds)):
+        block, step = divmod(place, len(kinds))
+        seen = look(tuple(taken))
+        living = sum(one.living for one in seen)
+        if place:
+            last = kinds[step - 1]
+            owed[last] = max(0.0, owed[last] - (before - living))
+        if step == 0:
+            incoming = living
+        share = shares.of_block(block, depth, intensity) * shares.of_step(kinds[step], kinds)
+        owed[kinds[step]] += share * incoming
+        scores = np.concatenate([one.scores for one in seen])
+        taken.append(_threshold(kinds[step], torch.from_numpy(scores), round(owed[kinds[step]])))
+        before = living
+    return {kind: taken[number :: len(kinds)] for number, kind in enumerate(kinds)}
 
 
-def _living(batches: Sequence[Masked]) -> float:
-    return sum(float(tokens.alive.sum()) for tokens in batches)
-
-
-def _threshold(kind: str, batches: Sequence[Masked], wanted: int) -> float:
+def _threshold(kind: str, scores: Tensor, wanted: int) -> float:
     """Where `wanted` candidates lie on the side that goes; nothing goes at 1 (merge) or 0."""
-    scores = torch.cat([candidates(kind, tokens) for tokens in batches]).double()
-    pooled = scores.clamp(0, 1).sort().values
+    pooled = scores.double().clamp(0, 1).sort().values
     total = len(pooled)
     if total == 0:
         return float(kind == "merge")

@@ -19,19 +19,20 @@ and that one is for other runtimes (`Precision.int8_form`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.layers import RmsNorm
-from torch import Tensor, nn
+from torch import nn
 
 from ltmp_export.calibration import protection
+from ltmp_export.calibration.observed import Given, observe
 from ltmp_export.checkpoint.load import Checkpoint
-from ltmp_export.errors import InputError
+from ltmp_export.distributed.cluster import HERE, Place
 from ltmp_export.images.inputs import Images
 from ltmp_export.plan.linears import Linear, rounded
 from ltmp_export.precision.formats import (
@@ -43,27 +44,10 @@ from ltmp_export.precision.formats import (
     covering,
 )
 from ltmp_export.progress import Progress, silent
-from ltmp_export.reference import Reference
 
-ROWS = 512  # inputs of each layer that are kept, of all images
 STRENGTH = 0.85  # of balancing: 1 gives all channels one range, 0 all columns of the weights
 HEADROOM = 1.1  # of a range that is not clipped
 _CLIPS = np.linspace(0.4, 1.0, 25)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a linear layer is given.
-
-    Attributes:
-        rows: [n, in] some of it.
-        low: [in] the least of all.
-        high: [in] the largest.
-    """
-
-    rows: NDArray[np.float32]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
 
 
 def prepare(
@@ -71,6 +55,7 @@ def prepare(
     images: Images,
     asked: Precision,
     progress: Progress = silent,
+    place: Place = HERE,
 ) -> tuple[Checkpoint, Precision]:
     """Balance a checkpoint and measure the scales of its linear layers.
 
@@ -79,6 +64,7 @@ def prepare(
         images: What to measure on.
         asked: Scales and protection, with `auto` to protect what the images show to need it.
         progress: Called with a few words as each image begins.
+        place: Where the images run.
 
     Returns:
         A checkpoint that computes the same and is easier to quantise, and `asked` with its layers.
@@ -87,7 +73,7 @@ def prepare(
         InputError: The images lead to numbers that are not finite.
     """
     asked = replace(asked, protected=asked.protected or asked.auto)
-    given = observe(checkpoint, images, progress)
+    given = observe(checkpoint, images, progress, place)
     linears = rounded(checkpoint.geometry)
     model, changed = balanced(checkpoint.model, linears, given)
     fine = {layer.path for layer in linears if layer.fine}
@@ -101,51 +87,6 @@ def prepare(
         coarse = {path: _activation((given | changed)[path], asked, False) for path in deciding}
         precision = protection.where_needed(prepared, precision, coarse, images, progress)
     return prepared, precision
-
-
-def observe(checkpoint: Checkpoint, images: Images, progress: Progress) -> dict[str, Given]:
-    """What each linear layer is given, by the path of its weights.
-
-    Raises:
-        InputError: Some of it is not finite.
-    """
-    model = copy.deepcopy(checkpoint.model)
-    seen: dict[str, list[NDArray[np.float32]]] = {}
-    lows: dict[str, NDArray[np.float32]] = {}
-    highs: dict[str, NDArray[np.float32]] = {}
-    most = -(-ROWS // len(images))
-
-    def watch(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            of_map = isinstance(module, nn.Conv2d)  # channels stand in front
-            cells = inputs[0].movedim(1, -1) if of_map else inputs[0]
-            x = cells.reshape(-1, cells.shape[-1]).numpy()
-            low, high = x.min(axis=0), x.max(axis=0)
-            lows[path] = np.minimum(lows.get(path, low), low)
-            highs[path] = np.maximum(highs.get(path, high), high)
-            chosen = np.unique(np.linspace(0, len(x) - 1, most).astype(int))
-            seen.setdefault(path, []).append(x[chosen])
-
-        return hook
-
-    wanted = {layer.path for layer in rounded(checkpoint.geometry)}
-    for path, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and path in wanted:
-            module.register_forward_pre_hook(watch(path))
-    reference = Reference(model, checkpoint.plan)
-    for number, pixels in enumerate(images.pixels):
-        progress(f"calibrating on image {number + 1} of {len(images)}")
-        reference.run(torch.from_numpy(pixels))
-    given = {
-        path: Given(np.concatenate(rows), lows[path], highs[path]) for path, rows in seen.items()
-    }
-    broken = [path for path, one in given.items() if not np.isfinite([one.low, one.high]).all()]
-    if broken:
-        raise InputError(
-            f"the images to calibrate on ({images.origin}) lead to NaN or infinite numbers before "
-            f"{broken[0]}; give others"
-        )
-    return given
 
 
 def balanced(

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from numpy.typing import NDArray
 
+from ltmp_export import families
 from ltmp_export.calibration import neighbours, quantiles
-from ltmp_export.calibration.measure import BATCH, Measured, dense_answers, measure
+from ltmp_export.calibration.crew import Crew
+from ltmp_export.calibration.measure import Measured
 from ltmp_export.calibration.quantiles import Shares
 from ltmp_export.calibration.search import Trial, search
 from ltmp_export.calibration.shift import shifted
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.errors import InputError
-from ltmp_export.families import Family
 from ltmp_export.files import memory
-from ltmp_export.images.labelled import Labelled
 from ltmp_export.plan.plan import DENSE
 from ltmp_export.progress import Progress
-from ltmp_export.training.forms import ALIGNED
-from ltmp_export.training.model import MaskedVit
 
 TOLERANCE = 0.005  # of the target
 DEFAULT_MERGE, DEFAULT_SCHEDULE = 0.7, "late"
@@ -155,38 +152,20 @@ class Bench:
     """Measures thresholds on the images held out.
 
     Args:
-        source: The model.
-        family: Whose steps it takes.
-        held_out: The images, at least one.
-        workers: Processes that read them.
+        crew: Where they run.
         progress: Called with a few words after each measurement.
         knn: Of a model without classifier, how many neighbours vote for the class of an image.
     """
 
-    def __init__(
-        self,
-        source: Checkpoint,
-        family: Family,
-        held_out: Labelled,
-        workers: int,
-        progress: Progress,
-        knn: int = neighbours.DEFAULT,
-    ) -> None:
-        self.source, self.family, self.knn = source, family, knn
-        self.held_out, self.workers, self.progress = held_out, workers, progress
+    def __init__(self, crew: Crew, progress: Progress, knn: int = neighbours.DEFAULT) -> None:
+        self.crew, self.progress, self.knn = crew, progress, knn
+        self.held_out = crew.subject.held_out
         progress("measuring the dense model")
-        self.dense = dense_answers(source.model, held_out, workers)
-
-    def model(self, thresholds: Mapping[str, Sequence[float]]) -> MaskedVit:
-        """The model with these thresholds, deciding as deployed."""
-        model, plan = self.source.model, self.source.plan
-        return MaskedVit(model, self.family, thresholds, ALIGNED, plan=plan).eval()
+        self.dense = crew.dense()
 
     def measure(self, thresholds: Thresholds) -> Measured:
         """What it does to the images held out."""
-        device = next(self.source.model.parameters()).device
-        model = self.model(thresholds).to(device)
-        return measure(model, self.source.vit, self.held_out, self.workers)
+        return self.crew.measure(thresholds)
 
     def accuracy(self, answers: NDArray[Any]) -> float | None:
         """Share of them that is right, where there are labels.
@@ -242,22 +221,18 @@ class _Result(NamedTuple):
     measured: Measured
 
 
-def by_quantiles(bench: Bench, scored: Labelled, shares: Shares) -> Maker:
+def by_quantiles(crew: Crew, shares: Shares) -> Maker:
     """Thresholds from the scores of images, by how much of its tokens a block removes.
 
     Raises:
         InputError: The tokens of all these images take more than the memory limit.
     """
-    vit = bench.source.vit
-    held = 3 * 4 * len(scored) * vit.tokens * vit.width  # before, in and after a block
-    memory.require_memory(held, f"the tokens of {len(scored)} images (--samples)")
-    flat = {kind: [0.5] * vit.depth for kind in bench.family.scalars}
-    device = next(bench.source.model.parameters()).device
-    model = bench.model(flat).to(device)
-    batches = scored.batches(BATCH, bench.workers)
-    with torch.inference_mode():
-        embedded = [model.embed(batch.to(device)) for batch in batches]
-    make = partial(quantiles.thresholds, model, embedded, shares)
+    subject, vit = crew.subject, crew.subject.source.vit
+    count = len(subject.scored)
+    held = 3 * 4 * count * vit.tokens * vit.width  # before, in and after a block
+    memory.require_memory(held // crew.processes, f"the tokens of {count} images (--samples)")
+    kinds = families.load(subject.family).order()
+    make = partial(quantiles.thresholds, crew.look, vit.depth, kinds, shares)
     return Maker(make, 0.0, _MOST_REMOVED, partial(quantiles.expected, vit, shares))
 
 

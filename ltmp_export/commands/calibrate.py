@@ -20,6 +20,8 @@ from ltmp_export.calibration.targets import (
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import halved
 from ltmp_export.commands.stages import family_of
+from ltmp_export.distributed import cluster
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.images import chance
@@ -88,6 +90,8 @@ def calibrate(
     knn: int | None = None,
     device: str = "auto",
     workers: int = 0,
+    engine: str = cluster.LOCAL,
+    address: str | None = None,
     progress: Progress = silent,
 ) -> CalibrateReport:
     """Find thresholds without training, so that a share of the work is left on images held out.
@@ -105,30 +109,37 @@ def calibrate(
         knn: Of a model without classifier, whose agreement with the dense model is the cosine of
             features: neighbours that vote for the class of a labelled image, 20 by default.
         device: See `timing.processes.device_of`.
-        workers: Processes that read images.
+        workers: Processes that read images; on a cluster those that compute.
+        engine: "local" for this process, or "ray" for a cluster, which finds the same bit for bit.
+        address: Of a Ray cluster, see `distributed.cluster.connected`.
         progress: Called with a few words as each stage begins.
 
     Raises:
         InputError: A file or image cannot be used, or a target cannot be met within 0.5 %.
-        UnavailableError: There is no such device.
+        UnavailableError: There is no such device, or Ray is missing.
+        ExportError: Processes of a cluster do not run.
     """
     started, spread = time.perf_counter(), spread or Spread()
     output = None if output is None else Path(output)
     _require_targets(targets, output)
+    cluster.require(engine, address)
     halves = halved.opened(
         checkpoint, images, output, spread=spread, name=name, class_map=class_map, knn=knn,
-        class_order=class_order, choices=choices, device=device, progress=progress, suits=family_of,
+        class_order=class_order, choices=choices, device=halved.device_for(engine, device),
+        progress=progress, suits=family_of,
     )  # fmt: skip
     source, scored, held_out = halves.source, halves.scored, halves.held_out
     family, shift = family_of(source), spread.by_shift(source)
     halved.require_splittable(family, spread)
-    bench = Bench(source, family, held_out, workers, progress, halves.voters)
-    maker = by_shift(source) if shift else by_quantiles(bench, scored, spread.shares)
-    rows = [bench.meet(target, maker) for target in targets]
+    place = Place(engine, address, workers)
+    with halved.running(halves.subject(family.name), place, progress) as crew:
+        bench = Bench(crew, progress, halves.voters)
+        maker = by_shift(source) if shift else by_quantiles(crew, spread.shares)
+        rows = [bench.meet(target, maker) for target in targets]
     dense = bench.accuracy(bench.dense)
     report = CalibrateReport(
         output=output,
-        family=bench.family.name,
+        family=family.name,
         method=SHIFT if shift else QUANTILES,
         rows=tuple(rows),
         calibration=0 if shift else len(scored),

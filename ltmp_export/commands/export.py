@@ -15,7 +15,8 @@ from ltmp_export.calibration import budgets, halves, quantise
 from ltmp_export.calibration.budgets import Budget
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands.pictured import take_pictures
-from ltmp_export.commands.stages import calibration, closing, loaded, measured_on
+from ltmp_export.commands.stages import calibration, closing, giving, loaded, measured_on
+from ltmp_export.distributed.cluster import HERE, Place
 from ltmp_export.files import disk
 from ltmp_export.graph import detached
 from ltmp_export.graph.targets import require_known
@@ -24,9 +25,7 @@ from ltmp_export.model_file import external, targets
 from ltmp_export.model_file.model import to_onnx, weights_of
 from ltmp_export.parity import compare
 from ltmp_export.parity.report import CheckReport
-from ltmp_export.plan import outputs as plan_outputs
 from ltmp_export.plan import work
-from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.precision.formats import FP16, FP32, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
 from ltmp_export.runtimes import opsets
@@ -109,6 +108,7 @@ def export(
     precision: Precision | None = None,
     calibration_images: str | Path | None = None,
     calibration_samples: int | None = None,
+    place: Place | None = None,
     target: str | None = None,
     with_preprocessing: bool = False,
     check: bool = True,
@@ -141,6 +141,7 @@ def export(
         calibration_images: For int8 and fp16 a folder of pictures or an `.npz` like those the model
             will see; by default the embedded digits if they fit the model, else synthetic pictures.
         calibration_samples: Take at most so many of them, 128 by default.
+        place: Where int8 scales are measured, here by default; a cluster finds the same.
         target: A runtime whose forms the file is to have, of `graph.targets.TARGETS`.
         with_preprocessing: The file takes `pictures` uint8 [batch, height, width, channels] of any
             size, and prepares them itself.
@@ -157,7 +158,7 @@ def export(
     wishes.require(
         batch_size=batch_size, outputs=outputs, mode=mode, keep_tokens=keep_tokens, images=images,
         samples=samples, precision=precision.kind, calibration_images=calibration_images,
-        calibration_samples=calibration_samples,
+        calibration_samples=calibration_samples, place=place,
     )  # fmt: skip
     require_known(target)
     opsets.require(opset, precision)
@@ -165,12 +166,12 @@ def export(
     budget, remarks = budgets.asked(source, mode, keep_tokens, images, samples, opset, progress)
     if budget is not None:
         source = replace(source, plan=source.plan.within(budget.keep))
-    gives, source = _giving(source, outputs)
+    gives, source = giving(source, outputs)
     quick = closing(source, calibration_images, QUICK_SAMPLES)
     model, precision, measured = _written(
         source, precision, (calibration_images, calibration_samples), quick,
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
-        progress=progress,
+        place=place or HERE, progress=progress,
     )  # fmt: skip
     model, beside = _apart(model, source, precision, target, opset)
     report, sizes = None, (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
@@ -238,17 +239,6 @@ def _apart(
     return detached.detach(model, weights_of(source))
 
 
-def _giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
-    """What a file is to give, and the model for that: without logits its classifier is left out.
-
-    Raises:
-        InputError: It cannot be given.
-    """
-    gives = plan_outputs.require(asked, source.geometry, source.plan, source.path)
-    needless = LOGITS not in gives and source.geometry.classes
-    return gives, source.without_classifier() if needless else source
-
-
 def _written(
     source: Checkpoint,
     precision: Precision,
@@ -259,6 +249,7 @@ def _written(
     batch_size: int | None,
     outputs: Sequence[str],
     token_counts: bool,
+    place: Place,
     progress: Progress,
 ) -> tuple[ModelProto, Precision, list[str]]:
     """The model, its precision with what was measured on images, and what is to be said of these.
@@ -272,6 +263,7 @@ def _written(
         batch_size: 1 or None.
         outputs: What the file gives.
         token_counts: Whether to add that output.
+        place: Where scales are measured.
         progress: Called with a few words as each stage begins.
     """
     if precision.kind == FP16:
@@ -285,7 +277,7 @@ def _written(
     doubts: list[str] = []
     if precision.kind == INT8:
         pictures = calibration(source, *given)
-        source, precision = quantise.prepare(source, pictures, precision, progress)
+        source, precision = quantise.prepare(source, pictures, precision, progress, place)
         doubts += pictures.remarks
         if precision.scales == STATIC or precision.auto:
             measured = "int8 scales" if precision.scales == STATIC else "what to protect and not"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ltmp_export.calibration import neighbours
+from ltmp_export.calibration import crew, neighbours
+from ltmp_export.calibration.crew import Crew
 from ltmp_export.calibration.targets import Spread
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
+from ltmp_export.distributed import cluster
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.errors import InputError
 from ltmp_export.families import Family
 from ltmp_export.files import disk
@@ -43,6 +47,10 @@ class Halves(NamedTuple):
     def knn(self) -> int | None:
         """Neighbours that vote, where there is no classifier."""
         return None if self.source.vit.classes else self.voters
+
+    def subject(self, family: str) -> crew.Subject:
+        """What runs, with the steps of a family."""
+        return crew.Subject(self.source, family, self.scored, self.held_out)
 
 
 def opened(
@@ -94,3 +102,34 @@ def require_splittable(family: Family, spread: Spread) -> None:
     """
     if spread.merge is not None and len(family.scalars) == 1:
         raise InputError(f"family {family.name} has one kind of step; drop --split")
+
+
+@contextlib.contextmanager
+def running(subject: crew.Subject, place: Place, progress: Progress) -> Iterator[Crew]:
+    """Where the images run, see `commands.calibrate.calibrate`.
+
+    Raises:
+        InputError: There is no such cluster.
+    """
+    if place.engine == cluster.LOCAL:
+        yield Crew(subject, place.workers)
+        return
+    progress("connecting to the cluster")
+    with (
+        cluster.connected(place.address, place.workers) as there,
+        crew.elsewhere(subject, there, progress) as found,
+    ):
+        yield found
+
+
+def device_for(engine: str, asked: str) -> str:
+    """Where PyTorch runs.
+
+    Raises:
+        InputError: A GPU is asked for, and processes of a cluster.
+    """
+    if engine == cluster.LOCAL:
+        return asked
+    if asked not in ("auto", "cpu"):
+        raise InputError(f"processes of a cluster run on CPUs; drop --device {asked}")
+    return "cpu"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ltmp_export import families
+from ltmp_export.calibration.crew import Crew
 from ltmp_export.calibration.measure import Measured
 from ltmp_export.calibration.targets import (
     QUANTILES,
@@ -92,14 +93,9 @@ class Thresholds(Search):
         self.kind, shift = family_of(self.source), spread.by_shift(self.source)
         halved.require_splittable(self.kind, spread)
         self.family, self.method = self.kind.name, SHIFT if shift else QUANTILES
-        self.bench = Bench(
-            self.source, self.kind, halves.held_out, workers, progress, halves.voters
-        )
-        self.maker: Maker = (
-            by_shift(self.source)
-            if shift
-            else by_quantiles(self.bench, halves.scored, spread.shares)
-        )
+        crew = Crew(halves.subject(self.family), workers)
+        self.bench = Bench(crew, progress, halves.voters)
+        self.maker: Maker = by_shift(self.source) if shift else by_quantiles(crew, spread.shares)
 
     def _plan(self, thresholds: dict[str, list[float]]) -> Plan:
         own = self.source.plan
@@ -147,9 +143,7 @@ class FixedRate(Search):
     ) -> None:
         self.source, self.family, self.method = halves.source, family, RATE
         self.choices, self.progress = choices, progress
-        self.bench = Bench(
-            self.source, families.load(family), halves.held_out, workers, progress, halves.voters
-        )
+        self.bench = Bench(Crew(halves.subject(family), workers), progress, halves.voters)
         self._made: dict[float, Checkpoint | None] = {}
 
     def _at(self, share: float) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ltmp_export.checkpoint.freeze import require_learned, require_trained
@@ -10,6 +11,8 @@ from ltmp_export.families import Family
 from ltmp_export.files import memory
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
+from ltmp_export.plan import outputs as plan_outputs
+from ltmp_export.plan.outputs import LOGITS
 from ltmp_export.progress import Progress
 from ltmp_export.statements.choices import Choices
 
@@ -94,3 +97,14 @@ def measured_on(
         f"{measured} are measured on {pictures.origin}; give pictures like those the model will "
         "see with --calibration-images"
     ]
+
+
+def giving(source: Checkpoint, asked: Sequence[str] | None) -> tuple[tuple[str, ...], Checkpoint]:
+    """What a file is to give, and the model for that: without logits its classifier is left out.
+
+    Raises:
+        InputError: It cannot be given.
+    """
+    gives = plan_outputs.require(asked, source.geometry, source.plan, source.path)
+    needless = LOGITS not in gives and source.geometry.classes
+    return gives, source.without_classifier() if needless else source

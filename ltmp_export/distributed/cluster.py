@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,28 @@ LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
 _STORE = 2**28  # bytes of shared memory of a cluster of this machine
 _PATIENCE = 5.0  # seconds until a cluster answers
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something runs.
+
+    Attributes:
+        engine: Here, or on a cluster.
+        address: Of the cluster, see `connected`.
+        workers: Its processes, likewise.
+    """
+
+    engine: str = LOCAL
+    address: str | None = None
+    workers: int = 0
+
+    def require(self) -> None:
+        """Check that it can be, see `require`; nothing is connected to."""
+        require(self.engine, self.address)
+
+
+HERE = Place()
 
 
 def require(engine: str, address: str | None) -> None:
@@ -70,8 +93,16 @@ def connected(address: str | None, workers: int) -> Iterator[int]:
     if workers < 0:
         raise InputError(f"{workers} workers; expected 0 or more")
     if ray.is_initialized():
-        yield _count(ray, workers)
+        with _keeping(ray):
+            yield _count(ray, workers)
         return
+    with _joined(ray, address, workers), _keeping(ray):
+        yield _count(ray, workers)
+
+
+@contextlib.contextmanager
+def _joined(ray: Any, address: str | None, workers: int) -> Iterator[None]:
+    """Connect, and leave at the end; see `connected`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = address or os.environ.get("RAY_ADDRESS")
@@ -90,7 +121,47 @@ def connected(address: str | None, workers: int) -> Iterator[int]:
             except (OSError, RuntimeError, ValueError, ImportError) as err:
                 said.seek(0)
                 raise _refusal(address, err, said.read()) from err
-        yield _count(ray, workers)
+        yield
+
+
+_kept: list[tuple[int, Any]] | None = None  # processes without work, each with its GPUs
+
+
+@contextlib.contextmanager
+def _keeping(ray: Any) -> Iterator[None]:
+    """Keep processes without work until the outermost connection ends."""
+    global _kept
+    if _kept is not None:
+        yield
+        return
+    _kept = []
+    try:
+        yield
+    finally:
+        left, _kept = _kept, None
+        for _, process in left:
+            ray.kill(process)
+
+
+def keep(gpus: int, process: Any) -> None:
+    """A process without work."""
+    if _kept is None:
+        package().kill(process)
+    else:
+        _kept.append((gpus, process))
+
+
+def kept(gpus: int) -> Any:
+    """One that has so many GPUs, which is kept no longer; None where there is none.
+
+    Others are ended: their processors may be needed.
+    """
+    while _kept:
+        held, process = _kept.pop()
+        if held == gpus:
+            return process
+        package().kill(process)
+    return None
 
 
 def _refusal(address: str | None, err: Exception, said: bytes) -> InputError:

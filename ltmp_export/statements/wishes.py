@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltmp_export import families
+from ltmp_export.distributed.cluster import HERE, LOCAL, Place
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.plan import outputs as plan_outputs
 
 AUTO = "auto:"
 PICTURES = "a folder of pictures or an .npz with 'images'"
-FULL = "fp32"  # the precision that is measured on no images, see `precision.formats`
+# Precisions by their names in `precision.formats`: measured on no images, and scaled by some.
+FULL, SCALED = "fp32", "int8"
 
 
 def require(
@@ -27,15 +29,18 @@ def require(
     precision: str,
     calibration_images: str | Path | None,
     calibration_samples: int | None,
+    place: Place | None = None,
 ) -> None:
     """Check the options of an export, see `commands.export.export`; `precision` is its kind.
 
     Raises:
         InputError: They do not go together, or one cannot be done.
+        UnavailableError: Ray is missing.
     """
     require_batch_size(batch_size)
     require_budget(mode, keep_tokens, images, samples)
     require_measured(precision, calibration_images, calibration_samples)
+    require_place(precision, place)
     if outputs is not None:
         plan_outputs.require_known(outputs)
     for pictures in (images, calibration_images):
@@ -66,6 +71,24 @@ def require_measured(precision: str, images: str | Path | None, samples: int | N
         raise InputError(
             "--calibration-images and --calibration-samples are about --precision int8 and fp16"
         )
+
+
+def require_place(precision: str, place: Place | None) -> None:
+    """Check that what can be measured on a cluster is measured, where one is given.
+
+    Raises:
+        InputError: It is not, or the cluster is none.
+        UnavailableError: Ray is missing.
+    """
+    if place is None or place == HERE:
+        return
+    if place.engine == LOCAL and place.address is None:
+        raise InputError("--workers is about processes of a cluster; give --engine ray, too")
+    if precision != SCALED:
+        raise InputError(
+            "--engine, --address and --workers are about the scales of --precision int8"
+        )
+    place.require()
 
 
 def require_budget(

@@ -121,17 +121,17 @@ def at_share(source: Checkpoint, family: str, share: float, images: Images) -> C
     def model(thresholds: dict[str, list[float]]) -> MaskedVit:
         return MaskedVit(source.model, method, thresholds, ALIGNED, plan=source.plan).eval()
 
-    any_of_them = model(dict.fromkeys(method.scalars, [0.5] * vit.depth))
+    walk = quantiles.Walk(model(dict.fromkeys(method.scalars, [0.5] * vit.depth)), pixels)
 
     @torch.inference_mode()
     def attempt(intensity: float) -> Trial[Plan]:
-        found = quantiles.thresholds(any_of_them, [embedded], _SHARES, intensity)
+        found = quantiles.thresholds(
+            lambda taken: [walk.look(taken)], vit.depth, method.order(), _SHARES, intensity
+        )
         counts: Tensor = model(found)(pixels).counts
         left = executed_share(vit, source.plan, counts.tolist())
         return Trial(intensity, left, method.freeze(found, vit.prefix))
 
-    with torch.inference_mode():
-        embedded = any_of_them.embed(pixels)
     start = quantiles.expected(vit, _SHARES, share)
     best = search(attempt, 0.0, 0.95, share, TOLERANCE, start, TRIALS)
     return replace(source, plan=best.result)

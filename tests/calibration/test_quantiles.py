@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -71,9 +70,11 @@ def find(
 ) -> dict[str, list[float]]:
     flat = {kind: [0.5] * source.vit.depth for kind in families.load(family).scalars}
     model = masked(source, family, flat)
-    with torch.inference_mode():
-        embedded = [model.embed(batch) for batch in batches]
-    return quantiles.thresholds(model, embedded, shares, intensity)
+    walks = [quantiles.Walk(model, batch) for batch in batches]
+    return quantiles.thresholds(
+        lambda taken: [walk.look(taken) for walk in walks],
+        source.vit.depth, model.steps, shares, intensity,
+    )  # fmt: skip
 
 
 def counts_under(

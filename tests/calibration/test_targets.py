@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ltmp_export import export, families
+from ltmp_export import export
+from ltmp_export.calibration.crew import Crew, Subject
 from ltmp_export.calibration.measure import dense_answers
 from ltmp_export.calibration.shift import shifted
 from ltmp_export.calibration.targets import Bench, Maker, Spread
@@ -236,7 +237,7 @@ def test_calibrated_thresholds_beat_random_ones(dense: Checkpoint, digits_npz: P
     _, held_out = halves(dense, digits_npz, SAMPLES)
     spread = Spread(samples=SAMPLES)
     (row,) = calibrate(dense.path, digits_npz, [TARGET], spread=spread, choices=CHOICES).rows
-    bench = Bench(dense, families.load("ltmp"), held_out, 0, lambda words: None)
+    bench = Bench(Crew(Subject(dense, "ltmp", held_out, held_out)), lambda words: None)
     agreements = []
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)

@@ -8,23 +8,25 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
-import threading
-import time
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
-from ltmp_export import export
+from ltmp_export import calibrate, export
+from ltmp_export.calibration import crew
+from ltmp_export.calibration.targets import Spread
 from ltmp_export.commands.eval import evaluate
 from ltmp_export.distributed import cluster, stream
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.errors import ExportError, InputError
-from tests.conftest import DIGITS_LTMP
+from ltmp_export.precision.formats import Precision
+from ltmp_export.statements.choices import Choices
+from tests.conftest import DIGITS_LTMP, load_torch
 from tests.makers import packed
 from tests.makers.commands import ltmp, refused
 from tests.makers.shallow import write_shallow
@@ -41,18 +43,27 @@ def without_time(report: Any) -> str:
     return json.dumps(report.to_json() | {"seconds": None})
 
 
-class Killer:
-    """Kills the process that was ready first, as soon as something came back."""
+NORMALISED = Choices(mean=(0.5,) * 3, std=(0.5,) * 3)
 
-    def __init__(self) -> None:
+
+class Killer:
+    """Kills the process that was ready first, as soon as a message begins so."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
         self.told: list[str] = []
         self.victim = 0
+
+    @property
+    def killed(self) -> bool:
+        """Whether it did, and that was noticed."""
+        return self.victim == -1 and "a worker was lost; its task is given again" in self.told
 
     def __call__(self, message: str) -> None:
         self.told.append(message)
         if found := re.match(r"worker \d+: process (\d+) on", message):
             self.victim = self.victim or int(found[1])
-        elif message.startswith("image ") and self.victim > 0:
+        elif message.startswith(self.when) and self.victim > 0:
             os.kill(self.victim, signal.SIGKILL)
             self.victim = -1
 
@@ -72,41 +83,97 @@ def squares(flag: Path) -> Callable[[int], int]:
     return do
 
 
-def test_the_same_figures_whoever_works_and_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of three processors, which this process is connected to."""
     if importlib.util.find_spec("ray") is None and "LTMP_REQUIRE_BROWSER" not in os.environ:
         pytest.skip("there is no Python package ray; pip install '.[test]'")
     from ray.cluster_utils import Cluster
 
-    write_shallow(DIGITS_LTMP, tmp_path / "c.pth.tar")
-    model, data = tmp_path / "m.onnx", packed.digits_shards(tmp_path / "shards", 72, 3)
-    export(tmp_path / "c.pth.tar", model, check=False)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    monkeypatch.setattr(stream, "TRIES", 2)
     head = {"num_cpus": 3, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    started = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        killer = Killer()
-        given: dict[str, Any] = {"batch_size": 3, "threads": 1}
-        elsewhere = {"engine": "ray", "address": started.address}
-        found = evaluate(model, data, **given, **elsewhere, workers=2, progress=killer)
-        assert without_time(found) == without_time(evaluate(model, data, **given))
-        assert killer.victim == -1
-        assert "a worker was lost; its task is given again" in killer.told
-        with pytest.raises(InputError, match="4 workers, but the Ray cluster has 3 processors"):
-            evaluate(model, data, **elsewhere, workers=4)
-        with cluster.connected(started.address, 3):
-            check_tasks(tmp_path, monkeypatch)
-    finally:
-        started.shutdown()
-    told = ltmp("eval", model, "--data", data, "--engine", "ray", "--address", "127.0.0.1:9")
-    refused(told, "no Ray cluster at 127.0.0.1:9: Connection refused")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        started = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            with cluster.connected(started.address, 3):
+                yield started.address
+        finally:
+            started.shutdown()
 
 
-def check_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a cluster: in their order, given again, refused."""
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    write_shallow(DIGITS_LTMP, tmp_path / "c.pth.tar")
+    return tmp_path / "c.pth.tar"
+
+
+def test_eval_gives_the_same_json_whoever_works_and_fails(
+    tmp_path: Path, checkpoint: Path, address: str
+) -> None:
+    model, data = tmp_path / "m.onnx", packed.digits_shards(tmp_path / "shards", 72, 3)
+    export(checkpoint, model, check=False)
+    given: dict[str, Any] = {"batch_size": 3, "threads": 1}
+    here = without_time(evaluate(model, data, **given))
+    for workers in (1, 2, 3):
+        killer = Killer("image " if workers == 2 else "never")
+        elsewhere: dict[str, Any] = {"engine": "ray", "address": address, "workers": workers}
+        assert without_time(evaluate(model, data, **given, **elsewhere, progress=killer)) == here
+        assert killer.killed == (workers == 2)
+    with pytest.raises(InputError, match="4 workers, but the Ray cluster has 3 processors"):
+        evaluate(model, data, engine="ray", workers=4)
+
+
+def test_int8_scales_are_the_same_whoever_works_and_fails(
+    tmp_path: Path, checkpoint: Path, address: str
+) -> None:
+    images = packed.digits_shards(tmp_path / "shards", 24, 3)
+    given: dict[str, Any] = {"calibration_images": images, "check": False}
+    given |= {"precision": Precision("int8"), "choices": NORMALISED}
+    export(checkpoint, tmp_path / "here.onnx", **given)
+    killer = Killer("calibrating on")
+    place = Place("ray", address, 2)
+    export(checkpoint, tmp_path / "there.onnx", **given, place=place, progress=killer)
+    assert killer.killed
+    assert (tmp_path / "there.onnx").read_bytes() == (tmp_path / "here.onnx").read_bytes()
+
+
+def test_thresholds_are_the_same_whoever_works_and_fails(
+    tmp_path: Path, checkpoint: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By scores, which processes hold the tokens for: a new one has to begin again."""
+    images = packed.digits_shards(tmp_path / "shards", 104, 3)
+    given: dict[str, Any] = {"spread": Spread(method="quantiles", samples=104)}
+    given |= {"choices": NORMALISED}
+    here = calibrate(checkpoint, images, [0.7], tmp_path / "here.pth.tar", **given)
+    killer, look = Killer("a look"), crew.Elsewhere.look
+
+    def watched(self: Any, taken: tuple[float, ...]) -> Any:
+        if len(taken) == 3:
+            killer("a look")
+        return look(self, taken)
+
+    monkeypatch.setattr(crew.Elsewhere, "look", watched)
+    there = calibrate(
+        checkpoint, images, [0.7], tmp_path / "there.pth.tar",
+        **given, engine="ray", address=address, workers=2, progress=killer,
+    )  # fmt: skip
+    assert killer.killed
+    assert without_time(replace(there, output=None)) == without_time(replace(here, output=None))
+    found, wanted = (load_torch(tmp_path / f"{name}.pth.tar") for name in ("there", "here"))
+    torch.testing.assert_close(found["state_dict"], wanted["state_dict"], rtol=0, atol=0)
+    shard = images / "digits-002.tar"
+    shard.write_bytes(shard.read_bytes()[:-12_000])
+    told = ltmp(
+        "calibrate", checkpoint, "--images", images, "--reduction-target", 0.7, "--engine", "ray",
+        "--workers", 1, "--mean", 0.5, "--std", 0.5, "-o", tmp_path / "none.pth.tar",
+    )  # fmt: skip
+    refused(told, "digits-002.tar is no readable tar")
+    assert not (tmp_path / "none.pth.tar").exists()
+
+
+def test_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """In their order, given again, refused."""
     by_value(squares)
     for workers in (1, 3):
         make = functools.partial(squares, tmp_path / f"flag {workers}")
@@ -120,59 +187,3 @@ def check_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "TRIES", 1)
     with pytest.raises(ExportError, match="on the Ray cluster task 1 ended its process"):
         list(stream.results(make, [1, 9, 2], 1))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message", "code"),
-    [
-        (["--engine", "ray", "--address", "nowhere"], "expected HOST:PORT, ray://", 2),
-        (["--address", "1.2.3.4:5"], "is of a Ray cluster; give --engine ray, too", 2),
-        (["--engine", "ray"], "extra 'distributed'", 4),
-    ],
-)
-def test_what_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str, code: int
-) -> None:
-    if code == 4:
-        monkeypatch.setitem(sys.modules, "ray", None)
-    write_shallow(DIGITS_LTMP, tmp_path / "c.pth.tar")
-    export(tmp_path / "c.pth.tar", tmp_path / "m.onnx", check=False)
-    np.savez(tmp_path / "a.npz", images=np.zeros((2, 1, 32, 32), np.float32), labels=[0, 1])
-    refused(ltmp("eval", tmp_path / "m.onnx", "--data", tmp_path / "a.npz", *flags), message, code)
-
-
-def test_a_cluster_that_asks_for_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray tells that in lines of its own libraries, and then that it found no cluster."""
-
-    def init(**_: object) -> None:
-        os.write(2, b"GCS server: Unauthenticated: InvalidAuthToken\n")
-        raise ConnectionError("Failed to connect")
-
-    stranger = types.SimpleNamespace(init=init, is_initialized=bool, shutdown=lambda: None)
-    monkeypatch.setattr(cluster, "package", lambda: stranger)
-    with pytest.raises(InputError, match="asks for its token; set RAY_AUTH_MODE=token"):
-        connect("auto")
-
-
-def connect(address: str) -> None:
-    with cluster.connected(address, 1):
-        pass
-
-
-@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n", b""])
-def test_what_answers_is_no_cluster(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-
-        def reply() -> None:
-            with server.accept()[0] as stranger:
-                stranger.sendall(answer)
-                stranger.recv(100)
-                time.sleep(0.6)
-
-        thread = threading.Thread(target=reply)
-        thread.start()
-        with pytest.raises(InputError, match=f"at 127.0.0.1:{port}: what answers there is none"):
-            cluster._require_answer(f"127.0.0.1:{port}")
-        thread.join()
