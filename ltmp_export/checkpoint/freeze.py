@@ -146,10 +146,11 @@ def require_learned(path: Path, stated: str | None, own: str, class_token: bool)
         InputError: There is no such family, it has no thresholds, or does not take the model.
     """
     name = stated or (DEFAULT_FAMILY if own == DENSE else own)
-    if name in families.counted():
+    if name in families.training_free():
+        rate = "r" if name in families.counted() else "rate"
         raise InputError(
             f"family {name} has no thresholds to make; it needs none: ltmp export --family {name} "
-            "--r 8"
+            f"--reduction-target 0.6 picks its {rate}, without images"
         )
     if name not in families.learned():
         if stated is None:

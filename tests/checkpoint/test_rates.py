@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltmp_export import calibrate, check, evaluate, export, families
+from ltmp_export import check, evaluate, export, families
 from ltmp_export.checkpoint import rates
 from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.errors import InputError
@@ -22,6 +22,7 @@ from ltmp_export.statements.choices import Choices
 from ltmp_export.steps.merge_most.step import MergeMost
 from ltmp_export.steps.prune_least.step import PruneLeast
 from tests.conftest import DIGITS_LTMP
+from tests.makers.commands import ltmp, refused
 
 Digits = Callable[[str], Checkpoint]
 
@@ -235,8 +236,9 @@ def test_another_r_than_the_files(digits: Digits, tmp_path: Path) -> None:
     assert found.reason == "block 0: the file states merge 8, the checkpoint merge 9"
 
 
-def test_nothing_to_calibrate(digits_base: Path) -> None:
-    with pytest.raises(InputError, match="family m has no thresholds to make.*--family m --r 8"):
-        calibrate(
-            digits_base, digits_base, [0.5], "c.pth", choices=Choices(family="m", num_heads=2)
-        )
+@pytest.mark.parametrize(("family", "picks"), [("m", "its r"), ("evit", "its rate")])
+def test_nothing_to_calibrate(digits_base: Path, family: str, picks: str) -> None:
+    """A share of the work picks rates without images: the command that does is named."""
+    asked = ("--num-heads", 2, "--family", family, "--reduction-target", 0.5)
+    run = ltmp("calibrate", digits_base, *asked, "--images", digits_base)
+    refused(run, f"ltmp export --family {family} --reduction-target 0.6 picks {picks}, without")

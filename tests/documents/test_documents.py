@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ltmp_export import families
+from ltmp_export.checkpoint import scripts
 from tests.documents import manuals
 from tests.documents.manuals import FRONT, ROOT
 
@@ -113,6 +115,18 @@ def test_the_house_lists_the_packages_in_the_order_the_data_passes() -> None:
             above = set(imported(path)) - below - {name}
             assert not above, f"{path} imports {above}, which the house lists below {name}"
         below.add(name)
+
+
+def test_every_method_has_its_rows() -> None:
+    """On the front page, in the room's manual, in METHOD; with the commit of the code read."""
+    method = (PACKAGE / "METHOD.md").read_text(encoding="utf-8")
+    for document in (FRONT, PACKAGE / "families" / "README.md"):
+        rows = re.findall(r"^\|([^|]*)\|", document.read_text(encoding="utf-8"), re.MULTILINE)
+        told = set(re.findall(r"`(\w+)`", " ".join(rows)))
+        assert set(families.names()) <= told, document
+    assert not [name for name in families.names() if f"`{name}`" not in method]
+    rows = re.findall(r"^\| ([\w-]+/[\w-]+) at [0-9a-f]{7} \|", method, re.MULTILINE)
+    assert {*scripts.REPOSITORIES.values()} <= set(rows)
 
 
 @pytest.fixture(scope="module")
