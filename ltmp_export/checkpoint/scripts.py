@@ -86,7 +86,7 @@ class Script:
         """
         rate, at = (self.said.get(name) for name in ("keep_rate", "merge_at"))
         found = dict(self.said)
-        if self.name == ZOO and rate is not None and len(kept.listed(rate)) == 1:
+        if self.name == ZOO and type(rate) in (int, float) and 0 < rate <= 1:
             found["counts"] = kept.by_zoo(rate, len(at or ()), patches)
             if trained is not None:
                 found["made"] = kept.by_zoo(rate, len(at or ()), trained)
@@ -188,6 +188,10 @@ def _zoo(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
         raise InputError(
             f"{path}: args.reduction_loc {at!r:.80}, args.keep_rate {rates!r:.80}; expected a list "
             "of blocks, and of shares"
+        )
+    if len(rates) == 1 and not 0 < rates[0] <= 1 and not _unread(method, args):
+        raise InputError(
+            f"{path}: args.keep_rate: keep rate {rates[0]}: expected shares above 0, at most 1"
         )
     if len(rates) > 1 and method not in _WITH_LISTS and not _unread(method, args):
         raise InputError(

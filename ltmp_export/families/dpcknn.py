@@ -46,10 +46,15 @@ def from_weights(
     """
     counts, k_neighbors, equal_weight = _told(source, counts, k_neighbors, equal_weight)
     layers = kept.layers(source, shapes, merge_at, vit.depth)
+    if equal_weight:
+        raise InputError(
+            f"{source}: args.equal_weight True, of whose models no layers weigh tokens, but it "
+            f"holds {layers[min(layers)]}.score; another model's arguments stand in it"
+        )
     for name in layers.values():
         wanted = {"score.weight": (1, vit.width), "score.bias": (1,)}
         kept.require_shapes(source, shapes, name, wanted)
-    return _placed(source, vit, layers, counts, k_neighbors, weighted=not equal_weight)
+    return _placed(source, vit, layers, counts, k_neighbors, weighted=True)
 
 
 def from_stated(

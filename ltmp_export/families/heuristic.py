@@ -6,6 +6,7 @@ Transformers", ICCV workshops 2023, arXiv 2308.04657, as the TokenReduction zoo 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,8 @@ def from_stated(
     Raises:
         InputError: Something is missing, has to be stated, or does not fit the model.
     """
-    if heuristic_pattern not in rings.DISTANCES or type(not_contiguous) is not bool:
+    pattern = str(heuristic_pattern).lower()
+    if pattern not in rings.DISTANCES or type(not_contiguous) is not bool:
         raise InputError(
             f"{source}: args.heuristic_pattern {heuristic_pattern!r:.40}, args.not_contiguous "
             f"{not_contiguous!r:.40}; expected {', '.join(rings.DISTANCES)} and True or False, as "
@@ -61,7 +63,7 @@ def from_stated(
     if grid_rounding not in (None, *rings.ROUNDINGS):
         raise InputError(f"--grid-rounding {grid_rounding}: expected {', '.join(rings.ROUNDINGS)}")
     rounding = grid_rounding or rings.FMA
-    z = rings.distances(side, str(heuristic_pattern), rounding)
+    z = rings.distances(side, pattern, rounding)
     at = kept.require_places(source, vit.depth, merge_at, "leave patches out")
     if not_contiguous:
         rates = kept.require_rates(source, keep_rate, len(at))
@@ -71,9 +73,9 @@ def from_stated(
         within = _contiguous(at, z, side, _radius(source, min_radius), rounding)
     before, left = _selections(source, within, z)
     assumed: dict[str, Any] = {}
-    if grid_rounding is None and not_contiguous and heuristic_pattern != "linf":
+    if grid_rounding is None and not_contiguous and pattern != "linf":
         assumed["grid_rounding"] = rounding
-    found = f"{heuristic_pattern}: blocks {', '.join(map(str, within))} keep {', '.join(left)} of "
+    found = f"{pattern}: blocks {', '.join(map(str, within))} keep {', '.join(left)} of "
     doubts = () if before else ("its pattern keeps all patches",)
     return Placed(
         before=before, stated={"merge_at": at, "grid_rounding": rounding}, assumed=assumed,
@@ -87,7 +89,7 @@ def _radius(source: str, radius: float | None) -> float:
     Raises:
         InputError: It is no number.
     """
-    if radius is not None and type(radius) not in (int, float):
+    if radius is not None and not (type(radius) in (int, float) and math.isfinite(radius)):
         raise InputError(f"{source}: args.min_radius {radius!r:.40}; expected a number")
     return max(0.0, radius or 0.0)
 
