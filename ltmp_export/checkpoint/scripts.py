@@ -86,7 +86,7 @@ class Script:
         """
         rate, at = (self.said.get(name) for name in ("keep_rate", "merge_at"))
         found = dict(self.said)
-        if self.name == ZOO and type(rate) in (int, float) and 0 < rate <= 1:
+        if self.name == ZOO and isinstance(rate, (int, float)) and 0 < rate <= 1:
             found["counts"] = kept.by_zoo(rate, len(at or ()), patches)
             if trained is not None:
                 found["made"] = kept.by_zoo(rate, len(at or ()), trained)
