@@ -84,7 +84,7 @@ FILES: Mapping[str, File] = {
     "dynamic": File("any batch, thresholds"),
     "single": File("`--batch-size 1`", batch_size=1),
     "static `m`": File("`--family m`", rate="8"),
-    "budget": File("`--keep-tokens`", keep_tokens="60,50,40,30,20,15"),
+    "budget": File("`--mode static --keep-tokens`", keep_tokens="60,50,40,30,20,15"),
     "int8": File("`--precision int8`", precision=Precision(INT8)),
     "int8 `qdq`": File("`--int8-form qdq`", precision=Precision(INT8, int8_form=QDQ)),
     "fp16": File("`--precision fp16`", precision=Precision(FP16)),

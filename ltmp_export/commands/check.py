@@ -16,6 +16,7 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.images import fed, inputs
 from ltmp_export.images.inputs import Images
+from ltmp_export.model_file import targets
 from ltmp_export.model_file.model import ExportedModel, read_exported
 from ltmp_export.parity import compare, repro
 from ltmp_export.parity.computed import Computed, Here
@@ -89,6 +90,9 @@ def check(
     if masked and not owner.geometry.classes:
         raise InputError(f"--masked compares classes, and {owner.path} has no classifier")
     report = _check(exported, owner, chosen, batch_sizes, computed, progress)
+    if recorded is None:
+        unfit = targets.doubts(exported.proto, runtime)
+        report = replace(report, warnings=(*report.warnings, *unfit))
     _save(exported, owner, chosen, report, save_repro, strict, runtime, progress)
     if (pictures := distance_of(exported)) is not None:
         report = report.with_pictures(pictures)

@@ -28,7 +28,7 @@ from ltmp_export.parity.report import CheckReport
 from ltmp_export.plan import work
 from ltmp_export.precision.formats import FP16, FP32, INT8, STATIC, Precision
 from ltmp_export.progress import Progress, silent
-from ltmp_export.runtimes import opsets
+from ltmp_export.runtimes import advice, opsets
 from ltmp_export.statements import wishes
 from ltmp_export.statements.choices import Choices
 
@@ -173,7 +173,7 @@ def export(
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
         place=place or HERE, progress=progress,
     )  # fmt: skip
-    model, beside = _apart(model, source, precision, target, opset)
+    model, beside, doubts = _apart(model, source, precision, target, opset, budget, batch_size)
     report, sizes = None, (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)
     if check:
         report = compare.compare(
@@ -202,7 +202,7 @@ def export(
         seconds=time.perf_counter() - started,
         check=report,
         notes=source.notes,
-        warnings=tuple(dict.fromkeys([*source.warnings, *remarks, *measured])),
+        warnings=tuple(dict.fromkeys([*source.warnings, *remarks, *measured, *doubts])),
     )
 
 
@@ -227,16 +227,18 @@ def _read(
 
 
 def _apart(
-    model: ModelProto, source: Checkpoint, precision: Precision, target: str | None, opset: int
-) -> tuple[ModelProto, dict[str, NDArray[Any]] | None]:
-    """A model in the forms of a runtime; in float32 without its large weights, and these.
+    model: ModelProto, source: Checkpoint, precision: Precision, target: str | None, opset: int,
+    budget: Budget | None, batch_size: int | None,
+) -> tuple[ModelProto, dict[str, NDArray[Any]] | None, tuple[str, ...]]:  # fmt: skip
+    """A model in a runtime's forms; in float32 without its large weights, and these.
 
-    Those are in the checkpoint's own memory.
+    Those are in the checkpoint's own memory. Also what the runtime is known not to take.
     """
     targets.write_for(model, target, opset)
+    doubts = advice.doubts(target, source.plan.static, budget, batch_size, precision)
     if precision.kind != FP32:
-        return model, None
-    return detached.detach(model, weights_of(source))
+        return model, None, doubts
+    return *detached.detach(model, weights_of(source)), doubts
 
 
 def _written(

@@ -173,28 +173,46 @@ FORMS: Mapping[str, Form] = {
 def rewrite(model: onnx.ModelProto, target: str) -> None:
     """Give a model the forms that a runtime needs; all names stay."""
     (opset,) = (one.version for one in model.opset_import if not one.domain)
-    taken = [form for form in FORMS.values() if target in (ANY, *form.targets)]
-    kinds = {form.operator for form in taken}
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    ragged = any(node.op_type in ("Compress", "NonZero") for node in model.graph.node)
+    stored = {tensor.name for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        form = None
-        if node.op_type in kinds:
-            found = _read(node, stored, ragged)
-            fitting = (f for f in taken if f.operator == node.op_type and f.needed(found))
-            form = next(fitting, None)
-        if form is None:
+    for node, chosen in _chosen(model, target):
+        if chosen is None:
             nodes.append(node)
             continue
-        written = _written(form, found, opset)
+        written = _written(FORMS[chosen[0]], chosen[1], opset)
         nodes += written.node
         added = [tensor for tensor in written.initializer if tensor.name not in stored]
         model.graph.initializer.extend(added)
-        stored.update((tensor.name, tensor) for tensor in added)
+        stored.update(tensor.name for tensor in added)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     _drop_unused(model.graph)
+
+
+def lacking(model: onnx.ModelProto, target: str) -> tuple[str, ...]:
+    """Names of the forms that a runtime needs of a model that has none yet, as in `FORMS`."""
+    found = {chosen[0] for _, chosen in _chosen(model, target) if chosen is not None}
+    return tuple(name for name in FORMS if name in found)
+
+
+def _chosen(
+    model: onnx.ModelProto, target: str
+) -> list[tuple[onnx.NodeProto, tuple[str, Operator] | None]]:
+    """Each operator of a model, with the form that a runtime needs of it, if it does."""
+    taken = {name: form for name, form in FORMS.items() if target in (ANY, *form.targets)}
+    kinds = {form.operator for form in taken.values()}
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    ragged = any(node.op_type in ("Compress", "NonZero") for node in model.graph.node)
+    chosen: list[tuple[onnx.NodeProto, tuple[str, Operator] | None]] = []
+    for node in model.graph.node:
+        if node.op_type not in kinds:
+            chosen.append((node, None))
+            continue
+        one = _read(node, stored, ragged)
+        fits = (n for n, f in taken.items() if f.operator == node.op_type and f.needed(one))
+        name = next(fits, None)
+        chosen.append((node, None if name is None else (name, one)))
+    return chosen
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from ltmp_export.model_file import targets
 from tests.commands.conftest import CKPT
 from tests.conftest import FIXTURES
 from tests.makers.commands import left, ltmp, refused
+from tests.makers.shallow import write_shallow
 
 
 def test_export_then_bench_as_typed(folder: Path) -> None:
@@ -76,3 +78,33 @@ def test_a_failing_check_leaves_what_was_there(
     refused(ltmp("export", CKPT), "comparisons do not pass", 1)
     assert Path("model.onnx").read_bytes() == b"old"
     assert left(folder) == [CKPT, "model.onnx"]
+
+
+def test_what_a_runtime_is_known_not_to_take_is_told(folder: Path) -> None:
+    """It is written all the same: another version may take it."""
+    write_shallow(Path(CKPT), Path("small.pth"), 1)
+    for asked, told in {
+        ("--for", "tract"): "tract 0.23.9 did not take such a file (dynamic: any batch, thresholds)"
+        " when it was tried, see 'ltmp runtimes'; choose --batch-size 1, --family m or --mode "
+        "static --keep-tokens",
+        ("--for", "iree"): "",
+    }.items():
+        run = ltmp(
+            "export", "small.pth", "--num-heads", "2", "--no-check", "--json", "a.json", *asked
+        )
+        assert run.exit_code == 0, run.stderr
+        assert [one[9:] for one in run.stderr.splitlines() if "tried" in one] == [told] * bool(told)
+        assert (told in json.loads(Path("a.json").read_text())["warnings"]) == bool(told)
+
+
+def test_a_file_without_the_forms_that_its_runtime_needs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` says so, whatever the verdict: some only show on other images."""
+    write_shallow(Path(CKPT), Path("small.pth"), 1)
+    given = ("small.pth", "--num-heads", "2")
+    assert ltmp("export", *given, "--no-check").exit_code == 0
+    monkeypatch.setattr(targets, "doubts", lambda model, runtime: (f"unfit for {runtime}",))
+    shown = ltmp("check", "model.onnx", *given, "--samples", "1", "-b", "1")
+    assert shown.exit_code == 0, shown.stderr
+    assert "warning: unfit for onnxruntime" in shown.stderr.splitlines()

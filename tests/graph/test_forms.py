@@ -159,3 +159,25 @@ def test_an_export_for_a_runtime_says_so(
     assert not {"Compress", "Hardmax"} & found["operators"].keys()
     with pytest.raises(InputError, match="unknown runtime 'tracts': expected one of tract, "):
         export(tmp_path / "nothing.pth", output, target="tracts")
+
+
+def test_which_forms_a_file_lacks(shallow_digits: Callable[[str], Checkpoint]) -> None:
+    checkpoint = shallow_digits("ltmp")
+    each = {
+        "mnn": ("", "first of the largest, products of a row at least"),
+        "tract": ("selection by places", "selection by places, first of the largest"),
+        "tvm": ("selection by places",) * 2,
+        "iree": ("selection by places, every other row by its place",) * 2,
+        "openvino": ("", ""),
+        "onnxruntime": ("", ""),
+    }
+    for which, batch_size in enumerate((None, 1)):
+        model = to_onnx(checkpoint, opset=17, batch_size=batch_size)
+        whole = onnx.ModelProto()
+        whole.CopyFrom(model)
+        targets.write_for(whole, ANY, 17)
+        for runtime, forms in each.items():
+            found = targets.doubts(model, runtime)
+            told = f"the file is not in the forms that {runtime} needs ({forms[which]}): export it"
+            assert found == ((f"{told} with --for {runtime}",) if forms[which] else ())
+            assert targets.doubts(whole, runtime) == ()
