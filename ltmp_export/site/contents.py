@@ -138,4 +138,4 @@ class Site:
             ("recorded with", self.recorded.by),
             ("runs in", f"{self.runtime.told} (MIT licence)"),
         ]
-        return document(name, told, facts, self.notes, self.runtime)
+        return document(name, told, facts, self.notes, self.runtime, self.served.undrawn)

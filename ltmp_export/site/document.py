@@ -20,7 +20,12 @@ _PROVIDERS = ((WASM, "wasm (the processor)"), (WEBGPU, "WebGPU"))
 
 
 def document(
-    title: str, told: str, facts: Sequence[tuple[str, str]], notes: Sequence[str], runtime: Runtime
+    title: str,
+    told: str,
+    facts: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    runtime: Runtime,
+    undrawn: str | None = None,
 ) -> bytes:
     """The file, whole.
 
@@ -30,6 +35,7 @@ def document(
         facts: Names and values of what else is known.
         notes: What was assumed, and what to know.
         runtime: What models run in.
+        undrawn: Why there are no pictures of tokens, instead of what is seen in them.
     """
     made = (
         f"{told}. Made by ltmp {version('ltmp')}. The model runs in this browser: pictures are not "
@@ -40,7 +46,13 @@ def document(
         element("header", element("h1", title), element("p", made, class_="told")),
         element("p", _WAITING, id="state", role="status", aria_live="polite"),
         element("noscript", element("p", "Scripts are off: nothing runs.", class_="verdict doubt")),
-        element("main", _pictures(), _parity(), _times(runtime), _facts(facts, notes)),
+        element(
+            "main",
+            _pictures(undrawn or words.LEGEND),
+            _parity(),
+            _times(runtime),
+            _facts(facts, notes),
+        ),
     )
     page = element("html", _head(title, runtime), body, lang="en")
     return f"<!DOCTYPE html>\n{page.source}\n".encode()
@@ -86,7 +98,7 @@ def _section(name: str, title: str, *content: Html) -> Html:
     return element("section", heading, *content, id=name, aria_labelledby=f"{name}-heading")
 
 
-def _pictures() -> Html:
+def _pictures(legend: str) -> Html:
     choose = element(
         "div",
         element("label", "Choose pictures (PNG, JPEG, BMP, WebP), or drop them on the page: ",
@@ -98,7 +110,7 @@ def _pictures() -> Html:
         id="drop", class_="controls",
     )  # fmt: skip
     return _section(
-        "pictures", "Pictures", choose, element("p", words.LEGEND, class_="told"),
+        "pictures", "Pictures", choose, element("p", legend, class_="told"),
         element("div", id="cards", class_="courses"),
     )  # fmt: skip
 

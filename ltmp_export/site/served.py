@@ -36,6 +36,7 @@ class Served:
         blocks: What each block did is told by, for the page; None where a file tells of the last
             block alone, or of none.
         owned: Whether patches can be shown.
+        undrawn: Why they cannot.
         added: How many outputs the file itself has not.
         remarks: What a person should know.
     """
@@ -45,6 +46,7 @@ class Served:
     counts: tuple[str, ...]
     blocks: tuple[dict[str, Any], ...] | None
     owned: bool
+    undrawn: str | None
     added: int
     remarks: tuple[str, ...]
 
@@ -74,7 +76,7 @@ def served(exported: ExportedModel) -> Served:
         taps = {}
         remarks.append(f"{path} lacks the named tensors that tell its tokens")
     counts = tuple(taps)
-    blocks, owned = None, False
+    blocks, owned, undrawn = None, False, None
     try:
         told = _blocks(exported, model)
         owned = told is not None or TOKEN_MAP in exported.outputs
@@ -82,10 +84,12 @@ def served(exported: ExportedModel) -> Served:
             blocks, more = told
             taps |= more
     except InputError as err:
-        remarks.append(f"no pictures of tokens: {err}")
+        undrawn = f"no pictures of tokens: {err}"
+        remarks.append(undrawn)
     given = {value.name for value in model.graph.output}
     copy = interface.tapped(model, taps)
-    return Served(copy, answer, counts, blocks, owned, len({*taps} - given), tuple(remarks))
+    added = len({*taps} - given)
+    return Served(copy, answer, counts, blocks, owned, undrawn, added, tuple(remarks))
 
 
 def require_size(model: onnx.ModelProto, name: object) -> None:

@@ -167,6 +167,9 @@ def test_methods_that_mix_have_no_pictures(here: Path, digits_base: Path) -> Non
     found = told(here / "site")
     assert found["grid"] is found["blocks"] is None
     assert found["recorded"]["images"][0]["owners"] == []
+    page = (here / "site" / "index.html").read_text(encoding="utf-8")
+    assert '<p class="told">no pictures of tokens: soft.onnx: family patchmerger' in page
+    assert "Each region has" not in page
 
 
 def test_what_no_browser_could_run_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
