@@ -1,6 +1,6 @@
 """Whatever a checkpoint, a model, images or a command line hold: an answer or one line.
 
-`pytest tests/checkpoint/test_fuzz.py` runs some 2,000 cases, the same every time.
+`pytest tests/checkpoint/test_fuzz.py` runs some 1,200 cases, the same every time.
 `LTMP_FUZZ=100000 pytest tests/checkpoint/test_fuzz.py` runs so many, drawn anew; `-rP` shows how
 they were shared and ended. Most go where a case takes a few milliseconds. What must hold for each
 is in `makers/fuzzing.py`.

@@ -34,7 +34,7 @@ LIMIT = 0.05  # GiB that the weights or images of one file may take
 GROWTH = 300  # MiB that a case may take beyond what the process has
 PATIENCE = 20  # seconds for a case that takes milliseconds on an idle machine
 SHARES = 6790  # of all parts together
-DEFAULT = 2000  # cases
+DEFAULT = 1200  # cases
 CODES = (0, 1, 2, 3, 4)
 
 asked = int(os.environ.get("LTMP_FUZZ", "0"))

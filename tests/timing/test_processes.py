@@ -22,7 +22,6 @@ from ltmp_export.model_file.model import to_onnx
 from ltmp_export.timing import processes
 from ltmp_export.timing.contenders import Contender
 from ltmp_export.timing.processes import Process
-from tests.conftest import DIGITS_LTMP
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="looks processes up by POSIX signals")
 
@@ -133,10 +132,9 @@ def test_the_current_folder_shadows_nothing(
         prepare(one)
 
 
-SCRIPT = f"""
+SCRIPT = """
     import sys
     import ltmp_export
-    ltmp_export.export({str(DIGITS_LTMP)!r}, "model.onnx", check=False)
     settings = ltmp_export.Settings(iterations=int(sys.argv[1]))
     print("begun", flush=True)
     ltmp_export.bench("model.onnx", samples=2, settings=settings)
@@ -145,9 +143,12 @@ SCRIPT = f"""
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def script(
+    tmp_path: Path, digits: Callable[[str], Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A user's script that measures at its top level, with temporary folders under `tmp`."""
     (tmp_path / "tmp").mkdir()
+    (tmp_path / "model.onnx").write_bytes(to_onnx(digits("ltmp"), opset=17).SerializeToString())
     (tmp_path / "measure.py").write_text(textwrap.dedent(SCRIPT))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -196,8 +197,6 @@ def test_interrupted_leaves_no_child(script: Path, stop: signal.Signals) -> None
 
 
 def test_a_terminated_command_leaves_nothing(script: Path) -> None:
-    """The script above exports, then the command measures without end."""
-    subprocess.run([sys.executable, script, "1"], cwd=script.parent, check=True)
     run = "import sys; from ltmp_cli.__main__ import main; sys.argv[0] = 'ltmp'; main()"
     command = [sys.executable, "-c", run, "bench", "model.onnx", "--iterations", "1000000"]
     with subprocess.Popen(command, cwd=script.parent, stderr=subprocess.DEVNULL) as parent:
