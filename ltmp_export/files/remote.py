@@ -21,6 +21,7 @@ from ltmp_export.files.workplace import workplace
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _ROOTED = ("file", "local")  # whose paths begin with a slash of their own
+_GONE = (404, 410)  # what web servers say of what is not there
 _Tree = Any  # an fsspec file system; the package is optional
 
 
@@ -72,7 +73,27 @@ def exists(path: Path) -> bool:
         return path.exists()
     with _telling(path):
         tree, place = _tree(path)
-        return bool(tree.exists(place))
+        return bool(tree.exists(place)) or _answers_none(tree, place)
+
+
+def _answers_none(tree: _Tree, place: str) -> bool:
+    """False where whoever is asked says that there is nothing.
+
+    fsspec's `exists` says so of web servers that nobody can reach, too; `info` then tells why.
+
+    Raises:
+        OSError: Nobody answers, or refuses to.
+    """
+    if "http" not in getattr(tree, "protocol", ()):
+        return False
+    try:
+        tree.info(place)
+    except FileNotFoundError as err:
+        why = err.__cause__
+        gone = isinstance(why, FileNotFoundError) or getattr(why, "status", None) in _GONE
+        if why is not None and not gone:
+            raise OSError(str(why)) from err
+    return False
 
 
 def entries(folder: Path) -> list[tuple[str, bool]]:
@@ -137,6 +158,11 @@ def part(path: Path, start: int, count: int) -> bytes:
             with path.open("rb") as file:
                 file.seek(start)
                 content = file.read(count)
+    if len(content) > count:
+        raise InputError(
+            f"{shown(path)} cannot be read: its server gives no parts of a file (range requests), "
+            "as shards and tables need; copy it here, or take another server"
+        )
     if len(content) != count:
         raise InputError(
             f"{shown(path)} has no {count} bytes at {start} (any more): it is shorter than when it "
