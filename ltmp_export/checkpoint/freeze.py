@@ -206,7 +206,7 @@ def require_tokens(family: Family, class_token: bool, path: Path) -> None:
     if family.class_token and not class_token:
         able = [name for name in families.names() if not families.load(name).class_token]
         raise InputError(
-            f"{path} has no class token, by whose attention family {family.name} chooses; "
+            f"{path} has no class token, which family {family.name} needs; "
             f"{', '.join(able)} need none"
         )
 

@@ -84,7 +84,7 @@ IN_FAMILIES: dict[str, tuple[Any, str]] = {
     "no rate": (changed(lambda c: None, "mp_vit"), "family mp takes a fixed number of tokens"),
     "no class token": (
         {"arch": "multiscale_mergence_vit", "state_dict": UNCLASSED},
-        "has no class token, by whose attention family multiscale_mergence chooses; dpcknn, ",
+        "has no class token, which family multiscale_mergence needs; dpcknn, ",
     ),
     "a bias missing": (changed(drop("3.mlp.fc1.bias")), "1 missing (blocks.3.mlp.fc1.bias)"),
     "a block missing": (changed(drop("blocks.3.")), "block 3 has no weights, though block 5 has"),

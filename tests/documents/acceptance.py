@@ -187,7 +187,7 @@ REFUSED: tuple[Case, ...] = (
          "timm:resnet18: not a plain timm VisionTransformer: it looks like a ResNet …",
          lambda: ["export", "timm:resnet18"], 2),
     Case("a family that goes by a class token, of a model without one",
-         "has no class token, by whose attention family multiscale_mergence chooses; dpcknn, …",
+         "has no class token, which family multiscale_mergence needs; dpcknn, …",
          unclassed, 2),
     Case("a fixed-rate family without r",
          "family mp takes a fixed number of tokens from each block, which no file holds; state it "
