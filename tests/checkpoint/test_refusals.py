@@ -200,7 +200,7 @@ def test_a_mask_token_is_left_out_and_said(folder: Path) -> None:
         (
             "vit_base_patch16_siglip_gap_224",
             ("--family", "multiscale_mergence"),
-            "has no class token, by whose",
+            "has no class token, which family",
         ),
     ],
 )
