@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
 from ltmp_export.files import memory
-from ltmp_export.files.arrays import UNREADABLE
+from ltmp_export.files.arrays import UNREADABLE, reason
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import Preprocessing
@@ -83,7 +83,7 @@ def _from_npy(path: Path, geometry: Geometry, preprocessing: Preprocessing) -> I
     try:
         array = np.load(path, allow_pickle=False)
     except UNREADABLE as err:
-        raise InputError(f"{path} is no readable .npy: {err}") from err
+        raise InputError(f"{path} is no readable .npy: {reason(err)}") from err
     pixels = inputs.to_inputs(path, array, geometry, preprocessing)
     names = tuple(f"{path.name}[{number}]" for number in range(len(pixels)))
     return Images(pixels, None, names, str(path))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, memory, remote
-from ltmp_export.files.arrays import UNREADABLE
+from ltmp_export.files.arrays import UNREADABLE, reason
 from ltmp_export.images import folders, pictures, places
 from ltmp_export.images import synthetic as made_up
 from ltmp_export.images.preprocessing import Preprocessing
@@ -180,10 +180,11 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
                 if "images" not in archive:
                     found = ", ".join(archive.files[:6])
                     raise InputError(f"{path} has no array 'images' (found: {found})")
-                images = archive["images"]
-                labels = archive.get("labels")
+                images, labels = archive["images"], archive.get("labels")
     except UNREADABLE as err:
-        raise InputError(f"{path} is not a folder of pictures or a readable .npz: {err}") from err
+        raise InputError(
+            f"{path} is not a folder of pictures or a readable .npz: {reason(err)}"
+        ) from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
         raise InputError(f"{path}: 'images' or 'labels' is no array; save it with numpy.savez")
     pixels = to_inputs(path, images, vit, preprocessing)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ltmp_export.errors import ExportError, InputError
 from ltmp_export.files import disk, memory
-from ltmp_export.files.arrays import UNREADABLE
+from ltmp_export.files.arrays import UNREADABLE, reason
 from ltmp_export.graph import interface
 from ltmp_export.images import fed
 from ltmp_export.images.inputs import Images
@@ -157,7 +157,7 @@ class Recorded:
         try:
             array = self._read(key)
         except UNREADABLE as err:
-            raise InputError(f"{self._path}: {key} cannot be read: {err}") from err
+            raise InputError(f"{self._path}: {key} cannot be read: {reason(err)}") from err
         if not isinstance(array, np.ndarray):
             raise InputError(f"{self._path}: {key} is no array; save it with numpy.save")
         return array
@@ -208,5 +208,5 @@ def _opened(path: Path) -> tuple[Callable[[str], NDArray[Any]], frozenset[str]]:
         with np.load(path, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files}
     except UNREADABLE as err:
-        raise InputError(f"{path} is no recording, a readable .npz: {err}") from err
+        raise InputError(f"{path} is no recording, a readable .npz: {reason(err)}") from err
     return arrays.__getitem__, frozenset(arrays)

@@ -173,6 +173,7 @@ def test_no_payload_runs_whatever_its_name_and_the_command(
         lines = result.stderr.strip().splitlines()
         assert len(lines) == 1, where
         assert lines[0].startswith("error: "), where
+        assert "allow_pickle" not in lines[0], where
 
 
 def test_a_refused_class_is_named(tmp_path: Path) -> None:

@@ -190,7 +190,8 @@ def damage(right: Arrays) -> dict[str, tuple[Arrays, str]]:
             right | {"batch_1/2/token_counts": np.full((1, 6), 0.5)}, "that are no whole ones"
         ),
         "objects": (
-            right | {"batch_1/2/logits": np.array([None])}, "is no recording, a readable .npz"
+            right | {"batch_1/2/logits": np.array([None])},
+            "is no recording, a readable .npz: it holds no array of numbers$",
         ),
     }  # fmt: skip
 
@@ -210,8 +211,11 @@ def test_what_cannot_be_judged(
 def test_what_is_no_recording(path: Path, tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/digest.npy").write_text("no array")
     for given, message in {
         "text.npz": "is no recording, a readable .npz",
+        "files": "digest cannot be read: it holds no array of numbers$",
         "empty": "holds no .npy files; expected a recording",
         "none.npz": "does not exist; expected a recording: an .npz, or a folder of .npy files",
     }.items():
