@@ -101,6 +101,8 @@ SMALLER = {
     "0.9,0.8,0.7,0.6,0.5,0.4,0.3": "0.9,0.5",
     "--latency-target 0.75": "--latency-target 0.75 --samples 16",
     "val.npz --samples 48": "val.npz --samples 6",
+    "--samples 8 --iterations 3": "--samples 2 --iterations 2",
+    "report model.onnx --bench": "report model.onnx --bench --samples 3",
     "0.7,0.5,0.35": "0.5 --methods p,topk -b 1 --iterations 1",
     "--engine ray --workers 2": "--workers 2",  # a cluster is started in `tests/distributed`
     "5%": "100000%",  # how fast this machine is today is nobody's guess
