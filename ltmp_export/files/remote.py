@@ -2,6 +2,9 @@
 
 A path that begins with a scheme and a colon is an address. `Path` makes one slash of two, so an
 address that was handed on as a path is told all the same: `Path("s3://b/x")` is `s3:/b/x`.
+
+Nobody is waited for without end: a web server that says nothing for `SILENCE` seconds, however much
+it has sent before, is given up; a slow one is not. s3fs and gcsfs have limits of their own.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.files import memory
 from ltmp_export.files.workplace import workplace
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+(.*)", re.DOTALL)
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "data", "https": "data"}
+_WEB = ("http", "https")
+SILENCE = 30.0  # seconds
 _ROOTED = ("file", "local")  # whose paths begin with a slash of their own
 _GONE = (404, 410)  # what web servers say of what is not there
 _Tree = Any  # an fsspec file system; the package is optional
@@ -73,27 +78,26 @@ def exists(path: Path) -> bool:
         return path.exists()
     with _telling(path):
         tree, place = _tree(path)
-        return bool(tree.exists(place)) or _answers_none(tree, place)
+        if _scheme(path) not in _WEB:
+            return bool(tree.exists(place))
+        try:  # fsspec's `exists` takes servers that nobody can reach for empty ones
+            tree.info(place)
+        except FileNotFoundError as err:
+            if _refusal(err) is not None:
+                raise
+            return False
+        return True
 
 
-def _answers_none(tree: _Tree, place: str) -> bool:
-    """False where whoever is asked says that there is nothing.
+def _refusal(err: FileNotFoundError) -> BaseException | None:
+    """Why a web server gave no file, which fsspec calls not found whatever it was.
 
-    fsspec's `exists` says so of web servers that nobody can reach, too; `info` then tells why.
-
-    Raises:
-        OSError: Nobody answers, or refuses to.
+    Returns:
+        None where the server says that there is none.
     """
-    if "http" not in getattr(tree, "protocol", ()):
-        return False
-    try:
-        tree.info(place)
-    except FileNotFoundError as err:
-        why = err.__cause__
-        gone = isinstance(why, FileNotFoundError) or getattr(why, "status", None) in _GONE
-        if why is not None and not gone:
-            raise OSError(str(why)) from err
-    return False
+    why = err.__cause__
+    gone = isinstance(why, FileNotFoundError) or getattr(why, "status", None) in _GONE
+    return None if gone else why
 
 
 def entries(folder: Path) -> list[tuple[str, bool]]:
@@ -135,12 +139,27 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """
     with contextlib.ExitStack() as stack:
         with _telling(path):
+            file: Any
             if is_remote(path):
                 tree, place = _tree(path)
-                file = stack.enter_context(tree.open(place, "rb"))
+                file = _Told(stack.enter_context(tree.open(place, "rb")), path)
             else:
                 file = stack.enter_context(path.open("rb"))
-        yield file
+        yield cast("BinaryIO", file)
+
+
+class _Told:
+    """A remote file whose reads fail with one line, whoever reads it."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        self.file, self.path = file, path
+
+    def read(self, size: int = -1) -> bytes:
+        with _telling(self.path):
+            return bytes(self.file.read(size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 def part(path: Path, start: int, count: int) -> bytes:
@@ -210,8 +229,27 @@ def _tree(path: Path) -> tuple[_Tree, str]:
         )
     import fsspec
 
-    found: tuple[_Tree, str] = fsspec.core.url_to_fs(shown(path))
+    found: tuple[_Tree, str] = fsspec.core.url_to_fs(shown(path), **_patience(_scheme(path)))
     return found
+
+
+def _scheme(path: Path) -> str:
+    return shown(path).partition(":")[0]
+
+
+def _patience(scheme: str) -> dict[str, Any]:
+    """How long to wait for web servers, unless fsspec's own configuration says that.
+
+    aiohttp by itself gives up what takes five minutes, be it silence or a large file.
+    """
+    if scheme not in _WEB:
+        return {}
+    import aiohttp
+    from fsspec.config import conf
+
+    waits = {"connect": SILENCE, "sock_connect": SILENCE, "sock_read": SILENCE}
+    limits = {"timeout": aiohttp.ClientTimeout(total=None, **waits)}
+    return {"client_kwargs": limits | conf.get(scheme, {}).get("client_kwargs", {})}
 
 
 @contextlib.contextmanager
@@ -227,16 +265,30 @@ def _telling(path: Path) -> Iterator[None]:
     except (InputError, UnavailableError):
         raise
     except ImportError as err:
-        scheme = shown(path).partition(":")[0]
+        scheme = _scheme(path)
         extra = f", or ltmp's extra '{_EXTRAS[scheme]}'" if scheme in _EXTRAS else ""
         raise UnavailableError(f"{shown(path)} needs a package: {_line(err)}{extra}") from err
     except Exception as err:  # file systems have errors of their own
-        raise InputError(f"{shown(path)} cannot be read: {_line(err)}") from err
+        raise InputError(f"{shown(path)} cannot be read: {_said(err, path)}") from err
 
 
-def _line(err: Exception) -> str:
-    """What an error says, in one line."""
+def _said(err: BaseException, path: Path) -> str:
+    """What an error says of a file, in one line."""
+    import asyncio
+
+    web = _scheme(path) in _WEB
     if isinstance(err, FileNotFoundError):
-        return "it does not exist"
+        why = _refusal(err) if web else None
+        return "it does not exist" if why is None else _said(why, path)
+    if isinstance(err, (TimeoutError, asyncio.TimeoutError)):  # one and the same from Python 3.11
+        limit = f"for {SILENCE:g} s" if web else "in time"
+        return f"its server does not answer {limit}; try again, or copy it here"
+    if type(err).__name__ == "ClientPayloadError":  # of aiohttp
+        return "its server broke off in the middle of an answer; try again, or copy it here"
+    return _line(err)
+
+
+def _line(err: BaseException) -> str:
+    """What an error says, in one line."""
     text = (getattr(err, "strerror", None) or str(err)).strip()
     return " ".join(text.split()) or type(err).__name__

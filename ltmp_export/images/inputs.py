@@ -113,9 +113,10 @@ def require_normalisation(source: Path, preprocessing: Preprocessing) -> None:
     """
     if preprocessing.normalises_by_guess and _holds_pictures(source):
         raise InputError(
-            f"{source} holds pictures, and nothing tells the mean and deviation that the model was "
-            "trained with; state --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 (ImageNet's), "
-            "--mean 0.5 --std 0.5, or what it was (of an exported model: at its export)"
+            f"{remote.shown(source)} holds pictures, and nothing tells the mean and deviation that "
+            "the model was trained with; state --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+            "(ImageNet's), --mean 0.5 --std 0.5, or what it was (of an exported model: at its "
+            "export)"
         )
 
 
@@ -172,6 +173,7 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
     Raises:
         InputError: It cannot be read, or holds images of another geometry.
     """
+    shown = remote.shown(path)
     try:
         with remote.at_hand(path) as file:
             disk.require_file(file, "a folder of pictures or an .npz with 'images'")
@@ -179,21 +181,19 @@ def from_npz(path: Path, vit: Geometry, preprocessing: Preprocessing) -> Images:
             with np.load(file, allow_pickle=False) as archive:
                 if "images" not in archive:
                     found = ", ".join(archive.files[:6])
-                    raise InputError(f"{path} has no array 'images' (found: {found})")
+                    raise InputError(f"{shown} has no array 'images' (found: {found})")
                 images, labels = archive["images"], archive.get("labels")
     except UNREADABLE as err:
         raise InputError(
-            f"{path} is not a folder of pictures or a readable .npz: {reason(err)}"
+            f"{shown} is not a folder of pictures or a readable .npz: {reason(err)}"
         ) from err
     if not all(isinstance(array, np.ndarray) for array in (images, labels) if array is not None):
-        raise InputError(f"{path}: 'images' or 'labels' is no array; save it with numpy.savez")
+        raise InputError(f"{shown}: 'images' or 'labels' is no array; save it with numpy.savez")
     pixels = to_inputs(path, images, vit, preprocessing)
     if labels is not None:
         _require_labels(path, labels, len(pixels), vit.classes)
     names = tuple(f"{path.name}[{i}]" for i in range(len(pixels)))
-    return Images(
-        pixels, None if labels is None else labels.astype(np.int64), names, remote.shown(path)
-    )
+    return Images(pixels, None if labels is None else labels.astype(np.int64), names, shown)
 
 
 def _require_array_memory(path: Path) -> None:

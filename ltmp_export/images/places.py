@@ -7,13 +7,12 @@ to measure on, their names tell as they do of folders: `train`, `val`, `validati
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ltmp_export.errors import InputError
-from ltmp_export.files import remote
+from ltmp_export.files import patterns, remote
 from ltmp_export.images import folders, records, shards, tables
 from ltmp_export.images.records import Part, Records
 
@@ -23,8 +22,6 @@ _READERS: Mapping[str, Callable[[Path], Part]] = {
     shards.SUFFIX: shards.read,
     tables.SUFFIX: tables.read,
 }
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_MOST = 100_000  # files of a pattern
 
 
 def are_pictures(source: Path | None) -> bool:
@@ -34,7 +31,7 @@ def are_pictures(source: Path | None) -> bool:
 
 def exists(source: Path) -> bool:
     """Whether there is something: a folder, a file, or a file of a pattern."""
-    return any(map(remote.exists, _expanded(source)))
+    return any(map(remote.exists, patterns.expanded(source)))
 
 
 def files(source: Path) -> tuple[Path, ...]:
@@ -48,7 +45,7 @@ def files(source: Path) -> tuple[Path, ...]:
         return _of_folder(source) if remote.is_folder(source) else ()
     if remote.is_folder(source):  # called like one
         return _of_folder(source)
-    found = tuple(_expanded(source))
+    found = tuple(patterns.expanded(source))
     if missing := [path for path in found if not remote.exists(path)]:
         raise InputError(
             f"{remote.shown(missing[0])} does not exist; expected the {len(found)} files of "
@@ -121,28 +118,3 @@ def _of_folder(folder: Path) -> tuple[Path, ...]:
             f"{remote.shown(folder)} holds {' and '.join(sorted(kinds))} files; name those to read"
         )
     return tuple(folder / name for name in names)
-
-
-def _expanded(source: Path) -> Iterator[Path]:
-    """The files of a pattern, or the one that is none.
-
-    Raises:
-        InputError: A range falls, or is beyond anybody's files.
-    """
-    text = str(source)
-    ranges = list(_RANGE.finditer(text))
-    if not ranges:
-        yield source
-        return
-    numbers, total = [], 1
-    for one in ranges:
-        first, last = int(one[1]), int(one[2])
-        total *= last - first + 1
-        if last < first or total > _MOST:
-            raise InputError(
-                f"{remote.shown(source)}: {one[0]} is no range of files like {{000..009}}"
-            )
-        numbers.append([str(n).zfill(len(one[1])) for n in range(first, last + 1)])
-    for chosen in itertools.product(*numbers):
-        remaining = iter(chosen)
-        yield Path(_RANGE.sub(lambda _, left=remaining: next(left), text))  # type: ignore[misc]

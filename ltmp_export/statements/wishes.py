@@ -9,11 +9,11 @@ from pathlib import Path
 from ltmp_export import families
 from ltmp_export.distributed.cluster import HERE, LOCAL, Place
 from ltmp_export.errors import InputError
-from ltmp_export.files import disk
+from ltmp_export.files import disk, patterns, remote
 from ltmp_export.plan import outputs as plan_outputs
 
 AUTO = "auto:"
-PICTURES = "a folder of pictures or an .npz with 'images'"
+PICTURES = "a folder of pictures, tar shards or parquet, or an .npz with 'images'"
 # Precisions by their names in `precision.formats`: measured on no images, and scaled by some.
 FULL, SCALED = "fp32", "int8"
 
@@ -44,8 +44,19 @@ def require(
     if outputs is not None:
         plan_outputs.require_known(outputs)
     for pictures in (images, calibration_images):
-        if pictures is not None and not os.path.isdir(pictures):
-            disk.require_file(Path(pictures), PICTURES)
+        if pictures is not None:
+            require_pictures(Path(pictures))
+
+
+def require_pictures(source: Path) -> None:
+    """Check that there is something to read; elsewhere, reading it tells.
+
+    Raises:
+        InputError: There is not.
+    """
+    for path in patterns.expanded(source):
+        if not remote.is_remote(path) and not os.path.isdir(path):
+            disk.require_file(path, PICTURES)
 
 
 def require_batch_size(batch_size: int | None) -> None:

@@ -118,6 +118,9 @@ def test_elsewhere(tmp_path: Path, elsewhere: str) -> None:
             assert found.origin == f"{elsewhere}/{name}"
             assert found.require_labels().tolist() == labels
             np.testing.assert_array_equal(next(found.batches(99)).numpy(), pixels)
+    assert [len(part) for part in split(Path(f"{elsewhere}/shards"))] == [
+        len(part) for part in split(tmp_path / "s.tar")
+    ]
     found = sets.held_out(Path(f"{elsewhere}/folder"), KIND)
     assert sorted(found.require_labels().tolist()) == sorted(labels)
     told = (
