@@ -11,14 +11,14 @@ Of each picture five things are looked at, as the file itself computes it:
 A baseline holds, of pictures like those of the calibration, the least and the largest of each, and
 how many of these pictures would have been beyond the others: with few pictures and many layers
 that is no small share. New pictures have drifted in one of the five where more of them are beyond
-than that, an allowed share and the noise of so many pictures together. A scale fits by degrees: a
-picture is beyond it where it clips one and a half times what the baseline's pictures clip at most.
+than that, an allowed share and chance explain together, see `chance`: of so many new pictures,
+against limits that so few pictures set. A scale fits by degrees: a picture is beyond it where it
+clips one and a half times what the baseline's pictures clip at most.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,14 +31,14 @@ from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
 from ltmp_export.model_file.model import ExportedModel
-from ltmp_export.parity import taps
+from ltmp_export.parity import chance, taps
 from ltmp_export.plan.linears import rounded
 from ltmp_export.steps import decided
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHARE = 0.05  # of the pictures that may be beyond, above what is expected
 FEWEST = 16  # pictures of a baseline
-_ERRORS = 2.0  # standard errors of a share that are noise
+FALSE_ALARMS = 0.01  # of runs with pictures that did not change: most that tell drift of any kind
 KINDS = TOKENS, BUDGET, MARGINS, RANGES, ANSWERS = (
     "tokens", "budget", "margins", "ranges", "answers",
 )  # fmt: skip
@@ -110,11 +110,13 @@ class Limits:
         least: [columns] the least, or empty where less is no drift.
         largest: [columns] the largest, or empty.
         expected: Share of pictures of that kind that are beyond those of the others.
+        held: Pictures that set the limits: the others fit what these allow.
     """
 
     least: tuple[float, ...]
     largest: tuple[float, ...]
     expected: float
+    held: int
 
     def beyond(self, pictures: NDArray[np.float64]) -> NDArray[np.bool_]:
         """[n] of pictures [n, columns]."""
@@ -189,15 +191,17 @@ def baseline(model: Path, pictures: Sequence[Seen], images: str) -> Baseline:
 def _limits(kind: str, pictures: NDArray[np.float64]) -> Limits:
     """Of [n, columns]."""
     if kind == BUDGET:  # any loss is one
-        return Limits((), (0.0,), float((pictures > 0).any(1).mean()))
+        lost = (pictures > 0).any(1)
+        return Limits((), (0.0,), float(lost.mean()), int(lost.sum()))
     ordered = np.sort(pictures, axis=0)
     slack, little = (_SLACK, _LITTLE) if kind == RANGES else (1.0, 0.0)
     alone = _above(pictures, ordered, slack, little)
     largest = tuple((ordered[-1] * slack + little).tolist())
     if kind not in _BOTH:
-        return Limits((), largest, float(alone.mean()))
+        return Limits((), largest, float(alone.mean()), _enough(pictures, slack, little))
     alone |= _above(-pictures, -ordered[::-1], slack, little)
-    return Limits(tuple(ordered[0].tolist()), largest, float(alone.mean()))
+    held = len({*pictures.argmax(0).tolist(), *pictures.argmin(0).tolist()})
+    return Limits(tuple(ordered[0].tolist()), largest, float(alone.mean()), held)
 
 
 def _above(
@@ -209,15 +213,29 @@ def _above(
     return found
 
 
+def _enough(pictures: NDArray[np.float64], slack: float, little: float) -> int:
+    """Pictures that allow all the others: the one farthest beyond is taken until none is."""
+    largest = pictures[pictures.max(1).argmax()]
+    taken = 1
+    while (over := (pictures - largest * slack - little).max(1)).max() > 0:
+        largest = np.maximum(largest, pictures[over.argmax()])
+        taken += 1
+    return taken
+
+
 def compare(
     known: Baseline, pictures: Sequence[Seen], names: Sequence[str], share: float
 ) -> tuple[Drifted, ...]:
     """New pictures against a baseline, kind by kind.
 
+    Pictures drawn as the baseline's were are told as drift in any of its kinds with a chance of at
+    most `FALSE_ALARMS`, also where `share` is 0: each kind has an equal part of it.
+
     Raises:
         InputError: It tells of other things than the file's pictures do.
     """
     found = []
+    level = FALSE_ALARMS / max(1, len(known.kinds))
     for kind, limits in known.kinds.items():
         columns = len(pictures[0].get(kind, ()))
         if {len(end) for end in (limits.least, limits.largest)} - {0} != {columns}:
@@ -226,8 +244,8 @@ def compare(
                 f"file {columns}; write it again with 'ltmp eval --write-baseline'"
             )
         beyond = limits.beyond(np.stack([picture[kind] for picture in pictures]))
-        noise = limits.expected * (1 - limits.expected) * (1 / len(pictures) + 1 / known.count)
-        allowed = min(1.0, limits.expected + share + _ERRORS * math.sqrt(noise))
+        most = chance.most(limits.held, known.count, len(pictures), share, level)
+        allowed = most / len(pictures)
         first = names[int(beyond.argmax())] if beyond.any() else ""
         found.append(Drifted(kind, float(beyond.mean()), limits.expected, allowed, first))
     return tuple(found)
@@ -248,7 +266,10 @@ def read(path: Path, model: Path) -> Baseline:
         if unknown := kinds.keys() - set(KINDS):
             raise ValueError(f"it tells of {sorted(unknown)[0]!r}")
         sha256, name, images = (str(document[key]) for key in ("model", "name", "images"))
-        found = Baseline(sha256, name, images, int(document["count"]), kinds)
+        count = int(document["count"])
+        if count < FEWEST or not all(0 <= one.held <= count for one in kinds.values()):
+            raise ValueError(f"it is of {count} pictures, or held by more than it has")
+        found = Baseline(sha256, name, images, count, kinds)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as err:
         raise InputError(
             f"{path} is no baseline ({err}); write one with 'ltmp eval --write-baseline'"
@@ -263,4 +284,4 @@ def read(path: Path, model: Path) -> Baseline:
 
 def _read_limits(stated: Mapping[str, Any]) -> Limits:
     least, largest = (tuple(map(float, stated[end])) for end in ("least", "largest"))
-    return Limits(least, largest, float(stated["expected"]))
+    return Limits(least, largest, float(stated["expected"]), int(stated["held"]))
