@@ -116,14 +116,21 @@ def told(path: Path, top: Mapping[Any, Any], args: Mapping[str, Any]) -> Script 
     Raises:
         InputError: The arguments are not such as its script takes, or its method is not covered.
     """
+    own = zoo = None
     if {"base_keep_rate", "drop_loc", "fuse_token"} <= args.keys():
-        return _evit(path, args)
-    if type(args.get("base_rate")) is float and _holds(top.get("model"), "score_predictor."):
+        own = _evit(path, args)
+    elif type(args.get("base_rate")) is float and _holds(top.get("model"), "score_predictor."):
         said = {"keep_rate": args["base_rate"], "keep_rule": kept.OFFICIAL}
-        return Script(DYNAMICVIT, "dynamicvit", said, {"keep_rate": "base_rate"})
+        own = Script(DYNAMICVIT, "dynamicvit", said, {"keep_rate": "base_rate"})
     if {"reduction_loc", "keep_rate"} <= args.keys() and description.is_name(args.get("model")):
-        return _zoo(path, top, args)
-    return None
+        zoo = _zoo(path, top, args)
+    if own is not None and zoo is not None:
+        raise InputError(
+            f"{path}: its args are those of two scripts, {own.where['keep_rate']} of "
+            f"{REPOSITORIES[own.name]} and reduction_loc of {REPOSITORIES[zoo.name]}, whose rules "
+            "differ; leave in args those of the one that trained it"
+        )
+    return own or zoo
 
 
 def dymu(thresholds: Mapping[int, float], *, pool_sizes: bool) -> Script:

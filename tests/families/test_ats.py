@@ -55,12 +55,16 @@ def test_file_is_the_original(form: str) -> None:
         checkpoint = replace(checkpoint, plan=checkpoint.plan.within(keep[form]))
     wanted, counts = one.arrays["logits64"], [trace.counts for trace in one.traces()]
     for opset in (16, 17, opsets.newest_opset()) if form == "any batch" else (17,):
-        model = to_onnx(checkpoint, opset=opset, batch_size=size, token_counts=True)
+        model = to_onnx(
+            checkpoint, opset=opset, batch_size=size, token_counts=True,
+            outputs=["logits", "token_map"],
+        )  # fmt: skip
         session, names = Session(model, threads=1), [o.name for o in model.graph.output]
         for batch in (1,) if size == 1 else (1, 3, 6) if opset == 17 else (3,):
             runs = [session.run(one.pixels[at : at + batch]) for at in range(0, 6, batch)]
             given = {n: np.concatenate([run[i] for run in runs]) for i, n in enumerate(names)}
             assert np.abs(given["logits"] - wanted).max() < FILE
+            assert one.holds(given["token_map"])
             assert given["token_counts"].tolist() == [list(c) for c in counts]
             assert not given.get("overflow", np.zeros(1)).any()
 

@@ -53,6 +53,7 @@ SETS = {
 }
 # What no file says beside the heads.
 STATED = {"dynamicvit_official-a": replace(HEADS, merge_at=(1, 2, 3))}
+MIXED = ("patchmerger", "sit", "sinkhorn")  # no token is of certain patches
 REFERENCE, FILE = 1e-10, 5e-5  # float64 and float32, of logits
 
 
@@ -112,14 +113,15 @@ def test_graph_is_the_original(name: str) -> None:
     """One opset at batches 1, 3 and 6, the others at one of them; whom the file keeps."""
     one = golden(name, STATED.get(name, HEADS))
     wanted, pixels = one.arrays["logits64"], one.pixels
+    outputs = ["logits", "token_map"] if SETS[name][0] not in MIXED else ["logits"]
     for opset in (16, 17, opsets.newest_opset()):
-        model = to_onnx(one.checkpoint, opset=opset)
+        model = to_onnx(one.checkpoint, opset=opset, outputs=outputs)
         session = Session(model, threads=1)
         for size in (1, 3, 6) if opset == 17 else (3,):
-            found = np.concatenate(
-                [session.run(pixels[at : at + size])[0] for at in range(0, 6, size)]
-            )
-            assert np.abs(found - wanted).max() < FILE
+            runs = [session.run(pixels[at : at + size]) for at in range(0, 6, size)]
+            logits, *went = (np.concatenate(part) for part in zip(*runs, strict=True))
+            assert np.abs(logits - wanted).max() < FILE
+            assert all(map(one.holds, went))
 
 
 Changed = Callable[..., Path]
@@ -173,6 +175,12 @@ def test_a_share_for_each_place(changed: Changed) -> None:
         ("heuristic-a", {"min_radius": float("nan")}, "args.min_radius nan; expected a number"),
         ("topk-a", {"model": "topk_deit_tiny_patch16_224"}, "whose files hold no model_ema"),
         ("topk-a", {"ifa_head": False}, "whose args hold no ifa_head"),
+        (
+            "evit_official_fuse-a",
+            {"reduction_loc": [1, 3], "keep_rate": [0.7], "model": "evit_tiny_patch16_224"},
+            "two scripts, base_keep_rate of youweiliang/evit and reduction_loc of JoakimHaurum",
+        ),
+        ("dyvit-a", {"base_rate": 0.7}, "base_rate of raoyongming/DynamicViT and reduction_loc"),
         ("pt_topk_deit-a", {"keep_rate": [1.0]}, "all 196 patches, on which TokenReductionPT"),
         ("pt_topk_deit-a", {"model": "sit_deit_tiny_patch16_224"}, "known here for topk and evit"),
     ],

@@ -64,12 +64,37 @@ class Golden:
         reference = Reference(model, plan, torch.float64, outputs)
         return tuple(reference.run(image) for image in torch.from_numpy(self.pixels[:number]))
 
+    def holds(self, token_map: NDArray[np.int64]) -> bool:
+        """Whether patches are part of the tokens that they are in the original at the end.
+
+        Those that are kept stand in its order; what it drops is part of none, or of a fused token.
+
+        Args:
+            token_map: Of all images of a file, [6, patches].
+        """
+        last = max(int(name[5]) for name in self.arrays if name.startswith("stage"))
+        if "stage0_kept_patch" in self.arrays:
+            return all(map(_are_kept, token_map, self.arrays[f"stage{last}_kept_patch"]))
+        merged = "stage0_to" in self.arrays  # rows with the class row, else clusters without
+        stages = [self.arrays[f"stage{s}_{'to' if merged else 'cluster'}"] for s in range(last + 1)]
+        went = stages[0][:, 1:] if merged else stages[0]
+        for stage in stages[1:]:
+            went = np.take_along_axis(stage, went, axis=1)
+        return np.array_equal(token_map, went if merged else went + 1)
+
     def dense(self) -> NDArray[np.float64]:
         """Logits [1, classes] of the first image without any reduction."""
         plan = dense_plan(len(self.checkpoint.plan.blocks))
         reference = Reference(self.checkpoint.model, plan, torch.float64)
         image = torch.from_numpy(self.pixels[0])
         return reference.run(image).logits.numpy()[None]
+
+
+def _are_kept(rows: NDArray[np.int64], kept: NDArray[np.int64]) -> bool:
+    """Of one image: the patch that stands in each patch's row is itself, if it is kept."""
+    patches = np.arange(len(rows))
+    standing = np.append(kept, -1)[np.where(rows < 0, len(kept), rows - 1)]
+    return np.array_equal(standing, np.where(np.isin(patches, kept), patches, -1))
 
 
 @cache
