@@ -62,12 +62,12 @@ def prepared(
     return quantise.prepare(checkpoint, Images(pixels, None, names, "test"), precision)
 
 
-def unmeasured(scales: str = STATIC, protected: bool = True) -> Precision:
+def unmeasured(scales: str = STATIC, protected: bool = True, vit: Vit = DIGITS) -> Precision:
     """int8 for the digits with one made-up scale everywhere: for the graph, not its numbers."""
     scale = 0.1 if scales == STATIC else None
     layers = {
         layer.path: Activation(scale, terms=2 if protected and layer.fine else 1)
-        for layer in rounded(DIGITS)
+        for layer in rounded(vit)
     }
     return Precision(INT8, protected=protected, scales=scales, layers=layers)
 

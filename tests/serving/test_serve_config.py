@@ -25,10 +25,13 @@ from ltmp_export.errors import InputError
 from ltmp_export.images import pictures
 from ltmp_export.images.preprocessing import Preprocessing
 from ltmp_export.model_file.model import read_exported, to_onnx
+from ltmp_export.model_file.pictured import put_before
+from ltmp_export.plan import outputs as plan_outputs
 from ltmp_export.precision.formats import FP16, Precision
 from ltmp_export.serving.preparation import preparation
 from ltmp_export.serving.signature import signature
 from tests.makers.commands import left, ltmp, refused, succeeded
+from tests.makers.lower_precision import unmeasured
 
 Digits = Callable[[str], Checkpoint]
 
@@ -36,7 +39,10 @@ KINDS = {
     "tensor(float)": "TYPE_FP32",
     "tensor(float16)": "TYPE_FP16",
     "tensor(int64)": "TYPE_INT64",
+    "tensor(uint8)": "TYPE_UINT8",
 }
+NUMBERS = {"TYPE_FP32": np.float32, "TYPE_FP16": np.float16, "TYPE_UINT8": np.uint8}
+SINGLE = {"batch_size": 1, "precision": Precision(FP16, io=FP16)}
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +58,12 @@ def protobuf() -> Any:
     return module
 
 
-def written(path: Path, checkpoint: Checkpoint, **how: Any) -> Path:
-    onnx.save(to_onnx(checkpoint, opset=17, token_counts=True, **how), path)
+def written(path: Path, checkpoint: Checkpoint, pictured: bool = False, **how: Any) -> Path:
+    model = to_onnx(checkpoint, opset=17, token_counts=True, **how)
+    if pictured:
+        rule = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.9, "bicubic", "center")
+        put_before(model, checkpoint.geometry.input_size, rule, 17)
+    onnx.save(model, path)
     return path
 
 
@@ -64,9 +74,13 @@ def agrees(protobuf: Any, model: Path, place: Path, batch: int) -> Any:
     assert (config.name, config.backend) == (model.stem, "onnxruntime")
     copy = made.folder / "1" / config.default_model_filename
     assert copy.read_bytes() == model.read_bytes()
-    session = ort.InferenceSession(copy, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(copy, options, providers=["CPUExecutionProvider"])
     (images,), skipped = session.get_inputs(), 1 if config.max_batch_size else 0
-    pixels = np.zeros((batch, *images.shape[1:]), np.float16 if "16" in images.type else np.float32)
+    shape = (batch, *(side if isinstance(side, int) else 40 for side in images.shape[1:]))
+    pixels = np.zeros(shape, NUMBERS[KINDS[images.type]])
     given = session.run(None, {images.name: pixels})
     assert [one.name for one in config.output] == [one.name for one in session.get_outputs()]
     for one, told in zip(
@@ -78,39 +92,45 @@ def agrees(protobuf: Any, model: Path, place: Path, batch: int) -> Any:
         axes = zip(array.shape[skipped:], told.dims, strict=True)
         assert all(wanted in (found, -1) for found, wanted in axes)
     for warm in config.model_warmup:
-        assert list(warm.inputs[images.name].dims) == list(config.input[0].dims)
+        sides = [side if side > 0 else 256 for side in config.input[0].dims]
+        assert list(warm.inputs[images.name].dims) == sides
         assert warm.batch_size in {1, config.max_batch_size or 1}
     return config
 
 
 @pytest.mark.parametrize("family", families.names())
-def test_every_family(protobuf: Any, shallow_digits: Digits, tmp_path: Path, family: str) -> None:
-    config = agrees(
-        protobuf, written(tmp_path / "m.onnx", shallow_digits(family)), tmp_path / "r", 2
-    )
-    assert config.max_batch_size == 32
-    assert config.HasField("dynamic_batching")
-
-
-def test_every_mode(protobuf: Any, shallow_digits: Digits, tmp_path: Path) -> None:
-    learned = shallow_digits("ltmp")
-    static = replace(learned, plan=learned.plan.within((40, 30, 20)))
-    half = Precision(FP16, io=FP16)
-    for name, checkpoint, how, batch, most in (
-        ("single", learned, {"batch_size": 1}, 1, 0),
-        ("budget", static, {}, 2, 32),
-        ("half", learned, {"precision": half}, 2, 32),
-        ("tokens", learned, {"outputs": ["tokens", "sizes", "token_map", "dense"]}, 2, 32),
-    ):
-        model = written(tmp_path / f"{name}.onnx", checkpoint, **how)
-        config = agrees(protobuf, model, tmp_path / "r", batch)
-        assert (config.max_batch_size, config.HasField("dynamic_batching")) == (most, most > 0)
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
-        "budget",
-        "half",
-        "single",
-        "tokens",
+def test_every_family_and_mode(
+    protobuf: Any, shallow_digits: Digits, tmp_path: Path, family: str
+) -> None:
+    """Each mode once, several in a file: what they change of a file are different things."""
+    learned = shallow_digits(family)
+    inside = {at: step for at, step in learned.plan.before.items() if at < learned.vit.depth}
+    learned = replace(learned, plan=replace(learned.plan, before=inside))
+    outputs = plan_outputs.of(learned.geometry, learned.plan)
+    modes: list[tuple[str, Checkpoint, dict[str, Any]]] = [
+        ("single half outputs", learned, SINGLE | {"outputs": outputs}),
+        ("int8 pictures", learned, {"precision": unmeasured(vit=learned.vit), "pictured": True}),
     ]
+    if families.load(family).varies:
+        static = replace(learned, plan=learned.plan.within((40, 30, 20)))
+        modes.append(("budget outputs", static, {"outputs": outputs}))
+    for mode, checkpoint, how in modes:
+        model = written(tmp_path / f"{mode.replace(' ', '_')}.onnx", checkpoint, **how)
+        single = "batch_size" in how
+        config = agrees(protobuf, model, tmp_path / "r", 1 if single else 2)
+        most = 0 if single else 32
+        assert (config.max_batch_size, config.HasField("dynamic_batching")) == (most, most > 0)
+        names = [one.name for one in config.output if one.name != "overflow"]  # of a budget
+        assert names == [
+            *how.get("outputs", plan_outputs.default(learned.geometry)),
+            "token_counts",
+        ]
+        (images,) = config.input
+        kind = protobuf.DataType.Name(images.data_type)
+        assert kind == (
+            "TYPE_UINT8" if "pictured" in how else "TYPE_FP16" if single else "TYPE_FP32"
+        )
+    assert len(list((tmp_path / "r").iterdir())) == len(modes)
 
 
 def test_what_is_stated_stands_there(
