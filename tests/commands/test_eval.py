@@ -257,12 +257,16 @@ BAD_EVALS: dict[str, tuple[str, str]] = {
     "json is the model": ("model.onnx --data digits.npz --json model.onnx", "is the input model"),
     "json is the data": ("model.onnx --data digits.npz --json digits.npz", "is the input digits"),
     "class map": ("model.onnx --data digits.npz --class-map no.txt", "no.txt"),
+    "shard": ("model.onnx --data cut.tar --json e.json", "cut.tar is no readable tar"),
+    "baseline": ("model.onnx --data digits.npz --write-baseline no/b.json", "the folder .*no does"),
+    "baseline, no labels": ("model.onnx --data bare.npz --write-baseline b.json", "has no labels"),
 }
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_EVALS.values(), ids=BAD_EVALS.keys())
 def test_eval_refuses(digits_folder: Path, golden: Golden, line: str, message: str) -> None:
     np.savez("bare.npz", images=golden["images"])
+    Path("cut.tar").write_bytes(b"no shard")
     for name in ("flat/a.png", "two/one/a.png", "two/other/a.png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32)).save(name)

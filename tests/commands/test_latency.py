@@ -180,6 +180,10 @@ BAD = {
     "table and threads": ("--latency-target 0.7 --timing t.json --threads 2", "--threads is told"),
     "rate to a file": ("--latency-target 0.7 --family m -o c.pth", "drop --output"),
     "rate split": ("--latency-target 0.7 --family m --split merge=1", "drop --split"),
+    "shard": (
+        "--latency-target 0.7 --images cut.tar --mean 0.5 --std 0.5 -o c.pth",
+        "cut.tar is no readable tar",
+    ),
     "out of reach": (
         "--latency-target 0.1 --samples 8 -b 4",
         r"--latency-target 0.1 cannot be reached: ltmp leaves 0\.\d+ of the dense model's time at "
@@ -190,6 +194,7 @@ BAD = {
 
 @pytest.mark.parametrize(("line", "message"), BAD.values(), ids=BAD)
 def test_calibrate_refuses(clock: Clock, line: str, message: str) -> None:
+    Path("cut.tar").write_bytes(b"no shard")
     before = left(Path())
     code = 4 if "tpu" in line else 2
     result = ltmp("calibrate", "base.pth", "--images", "digits.npz", *line.split())
@@ -203,11 +208,14 @@ BAD_TABLES = {
     "beside a report": ("--json x.json", "--table times the file at other token counts, and no"),
     "threads to be found": ("--threads auto", "--threads auto: times by token counts are those of"),
     "over the model": ("--table model.onnx", "is the input model.onnx; choose another"),
+    "shard": ("--images cut.tar", "cut.tar is no readable tar"),
+    "nowhere": ("--table no/t.json", "the folder .*no does not exist"),
 }
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
 def test_bench_refuses(clock: Clock, line: str, message: str) -> None:
+    Path("cut.tar").write_bytes(b"no shard")
     refused(ltmp("bench", "model.onnx", "--table", "t.json", *line.split()), message)
     assert not Path("t.json").exists()
 

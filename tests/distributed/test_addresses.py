@@ -40,6 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = np.zeros((4, 1, 32, 32), np.float32)
     np.savez(folder / "a.npz", images=images, labels=[0, 1, 2, 3])
     np.savez(folder / "unlabelled.npz", images=images)
+    (folder / "cut.tar").write_bytes(b"no shard")
     return folder
 
 
@@ -75,6 +76,10 @@ def test_what_is_refused(
             ["calibrate", "c.pth.tar", "--images", "a.npz", "--reduction-target", "0.6", *RAY,
              "--device", "cuda"],
             "processes of a cluster run on CPUs; drop --device cuda",
+        ),
+        (
+            ["export", "c.pth.tar", "--precision", "int8", "--calibration-images", "cut.tar", *RAY],
+            "cut.tar is no readable tar",
         ),
         (["export", "c.pth.tar", *RAY], "are about the scales of --precision int8"),
         (["export", "c.pth.tar", "--workers", "2"], "give --engine ray, too"),

@@ -113,11 +113,14 @@ BAD = {
         "of family ltmp, an",
     ),
     "no table": ("--latency-target 0.8 --timing data.npz", "data.npz is not JSON"),
+    "nothing there": ("--latency-target 0.8 --timing no.json", "no.json does not exist"),
+    "shard": ("--latency-target 0.8 --timing t.json --data cut.tar", "cut.tar is no readable tar"),
 }
 
 
 @pytest.mark.parametrize(("line", "message"), BAD.values(), ids=BAD)
 def test_refuses(here: Path, line: str, message: str) -> None:
+    (here / "cut.tar").write_bytes(b"no shard")
     refused(ltmp(*LINE, *line.split()), message)
     assert not (here / "out.pth.tar").exists()
 
