@@ -182,10 +182,11 @@ def _vectors(found: NDArray[np.float32], expected: Tensor) -> VectorDifference:
 
 
 def _step(number: int, record: StepRecord, decision: Decision) -> StepDeviation:
-    flips = tuple(disagreements(number, decision, record.choice))
     score = torch.from_numpy(record.score)
+    decision, apart = decision.compared(score)
+    flips = tuple(disagreements(number, decision, record.choice))
     first = decision.protected
-    off = ((score - decision.score).abs() / decision.unit)[first:]
+    off = apart[first:]
     disputed = {flip.token for flip in flips}
     undisputed = [
         value

@@ -114,6 +114,14 @@ class Decision:
         """Into whom those merge who do; None where nobody does."""
         return None
 
+    def compared(self, score: Tensor) -> tuple[Decision, Tensor]:
+        """The decision, and how large an error in its unit explains somebody else's scores, [n].
+
+        Where a score depends on a comparison, the least rounding may take it far. Then the decision
+        is that by the scores on those sides that are nearest to theirs.
+        """
+        return self, (score - self.score).abs() / self.unit
+
     def row(self, index: int) -> int:
         """The token behind a score."""
         return index
