@@ -6,7 +6,6 @@ Transformers", ICCV workshops 2023, arXiv 2308.04657, as the TokenReduction zoo 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +88,7 @@ def _radius(source: str, radius: float | None) -> float:
     Raises:
         InputError: It is no number.
     """
-    if radius is not None and not (type(radius) in (int, float) and math.isfinite(radius)):
+    if radius is not None and not (type(radius) in (int, float) and abs(radius) < float("inf")):
         raise InputError(f"{source}: args.min_radius {radius!r:.40}; expected a number")
     return max(0.0, radius or 0.0)
 
