@@ -130,8 +130,7 @@ def _of_each(
     if place.engine == cluster.LOCAL:
         yield from map(watched.ready(), images.pixels)
         return
-    progress("connecting to the cluster")
-    with cluster.connected(place.address, place.workers) as workers:
+    with cluster.connected(place.address, place.workers, progress) as workers:
         make = partial(_opened, watched, memory.current_memory_limit())
         at_once = max(1, min(_AT_ONCE, len(images) // workers))
         starts = range(0, len(images), at_once)

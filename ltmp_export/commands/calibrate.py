@@ -122,7 +122,8 @@ def calibrate(
     started, spread = time.perf_counter(), spread or Spread()
     output = None if output is None else Path(output)
     _require_targets(targets, output)
-    cluster.require(engine, address)
+    place = Place(engine, address, workers)
+    place.require()
     halves = halved.opened(
         checkpoint, images, output, spread=spread, name=name, class_map=class_map, knn=knn,
         class_order=class_order, choices=choices, device=halved.device_for(engine, device),
@@ -131,7 +132,6 @@ def calibrate(
     source, scored, held_out = halves.source, halves.scored, halves.held_out
     family, shift = family_of(source), spread.by_shift(source)
     halved.require_splittable(family, spread)
-    place = Place(engine, address, workers)
     with halved.running(halves.subject(family.name), place, progress) as crew:
         bench = Bench(crew, progress, halves.voters)
         maker = by_shift(source) if shift else by_quantiles(crew, spread.shares)

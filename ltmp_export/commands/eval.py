@@ -202,8 +202,7 @@ def _subject(
     """A file here, or on a cluster that is left with the stack."""
     if engine == cluster.LOCAL:
         return subjects.in_onnxruntime(opening, workers)
-    progress("connecting to the cluster")
-    there = stack.enter_context(cluster.connected(address, workers))
+    there = stack.enter_context(cluster.connected(address, workers, progress))
     return subjects.on_a_cluster(opening, there, progress)
 
 

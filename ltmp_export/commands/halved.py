@@ -114,9 +114,8 @@ def running(subject: crew.Subject, place: Place, progress: Progress) -> Iterator
     if place.engine == cluster.LOCAL:
         yield Crew(subject, place.workers)
         return
-    progress("connecting to the cluster")
     with (
-        cluster.connected(place.address, place.workers) as there,
+        cluster.connected(place.address, place.workers, progress) as there,
         crew.elsewhere(subject, there, progress) as found,
     ):
         yield found

@@ -15,6 +15,7 @@ from typing import Any
 from ltmp_export.errors import InputError, UnavailableError
 from ltmp_export.files import undo
 from ltmp_export.files.streams import silence
+from ltmp_export.progress import Progress, silent
 
 LOCAL, RAY = "local", "ray"
 ENGINES = (LOCAL, RAY)
@@ -74,13 +75,14 @@ def package() -> Any:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, workers: int) -> Iterator[int]:
+def connected(address: str | None, workers: int, progress: Progress = silent) -> Iterator[int]:
     """Be connected to a cluster; one that was connected to before stays so.
 
     Args:
         address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default `RAY_ADDRESS`, else a cluster
             of this machine is started, and ended with the block.
         workers: Processes that work, as many as there are processors for 0.
+        progress: Called with a few words before.
 
     Yields:
         How many processes.
@@ -92,11 +94,9 @@ def connected(address: str | None, workers: int) -> Iterator[int]:
     ray = package()
     if workers < 0:
         raise InputError(f"{workers} workers; expected 0 or more")
-    if ray.is_initialized():
-        with _keeping(ray):
-            yield _count(ray, workers)
-        return
-    with _joined(ray, address, workers), _keeping(ray):
+    progress("connecting to the cluster")
+    joined = ray.is_initialized()
+    with contextlib.nullcontext() if joined else _joined(ray, address, workers), _keeping(ray):
         yield _count(ray, workers)
 
 
