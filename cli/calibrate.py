@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,9 +16,7 @@ from ltmp_export.statements.choices import Choices
 from . import options, parsing
 from .stated import UNSTATED, stating
 from .terminal import show, spinner, warn_of, write_json
-
-if TYPE_CHECKING:
-    from ltmp_export.timing.goal import Wanted
+from .timed import Timed
 
 _LATENCY = "A time as the target"
 
@@ -72,6 +70,16 @@ def calibrate(
         Literal["fp32", "fp16", "int8"] | None,
         typer.Option(
             help="Numbers in which the file will compute, and the dense one (default: fp32).",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = None,
+    single_images: Annotated[
+        bool | None,
+        typer.Option(
+            "--single-images/--any-batch",
+            show_default=False,
+            help="The file will be that of ltmp export --batch-size 1, for single images only, "
+            "which is faster (default: any batch).",
             rich_help_panel=_LATENCY,
         ),
     ] = None,
@@ -135,8 +143,8 @@ def calibrate(
     A fine-tuned checkpoint gets another target: its own thresholds move together.
     """
     choices = replace(choices, family=family)
-    runs = (batch_size, threads, precision, providers, timing)
-    timed = _Timed(latency_target, milliseconds, sweep if latency else None, *runs)
+    runs = (batch_size, threads, precision, providers, timing, single_images)
+    timed = Timed(latency_target, milliseconds, sweep if latency else None, *runs)
     targets = () if timed.asked(sweep) else _targets(reduction_target, sweep)
     if timed.asked(sweep) and reduction_target is not None:
         raise InputError("a latency target stands in the place of --reduction-target; give one")
@@ -186,65 +194,6 @@ def calibrate(
     show(reports.calibrate_summary(done))
     if done.latency is not None and done.latency.failed:
         raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """What was typed about a time."""
-
-    share: float | None
-    milliseconds: float | None
-    sweep: str | None
-    batch_size: int | None
-    threads: int | None
-    precision: str | None
-    providers: str | None
-    table: Path | None
-
-    def asked(self, sweep: str | None) -> bool:
-        """Whether a time is to be met.
-
-        Raises:
-            InputError: It is not, and something was said of it; or it was said in several ways.
-        """
-        ways = {
-            "--latency-target": self.share,
-            "--milliseconds": self.milliseconds,
-            "--sweep with --latency": self.sweep,
-        }
-        given = [flag for flag, value in ways.items() if value is not None]
-        if len(given) > 1 or (given and self.sweep is None and sweep is not None):
-            raise InputError(f"{given[0]} and {(given[1:] or ['--sweep'])[0]}: give one")
-        flags = ("--batch-size", "--threads", "--precision", "--providers", "--timing")
-        values = (self.batch_size, self.threads, self.precision, self.providers, self.table)
-        told = [flag for flag, value in zip(flags, values, strict=True) if value is not None]
-        if told and not given:
-            raise InputError(
-                f"{told[0]} is about a time; give --latency-target 0.6, --milliseconds 12, or "
-                "--sweep 0.9,0.8 --latency, too"
-            )
-        return bool(given)
-
-    def wanted(self) -> Wanted:
-        """As the library takes it.
-
-        Raises:
-            InputError: A value is out of range.
-        """
-        from ltmp_export.timing.goal import Wanted
-
-        shares: tuple[float, ...] = () if self.share is None else (self.share,)
-        if self.sweep is not None:
-            shares = parsing.numbers("--sweep", self.sweep, "0.9,0.8,0.7")
-        return Wanted(
-            shares=shares,
-            milliseconds=self.milliseconds,
-            batch_size=self.batch_size,
-            threads=self.threads,
-            precision=self.precision,
-            providers=None if self.providers is None else tuple(self.providers.split(",")),
-            table=self.table,
-        )
 
 
 def _rated() -> tuple[str, ...]:

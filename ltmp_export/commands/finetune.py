@@ -55,6 +55,7 @@ class FinetuneReport:
         seconds: Time of this run.
         thresholds: Per kind, one for each block; none under a static plan.
         time_share: Predicted share of the dense model's time there, where that is the budget.
+        options: Of the export that writes the file whose time it is.
         notes: What was assumed.
         warnings: What looks wrong.
     """
@@ -74,6 +75,7 @@ class FinetuneReport:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     time_share: float | None = None
+    options: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -138,7 +140,7 @@ def finetune(
     name = saving.named(source, name)
     freeze.require_classifier(source.path, source.geometry.classes > 0)
     method = trained_family(source)
-    settings = time_budget.timed(settings, source, method.name, timing)
+    settings, options = time_budget.timed(settings, source, method.name, timing)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)
     progress("looking for images")
@@ -169,12 +171,12 @@ def finetune(
     if dense is None:
         dense = dense_answers(source.model, held_out, workers)
     report = _report(trainer, source, method.name, held_out, dense, files_written)
-    remarks = dict.fromkeys((*train.remarks, *held_out.remarks))
     report = replace(
         report,
+        options=options,
         steps=len(records),
         seconds=time.perf_counter() - started,
-        warnings=(*remarks, *report.warnings),
+        warnings=(*dict.fromkeys((*train.remarks, *held_out.remarks)), *report.warnings),
     )
     disk.write_bytes(files_written.history, history.to_csv(records))
     disk.write_bytes(output, _content(report, source, settings, trainer, run, name))
@@ -271,7 +273,7 @@ def _content(
     figures = ("mac_ratio", "accuracy", "dense_accuracy", "held_out", "steps")
     result = {key: getattr(report, key) for key in figures} | {"tokens": list(report.tokens)}
     if report.time_share is not None:
-        result["time_share"] = report.time_share
+        result |= {"time_share": report.time_share, "options": report.options}
     return saving.to_bytes(
         source,
         report.family,

@@ -165,6 +165,7 @@ def _content(
         "unit": tables.UNIT,
         "batch_size": latency.batch_size,
         "precision": latency.table.precision,
+        "single": latency.table.single,
         "threads": latency.table.threads,
         "runtime": latency.table.runtime,
         "machine": asdict(latency.table.environment),

@@ -17,14 +17,18 @@ from ltmp_export.training.settings import Running, Settings
 FAR = 0.02  # from the target: worth a warning
 
 
-def timed(settings: Running, source: Checkpoint, family: str, timing: str | Path | None) -> Running:
+def timed(
+    settings: Running, source: Checkpoint, family: str, timing: str | Path | None
+) -> tuple[Running, str]:
     """Settings with the times of a table, see `timing.tables`, as the budget.
+
+    Also with which options `ltmp export` writes the files that were timed.
 
     Raises:
         InputError: The table is of another model or of several batch sizes, or no threshold learns.
     """
     if timing is None:
-        return settings
+        return settings, ""
     if not isinstance(settings, Settings):
         raise InputError(f"family {family} has no thresholds that a time could be the budget of")
     path = Path(timing)
@@ -37,7 +41,7 @@ def timed(settings: Running, source: Checkpoint, family: str, timing: str | Path
             "--batch-size"
         )
     (time,) = fitted.fit_all(table.batches, source.vit, str(timing))
-    return replace(settings, time=time)
+    return replace(settings, time=time), table.options
 
 
 def far(reached: Measured, tokens: int, goal: Goal) -> tuple[float | None, list[str]]:

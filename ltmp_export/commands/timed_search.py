@@ -68,8 +68,9 @@ class Run:
         """
         wanted, vit = self.wanted, self.halves.source.vit
         if table is not None and wanted.table is not None:
-            name, precision = str(wanted.table), wanted.precision
-            tables.require_fitting(table, wanted.table, vit, self.search.family, precision)
+            name, family = str(wanted.table), self.search.family
+            asked = (wanted.precision, wanted.single)
+            tables.require_fitting(table, wanted.table, vit, family, *asked)
             batch = table.batch(wanted.batch_size)
         else:
             name, table = str(self.halves.source.path), self._measured()
@@ -164,12 +165,13 @@ class Run:
         return made._replace(row=replace(row, agreement=agreement, accuracy=accuracy))
 
     def _model(self, plan: Plan, calibrated: Plan) -> ModelProto:
-        """The model under a plan, in the numbers asked for; int8 scales are measured once."""
+        """The model under a plan, in the form and numbers asked for, int8 scales measured once."""
         source, kind = self.halves.source, self.wanted.kind
+        form: dict[str, Any] = {"opset": OPSET, "batch_size": 1 if self.wanted.single else None}
         with _on_cpu(source):
             if kind != INT8:
                 made = replace(source, plan=plan)
-                return to_onnx(made, opset=OPSET, precision=Precision(kind))
+                return to_onnx(made, precision=Precision(kind), **form)
             if self._quantised is None:
                 scored = self.halves.scored.select(SCALED)
                 images = Images(_pixels(scored, 1), None, scored.names, scored.origin)
@@ -179,7 +181,7 @@ class Run:
             balanced, precision = self._quantised
             if plan.family == DENSE:
                 precision = variants.unprotected(precision)
-            return to_onnx(replace(balanced, plan=plan), opset=OPSET, precision=precision)
+            return to_onnx(replace(balanced, plan=plan), precision=precision, **form)
 
     def _store(self, name: str, model: ModelProto) -> Path:
         path = self.folder / f"{name}.onnx"

@@ -34,7 +34,7 @@ def finetune_summary(report: FinetuneReport) -> RenderableType:
             f"{report.output}: {report.family}, {report.steps} steps, {report.seconds:.0f} s; "
             f"history in {report.history}"
         ),
-        Text(f"Next: ltmp export {report.output}"),
+        Text(f"Next: ltmp export {report.output} {report.options}".rstrip()),
     )
 
 
@@ -63,7 +63,8 @@ def calibrate_summary(report: CalibrateReport) -> RenderableType:
         (row,) = report.rows
         parts.insert(0, threshold_table(row.thresholds, row.tokens))
         parts.append(Text(f"{report.output}: written in {report.seconds:.0f} s"))
-        parts.append(Text(f"Next: ltmp export {report.output}"))
+        options = "" if report.latency is None else report.latency.table.options
+        parts.append(Text(f"Next: ltmp export {report.output} {options}".rstrip()))
     return Group(*parts)
 
 

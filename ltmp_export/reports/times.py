@@ -10,7 +10,7 @@ from rich.text import Text
 from ltmp_export.plan.times import TimeModel
 from ltmp_export.reports.tables import UNKNOWN, add_row, figure, new_table
 from ltmp_export.timing.goal import Latency, Reached
-from ltmp_export.timing.tables import TimeTable
+from ltmp_export.timing.tables import FORMS, TimeTable
 
 if TYPE_CHECKING:
     from ltmp_export.commands.time_table import TimeTableReport
@@ -22,8 +22,14 @@ def time_table_summary(report: TimeTableReport) -> RenderableType:
     parts.append(points_table(table))
     for batch, fit in zip(table.batches, report.fits, strict=True):
         parts.append(Text(f"batch {batch.size}: {fit_words(fit, batch.twins)}"))
-    parts.append(Text(f"{table.family} in {table.precision}; {table.where}; {table.images}"))
+    of = f"{table.family} in {table.precision}, {form_words(table)}"
+    parts.append(Text(f"{of}; {table.where}; {table.images}"))
     return Group(*parts)
+
+
+def form_words(table: TimeTable) -> str:
+    """What the files take that were timed."""
+    return f"files for {FORMS[table.single]}"
 
 
 def points_table(table: TimeTable) -> RenderableType:
@@ -67,13 +73,14 @@ def latency_lines(latency: Latency) -> list[Text]:
     table, batch = latency.table, latency.table.batch(latency.batch_size)
     where = "times of" if latency.elsewhere is None else f"times of {latency.elsewhere}:"
     lines = [
-        Text(f"{where} {table.where}, {table.precision}, batch {batch.size}"),
+        Text(f"{where} {table.where}, {table.precision}, {form_words(table)}, batch {batch.size}"),
         Text(f"dense {figure(batch.dense)} ms; reduced {fit_words(latency.model, batch.twins)}"),
     ]
     for row in latency.rows:
         if row.verified is not None:
             lines.append(Text(f"target {row.target:.3g}: {row.verdict}{_how(row)}"))
-    lines += [Text(f"Next: ltmp export CHECKPOINT {one}") for one in latency.stated if one]
+    stated = [f"{one} {table.options}".rstrip() for one in latency.stated if one]
+    lines += [Text(f"Next: ltmp export CHECKPOINT {one}") for one in stated]
     return lines
 
 

@@ -31,6 +31,8 @@ class Wanted:
         batch_size: Images in one run; 1 by default, or the table's.
         threads: Threads of an operator; all processors by default.
         precision: In which numbers the file will compute; fp32 by default, or the table's.
+        single: Whether it will take single images only, as `export(batch_size=1)` writes it; for
+            any batch by default, or as the table's.
         providers: onnxruntime's execution providers, the CPU's by default.
         table: Times of another machine, see `timing.tables`; nothing is then measured here.
     """
@@ -42,6 +44,7 @@ class Wanted:
     precision: str | None = None
     providers: tuple[str, ...] | None = None
     table: Path | None = None
+    single: bool | None = None
 
     def __post_init__(self) -> None:
         if bool(self.shares) == (self.milliseconds is not None):
@@ -57,6 +60,11 @@ class Wanted:
             raise InputError(f"--milliseconds {most:g}: expected a time above 0, for an image")
         if self.precision not in (None, *KINDS):
             raise InputError(f"precision {self.precision!r}: expected {', '.join(KINDS)}")
+        if self.single and self.batch_size not in (None, 1):
+            raise InputError(
+                f"--single-images: a file that takes one image at a time; drop --batch-size "
+                f"{self.batch_size}"
+            )
         given = {"--threads": self.threads, "--providers": self.providers}
         told = [flag for flag, value in given.items() if value is not None]
         if self.table is not None and told:
@@ -173,7 +181,7 @@ class Latency:
             "unit": tables.UNIT,
             "batch_size": self.batch_size,
             "elsewhere": self.elsewhere,
-            "stated": self.stated,
+            "stated": [f"{one} {self.table.options}".strip() for one in self.stated],
             "model": asdict(self.model),
             "rows": [row.to_json() for row in self.rows],
             "table": self.table.to_json(),

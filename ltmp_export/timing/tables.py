@@ -15,7 +15,7 @@ from ltmp_export.files import disk
 from ltmp_export.files.plain import plain
 from ltmp_export.plan.geometry import Geometry
 from ltmp_export.plan.times import Load
-from ltmp_export.precision.formats import KINDS
+from ltmp_export.precision.formats import FP32, KINDS
 from ltmp_export.timing.machine import Environment
 
 SCHEMA_VERSION = 1
@@ -24,6 +24,8 @@ LEAST = 3  # points, for as many numbers of the model
 _WRITE = "write it with 'ltmp bench MODEL.onnx --table FILE.json'"
 # What differs between models of the same shapes, and costs no time.
 _NAMES = ("name", "classes", "norm_eps")
+SINGLE = "--batch-size 1"  # of an export: a file that takes single images only
+FORMS: Mapping[bool, str] = {False: "any batch", True: "single images only"}
 
 # What looking into a document that anyone may have written raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
@@ -92,6 +94,12 @@ class TimeTable:
     batches: tuple[Batch, ...]
     environment: Environment
     versions: Mapping[str, str]
+
+    @property
+    def options(self) -> str:
+        """What `ltmp export` writes such files with."""
+        precision = "" if self.precision == FP32 else f"--precision {self.precision}"
+        return f"{precision} {SINGLE if self.single else ''}".strip()
 
     @property
     def where(self) -> str:
@@ -220,8 +228,9 @@ _number = _checked((int, float), "number")
 
 
 def require_fitting(
-    table: TimeTable, path: Path, geometry: Geometry, family: str, precision: str | None
-) -> None:
+    table: TimeTable, path: Path, geometry: Geometry, family: str, precision: str | None,
+    single: bool | None = None,
+) -> None:  # fmt: skip
     """Check that a table is one of this model, as it is to run.
 
     Args:
@@ -230,6 +239,7 @@ def require_fitting(
         geometry: Of the model.
         family: How it is to be reduced.
         precision: In which numbers, where that is said.
+        single: Whether by a file for single images only, where that is said.
 
     Raises:
         InputError: It is not.
@@ -251,3 +261,9 @@ def require_fitting(
                 f"{path} has times of {what} {found}, and {asked} is asked for; time such a file "
                 "with 'ltmp bench --table'"
             )
+    if single not in (None, table.single):
+        flag = f", which export writes with {SINGLE}," if single else ""
+        raise InputError(
+            f"{path} has times of files for {FORMS[table.single]}, and a file for {FORMS[single]} "
+            f"is asked for; time such a file{flag} with 'ltmp bench --table'"
+        )

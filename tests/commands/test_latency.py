@@ -141,12 +141,30 @@ def test_r_of_a_family_without_thresholds(clock: Clock) -> None:
     assert not Path("calibrated.pth.tar").exists()
 
 
+def test_of_a_file_for_single_images(here: Path, clock: Clock) -> None:
+    given = (*GIVEN[:4], "--threads", "1", "--single-images")
+    options = "--batch-size 1"
+    line = ("calibrate", "base.pth", *given, "--latency-target", "0.8", "--json", "c.json")
+    said = succeeded(ltmp(*line))
+    assert set(clock.batches) == {1}  # the dense one, too
+    assert f"Next: ltmp export calibrated.pth.tar {options}" in said
+    assert "fp32, files for single images only, batch 1" in said
+    assert (latency()["table"]["single"], latency()["stated"]) == (True, [options])
+    kept = load_torch(Path("calibrated.pth.tar"))[PROVENANCE]["result"]["latency"]
+    assert kept["single"]
+    line = ("calibrate", "base.pth", *GIVEN[:4], "--milliseconds", "0.5", "--timing", "c.json")
+    refused(
+        ltmp(*line, "--any-batch"),
+        "c.json has times of files for single images only, and a file for any batch is asked for",
+    )
+    said = ltmp(*line, "--single-images", "-o", "there.pth.tar").stdout
+    assert f"Next: ltmp export there.pth.tar {options}" in said
+
+
 def test_times_of_another_machine(timing: Path, clock: Clock) -> None:
     clock.timed.clear()
-    result = ltmp(
-        "calibrate", "base.pth", *GIVEN[:4], "--latency-target", "0.7", "-b", "8",
-        "--timing", timing, "--json", "c.json",
-    )  # fmt: skip
+    line = ("calibrate", "base.pth", *GIVEN[:4], "--latency-target", "0.7")
+    result = ltmp(*line, "-b", "8", "--timing", timing, "--json", "c.json")
     assert result.exit_code == 0, result.stderr
     assert not clock.timed
     assert "warning: not verified: the times are those of t.json (" in result.stderr
@@ -155,14 +173,16 @@ def test_times_of_another_machine(timing: Path, clock: Clock) -> None:
     (row,) = found["rows"]
     assert (row["verdict"], row["measured"]) == ("predicted", None)
     assert row["predicted"] == pytest.approx(0.7, rel=0.005)
-    again = ltmp(
-        "calibrate", "base.pth", *GIVEN[:4], "--latency-target", "0.7", "-b", "8",
-        "--timing", "c.json", "-o", "again.pth.tar",
-    )  # fmt: skip
+    again = ltmp(*line, "-b", "8", "--timing", "c.json", "-o", "again.pth.tar")
     assert again.exit_code == 0, again.stderr
     states = [
         load_torch(Path(name))["state_dict"] for name in ("calibrated.pth.tar", "again.pth.tar")
     ]
+    refused(
+        ltmp(*line, "--single-images", "--timing", timing),
+        "t.json has times of files for any batch, and a file for single images only is asked for; "
+        "time such a file, which export writes with --batch-size 1, with",
+    )
     key = "blocks.1.merge_masker.threshold"
     assert states[0][key] == states[1][key]
 
@@ -175,6 +195,8 @@ BAD = {
     "no time": ("--milliseconds 0", "--milliseconds 0: expected a time above 0"),
     "nothing to time": ("--reduction-target 0.6 --batch-size 4", "--batch-size is about a time"),
     "no images in a run": ("--latency-target 0.7 -b 0", "batch size is 0; expected at least 1"),
+    "nothing of one": ("--reduction-target 0.6 --single-images", "--single-images is about a time"),
+    "one of four": ("--latency-target 0.7 --single-images -b 4", "drop --batch-size 4"),
     "provider": ("--latency-target 0.7 --providers tpu", "no execution provider tpu"),
     "table that is none": ("--latency-target 0.7 --timing digits.npz", "digits.npz is not JSON"),
     "table and threads": ("--latency-target 0.7 --timing t.json --threads 2", "--threads is told"),

@@ -34,12 +34,14 @@ class Clock:
         slower: What a file takes when it is verified, as a multiple of what it took before.
         twins: How much longer the second of two identical files takes, as a share.
         timed: The labels that were timed together, in order.
+        batches: Of each file: the only batch it takes, or None.
     """
 
     tokens: int = 65
     slower: float = 1.0
     twins: float = 0.0
     timed: list[tuple[str, ...]] = field(default_factory=list)
+    batches: list[int | None] = field(default_factory=list)
 
     def times(
         self,
@@ -60,14 +62,17 @@ class Clock:
 
     def _of(self, label: str, file: Path, pixels: NDArray[np.float32]) -> float:
         model = onnx.load(file)
+        self.batches.append(interface.fixed_batch(model))
         depth = 1 + max(int(n) for one in model.graph.initializer for n in _BLOCK.findall(one.name))
         dense, taps = FIXED + TOKEN * depth * self.tokens, interface.count_taps(depth)
         if label in (DENSE, AGAIN):
             return dense * (1 + (self.twins if label == AGAIN else 0.0))
         if interface.missing_tensors(model, taps):
             return dense
-        found = TappedSession(model, taps).run(pixels)
-        counts = np.stack([np.broadcast_to(found[name], len(pixels)) for name in taps])
+        session, step = TappedSession(model, taps), interface.fixed_batch(model) or len(pixels)
+        runs = [session.run(pixels[at : at + step]) for at in range(0, len(pixels), step)]
+        parts = [[np.broadcast_to(run[name], step) for name in taps] for run in runs]
+        counts = np.concatenate(parts, axis=1)
         received = np.concatenate([np.full_like(counts[:1], self.tokens), counts[:-1]])
         left = FIXED + TOKEN * float((received + 2 * counts).mean(1).sum()) / 3
         return left * (self.slower if label == REDUCED else 1.0)

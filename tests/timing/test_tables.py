@@ -78,6 +78,10 @@ class TestFile:
         path = written(tmp_path, table().to_json())
         assert tables.read(path) == table()
 
+    def test_says_what_such_files_are_exported_with(self) -> None:
+        assert table().options == ""
+        assert table(precision="int8", single=True).options == "--precision int8 --batch-size 1"
+
     def test_is_found_in_a_report_of_calibrate(self, tmp_path: Path) -> None:
         document = {"kind": "calibrate", "latency": {"table": table().to_json()}}
         assert tables.read(written(tmp_path, document)) == table()

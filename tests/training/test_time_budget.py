@@ -90,13 +90,17 @@ def test_thresholds_learn_for_it() -> None:
 
 
 def test_as_typed(here: Path) -> None:
+    write(table(single=True, precision="int8"))
     given = ("--latency-target", "0.8", "--timing", "t.json", "--json", "f.json")
+    options = "--precision int8 --batch-size 1"
     said = succeeded(ltmp(*LINE, *given))
     assert "of its time is predicted (target 80.0%)" in said
+    assert f"Next: ltmp export out.pth.tar {options}" in said
     report = json.loads((here / "f.json").read_text())
     assert 0.2 < report["time_share"] < 1.0
     top = load_torch(here / "out.pth.tar")
     assert top["ltmp"]["result"]["time_share"] == report["time_share"]
+    assert top["ltmp"]["result"]["options"] == options
     assert top["ltmp"]["run"]["time"]["dense"] == pytest.approx(TIME.dense)
     assert vars(top["args"])["latency_target"] == 0.8
     with (here / "out.pth.tar.csv").open() as file:
