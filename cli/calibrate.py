@@ -102,6 +102,14 @@ def calibrate(
         typer.Option("-o", "--output", help="Checkpoint to write (default: calibrated.pth.tar)."),
     ] = None,
     family: options.Reduced = None,
+    merge_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3,6,9",
+            help="Blocks that reduce, of a --family without thresholds that reduces at a few.",
+            rich_help_panel=_LATENCY,
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -142,13 +150,15 @@ def calibrate(
     time of the file (--latency-target, --milliseconds), within 5 %; exit code 1 where it is not.
     A fine-tuned checkpoint gets another target: its own thresholds move together.
     """
-    choices = replace(choices, family=family)
+    at = None if merge_at is None else parsing.integers("--merge-at", merge_at, "3,6,9", least=0)
+    choices = replace(choices, family=family, merge_at=at)
     runs = (batch_size, threads, precision, providers, timing, single_images)
+    parsing.require_beside("--latency", latency or None, "--sweep", sweep)
     timed = Timed(latency_target, milliseconds, sweep if latency else None, *runs)
     targets = () if timed.asked(sweep) else _targets(reduction_target, sweep)
     if timed.asked(sweep) and reduction_target is not None:
         raise InputError("a latency target stands in the place of --reduction-target; give one")
-    rated = timed.asked(sweep) and choices.named()[0].family in _rated()
+    rated = timed.asked(sweep) and _rated(choices)
     if sweep is None and output is None and not rated:
         output = Path("calibrated.pth.tar")
     read = [checkpoint, images, choices.base_checkpoint, class_map, timing]
@@ -196,9 +206,20 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _rated() -> tuple[str, ...]:
-    """Families of which a share of the work picks r or a keep rate."""
-    return tuple(name for name in families.training_free() if not families.load(name).start)
+def _rated(choices: Choices) -> bool:
+    """Whether a share of the work picks r or a keep rate of the family.
+
+    Raises:
+        InputError: Nothing makes it take a given time.
+    """
+    family, learned = choices.named()[0].family, families.learned()
+    rated = [name for name in families.training_free() if not families.load(name).start]
+    if family in families.names() and family not in (*learned, *rated):
+        raise InputError(
+            f"family {family} is not made to take a given time; choose from "
+            f"{', '.join((*learned, *rated))}"
+        )
+    return family in rated
 
 
 def _targets(reduction_target: float | None, sweep: str | None) -> tuple[float, ...]:

@@ -140,7 +140,7 @@ def finetune(
     name = saving.named(source, name)
     freeze.require_classifier(source.path, source.geometry.classes > 0)
     method = trained_family(source)
-    settings, options = time_budget.timed(settings, source, method.name, timing)
+    settings, options, doubts = time_budget.timed(settings, source, method.name, timing)
     files_written = _Files.beside(output)
     files_written.require(source, Path(data), resume)
     progress("looking for images")
@@ -176,7 +176,7 @@ def finetune(
         options=options,
         steps=len(records),
         seconds=time.perf_counter() - started,
-        warnings=(*dict.fromkeys((*train.remarks, *held_out.remarks)), *report.warnings),
+        warnings=(*dict.fromkeys((*train.remarks, *held_out.remarks, *doubts)), *report.warnings),
     )
     disk.write_bytes(files_written.history, history.to_csv(records))
     disk.write_bytes(output, _content(report, source, settings, trainer, run, name))

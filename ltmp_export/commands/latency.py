@@ -13,7 +13,6 @@ from ltmp_export.commands import halved, latency_words
 from ltmp_export.commands.calibrate import CalibrateReport
 from ltmp_export.commands.halved import Halves
 from ltmp_export.commands.searched import FixedRate, Made, Search, Thresholds
-from ltmp_export.commands.time_table import doubts
 from ltmp_export.commands.timed_search import Run
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
@@ -23,7 +22,7 @@ from ltmp_export.images import chance
 from ltmp_export.progress import Progress, silent
 from ltmp_export.reference import SMALL, single_thread
 from ltmp_export.statements.choices import WAYS, Choices
-from ltmp_export.timing import tables
+from ltmp_export.timing import fitted, tables, tabulate
 from ltmp_export.timing.goal import Latency, Wanted
 from ltmp_export.training import saving
 
@@ -72,7 +71,11 @@ def calibrate_latency(
     choices, _ = choices.named()
     fixed = _fixed_rate(choices, wanted, output, spread)
     table = None if wanted.table is None else tables.read(wanted.table)
-    asked = replace(choices, family=None, **dict.fromkeys(WAYS)) if fixed else choices
+    if table is None:
+        tabulate.resolved(wanted.settings())  # before anything is read
+    asked = (
+        replace(choices, family=None, merge_at=None, **dict.fromkeys(WAYS)) if fixed else choices
+    )
     halves = halved.opened(
         checkpoint, images, output, spread=spread, name=name, class_map=class_map,
         class_order=class_order, choices=asked, knn=knn, device=device, progress=progress,
@@ -130,7 +133,6 @@ def _report(
     count, classes = len(halves.held_out), source.vit.classes
     rows: list[Calibrated] = [one.row for one in made]
     stated = tuple(one.stated for one in made)
-    here = latency.elsewhere is None
     return CalibrateReport(
         output=output,
         family=search.family,
@@ -147,7 +149,7 @@ def _report(
             *source.warnings,
             *halves.chosen.remarks,
             *chance.doubts(dense, count, classes, "top-1 of the dense model"),
-            *(doubts(latency.table) if here else ()),
+            *fitted.doubts([latency.table.batch(latency.batch_size)]),
             *latency_words.doubts(latency),
         ),
         latency=replace(latency, stated=stated),

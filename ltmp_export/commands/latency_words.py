@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ltmp_export.plan.times import TimeModel
+from ltmp_export.timing import fitted
 from ltmp_export.timing.goal import INCONCLUSIVE, MISSED, WITHIN, Latency, Reached
-from ltmp_export.timing.tabulate import TWINS
+from ltmp_export.timing.tables import TWINS
 
 if TYPE_CHECKING:
     from ltmp_export.commands.searched import Search
@@ -35,6 +36,7 @@ def doubts(latency: Latency) -> Iterator[str]:
             f"not verified: the times are those of {latency.elsewhere} ({latency.table.where}); "
             "export the file and time it there with 'ltmp bench'"
         )
+        yield from fitted.far(latency.elsewhere, latency.model)
     for row in latency.rows:
         if row.verified is None:
             if abs(row.predicted / row.target - 1) > WITHIN:

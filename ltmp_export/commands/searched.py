@@ -198,7 +198,9 @@ class FixedRate(Search):
 
     def _stated(self, made: Checkpoint) -> str:
         """Options of the export."""
-        told = f"--family {self.family}"
+        told, at = f"--family {self.family}", self.choices.merge_at
+        if at is not None:
+            told += f" --merge-at {','.join(map(str, at))}"
         if families.load(self.family).counts:
             steps = [sum(step.number or 0 for step in block) for block in made.plan.blocks]
             return f"{told} --r {max(steps, default=0)}"

@@ -19,16 +19,16 @@ FAR = 0.02  # from the target: worth a warning
 
 def timed(
     settings: Running, source: Checkpoint, family: str, timing: str | Path | None
-) -> tuple[Running, str]:
+) -> tuple[Running, str, list[str]]:
     """Settings with the times of a table, see `timing.tables`, as the budget.
 
-    Also with which options `ltmp export` writes the files that were timed.
+    Also with which options `ltmp export` writes the files that were timed, and warnings.
 
     Raises:
         InputError: The table is of another model or of several batch sizes, or no threshold learns.
     """
     if timing is None:
-        return settings, ""
+        return settings, "", []
     if not isinstance(settings, Settings):
         raise InputError(f"family {family} has no thresholds that a time could be the budget of")
     path = Path(timing)
@@ -41,7 +41,8 @@ def timed(
             "--batch-size"
         )
     (time,) = fitted.fit_all(table.batches, source.vit, str(timing))
-    return replace(settings, time=time), table.options
+    said = [*fitted.doubts(table.batches), *fitted.far(str(timing), time)]
+    return replace(settings, time=time), table.options, said
 
 
 def far(reached: Measured, tokens: int, goal: Goal) -> tuple[float | None, list[str]]:

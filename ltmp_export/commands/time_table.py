@@ -71,15 +71,5 @@ def time_table(
     others = variants.of_file(exported, subject, settings, progress)
     table = tabulate.measure(subject, others, variants.dense(exported), settings, progress)
     fits = tuple(fitted.fit_all(table.batches, vit, str(model)))
-    said = (*chosen.remarks, *doubts(table))
+    said = (*chosen.remarks, *fitted.doubts(table.batches))
     return TimeTableReport(str(model), table, fits, tuple(dict.fromkeys(said)))
-
-
-def doubts(table: TimeTable) -> list[str]:
-    """A line for each batch size at which identical files differ too much."""
-    return [
-        f"batch {one.size}: two identical files differ by {one.twins:.1%}, more than "
-        f"{tabulate.TWINS:.0%}: the machine has other work, and the times tell little"
-        for one in table.batches
-        if one.twins > tabulate.TWINS
-    ]

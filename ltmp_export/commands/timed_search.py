@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from ltmp_export.calibration import halves as ranges
 from ltmp_export.calibration import quantise
 from ltmp_export.calibration.measure import Measured
 from ltmp_export.checkpoint.load import Checkpoint
@@ -24,7 +25,7 @@ from ltmp_export.model_file import external
 from ltmp_export.model_file.model import to_onnx
 from ltmp_export.plan.plan import DENSE, Plan, dense_plan
 from ltmp_export.plan.times import TimeModel
-from ltmp_export.precision.formats import INT8, Precision
+from ltmp_export.precision.formats import FP32, INT8, Precision
 from ltmp_export.progress import Progress
 from ltmp_export.runtimes.session import Session
 from ltmp_export.timing import fitted, tables, tabulate, variants, verify
@@ -58,7 +59,7 @@ class Run:
     wanted: Wanted
     folder: Path
     progress: Progress
-    _quantised: tuple[Checkpoint, Precision] | None = None
+    _lowered: tuple[Checkpoint, Precision] | None = None
 
     def timed(self, table: TimeTable | None) -> tuple[Latency, list[Made]]:
         """What was measured and reached, and the models, one for each target.
@@ -133,7 +134,7 @@ class Run:
             trial = self.search.meet(target, model, size, timed, scale)
             if abs((trial.row.time_share or 0.0) / target - 1) > FARTHEST:
                 break
-        reached, trial = min(found, key=lambda pair: abs(pair[0].off or 0.0))
+        reached, trial = min(found, key=lambda pair: pair[0].rank)
         return replace(reached, trials=len(found)), self._answered(trial)
 
     def _verify(self, made: Made) -> verify.Verified:
@@ -166,22 +167,27 @@ class Run:
 
     def _model(self, plan: Plan, calibrated: Plan) -> ModelProto:
         """The model under a plan, in the form and numbers asked for, int8 scales measured once."""
-        source, kind = self.halves.source, self.wanted.kind
+        source = self.halves.source
         form: dict[str, Any] = {"opset": OPSET, "batch_size": 1 if self.wanted.single else None}
         with _on_cpu(source):
-            if kind != INT8:
-                made = replace(source, plan=plan)
-                return to_onnx(made, precision=Precision(kind), **form)
-            if self._quantised is None:
-                scored = self.halves.scored.select(SCALED)
-                images = Images(_pixels(scored, 1), None, scored.names, scored.origin)
-                self._quantised = quantise.prepare(
-                    replace(source, plan=calibrated), images, Precision(INT8), self.progress
-                )
-            balanced, precision = self._quantised
+            if self._lowered is None:
+                self._lowered = self._prepared(replace(source, plan=calibrated), form)
+            balanced, precision = self._lowered
             if plan.family == DENSE:
                 precision = variants.unprotected(precision)
             return to_onnx(replace(balanced, plan=plan), precision=precision, **form)
+
+    def _prepared(self, made: Checkpoint, form: Mapping[str, Any]) -> tuple[Checkpoint, Precision]:
+        """The weights that are written, and in which numbers, as `ltmp export` finds them."""
+        asked = Precision(self.wanted.kind)
+        if asked.kind == FP32:
+            return made, asked
+        scored = self.halves.scored.select(SCALED)
+        images = Images(_pixels(scored, 1), None, scored.names, scored.origin)
+        if asked.kind == INT8:
+            return quantise.prepare(made, images, asked, self.progress)
+        _, precision = ranges.fitted(made, [images], asked, progress=self.progress, **form)
+        return made, precision
 
     def _store(self, name: str, model: ModelProto) -> Path:
         path = self.folder / f"{name}.onnx"

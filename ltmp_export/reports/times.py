@@ -79,8 +79,11 @@ def latency_lines(latency: Latency) -> list[Text]:
     for row in latency.rows:
         if row.verified is not None:
             lines.append(Text(f"target {row.target:.3g}: {row.verdict}{_how(row)}"))
-    stated = [f"{one} {table.options}".rstrip() for one in latency.stated if one]
-    lines += [Text(f"Next: ltmp export CHECKPOINT {one}") for one in stated]
+    for row, stated in zip(latency.rows, latency.stated, strict=True):
+        if stated:
+            what = "Next" if len(latency.rows) == 1 else f"target {row.target:.3g}"
+            command = f"ltmp export CHECKPOINT {stated} {table.options}".rstrip()
+            lines.append(Text(f"{what}: {command}"))
     return lines
 
 

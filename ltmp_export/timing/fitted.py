@@ -13,7 +13,9 @@ from ltmp_export.errors import InputError
 from ltmp_export.plan.plan import dense_plan
 from ltmp_export.plan.times import TimeModel, linear_work, loads
 from ltmp_export.plan.vit import Vit
-from ltmp_export.timing.tables import LEAST, Batch, Point
+from ltmp_export.timing.tables import LEAST, TWINS, Batch, Point
+
+FAR = 0.1  # of a prediction from what was measured: worth a warning
 
 
 def fit(vit: Vit, batch: Batch) -> TimeModel:
@@ -60,6 +62,26 @@ def fit_all(batches: Sequence[Batch], vit: Vit, name: str) -> list[TimeModel]:
             "other images (--images), or a model with more tokens"
         )
     return [fit(vit, batch) for batch in batches]
+
+
+def doubts(batches: Sequence[Batch]) -> list[str]:
+    """A line for each batch size at which identical files differ too much."""
+    return [
+        f"batch {one.size}: two identical files differ by {one.twins:.1%}, more than "
+        f"{TWINS:.0%}: the machine has other work, and the times tell little"
+        for one in batches
+        if one.twins > TWINS
+    ]
+
+
+def far(table: str, model: TimeModel) -> list[str]:
+    """A line where times of another machine, which nothing verifies, are not told well."""
+    if model.residual <= FAR:
+        return []
+    return [
+        f"what is predicted by {table} is up to {model.residual:.0%} from its own times: time the "
+        "file again, in more rounds, on a machine without other work"
+    ]
 
 
 def _features(point: Point, attention: int, mlp: int) -> tuple[float, float, float]:

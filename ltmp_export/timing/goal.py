@@ -135,6 +135,11 @@ class Reached:
             return INCONCLUSIVE
         return MET if abs(self.off) <= WITHIN else MISSED
 
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Of several that were measured: what is known to be met is best, then the nearest."""
+        return [MET, INCONCLUSIVE, MISSED, PREDICTED].index(self.verdict), abs(self.off or 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         seen = self.verified

@@ -20,6 +20,7 @@ from ltmp_export.timing.machine import Environment
 
 SCHEMA_VERSION = 1
 KIND, UNIT = "timing", "milliseconds per image"
+TWINS = 0.02  # between identical files, from which on nothing can be told
 LEAST = 3  # points, for as many numbers of the model
 _WRITE = "write it with 'ltmp bench MODEL.onnx --table FILE.json'"
 # What differs between models of the same shapes, and costs no time.

@@ -34,7 +34,6 @@ from ltmp_export.timing.statistics import Timing
 from ltmp_export.timing.tables import Batch, Point, TimeTable, shape
 
 AGAIN = "dense again"  # the same file in another process: how far identical files are apart
-TWINS = 0.02  # from which on nothing can be told
 TOGETHER = 16  # images whose tokens are counted at once
 
 

@@ -12,7 +12,8 @@ from ltmp_export.progress import Progress
 from ltmp_export.timing import many
 from ltmp_export.timing.contenders import DENSE, REDUCED
 from ltmp_export.timing.settings import Settings
-from ltmp_export.timing.tabulate import AGAIN, TWINS, of_dense
+from ltmp_export.timing.tables import TWINS
+from ltmp_export.timing.tabulate import AGAIN, of_dense
 
 ATTEMPTS = 3  # at rounds in which two identical files are as fast as each other
 

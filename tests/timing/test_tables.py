@@ -66,6 +66,11 @@ class TestFit:
         found = fitted.fit(VIT, Batch(1, 4.0, 0.0, points(TRUE, wobble=0.05)))
         assert 0.02 < found.residual < 0.08
 
+    def test_says_where_it_tells_little(self) -> None:
+        (line,) = fitted.far("t.json", replace(TRUE, residual=0.33))
+        assert "what is predicted by t.json is up to 33% from its own times" in line
+        assert not fitted.far("t.json", replace(TRUE, residual=0.05))
+
     def test_no_number_is_below_0(self) -> None:
         falling = replace(TRUE, squared=-2e-5, fixed=1.0)
         found = fitted.fit(VIT, Batch(1, 4.0, 0.0, points(falling)))

@@ -90,10 +90,13 @@ def test_thresholds_learn_for_it() -> None:
 
 
 def test_as_typed(here: Path) -> None:
-    write(table(single=True, precision="int8"))
+    (batch,) = table().batches
+    write(table(single=True, precision="int8", batches=(replace(batch, twins=0.05),)))
     given = ("--latency-target", "0.8", "--timing", "t.json", "--json", "f.json")
     options = "--precision int8 --batch-size 1"
-    said = succeeded(ltmp(*LINE, *given))
+    result = ltmp(*LINE, *given)
+    said = succeeded(result)
+    assert "two identical files differ by 5.0%, more than 2%" in result.stderr
     assert "of its time is predicted (target 80.0%)" in said
     assert f"Next: ltmp export out.pth.tar {options}" in said
     report = json.loads((here / "f.json").read_text())
