@@ -163,8 +163,8 @@ def calibrate(
         output = Path("calibrated.pth.tar")
     read = [checkpoint, images, choices.base_checkpoint, class_map, timing]
     parsing.require_outputs([output, plot, json], read)
-    elsewhere: dict[str, Any] = {"engine": engine, "address": address}
-    if not targets and (engine != "local" or address is not None):
+    place = ltmp_export.Place(engine, address, workers)
+    if not targets and place != ltmp_export.Place(workers=workers):
         raise InputError("times are measured on this machine; drop --engine and --address")
     with spinner() as progress:
         wanted = None if targets else timed.wanted()
@@ -189,13 +189,14 @@ def calibrate(
             "choices": choices,
             "knn": knn,
             "device": device,
-            "workers": workers,
             "progress": progress,
         }
         done = (
-            ltmp_export.calibrate(checkpoint, images, targets, output, **about, **elsewhere)
+            ltmp_export.calibrate(checkpoint, images, targets, output, **about, place=place)
             if wanted is None
-            else ltmp_export.calibrate_latency(checkpoint, images, wanted, output, **about)
+            else ltmp_export.calibrate_latency(
+                checkpoint, images, wanted, output, **about, workers=workers
+            )
         )
     warn_of(done)
     write_json(json, done.to_json())

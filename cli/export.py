@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 import ltmp_export
-from ltmp_export.distributed.cluster import Place
 from ltmp_export.graph.targets import TARGETS, require_known
 from ltmp_export.plan.outputs import KNOWN
 from ltmp_export.statements import wishes
@@ -169,7 +168,7 @@ def export(
     )
     require_known(target)
     gives = None if outputs is None else outputs.split(",")
-    place = Place(engine, address, workers)
+    place = ltmp_export.Place(engine, address, workers)
     with spinner() as progress:
         wishes.require(
             batch_size=batch_size,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ltmp_export.commands.show import show
     from ltmp_export.commands.time_table import time_table
     from ltmp_export.commands.web import WebReport, web
+    from ltmp_export.distributed.cluster import Place
     from ltmp_export.drawing.report import ShowReport
     from ltmp_export.errors import (
         CheckFailedError,
@@ -67,6 +68,7 @@ _HOME = {
     "commands.show": ("show",),
     "commands.time_table": ("time_table",),
     "commands.web": ("WebReport", "web"),
+    "distributed.cluster": ("Place",),
     "drawing.report": ("ShowReport",),
     "parity.report": ("CheckReport",),
     "calibration.targets": ("Spread",),
@@ -100,6 +102,7 @@ __all__ = [
     "InputsReport",
     "LtmpError",
     "PageReport",
+    "Place",
     "ServeConfigReport",
     "Settings",
     "ShowReport",

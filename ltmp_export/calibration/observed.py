@@ -127,10 +127,10 @@ def _of_each(
     watched: _Watched, images: Images, place: Place, progress: Progress
 ) -> Iterator[Layers]:
     """Image by image, in their order."""
-    if place.engine == cluster.LOCAL:
+    if not place.is_cluster:
         yield from map(watched.ready(), images.pixels)
         return
-    with cluster.connected(place.address, place.workers, progress) as workers:
+    with cluster.connected(place, progress) as workers:
         make = partial(_opened, watched, memory.current_memory_limit())
         at_once = max(1, min(_AT_ONCE, len(images) // workers))
         starts = range(0, len(images), at_once)

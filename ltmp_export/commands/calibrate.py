@@ -20,8 +20,7 @@ from ltmp_export.calibration.targets import (
 from ltmp_export.checkpoint.load import Checkpoint
 from ltmp_export.commands import halved
 from ltmp_export.commands.stages import family_of
-from ltmp_export.distributed import cluster
-from ltmp_export.distributed.cluster import Place
+from ltmp_export.distributed.cluster import HERE, Place
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.images import chance
@@ -89,9 +88,7 @@ def calibrate(
     choices: Choices | None = None,
     knn: int | None = None,
     device: str = "auto",
-    workers: int = 0,
-    engine: str = cluster.LOCAL,
-    address: str | None = None,
+    place: Place = HERE,
     progress: Progress = silent,
 ) -> CalibrateReport:
     """Find thresholds without training, so that a share of the work is left on images held out.
@@ -109,9 +106,7 @@ def calibrate(
         knn: Of a model without classifier, whose agreement with the dense model is the cosine of
             features: neighbours that vote for the class of a labelled image, 20 by default.
         device: See `timing.processes.device_of`.
-        workers: Processes that read images; on a cluster those that compute.
-        engine: "local" for this process, or "ray" for a cluster, which finds the same bit for bit.
-        address: Of a Ray cluster, see `distributed.cluster.connected`.
+        place: Where images run, here by default; a cluster finds the same bit for bit.
         progress: Called with a few words as each stage begins.
 
     Raises:
@@ -122,11 +117,10 @@ def calibrate(
     started, spread = time.perf_counter(), spread or Spread()
     output = None if output is None else Path(output)
     _require_targets(targets, output)
-    place = Place(engine, address, workers)
     place.require()
     halves = halved.opened(
         checkpoint, images, output, spread=spread, name=name, class_map=class_map, knn=knn,
-        class_order=class_order, choices=choices, device=halved.device_for(engine, device),
+        class_order=class_order, choices=choices, device=halved.device_for(place, device),
         progress=progress, suits=family_of,
     )  # fmt: skip
     source, scored, held_out = halves.source, halves.scored, halves.held_out

@@ -16,6 +16,7 @@ from ltmp_export.checkpoint.load import Checkpoint, load_checkpoint
 from ltmp_export.commands.compared import Compared, CompareReport
 from ltmp_export.commands.eval import EvalReport, evaluate
 from ltmp_export.commands.export import export
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.errors import CheckFailedError, InputError
 from ltmp_export.files.near_misses import did_you_mean
 from ltmp_export.files.workplace import workplace
@@ -164,7 +165,10 @@ def compare(
     pixels = _timed(images, settings)
     progress("reading the images")
     read = images.select(samples).in_memory(workers)
-    keywords: dict[str, Any] = {"threads": settings.stated_threads, "workers": workers}
+    keywords: dict[str, Any] = {
+        "threads": settings.stated_threads,
+        "place": Place(workers=workers),
+    }
 
     with workplace() as folder:
         bench = _Bench(dense, choices, places, folder, read, keywords, progress)

@@ -19,6 +19,7 @@ from ltmp_export.commands import evaluated, subjects
 from ltmp_export.commands.evaluated import EvalReport, Watch
 from ltmp_export.commands.subjects import Opening, Subject
 from ltmp_export.distributed import cluster
+from ltmp_export.distributed.cluster import HERE, Place
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
@@ -50,9 +51,7 @@ def evaluate(
     knn: int | None = None,
     knn_images: str | Path | None = None,
     choices: Choices | None = None,
-    workers: int = 0,
-    engine: str = cluster.LOCAL,
-    address: str | None = None,
+    place: Place = HERE,
     write_baseline: str | Path | None = None,
     watch_drift: str | Path | None = None,
     drift_share: float | None = None,
@@ -74,11 +73,8 @@ def evaluate(
             default 20 at most. Its features are compared with the dense model's, labels or not.
         knn_images: Labelled images that vote; by default the others in `data`.
         choices: What a checkpoint does not say.
-        workers: Processes that read images; on a cluster those that compute, by default one for
-            each of its processors.
-        engine: "local" for this process, or "ray" for a cluster, which finds the same bit for bit
-            with one thread to a process, by default.
-        address: Of a Ray cluster, see `distributed.cluster.connected`.
+        place: Where a file runs, here by default; a cluster finds the same bit for bit with one
+            thread to a process, its default.
         write_baseline: Of an exported model: a file to write what it sees of these images to, see
             `parity.drift`.
         watch_drift: Such a file, to compare these images with.
@@ -94,7 +90,7 @@ def evaluate(
     for what, number in (("batch size", batch_size), ("threads", threads)):
         if number is not None and number < 1:
             raise InputError(f"{what} is {number}; expected at least 1")
-    cluster.require(engine, address)
+    place.require()
     watch = _watch(path, write_baseline, watch_drift, drift_share)
     progress("reading the model")
     with contextlib.ExitStack() as stack:
@@ -102,19 +98,19 @@ def evaluate(
             exported = _read(path, choices)
             stated = (choices or Choices()).over(exported.choices)
             kind = Kind.of(exported, class_map, class_order, stated)
-            if engine == cluster.RAY:
+            if place.is_cluster:
                 threads = threads or 1
             opening = _opening(exported, batch_size, threads, providers)
             opening = replace(opening, watched=watch.write is not None or watch.known is not None)
-            subject = _subject(opening, engine, address, workers, stack, progress)
+            subject = _subject(opening, place, stack, progress)
         else:
-            _require_for_files(batch_size, providers, engine)
+            _require_for_files(batch_size, providers, place)
             checkpoint = load_checkpoint(path, choices, dense=True, scripted=True)
             _require_family(checkpoint)
             if threads is not None:
                 torch.set_num_threads(threads)
             kind = Kind.of(checkpoint, class_map, class_order)
-            subject = subjects.in_the_reference(checkpoint, workers)
+            subject = subjects.in_the_reference(checkpoint, place.workers)
         classes = subject.geometry.classes
         neighbours.require(knn, classes, path, knn_images)
         needed = bool(classes) or knn is not None or knn_images is not None
@@ -193,32 +189,33 @@ def _opening(
 
 def _subject(
     opening: Opening,
-    engine: str,
-    address: str | None,
-    workers: int,
+    place: Place,
     stack: contextlib.ExitStack,
     progress: Progress,
 ) -> Subject:
     """A file here, or on a cluster that is left with the stack."""
-    if engine == cluster.LOCAL:
-        return subjects.in_onnxruntime(opening, workers)
-    there = stack.enter_context(cluster.connected(address, workers, progress))
+    if not place.is_cluster:
+        return subjects.in_onnxruntime(opening, place.workers)
+    there = stack.enter_context(cluster.connected(place, progress))
     return subjects.on_a_cluster(opening, there, progress)
 
 
 def _require_for_files(
-    batch_size: int | None, providers: Sequence[str] | None, engine: str
+    batch_size: int | None, providers: Sequence[str] | None, place: Place
 ) -> None:
     """Check that nothing is asked of a checkpoint that is for files.
 
     Raises:
         InputError: Something is.
     """
-    if batch_size is not None or providers is not None or engine != cluster.LOCAL:
-        flags = {"--batch-size": batch_size, "--providers": providers, "--engine": engine}
-        flag = next(flag for flag, value in flags.items() if value is not None)
+    asked = {
+        "--batch-size": batch_size is not None,
+        "--providers": providers is not None,
+        "--engine": place.is_cluster,
+    }
+    if flags := [flag for flag, is_asked in asked.items() if is_asked]:
         raise InputError(
-            f"the reference of a checkpoint runs image by image in PyTorch; drop {flag}"
+            f"the reference of a checkpoint runs image by image in PyTorch; drop {flags[0]}"
         )
 
 

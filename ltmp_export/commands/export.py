@@ -108,7 +108,7 @@ def export(
     precision: Precision | None = None,
     calibration_images: str | Path | None = None,
     calibration_samples: int | None = None,
-    place: Place | None = None,
+    place: Place = HERE,
     target: str | None = None,
     with_preprocessing: bool = False,
     check: bool = True,
@@ -171,7 +171,7 @@ def export(
     model, precision, measured = _written(
         source, precision, (calibration_images, calibration_samples), quick,
         opset=opset, batch_size=batch_size, outputs=gives, token_counts=token_counts,
-        place=place or HERE, progress=progress,
+        place=place, progress=progress,
     )  # fmt: skip
     model, beside, doubts = _apart(model, source, precision, target, opset, budget, batch_size)
     report, sizes = None, (1, QUICK_SAMPLES) if batch_size is None else (batch_size,)

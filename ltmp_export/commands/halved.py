@@ -111,23 +111,23 @@ def running(subject: crew.Subject, place: Place, progress: Progress) -> Iterator
     Raises:
         InputError: There is no such cluster.
     """
-    if place.engine == cluster.LOCAL:
+    if not place.is_cluster:
         yield Crew(subject, place.workers)
         return
     with (
-        cluster.connected(place.address, place.workers, progress) as there,
+        cluster.connected(place, progress) as there,
         crew.elsewhere(subject, there, progress) as found,
     ):
         yield found
 
 
-def device_for(engine: str, asked: str) -> str:
+def device_for(place: Place, asked: str) -> str:
     """Where PyTorch runs.
 
     Raises:
         InputError: A GPU is asked for, and processes of a cluster.
     """
-    if engine == cluster.LOCAL:
+    if not place.is_cluster:
         return asked
     if asked not in ("auto", "cpu"):
         raise InputError(f"processes of a cluster run on CPUs; drop --device {asked}")

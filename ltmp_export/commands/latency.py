@@ -56,7 +56,7 @@ def calibrate_latency(
         class_order: Likewise.
         choices: What the checkpoint does not say; `family` is the one to make, ltmp by default, or
             one of which `--reduction-target` picks r or a keep rate.
-        knn: As for `calibrate`; so are the next three.
+        knn: As for `calibrate`.
         device: Where PyTorch measures.
         workers: Processes that read images.
         progress: Called with a few words as each stage begins.

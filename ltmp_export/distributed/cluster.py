@@ -25,39 +25,45 @@ _PATIENCE = 5.0  # seconds until a cluster answers
 
 @dataclass(frozen=True)
 class Place:
-    """Where something runs.
+    """Where images run: in this process, or in processes of a Ray cluster, which find the same.
 
     Attributes:
-        engine: Here, or on a cluster.
-        address: Of the cluster, see `connected`.
-        workers: Its processes, likewise.
+        engine: "local" or "ray".
+        address: Of a cluster: `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default `RAY_ADDRESS`,
+            else one of this machine is started, and ended afterwards.
+        workers: Processes: here those that read images beside this one; of a cluster those that
+            compute, by default (0) one for each of its processors.
     """
 
     engine: str = LOCAL
     address: str | None = None
     workers: int = 0
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is processes of a cluster."""
+        return self.engine == RAY
+
     def require(self) -> None:
-        """Check that it can be, see `require`; nothing is connected to."""
-        require(self.engine, self.address)
+        """Check that it can be; nothing is connected to.
+
+        Raises:
+            InputError: The engine is none, or the address or the number do not go with it.
+            UnavailableError: Its package is missing.
+        """
+        if self.engine not in ENGINES:
+            raise InputError(f"engine {self.engine!r}; expected {' or '.join(ENGINES)}")
+        if self.workers < 0:
+            raise InputError(f"{self.workers} workers; expected 0 or more")
+        if self.is_cluster:
+            package()
+        elif self.address is not None:
+            raise InputError(
+                f"the address {self.address} is of a Ray cluster; give --engine ray, too"
+            )
 
 
 HERE = Place()
-
-
-def require(engine: str, address: str | None) -> None:
-    """Check that an engine is one, and an address belongs to it.
-
-    Raises:
-        InputError: It is not, or does not.
-        UnavailableError: Its package is missing.
-    """
-    if engine not in ENGINES:
-        raise InputError(f"engine {engine!r}; expected {' or '.join(ENGINES)}")
-    if engine == RAY:
-        package()
-    elif address is not None:
-        raise InputError(f"the address {address} is of a Ray cluster; give --engine ray, too")
 
 
 def package() -> Any:
@@ -75,13 +81,11 @@ def package() -> Any:
 
 
 @contextlib.contextmanager
-def connected(address: str | None, workers: int, progress: Progress = silent) -> Iterator[int]:
+def connected(place: Place, progress: Progress = silent) -> Iterator[int]:
     """Be connected to a cluster; one that was connected to before stays so.
 
     Args:
-        address: `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default `RAY_ADDRESS`, else a cluster
-            of this machine is started, and ended with the block.
-        workers: Processes that work, as many as there are processors for 0.
+        place: Which; one that is started here ends with the block.
         progress: Called with a few words before.
 
     Yields:
@@ -91,24 +95,22 @@ def connected(address: str | None, workers: int, progress: Progress = silent) ->
         InputError: Nobody answers there, or it has fewer processors.
         UnavailableError: Ray is missing.
     """
+    place.require()
     ray = package()
-    if workers < 0:
-        raise InputError(f"{workers} workers; expected 0 or more")
     progress("connecting to the cluster")
-    joined = ray.is_initialized()
-    with contextlib.nullcontext() if joined else _joined(ray, address, workers), _keeping(ray):
-        yield _count(ray, workers)
+    with contextlib.nullcontext() if ray.is_initialized() else _joined(ray, place), _keeping(ray):
+        yield _count(ray, place.workers)
 
 
 @contextlib.contextmanager
-def _joined(ray: Any, address: str | None, workers: int) -> Iterator[None]:
+def _joined(ray: Any, place: Place) -> Iterator[None]:
     """Connect, and leave at the end; see `connected`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = place.address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        here = {"num_cpus": workers or None, "object_store_memory": _STORE}
+        here = {"num_cpus": place.workers or None, "object_store_memory": _STORE}
         options |= here | {"include_dashboard": False, "_skip_env_hook": True}
     else:
         _require_answer(address)

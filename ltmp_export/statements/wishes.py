@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltmp_export import families
-from ltmp_export.distributed.cluster import HERE, LOCAL, Place
+from ltmp_export.distributed.cluster import HERE, Place
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk, patterns, remote
 from ltmp_export.plan import outputs as plan_outputs
@@ -29,7 +29,7 @@ def require(
     precision: str,
     calibration_images: str | Path | None,
     calibration_samples: int | None,
-    place: Place | None = None,
+    place: Place = HERE,
 ) -> None:
     """Check the options of an export, see `commands.export.export`; `precision` is its kind.
 
@@ -84,16 +84,16 @@ def require_measured(precision: str, images: str | Path | None, samples: int | N
         )
 
 
-def require_place(precision: str, place: Place | None) -> None:
+def require_place(precision: str, place: Place) -> None:
     """Check that what can be measured on a cluster is measured, where one is given.
 
     Raises:
         InputError: It is not, or the cluster is none.
         UnavailableError: Ray is missing.
     """
-    if place is None or place == HERE:
+    if place == HERE:
         return
-    if place.engine == LOCAL and place.address is None:
+    if place == Place(workers=place.workers):
         raise InputError("--workers is about processes of a cluster; give --engine ray, too")
     if precision != SCALED:
         raise InputError(

@@ -16,6 +16,7 @@ import pytest
 
 from ltmp_export import export
 from ltmp_export.distributed import cluster
+from ltmp_export.distributed.cluster import Place
 from ltmp_export.errors import InputError
 from tests.conftest import DIGITS_LTMP
 from tests.makers.commands import left, ltmp, refused
@@ -109,7 +110,7 @@ def test_a_cluster_that_asks_for_its_token(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def connect(address: str) -> None:
-    with cluster.connected(address, 1):
+    with cluster.connected(Place("ray", address, 1)):
         pass
 
 

@@ -96,7 +96,7 @@ def address() -> Iterator[str]:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         started = Cluster(initialize_head=True, head_node_args=head)
         try:
-            with cluster.connected(started.address, 3):
+            with cluster.connected(Place("ray", started.address, 3)):
                 yield started.address
         finally:
             started.shutdown()
@@ -117,11 +117,13 @@ def test_eval_gives_the_same_json_whoever_works_and_fails(
     here = without_time(evaluate(model, data, **given))
     for workers in (1, 2, 3):
         killer = Killer("image " if workers == 2 else "never")
-        elsewhere: dict[str, Any] = {"engine": "ray", "address": address, "workers": workers}
-        assert without_time(evaluate(model, data, **given, **elsewhere, progress=killer)) == here
+        there = evaluate(
+            model, data, **given, place=Place("ray", address, workers), progress=killer
+        )
+        assert without_time(there) == here
         assert killer.killed == (workers == 2)
     with pytest.raises(InputError, match="4 workers, but the Ray cluster has 3 processors"):
-        evaluate(model, data, engine="ray", workers=4)
+        evaluate(model, data, place=Place("ray", workers=4))
 
 
 def test_int8_scales_are_the_same_whoever_works(
@@ -153,7 +155,7 @@ def test_thresholds_are_the_same_whoever_works_and_fails(
     monkeypatch.setattr(crew.Elsewhere, "look", watched)
     there = calibrate(
         checkpoint, images, [0.7], tmp_path / "there.pth.tar",
-        **given, engine="ray", address=address, workers=2, progress=killer,
+        **given, place=Place("ray", address, 2), progress=killer,
     )  # fmt: skip
     assert killer.killed
     assert without_time(replace(there, output=None)) == without_time(replace(here, output=None))
