@@ -13,12 +13,14 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ltmp_export.distributed import cluster
 from ltmp_export.errors import ExportError, LtmpError
+from ltmp_export.files import filesystems
 from ltmp_export.progress import Progress, silent
 
 T = TypeVar("T")
@@ -58,10 +60,18 @@ class Worker:
             return err
 
 
+def _as_here(environment: Mapping[str, str], make: Callable[[], T]) -> T:
+    """What `make` gives, with some of the environment of the process that asks."""
+    os.environ.update(environment)
+    return make()
+
+
 class Pool(Generic[T, R]):
     """Processes of a cluster that do rounds of tasks; `cluster.connected` is entered before.
 
-    When it ends, those that are idle are kept for the next one, as long as the connection lasts.
+    They read remote files as this process would, with the credentials and at the endpoints of its
+    environment (`filesystems.environment`). When a pool ends, those that are idle are kept for the
+    next one, as long as the connection lasts.
 
     Args:
         make: Gives what does a task, in each process; it and the tasks are pickled.
@@ -82,7 +92,8 @@ class Pool(Generic[T, R]):
         placed: bool = False,
     ) -> None:
         self.ray = cluster.package()
-        self.make, self.key = self.ray.put(make), next(_KEYS)
+        self.key = next(_KEYS)
+        self.make = self.ray.put(partial(_as_here, filesystems.environment(), make))
         self.gpus, self.progress = gpus, progress
         self.workers, self.placed = workers, placed
         self.actors: list[Any] = []  # one that is lost is replaced in its place

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from ltmp_export.errors import InputError
-from ltmp_export.files import remote
+from ltmp_export.files import filesystems
 from ltmp_export.images import sets
 from tests.conftest import DIGITS_LTMP
 from tests.makers import packed
@@ -60,7 +60,7 @@ def test_servers_that_fall_silent(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, between pictures, in the middle of one: one line, and nothing is written."""
-    monkeypatch.setattr(remote, "SILENCE", 0.2)
+    monkeypatch.setattr(filesystems, "SILENCE", 0.2)
     shard = {"/s.tar": (files / "shards/digits-000.tar").read_bytes()}
     for answers, leaves, message in (
         (0, False, SILENT),
@@ -78,7 +78,7 @@ def test_servers_that_fall_silent(
 
 def test_a_table_whose_server_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrow reads it, and hands on what was said."""
-    monkeypatch.setattr(remote, "SILENCE", 0.2)
+    monkeypatch.setattr(filesystems, "SILENCE", 0.2)
     path = packed.parquet(tmp_path / "t.parquet", [packed.png(1), packed.png(2)], [0, 1])
     with stalling({"/t.parquet": path.read_bytes()}, 2) as address:
         found = sets.held_out(Path(f"{address}/t.parquet"), KIND)

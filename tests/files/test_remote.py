@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from ltmp_export.errors import InputError
-from ltmp_export.files import remote
+from ltmp_export.files import filesystems, remote
 
 SHARD = Path("http://host/a.tar")
 
@@ -33,7 +33,7 @@ def web(monkeypatch: pytest.MonkeyPatch, why: Exception | None) -> None:
     tree = SimpleNamespace(
         protocol=("http", "https"), exists=lambda place: False, info=info, cat_file=cat_file
     )
-    monkeypatch.setattr(remote, "_tree", lambda path: (tree, str(path)))
+    monkeypatch.setattr(filesystems, "tree", lambda address: (tree, address))
 
 
 @pytest.mark.parametrize("why", [None, FileNotFoundError("no"), RefusedError(404)])
