@@ -111,7 +111,8 @@ def _whole(b: GraphBuilder, sides: list[Name], crop: list[int], rule: Preprocess
     ]
     ratio = b.op("Max" if rule.crop_mode == BORDER else "Min", *ratios)
     scaled = (b.op("Round", b.op("Div", _double(b, side), ratio)) for side in sides)
-    return [b.op("Cast", one, to=TensorProto.INT64) for one in scaled]
+    least = _number(b, 1.0)  # where timm's rounds to 0, which it refuses
+    return [b.op("Cast", b.op("Max", one, least), to=TensorProto.INT64) for one in scaled]
 
 
 def _axis(b: GraphBuilder, side: Name, whole: Name, crop: int, interpolation: str) -> _Axis:

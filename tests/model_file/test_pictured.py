@@ -68,6 +68,20 @@ def test_one_channel_and_batches(shallow_digits: Digits) -> None:
         np.testing.assert_allclose(row, expected, rtol=0, atol=1.001 / 255 / 0.3)
 
 
+def test_of_a_line_a_pixel_is_left(shallow_digits: Digits) -> None:
+    """Where timm rounds the short side to 0, and then has no picture."""
+    vit = shallow_digits("m").vit
+    line = np.full((1, 5000, 1, 3), 255, np.uint8)
+    for interpolation in ("nearest", "bicubic"):
+        rule = Preprocessing((0.0,) * 3, (1.0,) * 3, 0.9, interpolation, "border")
+        with pytest.raises(ValueError, match="height and width must be > 0"):
+            pictures.evaluation_transform(vit, rule)(Image.fromarray(line[0]))
+        made = front.model(vit.input_size, rule, 17, batch_size=None, half=False)
+        (given,) = session(made).run(None, {"pictures": line})
+        assert sorted({*given.ravel().tolist()}) == [0.0, 1.0]
+        assert given.sum() == 3 * 32  # a column of it, on the border's black
+
+
 @pytest.fixture
 def made(shallow_digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
