@@ -192,3 +192,12 @@ class _Keyed(Dataset[Tensor | InputError]):
         except InputError as err:
             return err
         return item
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Tensor | InputError]:
+        """Of a batch, up to the first that is wrong: a silent server is not waited for again."""
+        items: list[Tensor | InputError] = []
+        for key in keys:
+            items.append(self[key])
+            if isinstance(items[-1], InputError):
+                break
+        return items

@@ -13,6 +13,8 @@ from PIL import Image
 
 from ltmp_export.errors import InputError
 from ltmp_export.images import sets
+from ltmp_export.images.labelled import load
+from tests.makers.commands import left
 from tests.makers.labelled_images import KIND, THREE, draw, numbered
 
 
@@ -96,3 +98,18 @@ def test_pictures_of_other_modes(
     change(picture).save(tmp_path / name)
     image = sets.held_out(tmp_path, KIND)[0]
     torch.testing.assert_close(image, torch.ones(3, 8, 8))
+
+
+def test_what_follows_a_wrong_one_is_not_read(tmp_path: Path) -> None:
+    """Each may wait for a silent server as long as the first."""
+
+    class Silent:
+        def __getitem__(self, key: int) -> torch.Tensor:
+            (tmp_path / str(key)).touch()
+            if key == 1:
+                raise InputError("silent")
+            return torch.zeros(1)
+
+    with pytest.raises(InputError, match="silent"):
+        next(load(Silent(), [range(4)], 0))
+    assert left(tmp_path) == ["0", "1"]
