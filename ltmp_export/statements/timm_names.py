@@ -11,10 +11,11 @@ What timm is asked here never reaches the user as a warning of timm's.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def did_you_mean_model(name: str) -> str:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out what fills tensors that hold no numbers: most of the time of building a model."""
+    """Leaves out what fills tensors that hold no numbers."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -145,6 +146,13 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextlib.contextmanager
+def without_numbers() -> Iterator[None]:
+    """What is built here has shapes and no numbers, which would take most of the time."""
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
 def create(name: str, **kwargs: Any) -> torch.nn.Module:
     """Timm's model of a name, without numbers in its weights.
 
@@ -152,7 +160,7 @@ def create(name: str, **kwargs: Any) -> torch.nn.Module:
         InputError: timm cannot build it.
     """
     try:
-        with torch.device("meta"), _Unfilled(), warnings.catch_warnings():
+        with without_numbers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model: torch.nn.Module = timm.create_model(name, pretrained=False, **kwargs)
     except BUILD_ERRORS as err:

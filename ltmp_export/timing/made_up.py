@@ -27,6 +27,7 @@ from ltmp_export.images.inputs import Images
 from ltmp_export.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ltmp_export.plan.plan import Plan, dense_plan
 from ltmp_export.plan.work import executed_share
+from ltmp_export.statements import timm_names
 from ltmp_export.statements.choices import Choices
 from ltmp_export.training.forms import ALIGNED
 from ltmp_export.training.model import MaskedVit
@@ -47,7 +48,7 @@ def checkpoint(name: str, seed: int = 0, **kwargs: Any) -> Checkpoint:
         seed: Of the weights.
         kwargs: For timm's model.
     """
-    with torch.device("meta"):  # the weights that timm would draw take seconds
+    with timm_names.without_numbers():
         model: VisionTransformer = timm.create_model(name, **kwargs)
     model.to_empty(device="cpu").eval().requires_grad_(False)
     _draw(model, torch.Generator().manual_seed(seed))

@@ -8,6 +8,7 @@ import torch
 
 from ltmp_export.backbones.vit import features
 from ltmp_export.errors import InputError
+from ltmp_export.statements import timm_names
 
 NAMES = {
     "vit_base_patch16_siglip_224": [],
@@ -31,7 +32,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_feature_of_timms_vits_is_named(name: str) -> None:
-    with torch.device("meta"):
+    with timm_names.without_numbers():
         weights = timm.create_model(name, **({"depth": 2} if "vit_" in name else {})).state_dict()
     assert list(features.unsupported(weights)) == NAMES[name]
 
@@ -52,7 +53,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_architectures_of_timm_are_told(name: str) -> None:
-    with torch.device("meta"):
+    with timm_names.without_numbers():
         weights = timm.create_model(name).state_dict()
     with pytest.raises(InputError, match=f"it looks like {OTHERS[name]}( \\(|;|,)"):
         features.require_plain("c.pth", weights)
@@ -60,7 +61,7 @@ def test_architectures_of_timm_are_told(name: str) -> None:
 
 def test_a_vit_that_its_name_tells_asks_for_it() -> None:
     """Rotary positions leave no trace in these weights, layer scale has Eva's name."""
-    with torch.device("meta"):
+    with timm_names.without_numbers():
         model = timm.create_model("vit_small_patch16_rope_ape_224", depth=2)
     told = "state its name of timm's with --model, like vit_small_patch16_rope_ape_224"
     with pytest.raises(InputError, match=told):

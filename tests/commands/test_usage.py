@@ -34,15 +34,6 @@ def test_help_names_every_option_whole_at_80_columns(name: str) -> None:
         assert metavar is None or metavar in shown, parameter.name
 
 
-def test_demo(folder: Path) -> None:
-    result = ltmp("demo", "--quick")
-    assert result.exit_code == 0, result.stderr
-    assert "equal: every decision" in result.stdout
-    assert re.search(r"drops 5\d% of the multiply-accumulates", result.stdout)
-    assert "97.9% of the digits right against 97.9%" in result.stdout
-    assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx", "report.html"]
-
-
 BAD_USE: dict[str, tuple[Sequence[str], int, str]] = {
     "missing file": (["export", "no.pth"], 2, "no.pth does not exist"),
     "folder as checkpoint": (

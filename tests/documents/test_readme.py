@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import shutil
@@ -17,12 +18,14 @@ from ltmp_cli.main import app
 from PIL import Image
 from typer.testing import CliRunner
 
-from ltmp_export import check, export, load_checkpoint
+import ltmp_export
+from ltmp_export import check, demo, export, load_checkpoint
 from ltmp_export.timing import literal, many, real_size
 from tests.conftest import DIGITS_LTMP, cluster_layers
 from tests.documents import manuals
 from tests.makers import digits, make_checkpoint, packed
 from tests.makers.clock import Clock
+from tests.makers.commands import left, ltmp, succeeded
 from tests.makers.examples import DIFFRATE
 from tests.makers.mutations import MUTATIONS
 from tests.makers.shallow import write_shallow
@@ -250,14 +253,20 @@ def test_the_shown_demo_is_what_the_demo_prints(
 ) -> None:
     """Word for word, apart from times, rounding errors and the machine; "…" is left out.
 
-    The model of real size is none here.
+    The model of real size is none here. With --quick it prints the same without that.
     """
     kwargs = {"img_size": 128, "depth": 3, "embed_dim": 64, "num_heads": 2, "num_classes": 10}
     small = real_size.Specimen("DeiT-S", "deit_tiny_patch16_224", kwargs)
     monkeypatch.setattr(real_size, "DEIT_S", small)
     monkeypatch.setattr(real_size, "IMAGES", 4)
     monkeypatch.setattr(real_size, "SECONDS", 4.0)
-    printed = without_figures(CliRunner().invoke(app, ["demo"]).stdout)
+    once = functools.cache(demo)
+    monkeypatch.setattr(ltmp_export, "demo", lambda folder, _: once(folder))
+    whole = succeeded(ltmp("demo"))
+    assert re.search(r"drops 5\d% of the multiply-accumulates", whole)
+    assert left(folder / "ltmp-demo") == ["digits_ltmp.pth.tar", "model.onnx", "report.html"]
+    assert whole.startswith(succeeded(ltmp("demo", "--quick")))
+    printed = without_figures(whole)
     for name, beginning in DEMO.items():
         texts = manuals.blocks(manuals.ROOT / name, "text")
         shown = next(text for text in texts if text.startswith(beginning))

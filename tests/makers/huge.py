@@ -30,8 +30,8 @@ from ltmp_export.statements.choices import Choices
 from tests.makers.make_checkpoint import random_vit
 
 NAME = "vit_huge_patch14_224"
-SIDE = 112  # pixels: 64 patches of ViT-huge's 256, and as many weights
-THRESHOLDS = {"merge": 0.95, "prune": 0.006}
+SIDE = 56  # pixels: 16 patches of ViT-huge's 256, and as many weights
+THRESHOLDS = {"merge": 0.9, "prune": 0.03}
 IMAGES = 2
 
 

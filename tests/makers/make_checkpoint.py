@@ -30,6 +30,7 @@ from ltmp_export.plan.step import Step
 from ltmp_export.plan.vit import Vit
 from ltmp_export.plan.work import dense_macs, macs
 from ltmp_export.reference import attention
+from ltmp_export.statements import timm_names
 from ltmp_export.steps.matching import match
 from ltmp_export.steps.merge.step import Merge
 from ltmp_export.steps.prune.step import Prune
@@ -109,7 +110,7 @@ def random_vit(name: str, seed: int, **model_kwargs: Any) -> VisionTransformer:
     Every parameter is away from 0 and 1 (also LayerScale, norms, biases): one forgotten shows.
     Takes what `make_checkpoint` takes; the global random state stays as it is.
     """
-    with torch.device("meta"):
+    with timm_names.without_numbers():
         build: Any = VisionTransformer if name == "vit" else partial(timm.create_model, name)
         model: VisionTransformer = build(**model_kwargs)
     model.to_empty(device="cpu").eval().requires_grad_(False)

@@ -56,8 +56,8 @@ def require_room(folder: Path, disk: float, memory: float) -> None:
 def test_a_model_beyond_2_gb(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Measured on two cores: 1.5 minutes and 16.4 GiB, of which the float64 reference takes 5."""
-    require_room(tmp_path, disk=4, memory=18)
+    """Measured on one core: 1.1 minutes and 7.0 GiB, of which the float64 reference takes 5."""
+    require_room(tmp_path, disk=4, memory=9)
     try:
         ran = subprocess.run(
             [sys.executable, "-m", "tests.makers.huge", str(tmp_path)],
@@ -79,4 +79,4 @@ def test_a_model_beyond_2_gb(
     assert found["verdict"] in ("equal", "borderline")
     assert len(set(found["tokens"])) > 1
     assert (found["depth"], found["logits"]) == (32, [2, 1000])
-    assert found["peak_gib"] < 18
+    assert found["peak_gib"] < 9

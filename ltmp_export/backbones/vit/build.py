@@ -291,7 +291,7 @@ def _unnamed(weights: Weights, shape: dict[str, Any], settled: Facts) -> nn.Modu
     if shape["mlp_layer"] is GluMlp:
         shape["mlp_layer"] = partial(GluMlp, gate_last=settled.gate_last)
     try:
-        with torch.device("meta"):
+        with timm_names.without_numbers():
             model: nn.Module = factory(**shape | ({"num_heads": 1} if widened else {}))
             if widened:
                 model = vit_pytorch.widened(model, settled.heads, wide, shape)
