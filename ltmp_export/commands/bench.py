@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from ltmp_export.commands.time_table import untimed
 from ltmp_export.errors import InputError
 from ltmp_export.files import disk
 from ltmp_export.graph import interface
@@ -91,7 +92,7 @@ def bench(
         progress("reading the checkpoint")
         base = None if base_checkpoint is None else Path(base_checkpoint)
         checkpoint = _origin(exported, Path(origin), base)
-    lowered, remarks = None, _untimed(exported)
+    lowered, remarks = None, untimed(exported)
     if precisions is not None and checkpoint is not None:
         from ltmp_export.commands.stages import calibration
         from ltmp_export.timing.precisions import Origin
@@ -124,13 +125,6 @@ def bench(
     )
     said = (*chosen.remarks, *remarks, *noise.doubts(report))
     return replace(report, warnings=tuple(dict.fromkeys(said)))
-
-
-def _untimed(exported: ExportedModel) -> list[str]:
-    """What of a file is not timed."""
-    if exported.front is None:
-        return []
-    return ["the preparation of pictures, which is in the file, is not timed"]
 
 
 def _require_one_comparison(

@@ -9,7 +9,7 @@ from typing import Any
 from ltmp_export.graph import interface
 from ltmp_export.images import inputs
 from ltmp_export.images.inputs import Images
-from ltmp_export.model_file.model import read_exported
+from ltmp_export.model_file.model import ExportedModel, read_exported
 from ltmp_export.plan.times import TimeModel
 from ltmp_export.progress import Progress, silent
 from ltmp_export.timing import fitted, tabulate, variants
@@ -71,5 +71,12 @@ def time_table(
     others = variants.of_file(exported, subject, settings, progress)
     table = tabulate.measure(subject, others, variants.dense(exported), settings, progress)
     fits = tuple(fitted.fit_all(table.batches, vit, str(model)))
-    said = (*chosen.remarks, *fitted.doubts(table.batches))
+    said = (*chosen.remarks, *untimed(exported), *fitted.doubts(table.batches))
     return TimeTableReport(str(model), table, fits, tuple(dict.fromkeys(said)))
+
+
+def untimed(exported: ExportedModel) -> list[str]:
+    """What of a file is not timed."""
+    if exported.front is None:
+        return []
+    return ["the preparation of pictures, which is in the file, is not timed"]

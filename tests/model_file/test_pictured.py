@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -25,6 +26,7 @@ from ltmp_export.model_file import front, pictured
 from ltmp_export.model_file.model import read_exported, to_onnx
 from ltmp_export.parity.pictured import distance
 from ltmp_export.runtimes.opsets import newest_opset
+from ltmp_export.timing import fitted, tabulate
 from tests.makers.commands import ltmp, refused
 
 Digits = Callable[[str], Checkpoint]
@@ -91,7 +93,9 @@ def made(shallow_digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path / "p.onnx"
 
 
-def test_a_file_and_what_comes_after(made: Path, shallow_digits: Digits) -> None:
+def test_a_file_and_what_comes_after(
+    made: Path, shallow_digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pictures in give what timm's transform and the plain file give; commands know both."""
     checkpoint = shallow_digits("ltmp")
     plain = session(to_onnx(checkpoint, opset=17))
@@ -114,6 +118,10 @@ def test_a_file_and_what_comes_after(made: Path, shallow_digits: Digits) -> None
     steps = json.loads((served.folder / "preprocessing.json").read_text())["steps"]
     assert [step["do"] for step in steps] == ["orient", "convert"]
     assert "dims: [-1, -1, 3]" in (served.folder / "config.pbtxt").read_text()
+    monkeypatch.setattr(tabulate, "measure", lambda *_: SimpleNamespace(batches=()))
+    monkeypatch.setattr(fitted, "fit_all", lambda *_: ())
+    (said,) = ltmp_export.time_table(made, samples=1).warnings
+    assert said == "the preparation of pictures, which is in the file, is not timed"
     refused(ltmp("inputs", made, "-o", "i.npz"), "takes pictures, and 'ltmp inputs' feeds")
 
 
