@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from ltmp_export.images.preprocessing import CENTER, Preprocessing
 PICTURES, IMAGES, SCOPE = "pictures", "images", "pictures"
 BORDER, SQUASH = "border", "squash"
 LEVELS = 255
+PILLOW = int(version("pillow").split(".")[0])
 
 
 class _Axis(NamedTuple):
@@ -64,9 +66,10 @@ def model(
             _axis(b, side, whole, length, rule.interpolation)
             for side, whole, length in zip(sides, wholes, crop, strict=True)
         )
-        x = b.op("Transpose", b.op("Cast", given, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-        x = _levels(b, b.op("MatMul", x, b.op("Transpose", columns.weights, perm=[1, 0])))
-        x = _levels(b, b.op("MatMul", rows.weights, x))
+        if PILLOW >= 13 and rule.interpolation in _BEYOND:
+            x = _either_first(b, given, sides, wholes, rows.weights, columns.weights)
+        else:
+            x = _resized(b, given, rows.weights, columns.weights)
         seen = b.op("And", b.reshape(rows.inside, -1, 1), b.reshape(columns.inside, 1, -1))
         edge = [round(LEVELS * m) if rule.crop_mode == BORDER else 0 for m in rule.mean]
         x = b.op("Where", seen, x, _channels(b, "fill", edge))
@@ -78,6 +81,37 @@ def model(
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     b.output(x, IMAGES, kind, [batch, *input_size])
     return b.build("pictures", {})
+
+
+def _resized(
+    b: GraphBuilder, given: Name, rows: Name, columns: Name, rows_first: bool = False
+) -> Name:
+    """Crops [batch, channels, H, W] of pictures."""
+    x = b.op("Transpose", b.op("Cast", given, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    columns = b.op("Transpose", columns, perm=[1, 0])
+    if rows_first:
+        return _levels(b, b.op("MatMul", _levels(b, b.op("MatMul", rows, x)), columns))
+    return _levels(b, b.op("MatMul", rows, _levels(b, b.op("MatMul", x, columns))))
+
+
+def _either_first(
+    b: GraphBuilder, given: Name, sides: list[Name], wholes: list[Name], rows: Name, columns: Name
+) -> Name:
+    """The same, as Pillow has it since its version 13.
+
+    It begins with the height where that loses more than twice as many pixels as the width. Both
+    ways are in the graph, and one of them is given no picture, which costs nothing.
+    """
+    lost, narrower = (b.op("Sub", *pair) for pair in zip(sides, wholes, strict=True))
+    most = b.op("Max", b.op("Mul", narrower, b.index(2)), b.index(0))
+    batch = b.op("Slice", b.op("Shape", given), b.ints(0), b.ints(1))
+    none = b.ints(0)
+    tall = b.op("Where", b.op("Less", most, lost), batch, none)
+    crops = []
+    for count, rows_first in ((b.op("Sub", batch, tall), False), (tall, True)):
+        few = b.op("Slice", given, none, count, none)
+        crops.append(_resized(b, few, rows, columns, rows_first))
+    return b.op("Concat", *crops, axis=0)
 
 
 def _channels(b: GraphBuilder, name: str, values: tuple[float, ...] | list[int]) -> Name:
@@ -230,3 +264,4 @@ _FILTERS: dict[str, tuple[Callable[[GraphBuilder, Name], Name] | None, float]] =
     "bicubic": (_bicubic, 2.0),
     "lanczos": (_lanczos, 3.0),
 }
+_BEYOND = ("bicubic", "lanczos")  # the levels; cut in between, they show which side came first
