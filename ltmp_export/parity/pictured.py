@@ -16,7 +16,7 @@ from ltmp_export.plan.geometry import Geometry
 from ltmp_export.runtimes.session import Session
 
 MOST, MEAN = 4.0, 0.5  # levels that may be between them
-SIDES = ((1.0, 1.0), (2.3, 1.6), (1.2, 3.1), (0.4, 0.7), (5.0, 4.0))  # of the model's input
+SIDES = ((1.0, 1.0), (2.3, 1.6), (1.2, 3.1), (3.1, 0.9), (0.4, 0.7), (5.0, 4.0))  # of the input
 
 
 @dataclass(frozen=True)
