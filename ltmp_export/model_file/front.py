@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +18,11 @@ from onnx import TensorProto
 
 from ltmp_export.graph.builder import GraphBuilder, Name
 from ltmp_export.images.preprocessing import CENTER, Preprocessing
+from ltmp_export.images.resampling import height_first
 
 PICTURES, IMAGES, SCOPE = "pictures", "images", "pictures"
 BORDER, SQUASH = "border", "squash"
 LEVELS = 255
-PILLOW = int(version("pillow").split(".")[0])
 
 
 class _Axis(NamedTuple):
@@ -66,7 +65,7 @@ def model(
             _axis(b, side, whole, length, rule.interpolation)
             for side, whole, length in zip(sides, wholes, crop, strict=True)
         )
-        if PILLOW >= 13 and rule.interpolation in _BEYOND:
+        if height_first() and rule.interpolation in _BEYOND:
             x = _either_first(b, given, sides, wholes, rows.weights, columns.weights)
         else:
             x = _resized(b, given, rows.weights, columns.weights)
@@ -83,13 +82,11 @@ def model(
     return b.build("pictures", {})
 
 
-def _resized(
-    b: GraphBuilder, given: Name, rows: Name, columns: Name, rows_first: bool = False
-) -> Name:
-    """Crops [batch, channels, H, W] of pictures."""
+def _resized(b: GraphBuilder, given: Name, rows: Name, columns: Name, height: bool = False) -> Name:
+    """Crops [batch, channels, H, W] of pictures, resized to their width first, or their height."""
     x = b.op("Transpose", b.op("Cast", given, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
     columns = b.op("Transpose", columns, perm=[1, 0])
-    if rows_first:
+    if height:
         return _levels(b, b.op("MatMul", _levels(b, b.op("MatMul", rows, x)), columns))
     return _levels(b, b.op("MatMul", rows, _levels(b, b.op("MatMul", x, columns))))
 
@@ -108,9 +105,9 @@ def _either_first(
     none = b.ints(0)
     tall = b.op("Where", b.op("Less", most, lost), batch, none)
     crops = []
-    for count, rows_first in ((b.op("Sub", batch, tall), False), (tall, True)):
+    for count, height in ((b.op("Sub", batch, tall), False), (tall, True)):
         few = b.op("Slice", given, none, count, none)
-        crops.append(_resized(b, few, rows, columns, rows_first))
+        crops.append(_resized(b, few, rows, columns, height))
     return b.op("Concat", *crops, axis=0)
 
 

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from ltmp_export.drawing import seen
 from ltmp_export.files import disk
+from ltmp_export.images import resampling
 from ltmp_export.plan.outputs import LOGITS
-from ltmp_export.site import probe
 from ltmp_export.site.document import document
 from ltmp_export.site.onnxruntime_web import Runtime, integrity
 from ltmp_export.site.recorded import Recorded
@@ -108,7 +108,7 @@ class Site:
             "preparation": {
                 "size": geometry.image_size, "mean": rule.mean, "std": rule.std,
                 "crop_pct": rule.crop_pct, "crop_mode": rule.crop_mode,
-                "interpolation": rule.interpolation, "tall": probe.columns_first(),
+                "interpolation": rule.interpolation, "tall": resampling.height_first(),
             },
             "answer": served.answer, "labels": labels, "counts": served.counts,
             "blocks": served.blocks, "grid": exported.vit.grid if served.owned else None,

@@ -25,18 +25,6 @@ def picture() -> Image.Image:
     return Image.fromarray(np.clip(fields, 0, 255).astype(np.uint8))
 
 
-def columns_first() -> bool:
-    """Whether this Pillow resizes columns first where the height shrinks by far most.
-
-    It does so from 13 on; before, it resized rows first always. Between the two passes pixels are
-    rounded, so that some differ by a few levels.
-    """
-    noise = np.random.default_rng(_SEED).integers(0, 256, (64, 8, 3), dtype=np.uint8)
-    shown, filtered = Image.fromarray(noise), Image.Resampling.BICUBIC
-    columns = shown.resize((8, 5), filtered).resize((6, 5), filtered)
-    return bool(np.array_equal(np.asarray(shown.resize((6, 5), filtered)), np.asarray(columns)))
-
-
 def encoded(shown: Image.Image) -> bytes:
     """As PNG."""
     written = io.BytesIO()

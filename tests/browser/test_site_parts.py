@@ -18,7 +18,7 @@ from PIL import Image
 import ltmp_export
 from ltmp_export.drawing import colours
 from ltmp_export.drawing.owned import Owners
-from ltmp_export.images import pictures
+from ltmp_export.images import pictures, resampling
 from ltmp_export.images.preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ltmp_export.plan.vit import Vit
 from ltmp_export.runtimes.session import Session
@@ -100,7 +100,7 @@ def compared(
     page: Page, folder: Path, files: list[tuple[str, str]], vit: Vit, kinds: list[Preprocessing]
 ) -> list[NDArray[np.float32]]:
     """By file, then rule, how many of 255 levels each value is from the tool's own."""
-    more = {"size": vit.image_size, "tall": probe.columns_first()}
+    more = {"size": vit.image_size, "tall": resampling.height_first()}
     told = [asdict(rule) | more for rule in kinds]
     own = [(wanted(vit, one, rule, folder), rule) for one in files for rule in kinds]
     content = base64.b64decode(page.evaluate(PREPARE, [files, told]))

@@ -71,7 +71,7 @@ def test_the_side_that_pillow_resizes_first(
             (given,) = run(None, {"pictures": picture[None]})
             expected = transform(Image.fromarray(picture)).numpy()
             np.testing.assert_allclose(given[0], expected, rtol=0, atol=1.001 * level)
-    monkeypatch.setattr(front, "PILLOW", 12)
+    monkeypatch.setattr(front, "height_first", lambda: False)
     rule = Preprocessing(MEAN, (0.25,) * 3, 1.0, interpolation, "squash")
     run = session(front.model(vit.input_size, rule, 17, batch_size=1, half=False)).run
     narrow = Image.fromarray(noise[:66, :20])
