@@ -22,14 +22,16 @@ from ltmp_export.precision.formats import FP16, INT8, Precision
 from ltmp_export.site import onnxruntime_web as packages
 from ltmp_export.site import recorded
 from tests.browser.conftest import missing
+from tests.conftest import DIGITS_LTMP
 from tests.makers.browsing import SECONDS, Watched
 from tests.makers.hosts import serving
+from tests.makers.shallow import write_shallow
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 READY = re.compile("^Ready")
-IMAGES = 20
+IMAGES = 10
 KINDS: dict[str, dict[str, Any]] = {
     "dynamic": {},
     "int8": {"precision": Precision(INT8)},
@@ -79,7 +81,8 @@ def exported(folder: Path, base: Path, kind: str) -> Path:
         choices = ltmp_export.Choices(family="m", rate="8", num_heads=2, mean=(0.5,), std=(0.5,))
         ltmp_export.export(base, path, choices=choices, check=False)
     else:
-        ltmp_export.export(inputs.fixture(inputs.DIGITS), path, check=False, **KINDS[kind])
+        write_shallow(DIGITS_LTMP, folder / "c.pth.tar")
+        ltmp_export.export(folder / "c.pth.tar", path, check=False, **KINDS[kind])
     return path
 
 
