@@ -159,6 +159,11 @@ def calibrate(
     if timed.asked(sweep) and reduction_target is not None:
         raise InputError("a latency target stands in the place of --reduction-target; give one")
     rated = timed.asked(sweep) and _rated(choices)
+    if at is not None and not rated:
+        raise InputError(
+            "--merge-at is for a time as the target of a family that reduces at a few blocks; drop "
+            "it, or give --family topk, say, and --latency-target, too"
+        )
     if sweep is None and output is None and not rated:
         output = Path("calibrated.pth.tar")
     read = [checkpoint, images, choices.base_checkpoint, class_map, timing]

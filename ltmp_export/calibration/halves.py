@@ -105,8 +105,8 @@ def _place(name: str, places: Mapping[str, str], reach: Reach, kept: Mapping[str
     """
     if not np.isfinite(reach.value):
         raise InputError(
-            f"{reach.image} leads to infinite numbers in float32 ({name}); give other images with "
-            "--calibration-images"
+            f"{reach.image} leads to infinite numbers in float32 ({name}); give other images "
+            "(--calibration-images of an export)"
         )
     place = places.get(name)
     if place in ("images", *KNOWN):

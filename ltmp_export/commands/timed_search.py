@@ -36,7 +36,7 @@ from ltmp_export.timing.tables import TimeTable
 
 OPSET = 17
 TIMED = 32  # images held out that are timed, or as many as fill a batch
-SCALED = 16  # images that int8 scales are measured on
+SCALED = 16  # images that int8 scales and float16 ranges are measured on
 CLOSE = 0.02  # to the target, from which on nothing is corrected
 CORRECTIONS = 2
 FARTHEST = 0.05  # of a prediction from its target
@@ -166,7 +166,7 @@ class Run:
         return made._replace(row=replace(row, agreement=agreement, accuracy=accuracy))
 
     def _model(self, plan: Plan, calibrated: Plan) -> ModelProto:
-        """The model under a plan, in the form and numbers asked for, int8 scales measured once."""
+        """The model under a plan, in the form and numbers asked for, measured for once."""
         source = self.halves.source
         form: dict[str, Any] = {"opset": OPSET, "batch_size": 1 if self.wanted.single else None}
         with _on_cpu(source):
@@ -178,7 +178,7 @@ class Run:
             return to_onnx(replace(balanced, plan=plan), precision=precision, **form)
 
     def _prepared(self, made: Checkpoint, form: Mapping[str, Any]) -> tuple[Checkpoint, Precision]:
-        """The weights that are written, and in which numbers, as `ltmp export` finds them."""
+        """What is written, and in which numbers: as `ltmp export` finds it, by fewer images."""
         asked = Precision(self.wanted.kind)
         if asked.kind == FP32:
             return made, asked

@@ -31,8 +31,8 @@ class Place:
         engine: "local" or "ray".
         address: Of a cluster: `HOST:PORT`, `ray://HOST:PORT` or `auto`; by default `RAY_ADDRESS`,
             else one of this machine is started, and ended afterwards.
-        workers: Processes: here those that read images beside this one; of a cluster those that
-            compute, by default (0) one for each of its processors.
+        workers: Processes: here those that read images beside this one (an export has none); of a
+            cluster those that compute, by default (0) one for each of its processors.
     """
 
     engine: str = LOCAL

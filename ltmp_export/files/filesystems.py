@@ -22,7 +22,7 @@ _WEB, _STORES = ("http", "https"), ("s3", "s3a", "gs", "gcs")
 _GONE = (404, 410)  # what web servers say of what is not there
 _LOGS = ("gcsfs", "s3fs", "aiobotocore", "botocore", "google")
 _UNHEARD = logging.NullHandler()
-_READ = re.compile("(AWS|AZURE|FSSPEC|GCSFS|GOOGLE)_.+|STORAGE_EMULATOR_HOST|HF_TOKEN|HF_ENDPOINT")
+_READ = re.compile("(AWS|AZURE|FSSPEC|GCSFS|GOOGLE)_.+|STORAGE_EMULATOR_HOST|HF_TOKEN")
 Tree = Any  # an fsspec file system; the package is optional
 
 

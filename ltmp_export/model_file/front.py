@@ -22,6 +22,7 @@ from ltmp_export.images.resampling import height_first
 
 PICTURES, IMAGES, SCOPE = "pictures", "images", "pictures"
 BORDER, SQUASH = "border", "squash"
+NEAREST = "nearest"  # of one side and then the other it is the same, whichever comes first
 LEVELS = 255
 
 
@@ -65,7 +66,7 @@ def model(
             _axis(b, side, whole, length, rule.interpolation)
             for side, whole, length in zip(sides, wholes, crop, strict=True)
         )
-        if height_first() and rule.interpolation in _BEYOND:
+        if height_first() and rule.interpolation != NEAREST:
             x = _either_first(b, given, sides, wholes, rows.weights, columns.weights)
         else:
             x = _resized(b, given, rows.weights, columns.weights)
@@ -254,11 +255,10 @@ def _lanczos(b: GraphBuilder, x: Name) -> Name:
 
 # By timm's words: the filter, and how far it reaches; None takes the pixel that a place lies in.
 _FILTERS: dict[str, tuple[Callable[[GraphBuilder, Name], Name] | None, float]] = {
-    "nearest": (None, 0.0),
+    NEAREST: (None, 0.0),
     "box": (_box, 0.5),
     "bilinear": (_bilinear, 1.0),
     "hamming": (_hamming, 1.0),
     "bicubic": (_bicubic, 2.0),
     "lanczos": (_lanczos, 3.0),
 }
-_BEYOND = ("bicubic", "lanczos")  # the levels; cut in between, they show which side came first

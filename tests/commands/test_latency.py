@@ -212,6 +212,7 @@ def test_what_is_known_to_be_met_is_best() -> None:
 
 BAD = {
     "two targets": ("--latency-target 0.7 --milliseconds 3", "--latency-target and --millisec"),
+    "blocks of nothing": ("--latency-target 0.7 --merge-at 1", "--merge-at is for a time as the"),
     "a target and a sweep": ("--latency-target 0.7 --sweep 0.8,0.7", "and --sweep: give one"),
     "work and time": ("--latency-target 0.7 --reduction-target 0.6", "in the place of --red"),
     "percent": ("--latency-target 70", "a latency target of 70; expected the share of the dense"),

@@ -83,6 +83,11 @@ def squares(flag: Path) -> Callable[[int], int]:
     return do
 
 
+def endpoint() -> Callable[[str], str | None]:
+    """What the environment says."""
+    return os.environ.get
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Of a cluster of three processors, which this process is connected to."""
@@ -174,6 +179,8 @@ def test_thresholds_are_the_same_whoever_works_and_fails(
 def test_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """In their order, given again, refused."""
     by_value(squares)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://here")  # which the cluster began without
+    assert list(stream.results(endpoint, ["AWS_ENDPOINT_URL"], 1)) == ["http://here"]
     for workers in (1, 3):
         make = functools.partial(squares, tmp_path / f"flag {workers}")
         squared = stream.results(make, [1, 5, 2, 6, 3, 5], workers)

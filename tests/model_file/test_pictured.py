@@ -63,10 +63,11 @@ def test_the_side_that_pillow_resizes_first(
     vit, level = shallow_digits("m").vit, 1 / 255 / 0.25
     noise = np.random.default_rng(0).integers(0, 256, (500, 33, 3), dtype=np.uint8)
     shapes = [noise[:high] for high in (500, 66, 33, 20)] + [noise.transpose(1, 0, 2)]
-    for mode in ("center", "squash", "border"):
+    for mode, batch_size in (("center", 1), ("squash", None), ("border", None)):
         rule = Preprocessing(MEAN, (0.25,) * 3, 1.0, interpolation, mode)
         transform = pictures.evaluation_transform(vit, rule)
-        run = session(front.model(vit.input_size, rule, 17, batch_size=None, half=False)).run
+        made = front.model(vit.input_size, rule, 17, batch_size=batch_size, half=False)
+        run = session(made).run
         for picture in shapes:
             (given,) = run(None, {"pictures": picture[None]})
             expected = transform(Image.fromarray(picture)).numpy()
