@@ -155,10 +155,11 @@ def calibrate(
     runs = (batch_size, threads, precision, providers, timing, single_images)
     parsing.require_beside("--latency", latency or None, "--sweep", sweep)
     timed = Timed(latency_target, milliseconds, sweep if latency else None, *runs)
-    targets = () if timed.asked(sweep) else _targets(reduction_target, sweep)
-    if timed.asked(sweep) and reduction_target is not None:
+    asked = timed.asked(sweep)
+    targets = () if asked else _targets(reduction_target, sweep)
+    if asked and reduction_target is not None:
         raise InputError("a latency target stands in the place of --reduction-target; give one")
-    rated = timed.asked(sweep) and _rated(choices)
+    rated = asked and _rated(choices)
     if at is not None and not rated:
         raise InputError(
             "--merge-at is for a time as the target of a family that reduces at a few blocks; drop "
@@ -169,7 +170,7 @@ def calibrate(
     read = [checkpoint, images, choices.base_checkpoint, class_map, timing]
     parsing.require_outputs([output, plot, json], read)
     place = ltmp_export.Place(engine, address, workers)
-    if not targets and place != ltmp_export.Place(workers=workers):
+    if asked and (place.is_cluster or address is not None):
         raise InputError("times are measured on this machine; drop --engine and --address")
     with spinner() as progress:
         wanted = None if targets else timed.wanted()

@@ -79,11 +79,10 @@ def latency_lines(latency: Latency) -> list[Text]:
     for row in latency.rows:
         if row.verified is not None:
             lines.append(Text(f"target {row.target:.3g}: {row.verdict}{_how(row)}"))
-    for row, stated in zip(latency.rows, latency.stated, strict=True):
+    for row, stated, given in zip(latency.rows, latency.stated, latency.options, strict=True):
         if stated:
             what = "Next" if len(latency.rows) == 1 else f"target {row.target:.3g}"
-            command = f"ltmp export CHECKPOINT {stated} {table.options}".rstrip()
-            lines.append(Text(f"{what}: {command}"))
+            lines.append(Text(f"{what}: ltmp export CHECKPOINT {given}"))
     return lines
 
 

@@ -165,7 +165,7 @@ class Latency:
         model: What was fitted to it.
         rows: One for each target.
         elsewhere: The file of the table, where the times are of another machine.
-        stated: What each model is exported with, where its checkpoint alone does not tell.
+        stated: What the export of each model is told of its family, where no checkpoint holds it.
     """
 
     table: TimeTable
@@ -174,6 +174,11 @@ class Latency:
     rows: tuple[Reached, ...]
     elsewhere: str | None
     stated: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the export of each model: what is stated, and the numbers and form of the file."""
+        return tuple(f"{one} {self.table.options}".strip() for one in self.stated)
 
     @property
     def failed(self) -> bool:
@@ -186,7 +191,7 @@ class Latency:
             "unit": tables.UNIT,
             "batch_size": self.batch_size,
             "elsewhere": self.elsewhere,
-            "stated": [f"{one} {self.table.options}".strip() for one in self.stated],
+            "stated": self.options,
             "model": asdict(self.model),
             "rows": [row.to_json() for row in self.rows],
             "table": self.table.to_json(),
